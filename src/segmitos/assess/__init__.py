@@ -1,0 +1,1 @@
+"""How good, how many: matching, tuning, counting, reports."""

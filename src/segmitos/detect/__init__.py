@@ -1,0 +1,1 @@
+"""From slide to detections: numpy and an inference runtime, never torch."""

@@ -1,0 +1,1 @@
+"""From points to a model file: the only folder that imports torch."""

@@ -1,0 +1,18 @@
+"""Fixtures that every test folder may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data; the test is skipped where there is none."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SEGMITOS_DATA", default))
+    if not (folder / "mitos-atypia-14").is_dir():
+        pytest.skip(f"no real data in {folder} (set SEGMITOS_DATA)")
+    return folder
