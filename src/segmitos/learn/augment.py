@@ -1,0 +1,186 @@
+"""Augmentation of an image and its points together; the label is drawn afterwards.
+
+Because points move with the image and the label is drawn at the end, circles stay round whatever
+the rotation or scale. Colour moves in optical density, where stains add: towards the staining of
+another slide of the training set, and by jitter of haematoxylin, eosin and residual (Tellez et al.
+2018; RandStainNA, Shen et al. 2022). Then what scanners do: brightness, contrast, blur, JPEG.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from segmitos.detect.colour import GAIN_LIMITS, OD_TABLE, Stain
+from segmitos.errors import UsageError
+
+# Ruifrok and Johnston 2001: rows are haematoxylin, eosin, residual in OD of red, green, blue.
+_HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+_HED_INVERSE = np.linalg.inv(_HED)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a crop. Probabilities in 0..1; nothing happens with `NONE`."""
+
+    rotations: int = 0
+    """0: any angle; n: n equal steps of 360 / n degrees; 1: none."""
+    mirror: bool = True
+    scale: float = 0.15
+    """Zoom factor within 1 - scale .. 1 + scale."""
+    stain_transfer: float = 0.6
+    """Chance of moving the slide's staining towards that of another slide, by a random share."""
+    stain_jitter: float = 0.12
+    """Spread of the gain of each stain; half of it for the offset in OD."""
+    brightness: float = 0.12
+    blur: float = 0.2
+    """Chance of Gaussian blur of up to 1.2 px."""
+    jpeg: float = 0.2
+    """Chance of JPEG compression at quality 40 to 90."""
+
+    def __post_init__(self) -> None:
+        for name in ("stain_transfer", "blur", "jpeg"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"augmentation {name} = {getattr(self, name)} is no probability")
+        if not 0 <= self.scale < 1:
+            raise UsageError(f"augmentation scale = {self.scale} must be in 0..1")
+
+
+NONE = Augmentation(1, False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def draw_transform(recipe: Augmentation, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw the 2 x 2 matrix that takes an offset in the crop to an offset in the source image."""
+    if recipe.rotations == 0:
+        angle = rng.uniform(0, 2 * np.pi)
+    else:
+        angle = 2 * np.pi * rng.integers(recipe.rotations) / recipe.rotations
+    zoom = 1 / rng.uniform(1 - recipe.scale, 1 + recipe.scale)
+    cosine, sine = np.cos(angle) * zoom, np.sin(angle) * zoom
+    matrix = np.array([[cosine, -sine], [sine, cosine]])
+    if recipe.mirror and rng.random() < 0.5:
+        matrix[:, 0] *= -1
+    return matrix
+
+
+def warp(
+    image: NDArray[np.uint8],
+    points_xy: NDArray[np.float64],
+    centre_xy: tuple[float, float],
+    matrix: NDArray[np.float64],
+    size_px: int,
+) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.bool_]]:
+    """Cut a rotated, scaled, mirrored square crop, its points with it.
+
+    Args:
+        image: (h, w, 3) uint8.
+        points_xy: (n, 2) positions in `image`, pixel centres at integers.
+        centre_xy: where in `image` the crop's centre lies.
+        matrix: 2 x 2, crop offset -> image offset.
+        size_px: side of the crop.
+
+    Returns:
+        The crop (size, size, 3), reflected where it reaches past the image; all points in the
+        crop's frame, those outside it too; and a (size, size) map that is True where the crop
+        shows the image itself, not its reflection.
+    """
+    half = (size_px - 1) / 2
+    reach = int(np.ceil(np.abs(matrix).sum(axis=1).max() * (half + 1))) + 2
+    left, top = int(np.floor(centre_xy[0])) - reach, int(np.floor(centre_xy[1])) - reach
+    side = 2 * reach + 2
+    height, width = image.shape[:2]
+    rows = _reflected(np.arange(top, top + side), height)
+    columns = _reflected(np.arange(left, left + side), width)
+    if top >= 0 and left >= 0 and top + side <= height and left + side <= width:
+        patch = image[top : top + side, left : left + side]
+    else:
+        patch = image[rows[:, None], columns[None, :]]
+    # Pillow counts from pixel corners: source = matrix @ (out + 0.5 - size / 2) + centre + 0.5.
+    origin = np.array(centre_xy) - (left, top) + 0.5 - matrix @ np.full(2, size_px / 2)
+    coefficients = (*matrix[0], origin[0], *matrix[1], origin[1])
+    crop = Image.fromarray(np.ascontiguousarray(patch), "RGB").transform(
+        (size_px, size_px), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
+    )
+    grid = np.arange(size_px) - half
+    source_x = matrix[0, 0] * grid[None, :] + matrix[0, 1] * grid[:, None] + centre_xy[0]
+    source_y = matrix[1, 0] * grid[None, :] + matrix[1, 1] * grid[:, None] + centre_xy[1]
+    valid = (
+        (source_x > -0.5) & (source_x < width - 0.5) & (source_y > -0.5) & (source_y < height - 0.5)
+    )
+    moved = (points_xy - np.array(centre_xy)) @ np.linalg.inv(matrix).T + half
+    return np.asarray(crop), moved, valid
+
+
+def _reflected(indices: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Fold indices into 0..length-1 by mirroring at both ends, however far they reach."""
+    period = 2 * length
+    folded = np.mod(indices, period)
+    return np.where(folded < length, folded, period - 1 - folded)
+
+
+def stain_affine(stain: Stain, target: Stain) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return per-channel (gain, offset) in OD that takes `stain` to `target`."""
+    gain = np.clip(np.array(target.std) / np.array(stain.std), *GAIN_LIMITS)
+    return gain, np.array(target.mean) - gain * np.array(stain.mean)
+
+
+def recolour(
+    crop: NDArray[np.uint8],
+    stain: Stain | None,
+    pool: Sequence[Stain],
+    recipe: Augmentation,
+    rng: np.random.Generator,
+) -> NDArray[np.uint8]:
+    """Change the staining, then the scanner, of a crop (h, w, 3) uint8.
+
+    Args:
+        crop: RGB.
+        stain: statistics of the crop's slide; None leaves the transfer out.
+        pool: stains of the training slides to move towards.
+        recipe: how much of what.
+        rng: drawn from in a fixed order, so that a seed fixes the result.
+    """
+    matrix, offset = np.eye(3), np.zeros(3)
+    if stain is not None and pool and rng.random() < recipe.stain_transfer:
+        gain, shift = stain_affine(stain, pool[rng.integers(len(pool))])
+        share = rng.uniform(0.3, 1.0)
+        matrix = np.diag(1 + share * (gain - 1))
+        offset = share * shift
+    if recipe.stain_jitter:
+        gains = 1 + rng.normal(0, recipe.stain_jitter, 3).clip(-0.4, 0.4)
+        offsets = rng.normal(0, recipe.stain_jitter / 2, 3).clip(-0.15, 0.15)
+        jitter = _HED_INVERSE @ np.diag(gains) @ _HED
+        matrix = matrix @ jitter
+        offset = offset @ jitter + offsets @ _HED * 0.5
+    result = crop
+    if not (np.array_equal(matrix, np.eye(3)) and not offset.any()):
+        density = OD_TABLE[crop] @ matrix.astype(np.float32) + offset.astype(np.float32)
+        level = np.exp(-density.clip(0, None)) * 256 - 1
+        result = np.clip(level, 0, 255).astype(np.uint8)
+    return _scan(result, recipe, rng)
+
+
+def _scan(
+    crop: NDArray[np.uint8], recipe: Augmentation, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    if recipe.brightness:
+        contrast = 1 + rng.uniform(-recipe.brightness, recipe.brightness)
+        shift = rng.uniform(-recipe.brightness, recipe.brightness) * 128
+        gamma = np.exp(rng.uniform(-recipe.brightness, recipe.brightness) * 1.5)
+        levels = np.arange(256) / 255.0
+        table = (levels**gamma * 255 - 128) * contrast + 128 + shift
+        crop = np.clip(np.rint(table), 0, 255).astype(np.uint8)[crop]
+    if recipe.blur and rng.random() < recipe.blur:
+        sigma = rng.uniform(0.3, 1.2)
+        blurred = Image.fromarray(crop, "RGB").filter(ImageFilter.GaussianBlur(sigma))
+        crop = np.asarray(blurred)
+    if recipe.jpeg and rng.random() < recipe.jpeg:
+        buffer = io.BytesIO()
+        Image.fromarray(crop, "RGB").save(buffer, "JPEG", quality=int(rng.integers(40, 91)))
+        crop = np.asarray(Image.open(buffer))
+    return crop

@@ -1,0 +1,177 @@
+"""Checkpoint -> model file: one .onnx with everything needed to run it inside.
+
+The graph takes raw bytes, uint8 [N, H, W, 3] RGB, and gives probabilities, float32 [N, H/s, W/s]:
+whoever runs the file can get neither the normalisation nor the channel order wrong.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segmitos.detect.model import METADATA_KEY, ModelSpec
+from segmitos.errors import ModelError
+from segmitos.io.files import write_bytes
+
+# The exported graph and the network may differ by no more than this in probability.
+TOLERANCE = 2e-3
+
+
+class _BytesToProbability(nn.Module):
+    """The network between raw bytes and probabilities."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image_BHWC: Tensor) -> Tensor:
+        logits = self.network(image_BHWC.permute(0, 3, 1, 2).float())
+        logit = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+        return torch.sigmoid(logit)
+
+
+def fold_normalisation(network: nn.Module) -> nn.Module:
+    """Return an inference copy whose batch normalisations are folded into their convolutions.
+
+    Convolution and normalisation are paired by order of execution: a normalisation belongs to the
+    convolution whose output it is given. The copy computes the same function up to rounding.
+    """
+    folded = copy.deepcopy(network).eval()
+    producers: dict[int, nn.Module] = {}
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+    hooks = []
+
+    def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if isinstance(module, nn.BatchNorm2d):
+            source = producers.get(inputs[0].data_ptr())
+            if isinstance(source, nn.Conv2d):
+                pairs.append((source, module))
+        producers[output.data_ptr()] = module
+
+    keep: list[Tensor] = []
+
+    def retain(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        keep.append(output)
+        note(module, inputs, output)
+
+    for module in folded.modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            hooks.append(module.register_forward_hook(retain))
+    with torch.inference_mode():
+        folded(torch.zeros(1, 3, 64, 64))
+    for hook in hooks:
+        hook.remove()
+    for convolution, norm in pairs:
+        _fuse(convolution, norm)
+    return folded
+
+
+def _fuse(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    assert norm.running_var is not None and norm.running_mean is not None
+    scale = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
+    bias = convolution.bias.detach() if convolution.bias is not None else torch.zeros_like(scale)
+    convolution.weight = nn.Parameter(convolution.weight.detach() * scale[:, None, None, None])
+    convolution.bias = nn.Parameter((bias - norm.running_mean) * scale + norm.bias.detach())
+    norm.weight = nn.Parameter(torch.ones_like(scale))
+    norm.bias = nn.Parameter(torch.zeros_like(scale))
+    norm.running_mean = torch.zeros_like(scale)
+    norm.running_var = torch.ones_like(scale) - norm.eps
+
+
+def export_network(network: nn.Module, spec: ModelSpec, path: Path) -> float:
+    """Write a network and its specification as a model file, and check that both agree.
+
+    Args:
+        network: trained; its `stride` must be that of the specification.
+        spec: everything else that detection needs.
+        path: of the .onnx file; written only if the check holds.
+
+    Returns:
+        The largest difference in probability between file and network on noise and flat images.
+
+    Raises:
+        ModelError: if the exported graph differs by more than `TOLERANCE`.
+    """
+    network = copy.deepcopy(network).cpu().float().eval()
+    wrapped = _BytesToProbability(_without_norms(fold_normalisation(network))).eval()
+    content = _to_onnx(wrapped, spec)
+    difference = _largest_difference(_BytesToProbability(network).eval(), content)
+    if not difference <= TOLERANCE:
+        raise ModelError(
+            f"the exported graph differs from the network by {difference:.2g} in probability, "
+            f"more than {TOLERANCE}; {path} was not written"
+        )
+    write_bytes(path, content)
+    return difference
+
+
+def _without_norms(network: nn.Module) -> nn.Module:
+    """Replace the folded normalisations, which now do nothing, by nothing."""
+    for module in network.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                assert child.running_mean is not None
+                if bool((child.running_mean == 0).all()) and bool((child.weight == 1).all()):
+                    setattr(module, name, nn.Identity())
+    return network
+
+
+def _to_onnx(wrapped: nn.Module, spec: ModelSpec) -> bytes:
+    import onnx
+
+    buffer = io.BytesIO()
+    example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
+    export = cast(Callable[..., None], torch.onnx.export)
+    with warnings.catch_warnings():
+        # The script-based exporter is the one that needs no further packages.
+        warnings.simplefilter("ignore")
+        export(
+            wrapped,
+            (example,),
+            buffer,
+            input_names=["image"],
+            output_names=["probability"],
+            dynamic_axes={
+                "image": {0: "N", 1: "H", 2: "W"},
+                "probability": {0: "N", 1: "h", 2: "w"},
+            },
+            opset_version=17,
+            dynamo=False,
+        )
+    model = onnx.load_from_string(buffer.getvalue())
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, spec.to_json()
+    model.producer_name = "segmitos"
+    onnx.checker.check_model(model)
+    result: bytes = model.SerializeToString()
+    return result
+
+
+def _largest_difference(wrapped: nn.Module, content: bytes) -> float:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for shape in ((1, 256, 192, 3), (2, 64, 64, 3)):
+        smooth = np.kron(
+            rng.integers(0, 256, (*shape[:1], *(s // 8 for s in shape[1:3]), 3)),
+            np.ones((1, 8, 8, 1)),
+        )
+        for image in (rng.integers(0, 256, shape), smooth, np.full(shape, 255)):
+            pixels = image.astype(np.uint8)
+            with torch.inference_mode():
+                expected = wrapped(torch.from_numpy(pixels)).numpy()
+            got = session.run(None, {"image": pixels})[0]
+            if got.shape != expected.shape:
+                return float("inf")
+            worst = max(worst, float(np.abs(got - expected).max()))
+    return worst

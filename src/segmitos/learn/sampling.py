@@ -1,0 +1,212 @@
+"""Crops for training: mitoses, look-alikes, mined errors and background, in fixed shares.
+
+A sample is a function of (seed, step, index) alone. That is what makes a training that was killed
+and resumed the same, to the last bit, as one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.detect.colour import Stain, od_statistics, tissue_pixels
+from segmitos.errors import DataError
+from segmitos.io.datasets import Case
+from segmitos.io.slide import Slide
+from segmitos.learn.augment import draw_transform, recolour, warp
+from segmitos.learn.concentric import IGNORED, concentric_label
+from segmitos.learn.recipe import Recipe
+
+_KINDS = ("mitosis", "centred", "hard_negative", "mined", "background")
+
+
+@dataclass
+class Source:
+    """One image in memory at the model's scale, positions in its pixels."""
+
+    name: str
+    slide: str
+    image: NDArray[np.uint8]
+    mitoses_xy: NDArray[np.float64]
+    hard_negatives_xy: NDArray[np.float64]
+    centred: bool
+    mask: NDArray[np.uint8] | None = None
+    stain: Stain | None = None
+    mined_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+
+
+def load_sources(
+    cases: Sequence[Case], mpp: float, advance: Callable[[int], None] = lambda _: None
+) -> list[Source]:
+    """Read cases at `mpp` and measure the stain of each slide.
+
+    Raises:
+        InputError: for an image that cannot be read, ScaleError for one of unknown scale.
+    """
+    sources = []
+    for case in cases:
+        with Slide.open(case.image, mpp=case.mpp) as slide:
+            ratio = mpp / slide.require_mpp()
+            width = max(1, int(slide.width / ratio))
+            height = max(1, int(slide.height / ratio))
+            image = slide.read(0, 0, width, height, mpp=mpp)
+        mask = _read_mask(case, width, height) if case.mask is not None else None
+        sources.append(
+            Source(
+                name=case.name,
+                slide=case.slide,
+                image=image,
+                mitoses_xy=_rescaled(case.mitoses_xy, ratio),
+                hard_negatives_xy=_rescaled(case.hard_negatives_xy, ratio),
+                centred=case.centred_crop,
+                mask=mask,
+            )
+        )
+        advance(1)
+    _measure_stains(sources)
+    return sources
+
+
+def _rescaled(points_xy: NDArray[np.float64], ratio: float) -> NDArray[np.float64]:
+    """Level-0 pixels to the model's, pixel centres at integers in both."""
+    return (np.asarray(points_xy, float).reshape(-1, 2) + 0.5) / ratio - 0.5
+
+
+def _read_mask(case: Case, width: int, height: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    assert case.mask is not None
+    try:
+        with Image.open(case.mask) as image:
+            small = image.convert("L").resize((width, height), Image.Resampling.NEAREST)
+    except OSError as error:
+        raise DataError(f"cannot read mask {case.mask}: {error}") from error
+    return (np.asarray(small) > 127).astype(np.uint8)
+
+
+def _measure_stains(sources: Sequence[Source]) -> None:
+    """One stain a slide, from a sixteenth of the pixels of all its images."""
+    by_slide: dict[str, list[Source]] = {}
+    for source in sources:
+        by_slide.setdefault(source.slide, []).append(source)
+    for members in by_slide.values():
+        pixels = np.concatenate([member.image[::4, ::4].reshape(-1, 3) for member in members])
+        stain = od_statistics(pixels)
+        for member in members:
+            member.stain = stain
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A crop (s, s, 3) uint8 and its label (s / stride, s / stride) uint8."""
+
+    image: NDArray[np.uint8]
+    label: NDArray[np.uint8]
+
+
+class CropSampler:
+    """Draws samples from sources by the shares of the recipe."""
+
+    def __init__(self, sources: Sequence[Source], recipe: Recipe, stride: int) -> None:
+        if not any(len(source.mitoses_xy) or source.mask is not None for source in sources):
+            raise DataError("the training cases hold no mitosis; check --cases and --exclude")
+        self.sources = list(sources)
+        self.recipe = recipe
+        self.stride = stride
+        stains = {source.slide: source.stain for source in sources if source.stain is not None}
+        self.pool = [stains[slide] for slide in sorted(stains)]
+        self.update()
+
+    def update(self) -> None:
+        """Rebuild the lists of places after the sources' mined points have changed."""
+        places: dict[str, list[tuple[int, float, float]]] = {kind: [] for kind in _KINDS}
+        for index, source in enumerate(self.sources):
+            kind = "centred" if source.centred else "mitosis"
+            for kind_of, points in (
+                (kind, source.mitoses_xy),
+                ("hard_negative", source.hard_negatives_xy),
+                ("mined", source.mined_xy),
+            ):
+                places[kind_of].extend((index, float(x), float(y)) for x, y in points)
+        self._places = places
+        self._fields = [i for i, source in enumerate(self.sources) if not source.centred]
+        shares = np.array([getattr(self.recipe.sampling, kind) for kind in _KINDS])
+        full = [bool(places[kind]) for kind in _KINDS[:-1]] + [bool(self._fields)]
+        shares = np.where(full, shares, 0.0)
+        if shares.sum() == 0:
+            raise DataError("the sampling shares leave nothing to draw from these cases")
+        self._shares = shares / shares.sum()
+
+    def counts(self) -> dict[str, int]:
+        """How many places of each kind there are; fields for `background`."""
+        return {kind: len(self._places[kind]) for kind in _KINDS[:-1]} | {
+            "background": len(self._fields)
+        }
+
+    def sample(self, step: int, index: int) -> Sample:
+        """Return sample `index` of batch `step`: the same whenever it is asked for."""
+        rng = np.random.default_rng((self.recipe.seed, step, index))
+        kind = _KINDS[rng.choice(len(_KINDS), p=self._shares)]
+        if kind == "background":
+            source = self.sources[self._fields[rng.integers(len(self._fields))]]
+            x, y = _tissue_place(source, rng)
+        else:
+            places = self._places[kind]
+            which, x, y = places[rng.integers(len(places))]
+            source = self.sources[which]
+        shift = self.recipe.sampling.shift_px
+        if kind == "centred":
+            # Only 64 px lie between such a crop's centre and its border.
+            shift = min(shift, 24)
+        centre = (x + rng.uniform(-shift, shift), y + rng.uniform(-shift, shift))
+        return self._cut(source, centre, rng)
+
+    def _cut(self, source: Source, centre: tuple[float, float], rng: np.random.Generator) -> Sample:
+        recipe = self.recipe
+        matrix = draw_transform(recipe.augmentation, rng)
+        crop, points, valid = warp(source.image, source.mitoses_xy, centre, matrix, recipe.crop_px)
+        # Black padding at a slide's edge tells nothing of tissue.
+        valid &= crop.max(axis=2) > 4
+        cells = recipe.crop_px // self.stride
+        zoom = float(np.sqrt(abs(np.linalg.det(matrix))))
+        if recipe.labels.kind == "mask" and source.mask is not None:
+            label = self._mask_label(source.mask, centre, matrix)
+        else:
+            inner, outer = recipe.labels.draw_radii(len(points), rng)
+            per_px = recipe.mpp * zoom
+            label = concentric_label(
+                points, inner / per_px, outer / per_px, (cells, cells), self.stride
+            )
+        offset = self.stride // 2
+        label[~valid[offset :: self.stride, offset :: self.stride]] = IGNORED
+        image = recolour(crop, source.stain, self.pool, recipe.augmentation, rng)
+        return Sample(image, label)
+
+    def _mask_label(
+        self,
+        mask: NDArray[np.uint8],
+        centre: tuple[float, float],
+        matrix: NDArray[np.float64],
+    ) -> NDArray[np.uint8]:
+        size = self.recipe.crop_px
+        grey = np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2)
+        crop, _, _ = warp(grey, np.zeros((0, 2)), centre, matrix, size)
+        offset = self.stride // 2
+        cells = crop[offset :: self.stride, offset :: self.stride, 0]
+        return (cells > 127).astype(np.uint8)
+
+
+def _tissue_place(source: Source, rng: np.random.Generator) -> tuple[float, float]:
+    """Pick a place in tissue; after ten tries on glass, anywhere."""
+    height, width = source.image.shape[:2]
+    x, y = 0.0, 0.0
+    for _ in range(10):
+        x, y = float(rng.uniform(0, width)), float(rng.uniform(0, height))
+        row, column = int(y), int(x)
+        patch = source.image[max(0, row - 16) : row + 16 : 4, max(0, column - 16) : column + 16 : 4]
+        if tissue_pixels(patch).mean() > 0.5:
+            break
+    return x, y
