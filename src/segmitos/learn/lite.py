@@ -2,7 +2,8 @@
 
 EfficientNet-Lite0 (Liu 2020; Tan and Le 2019 without squeeze-excitation and with ReLU6) is cut
 after its fifth stage: a mitosis is about 60 px wide at 0.25 um/px, so the stride-32 stages, which
-hold two thirds of the weights, see little that stride 16 does not, and cost context at tile borders.
+hold three quarters of the weights, see little that stride 16 does not, and cost context at the
+borders of tiles.
 The pyramid is that of Lin et al. 2017, with depthwise-separable smoothing to stay fast on a CPU.
 """
 

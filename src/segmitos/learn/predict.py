@@ -1,4 +1,4 @@
-"""Probability maps of whole images straight from a network in training: for mining and validation."""
+"""Probability maps of whole images from a network in training: for mining and validation."""
 
 from __future__ import annotations
 

@@ -1,0 +1,50 @@
+# make demo and make test set everything up themselves, in .venv, from the package registry.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.installed-run
+DEV_STAMP := $(VENV)/.installed-dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+# The one picture that any machine with a package registry can get: TIAToolbox's (BSD-3).
+DEMO_IMAGE := .cache/target_image.png
+
+.PHONY: demo test lint bench format clean
+
+demo: $(RUN_STAMP) $(DEMO_IMAGE)
+	$(BIN)/segmitos demo $(DEMO_IMAGE) -o segmitos-demo
+
+test: $(DEV_STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV_STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(DEV_STAMP)
+	$(BIN)/python benchmarks/speed.py
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN_STAMP): $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) -e .
+	touch $@
+
+# torch comes first and pinned, so that nothing drags in another build of it.
+$(DEV_STAMP): $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) torch
+	$(PIP) -e '.[dev]'
+	touch $@ $(RUN_STAMP)
+
+$(DEMO_IMAGE): | $(BIN)/python
+	mkdir -p .cache/wheel
+	$(BIN)/python -m pip --disable-pip-version-check download --quiet --no-deps --no-binary :none: -d .cache/wheel tiatoolbox==2.1.3
+	$(BIN)/python -c "import zipfile, pathlib; w = next(pathlib.Path('.cache/wheel').glob('tiatoolbox-*.whl')); pathlib.Path('$@.part').write_bytes(zipfile.ZipFile(w).read('tiatoolbox/data/target_image.png')); pathlib.Path('$@.part').rename('$@')"
+
+clean:
+	rm -rf $(VENV) .cache segmitos-demo
