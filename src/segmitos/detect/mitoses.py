@@ -1,0 +1,220 @@
+"""From probability map to mitoses: smooth, binarise, find blobs, filter (paper, section 3.3).
+
+The map comes in parts, in any order. Of each part only what can ever matter is kept: a histogram,
+from which Otsu's threshold of the whole field or slide follows, and the pixels above a floor, as
+sorted coordinates. A slide's map of a gigapixel costs megabytes, blobs cross tile borders freely,
+and one big tile gives the same blobs as many small ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.errors import InputError, UsageError
+
+# Probabilities at or below the floor are never part of a blob, whatever the threshold.
+FLOOR = 0.1
+BINS = 1024
+# Kernel radius in standard deviations.
+TRUNCATE = 3.0
+# A map of which more than this share lies above the floor is not one of mitoses.
+_LARGEST_SHARE = 0.2
+_SMALL_MAP = 1_000_000
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """How a probability map is turned into mitoses.
+
+    `binarisation` is `otsu` (of the whole field or slide) or a fixed probability; blobs are kept
+    where their area is at least `min_area_um2` and their mean probability at least `min_score`.
+    """
+
+    binarisation: float | Literal["otsu"]
+    min_area_um2: float
+    min_score: float
+
+    def __post_init__(self) -> None:
+        if self.binarisation != "otsu" and not (
+            isinstance(self.binarisation, float) and FLOOR <= self.binarisation < 1
+        ):
+            raise UsageError(
+                f"binarisation {self.binarisation!r} must be 'otsu' or from {FLOOR} to below 1"
+            )
+        if not 0 <= self.min_area_um2 < 1e6:
+            raise UsageError(f"min_area_um2 {self.min_area_um2} must be 0 or more")
+        if not 0 <= self.min_score <= 1:
+            raise UsageError(f"min_score {self.min_score} must be from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """Connected regions above the binarisation threshold, ordered by y, then x.
+
+    `x_px`, `y_px`: probability-weighted centroids in pixels of the model's scale, pixel centres at
+    integers; `area_um2`; `score`: mean probability; all float64 of shape (n,).
+    `threshold`: the probability that separated them from the rest.
+    """
+
+    x_px: NDArray[np.float64]
+    y_px: NDArray[np.float64]
+    area_um2: NDArray[np.float64]
+    score: NDArray[np.float64]
+    threshold: float
+
+    def __len__(self) -> int:
+        return len(self.x_px)
+
+    def keep(self, thresholds: Thresholds) -> NDArray[np.bool_]:
+        """Mark the blobs that pass the area and score filters (paper, section 3.3)."""
+        result: NDArray[np.bool_] = (self.area_um2 >= thresholds.min_area_um2) & (
+            self.score >= thresholds.min_score
+        )
+        return result
+
+
+def smoothing_radius(sigma_um: float, map_mpp: float) -> int:
+    """Map pixels of context that `smooth` looks at on every side."""
+    return int(TRUNCATE * sigma_um / map_mpp + 0.5)
+
+
+def smooth(
+    probability: NDArray[np.float32], sigma_um: float, map_mpp: float
+) -> NDArray[np.float32]:
+    """Smooth a map (h, w) with a Gaussian of `sigma_um`; borders repeat the edge."""
+    if sigma_um <= 0:
+        return probability
+    from scipy.ndimage import gaussian_filter
+
+    result: NDArray[np.float32] = gaussian_filter(
+        probability,
+        sigma_um / map_mpp,
+        mode="nearest",
+        radius=smoothing_radius(sigma_um, map_mpp),
+    )
+    return result
+
+
+def otsu_threshold(histogram: NDArray[np.int64]) -> float:
+    """Return the threshold on 0..1 that best splits a histogram into two classes (Otsu 1979).
+
+    Args:
+        histogram: counts in equal bins over 0..1.
+
+    Returns:
+        The upper edge of the last bin of the lower class. Where all counts lie in one bin there
+        are no two classes, and 1.0 is returned: nothing is above it.
+    """
+    counts = histogram.astype(np.float64)
+    bins = len(counts)
+    centres = (np.arange(bins) + 0.5) / bins
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * centres)
+    possible = (below > 0) & (above > 0)
+    if not possible.any():
+        return 1.0
+    low = sums / np.maximum(below, 1)
+    high = (sums[-1] - sums) / np.maximum(above, 1)
+    between = np.where(possible, below * above * (high - low) ** 2, -1.0)
+    return float((np.argmax(between) + 1) / bins)
+
+
+class MapAccumulator:
+    """Takes a smoothed probability map in parts, gives the blobs of the whole."""
+
+    def __init__(self, map_mpp: float, stride: int) -> None:
+        """Begin an empty map of `map_mpp` um per cell, `stride` model pixels per cell."""
+        self.map_mpp = map_mpp
+        self.stride = stride
+        self.histogram = np.zeros(BINS, np.int64)
+        self._rows: list[NDArray[np.int32]] = []
+        self._columns: list[NDArray[np.int32]] = []
+        self._values: list[NDArray[np.float32]] = []
+        self._cells = 0
+        self._kept = 0
+
+    def add(self, part: NDArray[np.float32], column: int, row: int) -> None:
+        """Add a part (h, w) whose first cell is (`column`, `row`) of the map.
+
+        Raises:
+            InputError: if so much of the map is above the floor that it cannot be one of mitoses.
+        """
+        indices = np.minimum((part * BINS).astype(np.int32), BINS - 1)
+        self.histogram += np.bincount(indices.ravel(), minlength=BINS)
+        rows, columns = np.nonzero(part > FLOOR)
+        self._cells += part.size
+        self._kept += len(rows)
+        if self._kept > _LARGEST_SHARE * max(self._cells, _SMALL_MAP):
+            raise InputError(
+                f"more than {_LARGEST_SHARE:.0%} of the map lies above probability {FLOOR}: the "
+                "image is not what the model was trained on (stain, scale, focus); check --mpp"
+            )
+        if len(rows):
+            self._rows.append((rows + row).astype(np.int32))
+            self._columns.append((columns + column).astype(np.int32))
+            self._values.append(part[rows, columns])
+
+    def binarisation_value(self, binarisation: float | Literal["otsu"]) -> float:
+        """Return the probability that a binarisation stands for on this map.
+
+        Otsu's threshold is taken from all cells of the map (holistic, as in the paper) and is not
+        let below the floor: on a field without mitoses it would split noise from noise.
+        """
+        if binarisation != "otsu":
+            return binarisation
+        return max(otsu_threshold(self.histogram), FLOOR)
+
+    def blobs(self, binarisation: float | Literal["otsu"]) -> Blobs:
+        """Find the 8-connected regions above a threshold, with area, mean score and centroid."""
+        threshold = self.binarisation_value(binarisation)
+        if not self._rows:
+            return Blobs(*(np.zeros(0) for _ in range(4)), threshold)
+        rows, columns = np.concatenate(self._rows), np.concatenate(self._columns)
+        values = np.concatenate(self._values)
+        above = values > threshold
+        rows, columns, values = rows[above], columns[above], values[above]
+        order = np.lexsort((columns, rows))
+        rows, columns, values = rows[order], columns[order], values[order]
+        if not len(rows):
+            return Blobs(*(np.zeros(0) for _ in range(4)), threshold)
+        member, count = _connected(rows, columns)
+        weights = values.astype(np.float64)
+        area = np.bincount(member, minlength=count)
+        mass = np.bincount(member, weights, count)
+        offset = (self.stride - 1) / 2
+        x = np.bincount(member, weights * columns, count) / mass * self.stride + offset
+        y = np.bincount(member, weights * rows, count) / mass * self.stride + offset
+        sequence = np.lexsort((x, y))
+        return Blobs(
+            x[sequence],
+            y[sequence],
+            (area * self.map_mpp**2)[sequence],
+            (mass / area)[sequence],
+            threshold,
+        )
+
+
+def _connected(rows: NDArray[np.int32], columns: NDArray[np.int32]) -> tuple[NDArray[np.intp], int]:
+    """Label 8-connected cells given in row-major order; labels count up from 0."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    width = int(columns.max()) + 3
+    keys = rows.astype(np.int64) * width + columns + 1
+    edges_from, edges_to = [], []
+    # Of the eight neighbours the four that come later suffice.
+    for step in (1, width - 1, width, width + 1):
+        position = np.searchsorted(keys, keys + step)
+        position[position == len(keys)] = 0
+        found = keys[position] == keys + step
+        edges_from.append(np.flatnonzero(found))
+        edges_to.append(position[found])
+    start, end = np.concatenate(edges_from), np.concatenate(edges_to)
+    graph = coo_matrix((np.ones(len(start), np.int8), (start, end)), shape=(len(keys),) * 2)
+    count, member = connected_components(graph, directed=False)
+    return member.astype(np.intp), int(count)
