@@ -127,9 +127,13 @@ def otsu_threshold(histogram: NDArray[np.int64]) -> float:
 class MapAccumulator:
     """Takes a smoothed probability map in parts, gives the blobs of the whole."""
 
-    def __init__(self, map_mpp: float, stride: int) -> None:
-        """Begin an empty map of `map_mpp` um per cell, `stride` model pixels per cell."""
+    def __init__(self, map_mpp: float, stride: int, guard: bool = True) -> None:
+        """Begin an empty map of `map_mpp` um per cell, `stride` model pixels per cell.
+
+        `guard` refuses maps that cannot be those of mitoses, before they fill the memory.
+        """
         self.map_mpp = map_mpp
+        self.guard = guard
         self.stride = stride
         self.histogram = np.zeros(BINS, np.int64)
         self._rows: list[NDArray[np.int32]] = []
@@ -149,7 +153,7 @@ class MapAccumulator:
         rows, columns = np.nonzero(part > FLOOR)
         self._cells += part.size
         self._kept += len(rows)
-        if self._kept > _LARGEST_SHARE * max(self._cells, _SMALL_MAP):
+        if self.guard and self._kept > _LARGEST_SHARE * max(self._cells, _SMALL_MAP):
             raise InputError(
                 f"more than {_LARGEST_SHARE:.0%} of the map lies above probability {FLOOR}: the "
                 "image is not what the model was trained on (stain, scale, focus); check --mpp"

@@ -7,7 +7,9 @@ whoever runs the file can get neither the normalisation nor the channel order wr
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segmitos.detect.colour import Stain
+from segmitos.detect.mitoses import Thresholds
 from segmitos.detect.model import METADATA_KEY, ModelSpec
-from segmitos.errors import ModelError
+from segmitos.errors import DataError, ModelError, UsageError
 from segmitos.io.files import write_bytes
+from segmitos.learn.checkpoint import load_checkpoint
+from segmitos.learn.networks import build_network
+from segmitos.learn.recipe import Recipe
 
 # The exported graph and the network may differ by no more than this in probability.
 TOLERANCE = 2e-3
+# Where nothing was tuned: in the middle of what serves most models.
+UNTUNED = Thresholds(binarisation=0.5, min_area_um2=8.0, min_score=0.7)
 
 
 class _BytesToProbability(nn.Module):
@@ -111,6 +120,63 @@ def export_network(network: nn.Module, spec: ModelSpec, path: Path) -> float:
         )
     write_bytes(path, content)
     return difference
+
+
+def export_run(
+    run: Path,
+    path: Path,
+    tuned: dict[str, Any] | None = None,
+    name: str = "model",
+    licence: str = "unstated",
+    intended_use: str = "research use only; not for diagnosis",
+    description: str = "",
+    colour: Stain | None = None,
+) -> float:
+    """Write the averaged weights of a training run as a model file.
+
+    Args:
+        run: folder that `train` left.
+        path: of the .onnx to write.
+        tuned: content of the thresholds.json of `evaluate --tune`; None takes `UNTUNED`.
+        name, licence, intended_use, description: for the specification.
+        colour: staining to match every slide to.
+
+    Returns:
+        The largest difference found between file and network.
+
+    Raises:
+        ModelError: for a run without a whole checkpoint; DataError for thresholds that are off.
+    """
+    groups, state = load_checkpoint(run)
+    recipe = Recipe.from_dict(state["recipe"], str(run))
+    network = build_network(recipe.network, pretrained=False)
+    network.load_state_dict(groups["ema"])
+    try:
+        origin = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {run / 'provenance.json'}: {error}") from error
+    try:
+        thresholds = Thresholds(**tuned["thresholds"]) if tuned else UNTUNED
+    except (TypeError, UsageError) as error:
+        raise DataError(f"thresholds are off: {error}") from error
+    spec = ModelSpec(
+        name=name,
+        mpp=recipe.mpp,
+        stride=cast(int, network.stride),
+        context_px=cast(int, network.context_px),
+        smoothing_sigma_um=recipe.smoothing_sigma_um,
+        thresholds=thresholds,
+        colour=colour,
+        labels=dataclasses.asdict(recipe.labels),
+        datasets=tuple(origin["training"]["datasets"]),
+        training_commit=origin["commit"],
+        licence=licence,
+        intended_use=intended_use,
+        description=description,
+        validation=(tuned or {}).get("validation", {}),
+    )
+    spec.check(str(run))
+    return export_network(network, spec, path)
 
 
 def _without_norms(network: nn.Module) -> nn.Module:

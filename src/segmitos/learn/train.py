@@ -50,6 +50,7 @@ class _Run:
     optimizer: torch.optim.Optimizer
     ema: dict[str, Tensor]
     sampler: CropSampler
+    held_out: list[Source]
     history: list[dict[str, Any]]
     step: int = 0
 
@@ -91,8 +92,9 @@ def train(
     if devices > 1:
         fabric.launch()
     sources = load_sources(cases, recipe.mpp)
+    held_out = load_sources(validation_cases, recipe.mpp)
     on_event("loaded", {"cases": len(cases), "steps": recipe.steps})
-    run = _begin(fabric, recipe, sources, start_from)
+    run = _begin(fabric, recipe, sources, held_out, start_from)
     if (folder / "checkpoint.json").exists():
         if not resume:
             raise UsageError(f"{folder} holds a run already; resume it or name another folder")
@@ -117,7 +119,7 @@ def train(
                 if run.step < recipe.steps:
                     batch = ahead.submit(_batch, run.sampler, recipe, run.step, fabric)
             if last_of_epoch:
-                _end_of_epoch(run, recipe, validation_cases, loss, on_event)
+                _end_of_epoch(run, recipe, loss, on_event)
             if last_of_epoch or mines:
                 _save(run, recipe, folder)
     on_event("done", {"step": run.step})
@@ -136,7 +138,11 @@ def _check_split(cases: Sequence[Case], validation_cases: Sequence[Case]) -> Non
 
 
 def _begin(
-    fabric: Fabric, recipe: Recipe, sources: Sequence[Source], start_from: Path | None
+    fabric: Fabric,
+    recipe: Recipe,
+    sources: Sequence[Source],
+    held_out: list[Source],
+    start_from: Path | None,
 ) -> _Run:
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.network, recipe.pretrained and start_from is None)
@@ -149,7 +155,7 @@ def _begin(
     wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
     ema = {name: value.detach().clone() for name, value in network.state_dict().items()}
     sampler = CropSampler(sources, recipe, cast(int, network.stride))
-    return _Run(fabric, network, wrapped, cast(Any, wrapped_optimizer), ema, sampler, [])
+    return _Run(fabric, network, wrapped, cast(Any, wrapped_optimizer), ema, sampler, held_out, [])
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -232,19 +238,13 @@ def _mine_with_ema(run: _Run, recipe: Recipe) -> int:
     return found
 
 
-def _end_of_epoch(
-    run: _Run,
-    recipe: Recipe,
-    validation_cases: Sequence[Case],
-    loss: float,
-    on_event: OnEvent,
-) -> None:
+def _end_of_epoch(run: _Run, recipe: Recipe, loss: float, on_event: OnEvent) -> None:
     epoch = run.step // recipe.steps_per_epoch
     entry: dict[str, Any] = {"epoch": epoch, "step": run.step, "loss": loss}
     due = epoch % recipe.validate_every == 0 or run.step == recipe.steps
-    if validation_cases and due:
+    if run.held_out and due:
         network = ema_network(run.network, run.ema, recipe)
-        result: Validation = validate(network, validation_cases, recipe)
+        result: Validation = validate(network, run.held_out, recipe)
         entry |= {
             "f_score": result.f_score,
             "precision": result.precision,

@@ -1,0 +1,182 @@
+"""`segmitos train` and `segmitos export`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from segmitos.errors import DataError, UsageError
+
+
+def _require_training() -> None:
+    needed = {
+        "torch": "torch",
+        "lightning_fabric": "lightning-fabric",
+        "safetensors": "safetensors",
+    }
+    missing = [name for module, name in needed.items() if find_spec(module) is None]
+    if missing:
+        raise UsageError(
+            f"training needs {', '.join(missing)}, which is not installed: "
+            "pip install 'segmitos[train]'"
+        )
+
+
+def run_train(
+    data: Sequence[str],
+    out: Path,
+    recipe: Path | None,
+    validation: Sequence[str] | None,
+    cases: Sequence[str] | None,
+    exclude: Sequence[str] | None,
+    mpp: float | None,
+    start_from: Path | None,
+    epochs: int | None,
+    seed: int | None,
+    accelerator: str,
+    devices: int,
+    threads: int | None,
+    restart: bool,
+) -> int:
+    """Load data, split it by slide, train, say how it went."""
+    _require_training()
+    from segmitos.io.datasets import load_dataset
+    from segmitos.learn.recipe import Recipe, load_recipe
+
+    changes = {"epochs": epochs, "seed": seed}
+    if recipe is None:
+        given = {key: value for key, value in changes.items() if value is not None}
+        chosen = Recipe.from_dict(given, "options")
+    else:
+        chosen = load_recipe(recipe, **changes)
+    every = load_dataset(data, cases or (), exclude or (), mpp)
+    kept = set()
+    for pattern in validation or ():
+        named = {c.name for c in every if fnmatch(c.slide, pattern) or fnmatch(c.name, pattern)}
+        if not named:
+            slides = sorted({case.slide for case in every})
+            shown = ", ".join(slides[:12]) + (" ..." if len(slides) > 12 else "")
+            raise DataError(f"--validation {pattern} names no slide or case; slides: {shown}")
+        kept |= named
+    training = [case for case in every if case.name not in kept]
+    held_out = [case for case in every if case.name in kept]
+
+    import torch
+
+    from segmitos.detect.model import available_threads
+    from segmitos.learn.train import train
+
+    torch.set_num_threads(threads or available_threads())
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    slides = len({case.slide for case in training})
+    print(
+        f"training on {len(training)} cases of {slides} slides, "
+        f"{sum(len(case.mitoses_xy) for case in training)} mitoses; "
+        f"validating on {len(held_out)} cases",
+        flush=True,
+    )
+    train(
+        training,
+        chosen,
+        out,
+        held_out,
+        start_from=start_from,
+        resume=not restart,
+        on_event=_Progress(),
+        accelerator=accelerator,
+        devices=devices,
+    )
+    print(f"finished: {out}; next: segmitos export {out} -o model.onnx")
+    return 0
+
+
+class _Progress:
+    """Prints training events: a moving line on a terminal, a line now and then in a log."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._first: int | None = None
+        self._total = 0
+        self._terminal = sys.stderr.isatty()
+        self._loss = 0.0
+
+    def __call__(self, event: str, content: dict[str, Any]) -> None:
+        if event == "loaded":
+            self._total = content["steps"]
+            self._began = time.monotonic()
+        elif event == "step":
+            self._step(content["step"], content["loss"])
+        elif event == "mined":
+            self._line(f"step {content['step']}: {content['places']} false positives mined")
+        elif event == "epoch":
+            scores = ""
+            if "f_score" in content:
+                scores = (
+                    f", validation F {content['f_score']:.3f} (P {content['precision']:.3f}, "
+                    f"R {content['recall']:.3f} at score {content['min_score']:.3f})"
+                )
+            self._line(f"epoch {content['epoch']}: loss {content['loss']:.4f}{scores}")
+
+    def _step(self, step: int, loss: float) -> None:
+        if self._first is None:
+            self._first = step - 1
+        self._loss = loss if self._loss == 0 else 0.95 * self._loss + 0.05 * loss
+        rate = (time.monotonic() - self._began) / max(1, step - self._first)
+        left = (self._total - step) * rate
+        text = f"step {step}/{self._total}, loss {self._loss:.4f}, {left / 60:.0f} min left"
+        if self._terminal:
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        elif step % 100 == 0:
+            print(text, file=sys.stderr, flush=True)
+
+    def _line(self, text: str) -> None:
+        if self._terminal:
+            print("\r\033[K", end="", file=sys.stderr)
+        print(text, flush=True)
+
+
+def run_export(
+    run: Path,
+    out: Path,
+    thresholds: Path | None,
+    name: str | None,
+    licence: str,
+    intended_use: str,
+    description: str,
+) -> int:
+    """Write the model file of a run."""
+    _require_training()
+    from segmitos.learn.export import export_run
+
+    if out.suffix != ".onnx":
+        raise UsageError(f"--out {out} must end in .onnx")
+    content = _read_thresholds(thresholds) if thresholds is not None else None
+    difference = export_run(
+        run,
+        out,
+        tuned=content,
+        name=name or out.stem,
+        licence=licence,
+        intended_use=intended_use,
+        description=description,
+    )
+    size = out.stat().st_size / 1e6
+    print(f"{out}: {size:.1f} MB, differs from the network by at most {difference:.1e}")
+    return 0
+
+
+def _read_thresholds(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read thresholds {path}: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("thresholds"), dict):
+        raise DataError(f"{path} holds no thresholds; 'segmitos evaluate --tune -o DIR' makes it")
+    return content
