@@ -177,7 +177,7 @@ def _pyramid(pages: list[Any]) -> list[Any]:
     levels = [full]
     for page in sorted(pages[1:], key=lambda page: -page.imagewidth):
         down = full.imagewidth / page.imagewidth
-        fits = abs(full.imageheight / down - page.imageheight) <= _MOST_DOWNSAMPLE_ERROR_PX
+        fits = abs(full.imagelength / down - page.imagelength) <= _MOST_DOWNSAMPLE_ERROR_PX
         if page.imagewidth < levels[-1].imagewidth and fits:
             levels.append(page)
     return levels
@@ -200,7 +200,7 @@ def _check_whole(path: Path, pages: list[Any]) -> None:
 
 def _plane(path: Path, pages: list[Any]) -> Plane:
     key = pages[0].keyframe
-    width, height = int(key.imagewidth), int(key.imageheight)
+    width, height = int(key.imagewidth), int(key.imagelength)
     tiled = bool(key.is_tiled)
     orientation = int(key.tags.valueof(274, 1) or 1)
     if tiled and orientation != 1:
