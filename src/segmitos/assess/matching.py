@@ -1,0 +1,342 @@
+"""Which detection is which mitosis: counts first, ratios second.
+
+The default rule is one to one and optimal (Hungarian) within 7.5 um; a second detection on a
+mitosis is a false positive. The rules of the published challenges are here as well, by name, since
+the rule alone can move an F-score by several points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.errors import UsageError
+
+Points = NDArray[np.float64]
+_Matcher = Callable[[Points, Points, "_Near"], tuple[int, int, list[tuple[int, int]]]]
+
+# Components above this many points on a side are solved as a sparse problem.
+_DENSE_LIMIT = 200
+
+
+@dataclass(frozen=True)
+class Match:
+    """Counts of one comparison, and the pairs (detection index, truth index) behind `tp`.
+
+    Under every rule `tp + fn` is the number of mitoses. `tp + fp` is the number of detections
+    except under the rules that forgive further detections on a mitosis already found.
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    pairs: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A published way of matching.
+
+    Attributes:
+        distance_um: how far a detection may lie from a mitosis.
+        method: `optimal` (Hungarian), `any` (within the distance is enough), `nearest` (each
+            mitosis, in order, takes its nearest free detection), `first` (each detection, in
+            order, takes the first free mitosis within the distance).
+        note: where it comes from and what it leaves open.
+        strict: whether a pair at exactly the distance is too far.
+    """
+
+    distance_um: float
+    method: str
+    note: str
+    strict: bool = False
+
+
+RULES: dict[str, Rule] = {
+    "one-to-one": Rule(
+        7.5, "optimal", "ours and the default: one to one, optimal; a duplicate is a false positive"
+    ),
+    "icpr12": Rule(
+        5.0,
+        "optimal",
+        "ICPR 2012: centroid within 5 um; its other criterion, region overlap, needs regions; "
+        "duplicates unspecified, counted here as false positives",
+    ),
+    "icpr14": Rule(
+        8.0,
+        "optimal",
+        "ICPR 2014: centroid within 8 um (the paper takes 7.5); duplicates unspecified, counted "
+        "here as false positives",
+    ),
+    "amida13": Rule(
+        7.5, "any", "AMIDA13 and TUPAC16: any detection within 7.5 um; duplicates are forgiven"
+    ),
+    "midog": Rule(
+        7.5,
+        "nearest",
+        "MIDOG evaluation (evalutils score_detection): each mitosis in order takes its nearest "
+        "free detection; duplicates are false positives",
+    ),
+    "midog-training": Rule(
+        6.25,
+        "any",
+        "MIDOG organisers' training code: within 25 px (of 0.25 um), many to many; duplicates are "
+        "forgiven",
+    ),
+    "paper": Rule(
+        8.125,
+        "first",
+        "the paper's published code: nearer than 32.5 px (of 0.25 um), detections in order, each "
+        "takes the first mitosis still free; duplicates are false positives",
+        strict=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _Near:
+    """All pairs within the distance: detection and truth indices and distances, (k,) each."""
+
+    detected: NDArray[np.intp]
+    truth: NDArray[np.intp]
+    distance: NDArray[np.float64]
+
+
+def match_points(
+    detected_xy: NDArray[Any], truth_xy: NDArray[Any], distance_px: float, rule: str = "one-to-one"
+) -> Match:
+    """Match detections to mitoses.
+
+    Args:
+        detected_xy: (n, 2), in the order in which they were detected (only `paper` depends on it).
+        truth_xy: (m, 2), the same frame.
+        distance_px: largest distance of a pair; `RULES[rule].distance_um / mpp` for a rule's own.
+        rule: a name in `RULES`.
+
+    Returns:
+        Counts and pairs; the same input gives the same pairs.
+
+    Raises:
+        UsageError: for an unknown rule, a distance that is not positive, or arrays not (n, 2).
+    """
+    if rule not in RULES:
+        raise UsageError(f"unknown matching rule {rule!r}: choose one of {', '.join(RULES)}")
+    if not (math.isfinite(distance_px) and distance_px > 0):
+        raise UsageError(f"matching distance {distance_px} px must be above 0")
+    detected, truth = _as_points(detected_xy, "detections"), _as_points(truth_xy, "mitoses")
+    near = _pairs_within(detected, truth, distance_px, RULES[rule].strict)
+    hits, forgiven, pairs = _METHODS[RULES[rule].method](detected, truth, near)
+    return Match(hits, len(detected) - forgiven, len(truth) - hits, tuple(pairs))
+
+
+def match_case(
+    detected_xy: NDArray[Any], truth_xy: NDArray[Any], mpp: float, rule: str = "one-to-one"
+) -> Match:
+    """Match with the rule's own distance, turned into pixels of `mpp` um. Raises as above."""
+    if rule not in RULES:
+        raise UsageError(f"unknown matching rule {rule!r}: choose one of {', '.join(RULES)}")
+    return match_points(detected_xy, truth_xy, RULES[rule].distance_um / mpp, rule)
+
+
+def precision(tp: int, fp: int) -> float:
+    """Share of detections that are mitoses; nan where nothing was detected."""
+    return tp / (tp + fp) if tp + fp else math.nan
+
+
+def recall(tp: int, fn: int) -> float:
+    """Share of mitoses that were detected; nan where there are none."""
+    return tp / (tp + fn) if tp + fn else math.nan
+
+
+def f_score(tp: int, fp: int, fn: int) -> float:
+    """Harmonic mean of precision and recall; 0 without a hit, nan with nothing to find or found."""
+    return 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else math.nan
+
+
+def bootstrap_interval(
+    counts: Sequence[tuple[int, int, int]] | NDArray[np.int64],
+    seed: int = 0,
+    statistic: str = "f_score",
+    samples: int = 2000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a pooled ratio, resampling whole groups (Efron 1979).
+
+    Args:
+        counts: (tp, fp, fn) of each group (slide or field): groups are what varies independently.
+        seed: of the resampling; the same seed gives the same interval.
+        statistic: `f_score`, `precision` or `recall`.
+        samples: resamples.
+        level: of confidence.
+
+    Returns:
+        (low, high); (nan, nan) for fewer than two groups, which show no spread.
+
+    Raises:
+        UsageError: for an unknown statistic.
+    """
+    groups = np.asarray(counts, dtype=np.float64).reshape(-1, 3)
+    if statistic not in ("f_score", "precision", "recall"):
+        raise UsageError(f"unknown statistic {statistic!r}: f_score, precision or recall")
+    if len(groups) < 2:
+        return math.nan, math.nan
+    draws = np.random.default_rng(seed).integers(0, len(groups), (samples, len(groups)))
+    tp, fp, fn = groups[draws].sum(axis=1).T
+    above, below = {
+        "f_score": (2 * tp, 2 * tp + fp + fn),
+        "precision": (tp, tp + fp),
+        "recall": (tp, tp + fn),
+    }[statistic]
+    values = above[below > 0] / below[below > 0]
+    if not len(values):
+        return math.nan, math.nan
+    tail = (1 - level) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _as_points(values: NDArray[Any], what: str) -> Points:
+    points = np.asarray(values, dtype=np.float64)
+    if points.size == 0:
+        return np.zeros((0, 2))
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise UsageError(f"{what} must be an array of shape (n, 2), not {points.shape}")
+    if not np.isfinite(points).all():
+        raise UsageError(f"{what} must have finite coordinates")
+    return points
+
+
+def _pairs_within(detected: Points, truth: Points, distance: float, strict: bool) -> _Near:
+    """Find all pairs within the distance, ordered by truth, then detection."""
+    if not len(detected) or not len(truth):
+        return _Near(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0))
+    from scipy.spatial import cKDTree
+
+    # A hair wider, then cut by the same arithmetic for every platform and tree shape.
+    wider = distance * (1 + 1e-9)
+    near: list[list[int]] = cKDTree(truth).query_ball_point(detected, wider)  # type: ignore[assignment]
+    sizes = np.fromiter((len(found) for found in near), np.intp, len(detected))
+    i = np.repeat(np.arange(len(detected)), sizes)
+    j = np.fromiter((index for found in near for index in found), np.intp, int(sizes.sum()))
+    apart = np.hypot(*(detected[i] - truth[j]).T)
+    keep = apart < distance if strict else apart <= distance
+    i, j, apart = i[keep], j[keep], apart[keep]
+    order = np.lexsort((i, j))
+    return _Near(i[order], j[order], apart[order])
+
+
+def _optimal(
+    detected: Points, truth: Points, near: _Near
+) -> tuple[int, int, list[tuple[int, int]]]:
+    """As many pairs as possible, then the smallest sum of distances."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    if not len(near.detected):
+        return 0, 0, []
+    size = len(detected) + len(truth)
+    ends = near.truth + len(detected)
+    graph = coo_matrix((np.ones(len(ends), np.int8), (near.detected, ends)), shape=(size, size))
+    _, label = connected_components(graph, directed=False)
+    component = label[near.detected]
+    order = np.argsort(component, kind="stable")
+    starts = np.flatnonzero(np.diff(component[order], prepend=-1))
+    lengths = np.diff(starts, append=len(order))
+    single = order[starts[lengths == 1]]
+    pairs = list(zip(near.detected[single].tolist(), near.truth[single].tolist(), strict=True))
+    for start, length in zip(starts[lengths > 1], lengths[lengths > 1], strict=True):
+        pairs += _assign(near, order[start : start + length])
+    pairs.sort()
+    return len(pairs), len(pairs), pairs
+
+
+def _assign(near: _Near, edges: NDArray[np.intp]) -> list[tuple[int, int]]:
+    """Solve one connected component of the pairs."""
+    from scipy.optimize import linear_sum_assignment
+
+    rows, row = np.unique(near.detected[edges], return_inverse=True)
+    columns, column = np.unique(near.truth[edges], return_inverse=True)
+    cost = near.distance[edges]
+    # One pair more outweighs any sum of distances.
+    apart = (float(cost.max()) + 1) * (min(len(rows), len(columns)) + 1)
+    if max(len(rows), len(columns)) > _DENSE_LIMIT:
+        i, j = _assign_sparse(row, column, cost, apart, (len(rows), len(columns)))
+    else:
+        dense = np.full((len(rows), len(columns)), apart)
+        dense[row, column] = cost
+        i, j = linear_sum_assignment(dense)
+        real = dense[i, j] < apart
+        i, j = i[real], j[real]
+    return list(zip(rows[i].tolist(), columns[j].tolist(), strict=True))
+
+
+def _assign_sparse(
+    row: NDArray[np.intp],
+    column: NDArray[np.intp],
+    cost: NDArray[np.float64],
+    apart: float,
+    shape: tuple[int, int],
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Assign without a dense matrix: every row may also take a column of its own, at a price."""
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+    rows, columns = shape
+    own = np.arange(rows)
+    # Stored zeros count as absent, hence the added 1, which changes no comparison.
+    weights = np.concatenate([cost + 1, np.full(rows, apart + 1)])
+    positions = (np.concatenate([row, own]), np.concatenate([column, columns + own]))
+    graph = csr_matrix((weights, positions), shape=(rows, columns + rows))
+    i, j = min_weight_full_bipartite_matching(graph)
+    real = j < columns
+    return i[real].astype(np.intp), j[real].astype(np.intp)
+
+
+def _any(detected: Points, truth: Points, near: _Near) -> tuple[int, int, list[tuple[int, int]]]:
+    """A mitosis is found where any detection is near; all such detections are forgiven."""
+    best: dict[int, tuple[float, int]] = {}
+    for i, j, apart in _edges(near):
+        best[j] = min(best.get(j, (math.inf, i)), (apart, i))
+    pairs = sorted((i, j) for j, (_, i) in best.items())
+    return len(best), len(np.unique(near.detected)), pairs
+
+
+def _nearest(
+    detected: Points, truth: Points, near: _Near
+) -> tuple[int, int, list[tuple[int, int]]]:
+    """Each mitosis, in order, takes the nearest detection that is still free."""
+    taken: dict[int, int] = {}
+    done: set[int] = set()
+    for j, _, i in sorted((j, apart, i) for i, j, apart in _edges(near)):
+        if j not in done and i not in taken:
+            taken[i] = j
+            done.add(j)
+    return len(taken), len(taken), sorted(taken.items())
+
+
+def _first(detected: Points, truth: Points, near: _Near) -> tuple[int, int, list[tuple[int, int]]]:
+    """Each detection, in order, takes the first mitosis that is still free."""
+    taken: dict[int, int] = {}
+    done: set[int] = set()
+    for i, j, _ in sorted(_edges(near)):
+        if i not in taken and j not in done:
+            taken[i] = j
+            done.add(j)
+    return len(taken), len(taken), sorted(taken.items())
+
+
+def _edges(near: _Near) -> zip[tuple[int, int, float]]:
+    return zip(near.detected.tolist(), near.truth.tolist(), near.distance.tolist(), strict=True)
+
+
+_METHODS: dict[str, _Matcher] = {
+    "optimal": _optimal,
+    "any": _any,
+    "nearest": _nearest,
+    "first": _first,
+}
