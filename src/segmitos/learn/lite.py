@@ -87,7 +87,7 @@ class LiteNetwork(nn.Module):
 
     stride = 4
     # Half the receptive field, in pixels, rounded up to the next multiple of 32.
-    context_px = 224
+    context_px = 192
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()

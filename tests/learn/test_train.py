@@ -1,0 +1,218 @@
+"""Training end to end on a synthetic set: it learns, resumes exactly, exports what it learnt."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from segmitos.detect.model import Model
+from segmitos.errors import DataError, ModelError, UsageError
+from segmitos.learn.checkpoint import load_checkpoint
+from segmitos.learn.export import export_run, fold_normalisation
+from segmitos.learn.networks import build_network
+from segmitos.learn.recipe import Recipe, load_recipe
+from segmitos.learn.sampling import CropSampler, load_sources
+from segmitos.learn.train import learning_rate, train
+from synthetic_fields import write_cases
+
+TINY = Recipe.from_dict(
+    {
+        "pretrained": False,
+        "crop_px": 64,
+        "batch": 4,
+        "epochs": 2,
+        "steps_per_epoch": 3,
+        "warmup_steps": 2,
+        "mine_at": [0.5],
+        "mine_above": 0.01,
+        "precision": "32-true",
+        "sampling": {"shift_px": 10},
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    return write_cases(tmp_path_factory.mktemp("fields"))
+
+
+class Killed(Exception):
+    """Stands for a kill in the middle of a run."""
+
+
+def test_a_killed_and_resumed_run_ends_with_the_same_weights(cases, tmp_path):
+    train(cases[:4], TINY, tmp_path / "whole", cases[4:], accelerator="cpu")
+
+    def kill(event, content):
+        if event == "step" and content["step"] == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(cases[:4], TINY, tmp_path / "broken", cases[4:], on_event=kill, accelerator="cpu")
+    train(cases[:4], TINY, tmp_path / "broken", cases[4:], accelerator="cpu")
+    whole, state = load_checkpoint(tmp_path / "whole")
+    resumed, state_resumed = load_checkpoint(tmp_path / "broken")
+    assert state["step"] == state_resumed["step"] == 6
+    for group in ("network", "ema", "optimizer"):
+        for name, value in whole[group].items():
+            assert torch.equal(value, resumed[group][name]), f"{group} {name}"
+    assert state["history"] == state_resumed["history"]
+    assert state["mined"] and state["mined"] == state_resumed["mined"]
+
+
+def test_provenance_names_data_and_split(cases, tmp_path):
+    recipe = Recipe.from_dict({**TINY.to_dict(), "epochs": 1, "steps_per_epoch": 1, "mine_at": []})
+    train(cases[:4], recipe, tmp_path, cases[4:], accelerator="cpu")
+    content = json.loads((tmp_path / "provenance.json").read_text())
+    assert content["training"]["slides"] == ["S0", "S1"]
+    assert content["validation"]["slides"] == ["S2"]
+    assert content["training"]["mitoses"] == 12
+
+
+def test_a_slide_in_both_halves_is_refused(cases, tmp_path):
+    with pytest.raises(UsageError, match="S0 is in both"):
+        train(cases[:3], TINY, tmp_path, cases[:1], accelerator="cpu")
+
+
+def test_another_recipe_does_not_resume(cases, tmp_path):
+    recipe = Recipe.from_dict({**TINY.to_dict(), "epochs": 1, "steps_per_epoch": 1, "mine_at": []})
+    train(cases[:2], recipe, tmp_path, accelerator="cpu")
+    with pytest.raises(UsageError, match="another recipe"):
+        train(cases[:2], TINY, tmp_path, accelerator="cpu")
+
+
+def test_no_mitosis_is_refused(cases):
+    import dataclasses
+
+    empty = [dataclasses.replace(case, mitoses_xy=np.zeros((0, 2))) for case in cases[:1]]
+    with pytest.raises(DataError, match="no mitosis"):
+        CropSampler(load_sources(empty, 0.25), TINY, 4)
+
+
+def test_samples_depend_on_seed_step_and_index_alone(cases):
+    sampler = CropSampler(load_sources(cases[:2], 0.25), TINY, 4)
+    first = [sampler.sample(3, index) for index in range(4)]
+    again = [sampler.sample(3, index) for index in reversed(range(4))][::-1]
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.image, b.image)
+        np.testing.assert_array_equal(a.label, b.label)
+    assert first[0].image.shape == (64, 64, 3) and first[0].label.shape == (16, 16)
+
+
+def test_labels_sit_on_the_mitoses(cases):
+    """Under every positive cell the synthetic field is as dark as its mitoses."""
+    recipe = Recipe.from_dict(
+        {
+            **TINY.to_dict(),
+            "labels": {"kind": "circle", "radius_um": 2.0},
+            "sampling": {"mitosis": 1.0, "hard_negative": 0.0, "background": 0.0, "shift_px": 20},
+            "augmentation": {"stain_transfer": 0.0, "stain_jitter": 0.0, "brightness": 0.0,
+                             "blur": 0.0, "jpeg": 0.0},
+        }
+    )
+    sampler = CropSampler(load_sources(cases[:4], 0.25), recipe, 4)
+    positives = 0
+    for index in range(40):
+        sample = sampler.sample(0, index)
+        cells = sample.image.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3, 4))
+        positives += (sample.label == 1).sum()
+        assert (cells[sample.label == 1] < 100).all()
+    assert positives > 400
+
+
+def test_the_exported_file_is_the_network(cases, tmp_path):
+    recipe = Recipe.from_dict({**TINY.to_dict(), "epochs": 1, "mine_at": []})
+    train(cases[:4], recipe, tmp_path / "run", accelerator="cpu")
+    difference = export_run(tmp_path / "run", tmp_path / "model.onnx", name="tiny")
+    assert difference < 2e-3
+    model = Model.load(tmp_path / "model.onnx", device="cpu", threads=1)
+    assert model.spec.name == "tiny" and model.spec.stride == 4
+    images = np.random.default_rng(0).integers(0, 256, (2, 96, 64, 3), dtype=np.uint8)
+    probability = model.predict(images)
+    assert probability.shape == (2, 24, 16)
+    network = build_network("lite", pretrained=False)
+    network.load_state_dict(load_checkpoint(tmp_path / "run")[0]["ema"])
+    with torch.inference_mode():
+        logits = network.eval()(torch.from_numpy(images).permute(0, 3, 1, 2).float())
+    np.testing.assert_allclose(probability, torch.sigmoid(logits[:, 0]).numpy(), atol=2e-3)
+
+
+def test_folding_changes_nothing_but_removes_the_normalisation():
+    torch.manual_seed(0)
+    network = build_network("lite", pretrained=False)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -1, 1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+    torch.nn.init.normal_(network.head.weight)
+    network.eval()
+    image = torch.rand(1, 3, 96, 64) * 255
+    folded = fold_normalisation(network)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(image), network(image), rtol=1e-3, atol=1e-3)
+    norms = [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and all(bool((norm.running_mean == 0).all()) for norm in norms)
+
+
+def test_the_context_covers_the_receptive_field():
+    """Changing a pixel just beyond the context leaves the cell as it was; a near one does not."""
+    torch.manual_seed(0)
+    network = build_network("lite", pretrained=False).eval()
+    image = torch.rand(1, 3, 32, 1024) * 255
+    image.requires_grad_()
+    network(image)[0, 0, 4, 128].backward()
+    reached = image.grad.abs().sum(dim=(0, 1, 2)).nonzero().squeeze(1)
+    assert 514 - int(reached.min()) <= network.context_px
+    assert int(reached.max()) - 513 <= network.context_px
+    assert int(reached.max()) - int(reached.min()) > 100
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    with pytest.raises(ModelError, match="no checkpoint"):
+        load_checkpoint(tmp_path)
+    (tmp_path / "checkpoint.json").write_text("{")
+    with pytest.raises(ModelError, match="damaged"):
+        load_checkpoint(tmp_path)
+
+
+def test_the_schedule_warms_up_and_falls():
+    recipe = Recipe(epochs=10, steps_per_epoch=100, warmup_steps=50)
+    rates = [learning_rate(recipe, step) for step in range(1000)]
+    assert rates[0] < rates[49] and max(rates) <= recipe.learning_rate
+    assert rates[-1] < 0.02 * recipe.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3", "unknown key 'epoch'"),
+        ("epochs = 'three'", "epochs = 'three' must be a whole number"),
+        ("[labels]\nkind = 'disc'", "label kind 'disc'"),
+        ("[labels]\nradius = 3", "unknown key 'radius'"),
+        ("crop_px = 100", "multiple of 32"),
+        ("mine_at = 0.5", "list of numbers"),
+        ("epochs = = 3", "is not TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_key(tmp_path, text, message):
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_recipe(path)
+
+
+def test_a_recipe_survives_json():
+    assert Recipe.from_dict(json.loads(json.dumps(TINY.to_dict()))) == TINY
