@@ -1,0 +1,160 @@
+"""Data sets by name: FORMAT:PATH -> cases (image, points or masks, um/px, slide, patient)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.errors import DataError, UsageError
+
+Points = NDArray[np.float64]
+
+
+def no_points() -> Points:
+    """Return an empty (0, 2) array of positions."""
+    return np.zeros((0, 2))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One annotated image. Positions are (x, y) level-0 pixels, pixel centres at integers."""
+
+    name: str
+    image: Path
+    mitoses_xy: Points
+    hard_negatives_xy: Points
+    mpp: float | None
+    slide: str
+    patient: str = ""
+    dataset: str = ""
+    mask: Path | None = None
+    """Pixel mask, 255 inside mitoses or masses."""
+    radii_px: NDArray[np.float64] | None = None
+    """Radius of each lesion of `mitoses_xy`, for masses; shape (n,)."""
+    centred_crop: bool = False
+    """Whether the image was cut round a mitosis."""
+    confidence: NDArray[np.float64] | None = None
+    """Share of annotators that called each of `mitoses_xy` a mitosis; shape (n,)."""
+    scanner: str = ""
+    size_px: tuple[int, int] | None = field(default=None, compare=False)
+
+
+Reader = Callable[[Path], list[Case]]
+
+
+@dataclass(frozen=True)
+class FormatInfo:
+    """A data set format: what it is, and where its reader lives."""
+
+    name: str
+    summary: str
+    home: str
+
+    def read(self, path: Path) -> list[Case]:
+        """Read all cases under a path. Raises DataError."""
+        module, _, function = self.home.partition(":")
+        reader: Reader = getattr(import_module(f"segmitos.io.readers.{module}"), function)
+        return reader(path)
+
+
+FORMATS: dict[str, FormatInfo] = {
+    info.name: info
+    for info in (
+        FormatInfo("mitos14", "ICPR 2014 MITOS-ATYPIA: frames and click CSVs", "mitos:mitos14"),
+        FormatInfo("crops", "crops centred on mitoses, with crops.csv", "crops:crops"),
+        FormatInfo("points", "images with one CSV or GeoJSON of points each", "points:points"),
+    )
+}
+
+
+def load_dataset(
+    spec: str | Sequence[str],
+    cases: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    mpp: float | None = None,
+) -> list[Case]:
+    """Load one or several data sets.
+
+    Args:
+        spec: `FORMAT:PATH` or several of them; a bare PATH where the format can be told.
+        cases: keep only slides or cases that match one of these patterns (as in a shell).
+        exclude: leave out those that match.
+        mpp: um per pixel instead of the format's own.
+
+    Raises:
+        DataError: for a folder that is not in its format, or a pattern that matches nothing.
+        UsageError: for a format that is not known.
+    """
+    found: list[Case] = []
+    for one in [spec] if isinstance(spec, str) else spec:
+        found += _load_one(one)
+    names = [case.name for case in found]
+    if len(set(names)) != len(names):
+        found = [dataclasses.replace(c, name=f"{c.dataset}/{c.slide}/{c.name}") for c in found]
+    chosen = found
+    if cases:
+        for pattern in cases:
+            _require_match(found, pattern, "--cases")
+        chosen = [case for case in chosen if any(_matches(case, p) for p in cases)]
+    for pattern in exclude:
+        _require_match(found, pattern, "--exclude")
+    chosen = [case for case in chosen if not any(_matches(case, p) for p in exclude)]
+    if not chosen:
+        raise DataError(f"no case is left of {len(found)} after --cases and --exclude")
+    if mpp is not None:
+        from segmitos.io.slide import check_mpp
+
+        check_mpp(mpp, "of --mpp")
+        chosen = [dataclasses.replace(case, mpp=mpp) for case in chosen]
+    return chosen
+
+
+def _load_one(spec: str) -> list[Case]:
+    name, colon, rest = spec.partition(":")
+    if colon and name in FORMATS:
+        path, info = Path(rest), FORMATS[name]
+    elif colon and not Path(spec).exists() and not Path(name).exists():
+        raise UsageError(f"{spec}: {name!r} is no format; known: {', '.join(FORMATS)}")
+    else:
+        path = Path(spec)
+        if not path.exists():
+            raise DataError(f"data set {path} does not exist")
+        info = FORMATS[guess_format(path)]
+    if not path.exists():
+        raise DataError(f"data set {path} does not exist")
+    cases = info.read(path)
+    if not cases:
+        raise DataError(f"{path} holds no case in the format {info.name} ({info.summary})")
+    return cases
+
+
+def guess_format(path: Path) -> str:
+    """Tell the format of a folder by what lies in it. Raises DataError where it cannot."""
+    if (path / "crops.csv").is_file():
+        return "crops"
+    if any(path.glob("*/frames/x40")) or (path / "frames" / "x40").is_dir():
+        return "mitos14"
+    if path.is_dir() and any(path.rglob("*.csv")):
+        return "points"
+    raise DataError(
+        f"the format of {path} cannot be told; write FORMAT:{path} with one of {', '.join(FORMATS)}"
+    )
+
+
+def _matches(case: Case, pattern: str) -> bool:
+    return fnmatch(case.slide, pattern) or fnmatch(case.name, pattern)
+
+
+def _require_match(cases: Sequence[Case], pattern: str, option: str) -> None:
+    if any(_matches(case, pattern) for case in cases):
+        return
+    slides = sorted({case.slide for case in cases})
+    shown = ", ".join(slides[:12]) + (", ..." if len(slides) > 12 else "")
+    raise DataError(f"{option} {pattern} matches no slide or case; slides: {shown}")
