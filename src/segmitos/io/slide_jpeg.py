@@ -1,9 +1,10 @@
 """Is a JPEG stream whole? libjpeg fills what is missing with grey and merely warns.
 
-Pillow and imagecodecs drop the warnings, so a hole would be read as tissue. Two cheap signs
-are looked for in every stream (no end marker; a marker or a long run of zeros inside the coded
-data). Streams that show one are parsed again by a strict reader, which decides. Flipped bytes
-that leave the code valid cannot be told from an image: JPEG has no checksum.
+Pillow and imagecodecs drop the warnings, so a hole would be read as tissue. Cheap signs are
+looked for in every stream: no end marker; a marker inside the coded data; a long run of zeros,
+which few code tables can mean. A stream with a sign that does not settle it is parsed again by
+a strict reader. Flipped bytes that leave the code valid cannot be told from an image: JPEG has
+no checksum.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import re
 _START_OF_SCAN = b"\xff\xda"
 _END = b"\xff\xd9"
 _ZEROS = bytes(32)
+_TABLES = b"\xff\xc4"
+_LUMA_AC_TABLE = 0x10
+_END_OF_BLOCK = 0
 _STRAY_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
@@ -31,10 +35,30 @@ def damage(stream: bytes, tables: bytes | None = None) -> str:
     end = stream.rfind(_END)
     if end < scan:
         return "it ends too early"
-    stray = _STRAY_MARKER.search(stream, scan + 2, end)
-    if stray is None and stream.find(_ZEROS, scan, end) < 0:
-        return ""
-    return _strictly(stream, tables)
+    zeros = stream.find(_ZEROS, scan, end) >= 0
+    if zeros and not _zeros_mean_flat(tables or stream):
+        return "its coded data hold a run of zeros"
+    if zeros or _STRAY_MARKER.search(stream, scan + 2, end):
+        return _strictly(stream, tables)
+    return ""
+
+
+def _zeros_mean_flat(stream: bytes) -> bool:
+    """Can a run of zero bits be flat blocks, by the stream's own code?
+
+    Only if the code word of zeros is "end of block" in the table of the luma coefficients. It
+    is not in the standard tables, where it means a coefficient of size 1.
+    """
+    at = stream.find(_TABLES)
+    while at >= 0:
+        end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        at += 4
+        while at + 17 < end <= len(stream):
+            if stream[at] == _LUMA_AC_TABLE and stream[at + 17] != _END_OF_BLOCK:
+                return False
+            at += 17 + sum(stream[at + 1 : at + 17])
+        at = stream.find(_TABLES, end)
+    return True
 
 
 def _strictly(stream: bytes, tables: bytes | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,6 @@ from segmitos.io.slide_tiff_layout import DAMAGE, Layout, Plane, read_layout
 
 CACHE_BYTES = 96 << 20
 _JPEG = (7, 34892, 33007)
-_TIFF_ORIENTATIONS = range(1, 9)
 
 
 def open_tiff(path: Path) -> Source:
@@ -86,18 +86,29 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stream = path.open("rb")
+        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._finalizer = weakref.finalize(self, os.close, self._handle)
         self._lock = threading.Lock()
 
     def read(self, offset: int, count: int) -> bytes:
-        if hasattr(os, "pread"):
-            return os.pread(self._stream.fileno(), count, offset)
-        with self._lock:
-            self._stream.seek(offset)
-            return self._stream.read(count)
+        """Up to `count` bytes from `offset`; fewer at the end of the file.
+
+        Raises:
+            InputError: if the file cannot be read (a lost share, a closed slide).
+        """
+        try:
+            if not self._finalizer.alive:
+                raise ValueError("it has been closed")
+            if hasattr(os, "pread"):
+                return os.pread(self._handle, count, offset)
+            with self._lock:
+                os.lseek(self._handle, offset, os.SEEK_SET)
+                return os.read(self._handle, count)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path}: cannot be read ({error})") from error
 
     def close(self) -> None:
-        self._stream.close()
+        self._finalizer()
 
 
 class _Cache:

@@ -37,6 +37,8 @@ def colour_reader(path: Path, page: Any, samples: int) -> Callable[[Samples], Pi
     if page.dtype not in (np.uint8, np.uint16, np.bool_):
         kind = page.dtype if page.dtype is not None else f"{page.bitspersample}-bit"
         raise InputError(f"{path}: {kind} samples cannot be read; convert the image to 8-bit RGB")
+    if page.dtype == np.bool_ and samples == 1 and photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
+        return lambda a: np.where(_grey(a) == photometric, 255, 0).astype(np.uint8)
     if photometric == _PALETTE and samples == 1 and page.colormap is not None:
         return _palette_reader(np.asarray(page.colormap))
     if photometric == _WHITE_IS_ZERO and samples == 1:
@@ -45,8 +47,8 @@ def colour_reader(path: Path, page: Any, samples: int) -> Callable[[Samples], Pi
         return _grey
     if photometric == _BLACK_IS_ZERO and samples == 2 and alpha:
         return lambda a: _over_white(_grey(a[..., :1]), a[..., 1], alpha)
-    if photometric == _BLACK_IS_ZERO and samples == 3 and not page.is_contig:
-        # Three pages or planes that the file itself names red, green and blue.
+    if photometric == _BLACK_IS_ZERO and samples == 3 and int(page.samplesperpixel) == 1:
+        # Three pages that the file itself names red, green and blue.
         return np.ascontiguousarray
     if photometric == _CMYK and samples == 4 and compression not in _JPEG_FAMILY:
         return lambda a: _through_pillow(a, "CMYK")
@@ -69,8 +71,7 @@ def colour_reader(path: Path, page: Any, samples: int) -> Callable[[Samples], Pi
 
 
 def _grey(samples: Samples) -> Pixels:
-    values = samples.astype(np.uint8) * 255 if samples.dtype == np.bool_ else samples
-    return np.repeat(values, 3, axis=2)
+    return np.repeat(samples, 3, axis=2)
 
 
 def _over_white(colour: Samples, alpha: Samples, kind: int) -> Pixels:

@@ -1,0 +1,122 @@
+"""Slides that OpenSlide reads: the same pixels, scale and errors by the same face."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import slides
+from segmitos.errors import InputError
+from segmitos.io.slide import Slide
+from segmitos.io.slide_openslide import OpenSlideSource
+from segmitos.io.slide_tiff import TiffSource, open_tiff
+
+
+def through_openslide(path: Path, mpp: float | None = 0.25) -> Slide:
+    return Slide(path, OpenSlideSource(path), mpp, "given")
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    return slides.picture(600, 500)
+
+
+def save_sparse_svs(path: Path, image: np.ndarray) -> None:
+    """An SVS whose scanner skipped tile 2 (x 256..383, y 0..127)."""
+    tiles: list[np.ndarray | None] = [
+        image[y : y + 128, x : x + 128] for y in (0, 128, 256) for x in (0, 128, 256, 384)
+    ]
+    tiles[2] = None
+    tifffile.imwrite(
+        path,
+        iter(tiles),
+        shape=(384, 512, 3),
+        dtype=np.uint8,
+        tile=(128, 128),
+        compression="jpeg",
+        compressionargs={"level": 95},
+        photometric="rgb",
+        metadata=None,
+        description=slides.APERIO.format(w=512, h=384),
+    )
+
+
+def test_both_readers_agree(tmp_path: Path, picture: np.ndarray) -> None:
+    slides.save_svs(tmp_path / "a.svs", picture)
+    ours = open_tiff(tmp_path / "a.svs")
+    assert isinstance(ours, TiffSource)
+    theirs = OpenSlideSource(tmp_path / "a.svs")
+    assert ours.format == theirs.format == "aperio"
+    assert ours.levels == theirs.levels
+    assert ours.scale is not None
+    assert theirs.scale is not None
+    assert (ours.scale.mpp_x, theirs.scale.mpp_x) == (0.25, 0.25)
+    for level, size in enumerate(ours.levels):
+        box = (level, 0, 0, size.width, size.height)
+        assert np.array_equal(ours.read_level(*box), theirs.read_level(*box))
+    ours.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.3, 0.6, 1.1])
+@pytest.mark.parametrize("whole_steps", [True, False])
+def test_tiles_stitch_to_the_whole(
+    tmp_path: Path, picture: np.ndarray, mpp: float, whole_steps: bool
+) -> None:
+    path = tmp_path / "a.tif"
+    if whole_steps:
+        slides.save_pyramid(path, picture)
+    else:
+        # The second level is 2.298 times smaller: its pixels begin between level-0 pixels.
+        with tifffile.TiffWriter(path) as tif:
+            options = {"tile": (64, 64), "photometric": "rgb", "metadata": None}
+            tif.write(picture, **options)
+            tif.write(slides.picture(261, 218), subfiletype=1, **options)
+    step = mpp / 0.25
+    width, height = int(600 / step), int(500 / step)
+    with through_openslide(path) as slide:
+        whole = slide.read(0, 0, width, height, mpp)
+        stitched = np.zeros_like(whole)
+        for y in range(0, height, 111):
+            for x in range(0, width, 97):
+                w, h = min(97, width - x), min(111, height - y)
+                stitched[y : y + h, x : x + w] = slide.read(x * step, y * step, w, h, mpp)
+    assert np.array_equal(stitched, whole)
+
+
+def test_unscanned_areas_are_white(tmp_path: Path, picture: np.ndarray) -> None:
+    path = tmp_path / "a.svs"
+    save_sparse_svs(path, picture)
+    with Slide.open(path) as slide:
+        assert slide.format == "aperio"
+        assert (slide.mpp, slide.mpp_source) == (0.25, "embedded: openslide.mpp-x")
+        pixels = slide.read(0, 0, 512, 384)
+    assert (pixels[:128, 256:384] == 255).all()
+    assert np.abs(pixels[128:].astype(int) - picture[128:384, :512]).mean() < 3
+
+
+def test_scale_unknown(tmp_path: Path, picture: np.ndarray) -> None:
+    slides.save_svs(tmp_path / "a.svs", picture, mpp=False)
+    assert Slide.open(tmp_path / "a.svs").mpp is None
+    with through_openslide(tmp_path / "a.svs", None) as slide:
+        assert slide._source.scale is None
+
+
+def test_an_error_does_not_stick(tmp_path: Path, picture: np.ndarray) -> None:
+    path = tmp_path / "a.svs"
+    save_sparse_svs(path, picture)
+    slides.corrupt_tile(path, 5)
+    with Slide.open(path) as slide:
+        for _ in range(2):
+            with pytest.raises(InputError, match=r"a\.svs: damaged at level-0 pixel \(140, 140\)"):
+                slide.read(140, 140, 60, 60)
+        assert slide.read(300, 200, 40, 40).shape == (40, 40, 3)
+
+
+def test_slide_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.mrxs").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(InputError, match="not a slide that OpenSlide knows"):
+        Slide.open(tmp_path / "a.mrxs")
