@@ -11,7 +11,7 @@ import dataclasses
 import io
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -110,8 +110,7 @@ def export_network(network: nn.Module, spec: ModelSpec, path: Path) -> float:
         ModelError: if the exported graph differs by more than `TOLERANCE`.
     """
     network = copy.deepcopy(network).cpu().float().eval()
-    wrapped = _BytesToProbability(_without_norms(fold_normalisation(network))).eval()
-    content = _to_onnx(wrapped, spec)
+    content = network_to_onnx(network, {METADATA_KEY: spec.to_json()})
     difference = _largest_difference(_BytesToProbability(network).eval(), content)
     if not difference <= TOLERANCE:
         raise ModelError(
@@ -138,7 +137,10 @@ def export_run(
         run: folder that `train` left.
         path: of the .onnx to write.
         tuned: content of the thresholds.json of `evaluate --tune`; None takes `UNTUNED`.
-        name, licence, intended_use, description: for the specification.
+        name: for the specification, as all that follows.
+        licence: of the weights.
+        intended_use: what the model is for, and what not.
+        description: one line.
         colour: staining to match every slide to.
 
     Returns:
@@ -190,8 +192,12 @@ def _without_norms(network: nn.Module) -> nn.Module:
     return network
 
 
-def _to_onnx(wrapped: nn.Module, spec: ModelSpec) -> bytes:
+def network_to_onnx(network: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return the graph of a network, bytes in and probabilities out, as the bytes of an .onnx."""
     import onnx
+
+    network = copy.deepcopy(network).cpu().float().eval()
+    wrapped = _BytesToProbability(_without_norms(fold_normalisation(network))).eval()
 
     buffer = io.BytesIO()
     example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
@@ -213,8 +219,9 @@ def _to_onnx(wrapped: nn.Module, spec: ModelSpec) -> bytes:
             dynamo=False,
         )
     model = onnx.load_from_string(buffer.getvalue())
-    entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, spec.to_json()
+    for key, value in (metadata or {}).items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
     model.producer_name = "segmitos"
     onnx.checker.check_model(model)
     result: bytes = model.SerializeToString()

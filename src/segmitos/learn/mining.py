@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from segmitos.learn.predict import probability_map
+from segmitos.learn.predict import predictor
 from segmitos.learn.sampling import Source
 
 # A peak this close to a mitosis belongs to it, or to its ring.
@@ -29,9 +29,10 @@ def mine(
     Crops cut round a mitosis are left alone: what is near their centre is known already.
     """
     total = 0
+    predict = predictor(network)
     for source in sources:
         if not source.centred:
-            found = peaks(probability_map(network, source.image), above, stride)
+            found = peaks(predict(source.image), above, stride)
             known = source.mitoses_xy
             if source.mask is not None:
                 height, width = source.mask.shape

@@ -11,7 +11,7 @@ from torch import nn
 
 from segmitos.assess.matching import f_score, match_points, precision, recall
 from segmitos.detect.mitoses import MapAccumulator, smooth
-from segmitos.learn.predict import probability_map
+from segmitos.learn.predict import predictor
 from segmitos.learn.recipe import Recipe
 from segmitos.learn.sampling import Source
 
@@ -45,8 +45,9 @@ def validate(network: nn.Module, sources: Sequence[Source], recipe: Recipe) -> V
         The best of the sweep; one-to-one matching within 7.5 um, counts pooled over all images.
     """
     found: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]] = []
+    predict = predictor(network)
     for source in sources:
-        probability = probability_map(network, source.image)
+        probability = predict(source.image)
         stride = round(source.image.shape[0] / probability.shape[0])
         map_mpp = recipe.mpp * stride
         accumulator = MapAccumulator(map_mpp, stride, guard=False)
