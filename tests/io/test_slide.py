@@ -131,7 +131,7 @@ def test_scaled_pixels_agree_with_pillow() -> None:
     image = slides.picture(500, 400)
     slide = Slide.from_array(image, 0.25)
     ours = slide.read(0, 0, 400, 320, 0.3125)
-    theirs = np.asarray(Image.fromarray(image).resize((400, 320), Image.Resampling.BICUBIC))
+    theirs = np.asarray(Image.fromarray(image).resize((400, 320), Image.Resampling.BILINEAR))
     inner = np.abs(ours.astype(int) - theirs)[4:-4, 4:-4]
     assert inner.max() <= 1
 
@@ -230,7 +230,7 @@ def test_thumbnail(folder: Path, picture: np.ndarray, name: str) -> None:
     with Slide.open(folder / name) as slide:
         small = slide.thumbnail(90)
         assert small.shape == (60, 90, 3)
-        expected = np.asarray(Image.fromarray(picture).resize((90, 60), Image.Resampling.BICUBIC))
+        expected = np.asarray(Image.fromarray(picture).resize((90, 60), Image.Resampling.BILINEAR))
         assert np.abs(small.astype(int) - expected).mean() < 5
         assert slide.thumbnail(5000).shape == (200, 300, 3)
 

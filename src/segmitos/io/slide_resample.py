@@ -19,8 +19,8 @@ from segmitos.io.slide_source import Pixels, Source
 WHITE = 255
 PHASES = 256
 """Offsets from the grid are rounded to this fraction of an output pixel."""
-SUPPORT_PX = 2
-"""Reach of the bicubic kernel, in output pixels or source pixels, whichever are larger."""
+SUPPORT_PX = 1
+"""Reach of the kernel (a triangle), in output pixels or source pixels, whichever are larger."""
 CHUNK_PX = 4096
 """Source pixels read at a time along one axis, to bound memory."""
 
@@ -133,7 +133,7 @@ def _resample(source: Source, level: int, x: Axis, y: Axis) -> Pixels:
             ]
             resized = Image.fromarray(piece).resize(
                 (x.block, y.block),
-                Image.Resampling.BICUBIC,
+                Image.Resampling.BILINEAR,
                 box=(x_box[0], y_box[0], x_box[1], y_box[1]),
             )
             x_from, x_to, x_at = _overlap(x, x_block)
