@@ -1,0 +1,179 @@
+"""Pictures for the report: overview with outline, heat and hotspot; a sheet of detections.
+
+Drawn with Pillow alone, so that detection on one field does not wait for a plotting library.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.io.detections import Detections
+from segmitos.io.slide import Slide
+
+OVERVIEW_PX = 1400
+CROP_PX = 112
+CROP_UM = 32.0
+COLUMNS = 8
+MOST_CROPS = 96
+_MARK = (0, 150, 60)
+_OUTLINE = (40, 90, 200)
+_HOTSPOT = (200, 30, 30)
+
+
+class Mask(Protocol):
+    """What the pictures need of a tissue mask."""
+
+    mask: NDArray[np.bool_]
+    mpp: float
+
+
+def gallery_order(detections: Detections) -> NDArray[np.intp]:
+    """Indices of the detections to show: by score, the highest first, and the lowest of all.
+
+    Where there are more than fit, three quarters are the surest and the rest those nearest the
+    threshold, since those are the ones to check.
+    """
+    order = np.lexsort((detections.x_px, detections.y_px, -detections.score))
+    if len(order) <= MOST_CROPS:
+        return order
+    surest = MOST_CROPS * 3 // 4
+    return np.concatenate([order[:surest], order[-(MOST_CROPS - surest) :]])
+
+
+def overview(
+    slide: Slide,
+    detections: Detections,
+    tissue: Mask | None,
+    hotspot_xy: NDArray[np.float64] | None,
+) -> bytes:
+    """Draw the whole image with tissue outline, density, hotspot and a mark on every detection."""
+    from PIL import Image, ImageDraw
+
+    picture = slide.thumbnail(OVERVIEW_PX)
+    width = picture.shape[1]
+    scale = width / slide.width
+    if tissue is not None:
+        picture = _outlined(picture, tissue)
+    xy = (np.stack([detections.x_px, detections.y_px], 1) + 0.5) * scale
+    field_um = slide.width * (slide.mpp or 1.0)
+    if len(xy) >= 20 and field_um > 2500:
+        picture = _heated(picture, xy, 500.0 / field_um * width)
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    if hotspot_xy is not None:
+        corners = [(float(x + 0.5) * scale, float(y + 0.5) * scale) for x, y in hotspot_xy]
+        draw.line([*corners, corners[0]], fill=_HOTSPOT, width=3)
+    # A mark is a ring round the cell on a field, a dot on a slide.
+    radius = max(2.0, 10.0 / (slide.mpp or 0.25) * scale)
+    for x, y in xy[:20000]:
+        box = (x - radius, y - radius, x + radius, y + radius)
+        draw.ellipse(box, outline=_MARK, width=2 if radius > 4 else 1)
+    return _jpeg(image, 82)
+
+
+def _outlined(picture: NDArray[np.uint8], tissue: Mask) -> NDArray[np.uint8]:
+    from PIL import Image
+    from scipy import ndimage
+
+    height, width = picture.shape[:2]
+    mask = Image.fromarray(tissue.mask).resize((width, height), Image.Resampling.NEAREST)
+    filled = np.asarray(mask)
+    edge = filled ^ ndimage.binary_erosion(filled, iterations=2, border_value=1)
+    result = picture.copy()
+    result[edge] = _OUTLINE
+    return result
+
+
+def _heated(
+    picture: NDArray[np.uint8], xy: NDArray[np.float64], sigma_px: float
+) -> NDArray[np.uint8]:
+    """Blend a map of detection density over the picture, strongest where there are most."""
+    from scipy import ndimage
+
+    height, width = picture.shape[:2]
+    counts = np.zeros((height, width), np.float32)
+    columns = np.clip(xy[:, 0].astype(int), 0, width - 1)
+    rows = np.clip(xy[:, 1].astype(int), 0, height - 1)
+    np.add.at(counts, (rows, columns), 1)
+    density = ndimage.gaussian_filter(counts, max(2.0, sigma_px / 2), mode="constant")
+    share = (density / density.max())[:, :, None] ** 0.7 * 0.65
+    hot = np.array([225, 60, 20], np.float32)
+    return (picture * (1 - share) + hot * share).astype(np.uint8)
+
+
+def gallery(slide: Slide, detections: Detections, order: NDArray[np.intp]) -> bytes | None:
+    """Draw a sheet of crops of 32 um with a 10 um scale bar, in the given order."""
+    from PIL import Image, ImageDraw
+
+    if not len(order):
+        return None
+    mpp = slide.require_mpp()
+    rows = math.ceil(len(order) / COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * CROP_PX, rows * CROP_PX), "white")
+    crop_mpp = CROP_UM / CROP_PX
+    reach = CROP_UM / 2 / mpp
+    for place, index in enumerate(order):
+        x = detections.x_px[index] + 0.5 - reach
+        y = detections.y_px[index] + 0.5 - reach
+        crop = Image.fromarray(slide.read(x, y, CROP_PX, CROP_PX, mpp=crop_mpp))
+        draw = ImageDraw.Draw(crop)
+        bar = 10.0 / crop_mpp
+        base = CROP_PX - 8
+        draw.line([(6, base), (6 + bar, base)], fill="white", width=5)
+        draw.line([(7, base), (5 + bar, base)], fill="black", width=3)
+        sheet.paste(crop, (place % COLUMNS * CROP_PX, place // COLUMNS * CROP_PX))
+    return _jpeg(sheet, 85)
+
+
+def small(picture: bytes, side_px: int) -> bytes:
+    """Shrink a JPEG to a longer side of `side_px`."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(picture))
+    image.thumbnail((side_px, side_px))
+    return _jpeg(image, 75)
+
+
+def _jpeg(image: Any, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def histogram_svg(
+    scores: NDArray[np.float64], threshold: float | None, labels: Mapping[str, str]
+) -> str:
+    """Return an inline SVG: a histogram of scores from 0 to 1 with the threshold drawn in."""
+    width, height, base = 460, 170, 140
+    counts, _ = np.histogram(scores, bins=25, range=(0, 1))
+    top = max(1, int(counts.max())) if len(scores) else 1
+    bars = []
+    for place, count in enumerate(counts):
+        tall = count / top * 115
+        bars.append(
+            f'<rect x="{10 + place * 17.6:.1f}" y="{base - tall:.1f}" width="16" '
+            f'height="{tall:.1f}" class="bar"><title>{count}</title></rect>'
+        )
+    line = ""
+    if threshold is not None:
+        x = 10 + threshold * 440
+        line = (
+            f'<line x1="{x:.1f}" y1="12" x2="{x:.1f}" y2="{base}" class="cut"/>'
+            f'<text x="{x - 4:.1f}" y="20" text-anchor="end">{labels["threshold"]} '
+            f"{threshold:.2f}</text>"
+        )
+    ticks = "".join(
+        f'<text x="{10 + value * 440:.0f}" y="158" text-anchor="middle">{value:g}</text>'
+        for value in (0, 0.25, 0.5, 0.75, 1)
+    )
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{labels["title"]}">'
+        f'<line x1="10" y1="{base}" x2="450" y2="{base}" class="axis"/>{"".join(bars)}{line}'
+        f'<text x="10" y="10">{top}</text>{ticks}</svg>'
+    )

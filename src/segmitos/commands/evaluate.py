@@ -1,0 +1,233 @@
+"""`segmitos evaluate`: score a detector on annotated cases, or tune its thresholds on them."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segmitos.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from segmitos.assess.evaluation import Evaluation
+    from segmitos.detect.mitoses import MapAccumulator
+    from segmitos.io.datasets import Case
+    from segmitos.io.detections import Detections
+
+
+def run_evaluate(
+    data: Sequence[str],
+    model: Path | None,
+    out: Path | None,
+    detections: Path | None,
+    cases: Sequence[str] | None,
+    exclude: Sequence[str] | None,
+    mpp: float | None,
+    rule: str,
+    tune: bool,
+    device: str,
+    threads: int | None,
+    json_out: bool,
+) -> int:
+    """Detect (or read saved detections), match, print, and write tables and pictures."""
+    from segmitos.assess.matching import RULES
+    from segmitos.io.datasets import load_dataset
+
+    if rule != "all" and rule not in RULES:
+        raise UsageError(f"rule {rule!r} is not one of all, {', '.join(RULES)}")
+    if tune and detections is not None:
+        raise UsageError("--tune needs the model's maps; it does not go with --detections")
+    if tune and out is None:
+        raise UsageError("--tune needs -o DIR to write thresholds.json to")
+    chosen = load_dataset(data, cases or (), exclude or (), mpp)
+    if tune:
+        assert out is not None
+        return _tune(chosen, model, out, device, threads, json_out)
+    if detections is not None:
+        found = _saved(chosen, detections)
+    else:
+        found, _ = _detected(chosen, model, device, threads)
+    return _score(chosen, found, rule, out, json_out)
+
+
+def _detected(
+    cases: Sequence[Case],
+    model_path: Path | None,
+    device: str,
+    threads: int | None,
+) -> tuple[dict[str, Detections], list[MapAccumulator]]:
+    from segmitos.commands.progress import Bar
+    from segmitos.detect.model import Model
+    from segmitos.detect.pipeline import DetectOptions, detect_slide
+    from segmitos.io.slide import Slide
+
+    model = Model.load(model_path, device, threads)
+    found: dict[str, Detections] = {}
+    maps: list[MapAccumulator] = []
+    with Bar("evaluating", len(cases)) as bar:
+        for case in cases:
+            with Slide.open(case.image, mpp=case.mpp) as slide:
+                result = detect_slide(slide, model, DetectOptions(tissue=False))
+            found[case.name] = result.detections
+            maps.append(result.accumulator)
+            bar.advance()
+    return found, maps
+
+
+def _saved(cases: Sequence[Case], folder: Path) -> dict[str, Detections]:
+    """Read the detections of an output folder of detect, by the names of the cases' images."""
+    from segmitos.io.detections import read_geojson
+
+    found = {}
+    for case in cases:
+        path = folder / case.image.stem / "detections.geojson"
+        if not path.is_file():
+            raise DataError(f"case {case.name} has no saved detections: {path} is missing")
+        found[case.name] = read_geojson(path)
+    return found
+
+
+def _score(
+    cases: Sequence[Case],
+    found: dict[str, Detections],
+    rule: str,
+    out: Path | None,
+    json_out: bool,
+) -> int:
+    from segmitos.assess.evaluation import compare_rules, evaluate, format_rules
+    from segmitos.io.files import write_json
+
+    slides = {case.slide for case in cases}
+    groups = "slide" if len(slides) > 1 else "case"
+    main = evaluate(cases, found, "one-to-one" if rule == "all" else rule, groups)
+    every = compare_rules(cases, found, groups) if rule == "all" or out is not None else {}
+    if out is not None:
+        write_json(out / "evaluation.json", main.to_dict())
+        write_json(out / "rules.json", {name: one.to_dict() for name, one in every.items()})
+        _write_cases(out / "cases.csv", main)
+        _write_report(cases, found, main, every, out)
+    if json_out:
+        print(json.dumps(main.to_dict(), indent=2, sort_keys=True))
+        return 0
+    _print_slides(main)
+    if rule == "all":
+        print()
+        print(format_rules(every))
+    if out is not None:
+        print(f"written: {out / 'evaluation.html'}")
+    return 0
+
+
+def _print_slides(result: Evaluation) -> None:
+    print(f"rule {result.rule}, within {result.distance_um:g} um; 95 % over {result.groups}s")
+    width = max(8, *(len(name) for name in result.slides))
+    print(f"{'slide':<{width}}    TP    FP    FN  prec.  recall  F      95 %")
+    shown = result.slides if len(result.slides) <= 40 else {}
+    rows = [(n, c, result.slide_intervals[n]) for n, c in shown.items()]
+    rows.append(("pooled", result.pooled, result.intervals["f_score"]))
+    for name, counts, (low, high) in rows:
+        ratios = "  ".join(
+            "  -  " if math.isnan(v) else f"{v:.3f}"
+            for v in (counts.precision, counts.recall, counts.f_score)
+        )
+        spread = "-" if math.isnan(low) else f"{low:.3f}-{high:.3f}"
+        print(f"{name:<{width}} {counts.tp:5d} {counts.fp:5d} {counts.fn:5d}  {ratios}  {spread}")
+
+
+def _write_cases(path: Path, result: Evaluation) -> None:
+    from segmitos.io.files import write_text
+
+    lines = ["case,slide,tp,fp,fn"]
+    for case in result.cases:
+        counts = case.counts
+        lines.append(f"{case.name},{case.slide},{counts.tp},{counts.fp},{counts.fn}")
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _write_report(
+    cases: Sequence[Case],
+    found: dict[str, Detections],
+    main: Evaluation,
+    every: dict[str, Evaluation],
+    out: Path,
+) -> None:
+    from segmitos.assess.curves import evaluation_pictures
+    from segmitos.assess.report import render_evaluation
+    from segmitos.io.files import write_bytes, write_text
+
+    rows = [
+        {"name": name, **counts.to_dict(), "interval": _interval(main.slide_intervals[name])}
+        for name, counts in main.slides.items()
+    ]
+    pooled = {
+        "name": "pooled",
+        **main.pooled.to_dict(),
+        "interval": _interval(main.intervals["f_score"]),
+    }
+    content: dict[str, Any] = {
+        "about": (
+            f"{len(cases)} images of {len(main.slides)} slides; rule {main.rule}, within "
+            f"{main.distance_um:g} um; intervals by bootstrap over {main.groups}s"
+        ),
+        "rows": [pooled, *rows[:200]],
+        "rules": [
+            {"name": name, **one.pooled.to_dict(), "interval": _interval(one.intervals["f_score"])}
+            for name, one in every.items()
+        ],
+    }
+    pictures = evaluation_pictures(cases, found, main)
+    for title, picture in pictures.items():
+        write_bytes(out / f"{title.lower().replace(' ', '-')}.png", picture)
+    write_text(out / "evaluation.html", render_evaluation(content, pictures))
+
+
+def _interval(pair: tuple[float, float]) -> list[float] | None:
+    return None if math.isnan(pair[0]) else list(pair)
+
+
+def _tune(
+    cases: Sequence[Case],
+    model: Path | None,
+    out: Path,
+    device: str,
+    threads: int | None,
+    json_out: bool,
+) -> int:
+    from segmitos.assess.tuning import tune
+    from segmitos.io.files import write_json
+
+    found, maps = _detected(cases, model, device, threads)
+    items = [
+        (accumulator, case.mitoses_xy, case.mpp or found[case.name].mpp, case.slide)
+        for accumulator, case in zip(maps, cases, strict=True)
+    ]
+    result = tune(items)
+    about = f"{len(cases)} images of slides {', '.join(result.slides[:12])}"
+    if len(result.slides) > 12:
+        about += f" and {len(result.slides) - 12} more"
+    scored = result.cross_validated or result.counts
+    how = "thresholds cross-validated over them" if result.cross_validated else "tuned on them"
+    content = result.to_dict() | {
+        "validation": {
+            key: value for key, value in scored.to_dict().items() if key not in ("tp", "fp", "fn")
+        }
+        | {"data": f"{about}; {how}"}
+    }
+    write_json(out / "thresholds.json", content)
+    if json_out:
+        print(json.dumps(content, indent=2, sort_keys=True))
+        return 0
+    chosen = result.thresholds
+    print(f"tuned on {about}")
+    print(
+        f"binarisation {chosen.binarisation}, area from {chosen.min_area_um2:g} um2, "
+        f"score from {chosen.min_score:g}"
+    )
+    print(f"F on these cases {result.counts.f_score:.3f} (flatters: tuned on what it is shown on)")
+    if result.cross_validated is not None:
+        print(f"F with thresholds cross-validated over slides {result.cross_validated.f_score:.3f}")
+    print(f"written: {out / 'thresholds.json'}", file=sys.stderr)
+    return 0

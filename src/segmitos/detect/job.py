@@ -1,0 +1,217 @@
+"""One input from path to output folder: the piece of work that processes and clusters share."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segmitos.detect.model import DEFAULT_MODEL, Model
+from segmitos.detect.pipeline import DetectOptions, SlideResult, detect_slide
+from segmitos.detect.results import RUN, SUMMARY, finished, machine, place, recover, to_json
+from segmitos.detect.results import versions as package_versions
+from segmitos.errors import SegMitosError
+from segmitos.io.slide import Slide
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """What all inputs of a run share; plain values, so that it travels to other machines."""
+
+    model: str | None = None
+    device: str = "auto"
+    threads: int | None = None
+    options: DetectOptions = field(default_factory=DetectOptions)
+    hotspot_area_mm2: float = 2.0
+    hotspot_shape: str = "square"
+    field_diameter_mm: float | None = None
+    probability_map: bool = False
+    overwrite: bool = False
+
+    def that_sway_the_result(self) -> dict[str, Any]:
+        """The settings that the output depends on, JSON-able; not threads, workers or device."""
+        options = asdict(self.options)
+        options["roi"] = str(self.options.roi) if self.options.roi else None
+        return {
+            **options,
+            "hotspot_area_mm2": self.hotspot_area_mm2,
+            "hotspot_shape": self.hotspot_shape,
+            "field_diameter_mm": self.field_diameter_mm,
+            "probability_map": self.probability_map,
+        }
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input, where its result goes, under which name."""
+
+    path: str
+    out: str
+    name: str
+    settings: JobSettings
+
+
+@lru_cache(maxsize=2)
+def load_model(path: str | None, device: str, threads: int | None) -> Model:
+    """Load a model once a process."""
+    return Model.load(DEFAULT_MODEL if path is None else Path(path), device, threads)
+
+
+def run_job(
+    job: Job,
+    on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> dict[str, Any]:
+    """Do one input; an expected failure is returned with its cause, not raised.
+
+    Returns:
+        `name`, `path`, `status` (done, skipped, failed), and `summary` or `message`.
+    """
+    about: dict[str, Any] = {"name": job.name, "path": job.path}
+    try:
+        summary, status = _run(job, on_progress)
+    except SegMitosError as error:
+        text = str(error)
+        message = text if job.path in text or str(Path(job.path)) in text else f"{job.path}: {text}"
+        return {**about, "status": "failed", "message": message, "exit_code": error.exit_code}
+    except MemoryError:
+        message = f"{job.path}: out of memory; try fewer --workers"
+        return {**about, "status": "failed", "message": message, "exit_code": 1}
+    return {**about, "status": status, "summary": summary}
+
+
+def _run(job: Job, on_progress: Callable[[str, int, int], None]) -> tuple[dict[str, Any], str]:
+    settings, out = job.settings, Path(job.out)
+    model = load_model(settings.model, settings.device, settings.threads)
+    recover(out, job.name)
+    path = Path(job.path)
+    may_skip = not settings.overwrite and path.is_file()
+    if may_skip and finished(out / job.name, _identity(path, model, settings)):
+        saved = (out / job.name / SUMMARY).read_text(encoding="utf-8")
+        return json.loads(saved), "skipped"
+    began = time.time()
+    with Slide.open(path, mpp=settings.options.mpp) as slide:
+        slide.require_mpp()
+        parts = _MapSaver(model) if settings.probability_map else None
+        result = detect_slide(
+            slide,
+            model,
+            settings.options,
+            progress=lambda done, total: on_progress(job.name, done, total),
+            on_map=parts.add if parts is not None else None,
+        )
+        detected = time.time()
+        files = _files(job, slide, result, model)
+        if parts is not None:
+            files["probability.tif"] = parts.encoded(result)
+    summary = json.loads(files[SUMMARY])
+    finished_at = time.time()
+    files[RUN] = to_json(
+        {
+            "input": str(path.absolute()),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
+            "seconds": round(finished_at - began, 3),
+            "seconds_detecting": round(detected - began, 3),
+            "device": model.device,
+            "threads": settings.threads,
+            "machine": machine(),
+            "process": os.getpid(),
+        }
+    )
+    place(out, job.name, files)
+    return summary, "done"
+
+
+def _identity(path: Path, model: Model, settings: JobSettings) -> dict[str, Any]:
+    """What a finished result must agree with to be left as it is."""
+    return {
+        "input": {"name": path.name, "bytes": path.stat().st_size},
+        "model": {"name": model.spec.name, "sha256": model.sha256},
+        "settings": settings.that_sway_the_result(),
+    }
+
+
+def _files(job: Job, slide: Slide, result: SlideResult, model: Model) -> dict[str, bytes]:
+    """All files of the output folder but run.json and the probability map."""
+    from segmitos.assess.report import prepare_pictures, render_report
+    from segmitos.assess.summary import hotspot_outline, summarise
+    from segmitos.io.detections import geojson_text
+
+    settings = job.settings
+    summary = {
+        "name": job.name,
+        **_identity(Path(job.path), model, settings),
+        **summarise(
+            result.detections,
+            result.tissue.area_mm2,
+            (result.width_px, result.height_px),
+            area_mm2=settings.hotspot_area_mm2,
+            shape=settings.hotspot_shape,
+            field_diameter_mm=settings.field_diameter_mm,
+            validation=model.spec.validation,
+        ),
+        "width_px": result.width_px,
+        "height_px": result.height_px,
+        "mpp": result.mpp,
+        "mpp_source": result.mpp_source,
+        "thresholds": {
+            **asdict(result.thresholds),
+            "binarisation_value": result.binarisation_value,
+        },
+        "model_card": {
+            "description": model.spec.description,
+            "datasets": list(model.spec.datasets),
+            "licence": model.spec.licence,
+            "intended_use": model.spec.intended_use,
+            "training_commit": model.spec.training_commit,
+            "validation": model.spec.validation,
+            "mpp": model.spec.mpp,
+        },
+        "versions": package_versions(),
+    }
+    outline = hotspot_outline(summary)
+    files = {
+        "detections.csv": result.detections.to_csv().encode("utf-8"),
+        "detections.geojson": geojson_text(
+            result.detections, regions={"Hotspot": outline} if outline is not None else None
+        ).encode("utf-8"),
+        SUMMARY: to_json(summary),
+    }
+    files |= prepare_pictures(slide, result.detections, result.tissue, summary)
+    files["report.html"] = render_report(files).encode("utf-8")
+    return files
+
+
+class _MapSaver:
+    """Keeps the smoothed map as bytes (0..255) for saving as a pyramidal TIFF."""
+
+    def __init__(self, model: Model) -> None:
+        self._stride = model.spec.stride
+        self._mpp = model.spec.mpp * model.spec.stride
+        self._parts: list[tuple[int, int, np.ndarray[Any, Any]]] = []
+
+    def add(self, part: np.ndarray[Any, Any], tile: Any) -> None:
+        """Take a written part of the map."""
+        values = np.rint(part * 255).astype(np.uint8)
+        self._parts.append((tile.row, tile.column, values))
+
+    def encoded(self, result: SlideResult) -> bytes:
+        """Return the TIFF: tiled, deflated, pyramidal, with its scale."""
+        from segmitos.io.map_tiff import encode_map
+
+        ratio = self._mpp / result.mpp
+        shape = (int(np.ceil(result.height_px / ratio)), int(np.ceil(result.width_px / ratio)))
+        whole = np.zeros(shape, np.uint8)
+        for row, column, values in self._parts:
+            room = whole[row : row + values.shape[0], column : column + values.shape[1]]
+            room[:] = values[: room.shape[0], : room.shape[1]]
+        return encode_map(whole, self._mpp)
+
+
+__all__ = ["Job", "JobSettings", "load_model", "run_job"]
