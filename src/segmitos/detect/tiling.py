@@ -41,7 +41,8 @@ def tile_plane(
     """Cut a plane into tiles, row by row.
 
     Args:
-        width, height: of the plane.
+        width: of the plane.
+        height: of the plane.
         tile_px: side of what a tile writes; rounded up to a multiple of 32.
         context_px: read beyond it on every side; rounded up to a multiple of 32.
         stride: pixels per map cell.

@@ -74,10 +74,7 @@ def tissue_mask(slide: Slide, roi: Path | None = None, find_tissue: bool = True)
     picture = slide.thumbnail(side)
     height, width = picture.shape[:2]
     mask_mpp = mpp * slide.width / width
-    if find_tissue:
-        mask = mark_tissue(picture, mask_mpp)
-    else:
-        mask = np.ones((height, width), bool)
+    mask = mark_tissue(picture, mask_mpp) if find_tissue else np.ones((height, width), bool)
     scale = width / slide.width
     x, y, w, h = slide.bounds
     scanned = np.zeros_like(mask)

@@ -170,7 +170,8 @@ def convert_dataset(cases: Sequence[Case], out: Path) -> int:
         folder = out / case.slide.replace("/", "_")
         write_bytes(folder / f"{stem}{case.image.suffix}", content)
         lines = ["x_px,y_px,label"]
-        for label, points in (("mitosis", case.mitoses_xy), ("non-mitosis", case.hard_negatives_xy)):
+        kinds = (("mitosis", case.mitoses_xy), ("non-mitosis", case.hard_negatives_xy))
+        for label, points in kinds:
             lines += [f"{x!r},{y!r},{label}" for x, y in points.tolist()]
         write_text(folder / f"{stem}.csv", "\n".join(lines) + "\n")
     scale = scales.pop()

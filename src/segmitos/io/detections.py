@@ -34,6 +34,7 @@ __all__ = [
     "HARD_NEGATIVE_CLASSES",
     "MITOSIS_CLASSES",
     "Detections",
+    "geojson_text",
     "read_csv",
     "read_geojson",
     "read_json",
@@ -199,7 +200,16 @@ def write_geojson(
     object_type: str = "annotation",
     regions: Mapping[str, NDArray[Any]] | None = None,
 ) -> None:
-    """Write `Detections.to_geojson` with one feature a line. Raises OutputError, UsageError."""
+    """Write `geojson_text`. Raises OutputError, UsageError."""
+    write_text(path, geojson_text(detections, object_type, regions))
+
+
+def geojson_text(
+    detections: Detections,
+    object_type: str = "annotation",
+    regions: Mapping[str, NDArray[Any]] | None = None,
+) -> str:
+    """Return `Detections.to_geojson` as text, one feature a line. Raises UsageError."""
     collection = detections.to_geojson(object_type, regions)
     lines = ",\n".join(
         json.dumps(feature, allow_nan=False, ensure_ascii=False)
@@ -207,7 +217,7 @@ def write_geojson(
     )
     about = json.dumps(collection["segmitos"], ensure_ascii=False)
     head = f'{{"type": "FeatureCollection", "segmitos": {about}, "features": ['
-    write_text(path, f"{head}\n{lines}\n]}}\n" if lines else f"{head}]}}\n")
+    return f"{head}\n{lines}\n]}}\n" if lines else f"{head}]}}\n"
 
 
 def read_csv(path: Path | str, mpp: float | None = None) -> Detections:
