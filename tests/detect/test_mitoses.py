@@ -1,0 +1,159 @@
+"""From map to mitoses: thresholds, blobs, parts in any order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from segmitos.detect.mitoses import (
+    BINS,
+    FLOOR,
+    MapAccumulator,
+    Thresholds,
+    otsu_threshold,
+    smooth,
+)
+from segmitos.errors import InputError, UsageError
+
+
+def random_map(seed: int, shape=(60, 80), blobs: int = 8) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    result = rng.uniform(0, 0.05, shape)
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    for _ in range(blobs):
+        y, x = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+        near = np.hypot(rows - y, columns - x)
+        result = np.maximum(result, rng.uniform(0.5, 1) * np.exp(-((near / 3) ** 2)))
+    return result.astype(np.float32)
+
+
+def whole(map_: np.ndarray) -> MapAccumulator:
+    accumulator = MapAccumulator(1.0, 4)
+    accumulator.add(map_, 0, 0)
+    return accumulator
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.integers(7, 40), st.integers(7, 40), st.randoms())
+def test_parts_in_any_order_give_the_blobs_of_the_whole(seed, high, wide, random):
+    map_ = random_map(seed)
+    parts = [
+        (map_[row : row + high, column : column + wide], column, row)
+        for row in range(0, map_.shape[0], high)
+        for column in range(0, map_.shape[1], wide)
+    ]
+    random.shuffle(parts)
+    pieces = MapAccumulator(1.0, 4)
+    for part in parts:
+        pieces.add(*part)
+    for binarisation in (0.3, "otsu"):
+        a, b = whole(map_).blobs(binarisation), pieces.blobs(binarisation)
+        assert a.threshold == b.threshold
+        for name in ("x_px", "y_px", "area_um2", "score"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_blobs_are_those_of_an_independent_labelling(seed):
+    map_ = random_map(seed)
+    blobs = whole(map_).blobs(0.3)
+    labels, count = ndimage.label(map_ > 0.3, np.ones((3, 3)))
+    index = np.arange(1, count + 1)
+    centres = np.array(ndimage.center_of_mass(map_, labels, index)).reshape(-1, 2)
+    expected = sorted(
+        zip(
+            centres[:, 0] * 4 + 1.5,
+            centres[:, 1] * 4 + 1.5,
+            ndimage.sum(np.ones_like(map_), labels, index),
+            ndimage.mean(map_.astype(float), labels, index),
+            strict=True,
+        )
+    )
+    got = list(zip(blobs.y_px, blobs.x_px, blobs.area_um2, blobs.score, strict=True))
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_diagonal_neighbours_are_one_blob_and_row_ends_are_not():
+    map_ = np.zeros((6, 6), np.float32)
+    map_[1, 1] = map_[2, 2] = 0.9
+    map_[3, 5] = map_[4, 0] = 0.9
+    blobs = whole(map_).blobs(0.5)
+    assert sorted(blobs.area_um2) == [1, 1, 2]
+
+
+def test_position_is_the_centre_of_the_cells_in_pixels():
+    map_ = np.zeros((10, 10), np.float32)
+    map_[4:6, 2:4] = 0.8
+    blobs = whole(map_).blobs(0.5)
+    # Cells 2 and 3 cover pixels 8 to 15: their centre is 11.5; rows 16 to 23: 19.5.
+    assert (blobs.x_px[0], blobs.y_px[0]) == pytest.approx((11.5, 19.5))
+    assert blobs.score[0] == pytest.approx(0.8, abs=1e-6) and blobs.area_um2[0] == 4
+
+
+def test_otsu_is_the_brute_force_optimum():
+    rng = np.random.default_rng(3)
+    counts = rng.integers(0, 50, 32)
+    centres = (np.arange(32) + 0.5) / 32
+    best, value = None, -1.0
+    for cut in range(1, 32):
+        low, high = counts[:cut], counts[cut:]
+        if low.sum() and high.sum():
+            between = (
+                low.sum()
+                * high.sum()
+                * ((low @ centres[:cut]) / low.sum() - (high @ centres[cut:]) / high.sum()) ** 2
+            )
+            if between > value + 1e-9:
+                best, value = cut / 32, between
+    assert otsu_threshold(counts) == pytest.approx(best)
+
+
+def test_otsu_without_two_classes_finds_nothing():
+    assert otsu_threshold(np.array([0, 7, 0, 0])) == 1.0
+    empty = whole(np.zeros((20, 20), np.float32))
+    assert len(empty.blobs("otsu")) == 0 and len(empty.blobs(0.5)) == 0
+
+
+def test_otsu_is_holistic_and_never_below_the_floor():
+    noise = np.random.default_rng(0).uniform(0, 0.08, (50, 50)).astype(np.float32)
+    assert whole(noise).blobs("otsu").threshold == FLOOR
+    assert len(whole(noise).blobs("otsu")) == 0
+    assert whole(noise).histogram.sum() == 2500 and len(whole(noise).histogram) == BINS
+
+
+def test_the_filters_are_by_area_and_mean_score():
+    map_ = np.zeros((40, 40), np.float32)
+    map_[2:6, 2:6] = 0.9
+    map_[20:22, 2:4] = 0.95
+    map_[20:26, 20:26] = 0.55
+    blobs = whole(map_).blobs(0.5)
+    keep = blobs.keep(Thresholds(0.5, 10.0, 0.7))
+    assert keep.sum() == 1 and blobs.area_um2[keep][0] == 16
+
+
+def test_smoothing_keeps_mass_and_spreads_by_sigma():
+    map_ = np.zeros((41, 41), np.float32)
+    map_[20, 20] = 1
+    result = smooth(map_, 2.0, 1.0)
+    assert result.sum() == pytest.approx(1, abs=1e-5)
+    rows = np.arange(41) - 20
+    assert np.sqrt((result.sum(axis=1) * rows**2).sum()) == pytest.approx(2.0, rel=0.05)
+    assert smooth(map_, 0.0, 1.0) is map_
+
+
+def test_a_map_full_of_mitoses_is_refused_before_it_fills_the_memory():
+    accumulator = MapAccumulator(1.0, 4)
+    with pytest.raises(InputError, match="check --mpp"):
+        for row in range(0, 4000, 500):
+            accumulator.add(np.full((500, 1000), 0.9, np.float32), 0, row)
+
+
+@pytest.mark.parametrize(
+    "wrong", [(0.05, 1.0, 0.5), (1.0, 1.0, 0.5), ("half", 1.0, 0.5), (0.5, -1.0, 0.5), (0.5, 1, 2)]
+)
+def test_impossible_thresholds_are_refused(wrong):
+    with pytest.raises(UsageError):
+        Thresholds(*wrong)

@@ -1,0 +1,89 @@
+"""Model files: what is taken, what is refused and how."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from segmitos.detect.model import METADATA_KEY, Model, ModelSpec
+from segmitos.errors import ModelError, UsageError
+from toy_models import SPEC, toy_graph, write_toy
+
+
+def test_a_model_file_is_read_back_as_written(tmp_path):
+    model = Model.load(write_toy(tmp_path / "toy.onnx"), "cpu", 1)
+    assert model.spec == SPEC and len(model.sha256) == 64 and model.device == "cpu"
+    images = np.full((1, 64, 96, 3), 240, np.uint8)
+    images[0, 20:40, 40:60] = 10
+    probability = model.predict(images)
+    assert probability.shape == (1, 16, 24) and probability.dtype == np.float32
+    assert probability[0, 7, 12] > 0.99 and probability[0, 2, 2] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a model file"),
+        (b"this is no model", "not a model file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a model file"),
+        (toy_graph({}), "no 'segmitos' metadata"),
+        (toy_graph({METADATA_KEY: "{"}), "not JSON"),
+        (toy_graph({METADATA_KEY: "[]"}), "no JSON object"),
+        (toy_graph({METADATA_KEY: '{"format_version": 9}'}), "format 9"),
+        (toy_graph({METADATA_KEY: '{"format_version": 1}'}), "missing"),
+    ],
+)
+def test_a_file_that_is_no_model_is_refused_by_name(tmp_path, content, message):
+    path = tmp_path / "wrong.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=message) as caught:
+        Model.load(path, "cpu", 1)
+    assert "wrong.onnx" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("mpp", -1.0),
+        ("mpp", "0.25"),
+        ("stride", 3),
+        ("context_px", -4),
+        ("thresholds", {"binarisation": 2.0, "min_area_um2": 1.0, "min_score": 0.5}),
+        ("thresholds", {"binarisation": 0.5}),
+        ("colour", {"mean": [1, 2, 3]}),
+        ("extra", 1),
+    ],
+)
+def test_wrong_metadata_is_refused_by_key(key, value):
+    content = json.loads(SPEC.to_json())
+    content[key] = value
+    with pytest.raises(ModelError, match=r"m\.onnx"):
+        ModelSpec.from_json(json.dumps(content), "m.onnx")
+
+
+def test_a_missing_model_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"absent\.onnx"):
+        Model.load(tmp_path / "absent.onnx")
+
+
+def test_a_forced_device_that_is_not_there_is_an_error(tmp_path):
+    import onnxruntime
+
+    path = write_toy(tmp_path / "toy.onnx")
+    with pytest.raises(UsageError, match="tpu"):
+        Model.load(path, "tpu")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        with pytest.raises(ModelError, match="device cuda"):
+            Model.load(path, "cuda")
+
+
+def test_openvino_gives_the_same_map(tmp_path):
+    pytest.importorskip("openvino")
+    path = write_toy(tmp_path / "toy.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    cpu = Model.load(path, "cpu", 1).predict(images)
+    other = Model.load(path, "openvino", 1)
+    assert other.device == "openvino"
+    np.testing.assert_allclose(other.predict(images), cpu, atol=0.02)
