@@ -29,8 +29,12 @@ def picture(width: int = 300, height: int = 200, seed: int = 0) -> np.ndarray:
     )
     for _ in range(max(4, width * height // 4000)):
         cx, cy, radius = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(3, 9)
-        inside = np.clip(radius + 0.5 - np.hypot(x - cx, y - cy), 0, 1)[..., None]
-        image = image * (1 - inside) + np.array([80, 40, 120]) * inside
+        box = (
+            slice(max(0, int(cy - radius - 2)), int(cy + radius + 3)),
+            slice(max(0, int(cx - radius - 2)), int(cx + radius + 3)),
+        )
+        inside = np.clip(radius + 0.5 - np.hypot(x[box] - cx, y[box] - cy), 0, 1)[..., None]
+        image[box] = image[box] * (1 - inside) + np.array([80, 40, 120]) * inside
     return np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
 
 

@@ -65,7 +65,7 @@ def _expand(path: Path) -> list[Path]:
     if path.exists():
         return [path]
     if glob.has_magic(str(path)):
-        matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+        matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
         images = [image for match in matches for image in _of_match(match)]
         if not images:
             raise InputError(f"{path}: no image matches this pattern")

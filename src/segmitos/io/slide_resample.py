@@ -85,21 +85,22 @@ def make_axis(
 
 def read_grid(source: Source, level: int, x: Axis, y: Axis) -> Pixels:
     """RGB (y.count, x.count, 3) of the request; white where a centre is outside the image."""
-    out = np.full((y.count, x.count, 3), WHITE, np.uint8)
     x_begin, x_end = x.inside()
     y_begin, y_end = y.inside()
-    if x_begin >= x_end or y_begin >= y_end:
-        return out
-    if x.ratio == 1 == y.ratio and x.phase == 0 == y.phase:
+    plain = x.ratio == 1 == y.ratio and x.phase == 0 == y.phase
+    if plain:
         # A level may lack the last row or column that level 0 has half of.
         x_end = min(x_end, x.level_size - x.first)
         y_end = min(y_end, y.level_size - y.first)
-        if x_begin < x_end and y_begin < y_end:
-            width, height = x_end - x_begin, y_end - y_begin
-            region = source.read_level(level, x.first + x_begin, y.first + y_begin, width, height)
-            if region.shape == out.shape:
-                return region
-            out[y_begin:y_end, x_begin:x_end] = region
+    width, height = x_end - x_begin, y_end - y_begin
+    if plain and (width, height) == (x.count, y.count) and width and height:
+        return source.read_level(level, x.first, y.first, width, height)
+    out = np.full((y.count, x.count, 3), WHITE, np.uint8)
+    if width <= 0 or height <= 0:
+        return out
+    if plain:
+        region = source.read_level(level, x.first + x_begin, y.first + y_begin, width, height)
+        out[y_begin:y_end, x_begin:x_end] = region
         return out
     for top, bottom in _chunks(y, y_begin, y_end):
         for left, right in _chunks(x, x_begin, x_end):
