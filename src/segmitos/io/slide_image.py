@@ -83,7 +83,12 @@ class PillowSource:
         if self._kind == JPEG:
             from segmitos.io.slide_jpeg import damage
 
-            problem = damage(self._path.read_bytes())
+            try:
+                problem = damage(self._path.read_bytes())
+            except OSError as error:
+                raise InputError(
+                    f"{self._path}: cannot be read ({error.strerror or error})"
+                ) from error
             if problem:
                 raise InputError(f"{self._path}: truncated or damaged JPEG file ({problem})")
         with self._open() as image:
