@@ -183,7 +183,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Model file to write (.onnx).")],
     thresholds: Annotated[
-        Path | None, typer.Option(help="thresholds.json of 'evaluate --tune'.")
+        Path | None, typer.Option(help="thresholds.json that evaluate wrote when tuning.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "unstated",
