@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from segmitos.detect.connected import label_cells
 from segmitos.detect.mitoses import (
     BINS,
     FLOOR,
@@ -15,8 +16,9 @@ from segmitos.detect.mitoses import (
     Thresholds,
     otsu_threshold,
     smooth,
+    smoothing_radius,
 )
-from segmitos.errors import InputError, UsageError
+from segmitos.errors import InputError, ModelError, UsageError
 
 
 def random_map(seed: int, shape=(60, 80), blobs: int = 8) -> np.ndarray:
@@ -144,11 +146,72 @@ def test_smoothing_keeps_mass_and_spreads_by_sigma():
     assert smooth(map_, 0.0, 1.0) is map_
 
 
-def test_a_map_full_of_mitoses_is_refused_before_it_fills_the_memory():
+def test_a_map_full_of_mitoses_is_refused_in_whatever_order_it_comes():
+    full, empty = np.full((500, 1000), 0.9, np.float32), np.zeros((500, 1000), np.float32)
+    dense, sparse = MapAccumulator(1.0, 4), MapAccumulator(1.0, 4)
+    for row in range(4):
+        dense.add(full if row < 2 else empty, 0, row * 500)
+    with pytest.raises(InputError, match=r"more than 20%.*check --mpp"):
+        dense.blobs(0.5)
+    # Dense parts that come first are no reason: it is the whole map that counts.
+    for row in range(12):
+        sparse.add(full if row < 2 else empty, 0, row * 500)
+    assert len(sparse.blobs(0.5)) == 1
+
+
+def test_a_map_that_would_fill_the_memory_is_refused_at_once():
     accumulator = MapAccumulator(1.0, 4)
-    with pytest.raises(InputError, match="check --mpp"):
-        for row in range(0, 4000, 500):
+    with pytest.raises(InputError, match="8,000,000 cells"):
+        for row in range(0, 9000, 500):
             accumulator.add(np.full((500, 1000), 0.9, np.float32), 0, row)
+
+
+@pytest.mark.parametrize("value", [np.nan, -0.5, 1.5, np.inf])
+def test_values_that_are_no_probabilities_are_refused(value):
+    map_ = np.zeros((10, 10), np.float32)
+    map_[3, 3] = value
+    with pytest.raises(ModelError, match="no probabilities"):
+        MapAccumulator(1.0, 4).add(map_, 0, 0)
+
+
+def test_cells_outside_the_counted_ones_do_not_exist():
+    map_ = random_map(2)
+    counted = np.zeros(map_.shape, bool)
+    counted[10:40, 20:60] = True
+    masked, cut = MapAccumulator(1.0, 4), MapAccumulator(1.0, 4)
+    masked.add(map_, 0, 0, counted)
+    cut.add(map_[10:40, 20:60], 20, 10)
+    np.testing.assert_array_equal(masked.histogram, cut.histogram)
+    np.testing.assert_array_equal(masked.blobs("otsu").x_px, cut.blobs("otsu").x_px)
+    assert len(masked.blobs(0.3)) and masked.cells == 30 * 40
+
+
+def test_smoothing_is_a_gaussian_cut_at_three_sigma():
+    map_ = random_map(1)
+    expected = ndimage.gaussian_filter(map_, 1.7, mode="nearest", radius=5)
+    assert smoothing_radius(1.7, 1.0) == 5
+    np.testing.assert_allclose(smooth(map_, 1.7, 1.0), expected, atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 40), st.floats(0.05, 0.95))
+def test_labels_are_those_of_scipy(seed, height, width, share):
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    expected, number = ndimage.label(mask, np.ones((3, 3)))
+    labels, count = label_cells(*np.nonzero(mask))
+    assert count == number
+    first = {int(a): int(b) for a, b in zip(labels[::-1], expected[mask][::-1], strict=True)}
+    assert [first[int(label)] for label in labels] == expected[mask].tolist()
+    assert list(dict.fromkeys(labels.tolist())) == list(range(count))
+
+
+def test_a_spiral_is_one_region():
+    mask = np.zeros((99, 99), bool)
+    for ring in range(0, 48, 4):
+        mask[ring, ring : 99 - ring] = mask[98 - ring, ring : 99 - ring] = True
+        mask[ring : 99 - ring, 98 - ring] = mask[ring + 2 : 99 - ring, ring] = True
+        mask[ring + 2, ring : ring + 5] = mask[ring + 2 : ring + 5, ring + 4] = True
+    assert label_cells(*np.nonzero(mask))[1] == ndimage.label(mask, np.ones((3, 3)))[1]
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_detections_move_with_the_image(model, field, change):
         moved, expected = image.transpose(1, 0, 2), before[:, ::-1]
     else:
         moved = np.pad(image, ((8, 0), (16, 0), (0, 0)), constant_values=230)
-        expected = before + (16, 8)
+        expected = before + np.array([16, 8])
     after = detect(np.ascontiguousarray(moved), mpp=0.25, model=model, tissue=False).xy
     order = np.lexsort((expected[:, 0], expected[:, 1]))
     inner = (expected[order] > 20).all(axis=1) & (expected[order] < side - 20).all(axis=1)
@@ -112,7 +112,7 @@ def test_small_and_thin_images(model, shape):
 
 
 def test_an_unknown_scale_is_refused_with_the_remedy(model):
-    with pytest.raises(ScaleError, match="--mpp 0.25"):
+    with pytest.raises(ScaleError, match=r"--mpp 0\.25"):
         detect(np.full((64, 64, 3), 200, np.uint8), model=model)
 
 

@@ -80,7 +80,7 @@ def run_detect(
 def _check_early(settings: JobSettings) -> None:
     """Refuse a wrong model, threshold or region file once, before any input is read."""
     from segmitos.detect.job import load_model
-    from segmitos.detect.tissue import read_regions
+    from segmitos.detect.regions import read_regions
 
     model = load_model(settings.model, settings.device, settings.threads)
     settings.options.thresholds(model.spec.thresholds)

@@ -14,16 +14,25 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.errors import InputError, UsageError
+from segmitos.detect.connected import label_cells
+from segmitos.errors import InputError, ModelError, UsageError
 
 # Probabilities at or below the floor are never part of a blob, whatever the threshold.
 FLOOR = 0.1
 BINS = 1024
 # Kernel radius in standard deviations.
 TRUNCATE = 3.0
-# A map of which more than this share lies above the floor is not one of mitoses.
+# A map of which more than this share lies above the floor is not one of mitoses, unless it is so
+# small that one mitosis fills it; and no map may fill the memory.
 _LARGEST_SHARE = 0.2
 _SMALL_MAP = 1_000_000
+_MOST_CELLS = 8_000_000
+_NOT_MITOSES = (
+    f"{{}} of the map lies above probability {FLOOR}: the image is not what the model was trained "
+    "on (stain, scale, focus); check --mpp"
+)
+# Rounding in a network or in the smoothing may leave 0..1 by this much.
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -88,15 +97,21 @@ def smooth(
     """Smooth a map (h, w) with a Gaussian of `sigma_um`; borders repeat the edge."""
     if sigma_um <= 0:
         return probability
-    from scipy.ndimage import gaussian_filter
-
-    result: NDArray[np.float32] = gaussian_filter(
-        probability,
-        sigma_um / map_mpp,
-        mode="nearest",
-        radius=smoothing_radius(sigma_um, map_mpp),
-    )
-    return result
+    radius = smoothing_radius(sigma_um, map_mpp)
+    steps = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (steps * map_mpp / sigma_um) ** 2)
+    weights = (weights / weights.sum()).astype(np.float32)
+    # Added up cell by cell in one order, so that a cell's value does not depend on its tile.
+    height, width = probability.shape
+    padded = np.pad(probability, ((radius, radius), (0, 0)), mode="edge")
+    down = weights[0] * padded[:height]
+    for step, weight in enumerate(weights[1:], 1):
+        down += weight * padded[step : step + height]
+    padded = np.pad(down, ((0, 0), (radius, radius)), mode="edge")
+    across: NDArray[np.float32] = weights[0] * padded[:, :width]
+    for step, weight in enumerate(weights[1:], 1):
+        across += weight * padded[:, step : step + width]
+    return across
 
 
 def otsu_threshold(histogram: NDArray[np.int64]) -> float:
@@ -139,29 +154,52 @@ class MapAccumulator:
         self._rows: list[NDArray[np.int32]] = []
         self._columns: list[NDArray[np.int32]] = []
         self._values: list[NDArray[np.float32]] = []
-        self._cells = 0
         self._kept = 0
 
-    def add(self, part: NDArray[np.float32], column: int, row: int) -> None:
+    def add(
+        self,
+        part: NDArray[np.float32],
+        column: int,
+        row: int,
+        counted: NDArray[np.bool_] | None = None,
+    ) -> None:
         """Add a part (h, w) whose first cell is (`column`, `row`) of the map.
 
+        Args:
+            part: smoothed probabilities.
+            column: of the map.
+            row: of the map.
+            counted: (h, w), the cells that belong to the map; None for all.
+
         Raises:
-            InputError: if so much of the map is above the floor that it cannot be one of mitoses.
+            ModelError: for values that are no probabilities.
+            InputError: if so much of the map is above the floor that it would fill the memory.
         """
-        indices = np.minimum((part * BINS).astype(np.int32), BINS - 1)
-        self.histogram += np.bincount(indices.ravel(), minlength=BINS)
-        rows, columns = np.nonzero(part > FLOOR)
-        self._cells += part.size
-        self._kept += len(rows)
-        if self.guard and self._kept > _LARGEST_SHARE * max(self._cells, _SMALL_MAP):
-            raise InputError(
-                f"more than {_LARGEST_SHARE:.0%} of the map lies above probability {FLOOR}: the "
-                "image is not what the model was trained on (stain, scale, focus); check --mpp"
+        if not (part.min() >= -_ROUNDING and part.max() <= 1 + _ROUNDING):
+            raise ModelError(
+                f"the model gives values from {part.min()} to {part.max()}, which are no "
+                "probabilities from 0 to 1; export it again"
             )
+        above = part > FLOOR
+        values = part
+        if counted is not None:
+            above &= counted
+            values = part[counted]
+        indices = np.clip((values * BINS).astype(np.int32), 0, BINS - 1)
+        self.histogram += np.bincount(indices.ravel(), minlength=BINS)
+        rows, columns = np.nonzero(above)
+        self._kept += len(rows)
+        if self.guard and self._kept > _MOST_CELLS:
+            raise InputError(_NOT_MITOSES.format(f"more than {_MOST_CELLS:,} cells"))
         if len(rows):
             self._rows.append((rows + row).astype(np.int32))
             self._columns.append((columns + column).astype(np.int32))
             self._values.append(part[rows, columns])
+
+    @property
+    def cells(self) -> int:
+        """Cells added and counted so far."""
+        return int(self.histogram.sum())
 
     def binarisation_value(self, binarisation: float | Literal["otsu"]) -> float:
         """Return the probability that a binarisation stands for on this map.
@@ -174,10 +212,16 @@ class MapAccumulator:
         return max(otsu_threshold(self.histogram), FLOOR)
 
     def blobs(self, binarisation: float | Literal["otsu"]) -> Blobs:
-        """Find the 8-connected regions above a threshold, with area, mean score and centroid."""
+        """Find the 8-connected regions above a threshold, with area, mean score and centroid.
+
+        Raises:
+            InputError: if so much of the map is above the floor that it is not one of mitoses.
+        """
+        if self.guard and self._kept > _LARGEST_SHARE * max(self.cells, _SMALL_MAP):
+            raise InputError(_NOT_MITOSES.format(f"more than {_LARGEST_SHARE:.0%}"))
         threshold = self.binarisation_value(binarisation)
         if not self._rows:
-            return Blobs(*(np.zeros(0) for _ in range(4)), threshold)
+            return _no_blobs(threshold)
         rows, columns = np.concatenate(self._rows), np.concatenate(self._columns)
         values = np.concatenate(self._values)
         above = values > threshold
@@ -185,8 +229,8 @@ class MapAccumulator:
         order = np.lexsort((columns, rows))
         rows, columns, values = rows[order], columns[order], values[order]
         if not len(rows):
-            return Blobs(*(np.zeros(0) for _ in range(4)), threshold)
-        member, count = _connected(rows, columns)
+            return _no_blobs(threshold)
+        member, count = label_cells(rows, columns)
         weights = values.astype(np.float64)
         area = np.bincount(member, minlength=count)
         mass = np.bincount(member, weights, count)
@@ -197,28 +241,12 @@ class MapAccumulator:
         return Blobs(
             x[sequence],
             y[sequence],
-            (area * self.map_mpp**2)[sequence],
-            (mass / area)[sequence],
+            (area * self.map_mpp**2)[sequence].astype(np.float64),
+            (mass / area)[sequence].astype(np.float64),
             threshold,
         )
 
 
-def _connected(rows: NDArray[np.int32], columns: NDArray[np.int32]) -> tuple[NDArray[np.intp], int]:
-    """Label 8-connected cells given in row-major order; labels count up from 0."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    width = int(columns.max()) + 3
-    keys = rows.astype(np.int64) * width + columns + 1
-    edges_from, edges_to = [], []
-    # Of the eight neighbours the four that come later suffice.
-    for step in (1, width - 1, width, width + 1):
-        position = np.searchsorted(keys, keys + step)
-        position[position == len(keys)] = 0
-        found = keys[position] == keys + step
-        edges_from.append(np.flatnonzero(found))
-        edges_to.append(position[found])
-    start, end = np.concatenate(edges_from), np.concatenate(edges_to)
-    graph = coo_matrix((np.ones(len(start), np.int8), (start, end)), shape=(len(keys),) * 2)
-    count, member = connected_components(graph, directed=False)
-    return member.astype(np.intp), int(count)
+def _no_blobs(threshold: float) -> Blobs:
+    none = np.zeros(0)
+    return Blobs(none, none, none, none, threshold)

@@ -6,19 +6,27 @@ At any moment a few tiles are in memory, never the slide and never its map.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detect.colour import Stain, apply_lookup, od_statistics, stain_lookup
-from segmitos.detect.mitoses import MapAccumulator, Thresholds, smooth, smoothing_radius
-from segmitos.detect.model import Model
-from segmitos.detect.tiling import Tile, padded, side_for, tile_plane
+from segmitos.detect.mitoses import (
+    Blobs,
+    MapAccumulator,
+    Thresholds,
+    smooth,
+    smoothing_radius,
+)
+from segmitos.detect.model import Model, ModelSpec
+from segmitos.detect.plane import Plane
+from segmitos.detect.regions import Region, inside_regions, read_regions
+from segmitos.detect.tiling import Tile, side_for, tile_plane
 from segmitos.detect.tissue import TissueMask, tissue_mask
 from segmitos.errors import UsageError
 from segmitos.io.detections import Detections
@@ -27,8 +35,8 @@ from segmitos.io.slide import Slide
 # Images of up to this many pixels go through the network as one tile.
 WHOLE_UP_TO_PX = 5_000_000
 TILE_PX = 2048
-_STAIN_MPP = 2.0
-_STAIN_SIDE_PX = 2048
+# Threads that read and decode ahead of the network.
+READERS = 2
 
 Progress = Callable[[int, int], None]
 
@@ -138,125 +146,99 @@ def detect_slide(
         ScaleError: where the slide's scale is unknown; InputError: where it is damaged.
     """
     spec = model.spec
-    mpp = slide.require_mpp()
-    ratio = spec.mpp / mpp
     thresholds = options.thresholds(spec.thresholds)
-    width = max(1, int(slide.width / ratio + 1e-6))
-    height = max(1, int(slide.height / ratio + 1e-6))
-    tissue = tissue_mask(slide, options.roi, options.tissue)
-    table = _lookup(slide, spec.colour)
-    map_mpp = spec.mpp * spec.stride
-    side = options.tile_px or side_for(width, height, TILE_PX, WHOLE_UP_TO_PX)
-    reach = smoothing_radius(spec.smoothing_sigma_um, map_mpp) * spec.stride
-    tiles = [
-        tile
-        for tile in tile_plane(width, height, side, spec.context_px + reach, spec.stride)
-        if tissue.touches(*_written_um(tile, spec.stride, spec.mpp))
-    ]
-    accumulator = MapAccumulator(map_mpp, spec.stride)
-
-    def load(tile: Tile) -> NDArray[np.uint8]:
-        return _read_tile(slide, tile, ratio, spec.mpp, table, (width, height))
-
-    for done, (tile, probability) in enumerate(_predicted(tiles, load, model)):
-        smoothed = smooth(probability, spec.smoothing_sigma_um, map_mpp)
+    plane = Plane(slide, spec.mpp)
+    regions = [] if options.roi is None else read_regions(options.roi)
+    tissue = tissue_mask(slide, regions, options.tissue)
+    plane.match_stain(spec.colour, tissue)
+    accumulator = MapAccumulator(spec.mpp * spec.stride, spec.stride)
+    tiles = _tiles(plane, spec, tissue, options.tile_px)
+    predicted = _predicted([tile for tile, _ in tiles], plane, model)
+    for done, ((tile, counted), probability) in enumerate(zip(tiles, predicted, strict=True)):
+        smoothed = smooth(probability, spec.smoothing_sigma_um, accumulator.map_mpp)
         column, row = tile.column - tile.x // spec.stride, tile.row - tile.y // spec.stride
         part = smoothed[row : row + tile.rows, column : column + tile.columns]
-        accumulator.add(part, tile.column, tile.row)
+        accumulator.add(part, tile.column, tile.row, counted)
         if on_map is not None:
-            on_map(part, tile)
+            on_map(part if counted is None else np.where(counted, part, np.float32(0)), tile)
         progress(done + 1, len(tiles))
     blobs = accumulator.blobs(thresholds.binarisation)
+    return SlideResult(
+        detections=_kept(blobs, thresholds, plane, regions),
+        thresholds=thresholds,
+        binarisation_value=blobs.threshold,
+        tissue=tissue,
+        mpp=slide.require_mpp(),
+        mpp_source=slide.mpp_source,
+        width_px=slide.width,
+        height_px=slide.height,
+        accumulator=accumulator,
+    )
+
+
+def _tiles(
+    plane: Plane, spec: ModelSpec, tissue: TissueMask, tile_px: int | None
+) -> list[tuple[Tile, NDArray[np.bool_] | None]]:
+    """Return the tiles that hold any tissue, each with the cells to count; None for all."""
+    side = tile_px or side_for(plane.width, plane.height, TILE_PX, WHOLE_UP_TO_PX)
+    cell_um = spec.mpp * spec.stride
+    reach_px = smoothing_radius(spec.smoothing_sigma_um, cell_um) * spec.stride
+    chosen = []
+    for tile in tile_plane(
+        plane.width, plane.height, side, spec.context_px + reach_px, spec.stride
+    ):
+        counted = tissue.cells(tile.column, tile.row, tile.columns, tile.rows, cell_um)
+        if counted is None or counted.any():
+            chosen.append((tile, counted))
+    return chosen
+
+
+def _kept(
+    blobs: Blobs, thresholds: Thresholds, plane: Plane, regions: Sequence[Region]
+) -> Detections:
+    """Return the blobs that pass the filters and lie in the regions, in level-0 pixels."""
     keep = blobs.keep(thresholds)
-    x_um, y_um = (blobs.x_px + 0.5) * spec.mpp, (blobs.y_px + 0.5) * spec.mpp
-    if options.roi is not None:
-        keep &= tissue.inside(x_um, y_um)
-    detections = Detections(
-        x_px=(blobs.x_px[keep] + 0.5) * ratio - 0.5,
-        y_px=(blobs.y_px[keep] + 0.5) * ratio - 0.5,
+    x_px = (blobs.x_px + 0.5) * plane.ratio - 0.5
+    y_px = (blobs.y_px + 0.5) * plane.ratio - 0.5
+    if regions:
+        keep &= inside_regions(regions, x_px, y_px)
+    return Detections(
+        x_px=x_px[keep],
+        y_px=y_px[keep],
         area_um2=blobs.area_um2[keep],
         score=blobs.score[keep],
-        mpp=mpp,
-        name=slide.path.name,
-    )
-    return SlideResult(
-        detections,
-        thresholds,
-        blobs.threshold,
-        tissue,
-        mpp,
-        slide.mpp_source,
-        slide.width,
-        slide.height,
-        accumulator,
+        mpp=plane.slide.require_mpp(),
+        name=plane.slide.path.name,
     )
 
 
-def _written_um(tile: Tile, stride: int, mpp: float) -> tuple[float, float, float, float]:
-    size = stride * mpp
-    return tile.column * size, tile.row * size, tile.columns * size, tile.rows * size
+def _predicted(tiles: Sequence[Tile], plane: Plane, model: Model) -> Iterator[NDArray[np.float32]]:
+    """Yield the map of each tile, in order; tiles are read ahead while one is in the network."""
 
+    def load(tile: Tile) -> NDArray[np.uint8]:
+        return plane.read(tile.x, tile.y, tile.width, tile.height)
 
-def _lookup(slide: Slide, target: Stain | None) -> NDArray[np.uint8] | None:
-    """The table that matches the slide's stain to the model's; the same for all its tiles."""
-    if target is None:
-        return None
-    longest = max(slide.width, slide.height)
-    wanted = round(longest * slide.require_mpp() / _STAIN_MPP)
-    stain = od_statistics(slide.thumbnail(max(1, min(_STAIN_SIDE_PX, wanted))))
-    return None if stain is None else stain_lookup(stain, target)
-
-
-def _read_tile(
-    slide: Slide,
-    tile: Tile,
-    ratio: float,
-    mpp: float,
-    table: NDArray[np.uint8] | None,
-    size: tuple[int, int],
-) -> NDArray[np.uint8]:
-    """Read a tile with its context; past the plane's last pixel it is white for every tiling."""
-    inside_width = min(tile.width, size[0] - tile.x)
-    inside_height = min(tile.height, size[1] - tile.y)
-    pixels = slide.read(tile.x * ratio, tile.y * ratio, inside_width, inside_height, mpp=mpp)
-    if table is not None:
-        pixels = apply_lookup(pixels, table)
-    if (inside_width, inside_height) == (tile.width, tile.height):
-        return pixels
-    whole = np.full((padded(tile.height), padded(tile.width), 3), 255, np.uint8)
-    whole[:inside_height, :inside_width] = pixels
-    return whole
-
-
-def _predicted(
-    tiles: list[Tile], load: Callable[[Tile], NDArray[np.uint8]], model: Model
-) -> Iterator[tuple[Tile, NDArray[np.float32]]]:
-    """Yield each tile with its map, in order; two tiles are read ahead, one is in the network."""
     if len(tiles) == 1:
         # A single field: threads would only cost their start.
-        yield tiles[0], model.predict(load(tiles[0])[None])[0]
+        yield model.predict(load(tiles[0])[None])[0]
         return
-    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(1) as network:
-        reading: deque[tuple[Tile, Future[NDArray[np.uint8]]]] = deque()
-        running: tuple[Tile, Future[NDArray[np.float32]]] | None = None
+    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as network:
         upcoming = iter(tiles)
+        reading: deque[Future[NDArray[np.uint8]]] = deque()
+        running: Future[NDArray[np.float32]] | None = None
         try:
-            for tile in upcoming:
-                reading.append((tile, readers.submit(load, tile)))
-                if len(reading) >= 3:
-                    break
+            reading.extend(readers.submit(load, t) for t in islice(upcoming, READERS + 1))
             while reading:
-                tile, pixels = reading.popleft()
-                image = pixels.result()
+                image = reading.popleft().result()
                 following = next(upcoming, None)
                 if following is not None:
-                    reading.append((following, readers.submit(load, following)))
+                    reading.append(readers.submit(load, following))
                 submitted = network.submit(lambda batch: model.predict(batch)[0], image[None])
                 if running is not None:
-                    yield running[0], running[1].result()
-                running = (tile, submitted)
+                    yield running.result()
+                running = submitted
             if running is not None:
-                yield running[0], running[1].result()
+                yield running.result()
         finally:
-            for _, pending in reading:
+            for pending in reading:
                 pending.cancel()

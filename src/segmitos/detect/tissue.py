@@ -6,96 +6,134 @@ Stained tissue is coloured and darker than glass. Left out are empty glass, blac
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detect.colour import OD_TABLE
-from segmitos.errors import DataError
+from segmitos.detect.connected import label_cells
+from segmitos.detect.regions import Region, draw_regions
 from segmitos.io.slide import Slide
 
 MASK_MPP = 8.0
-# On single fields there is little to leave out and much to lose.
 _LARGEST_SIDE_PX = 4096
 _LEAST_OD = 0.06
 _LEAST_CHROMA = 0.03
 _SMALLEST_UM2 = 20_000.0
+_GAP_UM = 48.0
+# Work goes on this far around tissue: the mask is coarse, and mitoses sit at edges too.
+_AROUND_UM = 32.0
+_ROWS_AT_ONCE = 256
+
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class TissueMask:
-    """A mask (h, w) whose pixel covers `mpp` x `mpp` um of the slide, from its top left corner."""
+    """A mask (h, w) whose pixel covers `mpp` x `mpp` um of the slide, from its top left corner.
 
-    mask: NDArray[np.bool_]
+    `area_mm2` is the area of what is marked. Work is done on `around`: the mask and 32 um more.
+    """
+
+    mask: Mask
     mpp: float
+    area_mm2: float
 
-    @property
-    def area_mm2(self) -> float:
-        """Area marked as tissue."""
-        return float(self.mask.sum()) * self.mpp**2 / 1e6
+    @cached_property
+    def around(self) -> Mask:
+        """The mask, grown by 32 um."""
+        return grown(self.mask, max(1, round(_AROUND_UM / self.mpp)))
 
-    def touches(self, x_um: float, y_um: float, width_um: float, height_um: float) -> bool:
-        """Tell whether a rectangle, in um from the top left corner, holds any tissue."""
-        x0, y0 = max(0, int(x_um / self.mpp)), max(0, int(y_um / self.mpp))
-        x1 = int(np.ceil((x_um + width_um) / self.mpp))
-        y1 = int(np.ceil((y_um + height_um) / self.mpp))
-        return bool(self.mask[y0:y1, x0:x1].any())
+    @cached_property
+    def _everywhere(self) -> bool:
+        return bool(self.around.all())
 
-    def inside(self, x_um: NDArray[np.float64], y_um: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which points, in um from the top left corner, lie on marked pixels."""
+    def cells(self, column: int, row: int, columns: int, rows: int, cell_um: float) -> Mask | None:
+        """Tell which cells of a map to work on: those whose centre lies on `around`.
+
+        Args:
+            column: of the first cell, counted from the slide's left border.
+            row: of the first cell, from its top.
+            columns: of the answer.
+            rows: of the answer.
+            cell_um: side of a cell.
+
+        Returns:
+            A mask (rows, columns), or None where all of them are.
+        """
+        if self._everywhere:
+            return None
+        ratio = cell_um / self.mpp
+        x = ((column + np.arange(columns) + 0.5) * ratio).astype(np.int64)
+        y = ((row + np.arange(rows) + 0.5) * ratio).astype(np.int64)
         height, width = self.mask.shape
-        columns = np.floor(x_um / self.mpp).astype(int)
-        rows = np.floor(y_um / self.mpp).astype(int)
-        within = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-        result = np.zeros(len(columns), bool)
-        result[within] = self.mask[rows[within], columns[within]]
-        return result
+        # Past the last mask pixel there is at most its rounding.
+        wanted: Mask = self.around[np.ix_(np.minimum(y, height - 1), np.minimum(x, width - 1))]
+        return None if wanted.all() else wanted
 
 
-def tissue_mask(slide: Slide, roi: Path | None = None, find_tissue: bool = True) -> TissueMask:
+def tissue_mask(
+    slide: Slide, regions: Sequence[Region] = (), find_tissue: bool = True
+) -> TissueMask:
     """Mark the tissue of a slide.
 
     Args:
         slide: of known scale.
-        roi: GeoJSON of polygons, level-0 pixels; only tissue inside them counts.
+        regions: level-0 pixels; where there are any, only tissue inside them counts.
         find_tissue: False marks all of the scanned area.
 
     Raises:
-        DataError: for a region file that is not GeoJSON with polygons.
+        ScaleError: where the slide's scale is unknown; InputError: where it is damaged.
     """
     mpp = slide.require_mpp()
     longest = max(slide.width, slide.height)
     side = min(longest, max(1, round(longest * mpp / MASK_MPP)), _LARGEST_SIDE_PX)
-    picture = slide.thumbnail(side)
-    height, width = picture.shape[:2]
-    mask_mpp = mpp * slide.width / width
-    mask = mark_tissue(picture, mask_mpp) if find_tissue else np.ones((height, width), bool)
-    scale = width / slide.width
+    step = longest / side
+    if find_tissue:
+        picture = slide.thumbnail(side)
+        mask = mark_tissue(picture, mpp * step)
+    else:
+        mask = np.ones(
+            (max(1, round(slide.height / step)), max(1, round(slide.width / step))), bool
+        )
     x, y, w, h = slide.bounds
     scanned = np.zeros_like(mask)
-    scanned[
-        int(y * scale) : int(np.ceil((y + h) * scale)),
-        int(x * scale) : int(np.ceil((x + w) * scale)),
-    ] = True
+    scanned[int(y / step) : -int(-(y + h) // step), int(x / step) : -int(-(x + w) // step)] = True
     mask &= scanned
-    if roi is not None:
-        mask &= _rasterised(read_regions(roi), scale, (height, width))
-    return TissueMask(mask, mask_mpp)
+    if regions:
+        mask &= draw_regions(regions, 1 / step, (mask.shape[0], mask.shape[1]))
+    # By share, since the last mask pixels may stick out of the slide or fall short of its border.
+    area_mm2 = float(mask.mean()) * slide.width * slide.height * mpp**2 / 1e6
+    return TissueMask(mask, mpp * step, area_mm2)
 
 
-def mark_tissue(picture: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
+def mark_tissue(picture: NDArray[np.uint8], mpp: float) -> Mask:
     """Mark stained tissue on an RGB picture (h, w, 3) of `mpp` um per pixel."""
-    from scipy import ndimage
+    stained, foreign = np.zeros(picture.shape[:2], bool), np.zeros(picture.shape[:2], bool)
+    for top in range(0, len(picture), _ROWS_AT_ONCE):
+        rows = slice(top, top + _ROWS_AT_ONCE)
+        stained[rows], foreign[rows] = _by_colour(picture[rows])
+    radius = max(1, round(_GAP_UM / 2 / mpp))
+    closed = ~grown(~grown(stained, radius), radius) & ~foreign
+    marked_rows, marked_columns = np.nonzero(closed)
+    labels, count = label_cells(marked_rows, marked_columns)
+    areas = np.bincount(labels, minlength=count) * mpp**2
+    # On a picture smaller than a few specks nothing is a speck.
+    large = areas[labels] >= min(_SMALLEST_UM2, 0.02 * stained.size * mpp**2)
+    result = np.zeros(stained.shape, bool)
+    result[marked_rows[large], marked_columns[large]] = True
+    return result
 
+
+def _by_colour(picture: NDArray[np.uint8]) -> tuple[Mask, Mask]:
+    """Tell which pixels are stained, and which are ink or black."""
     density = OD_TABLE[picture]
     mean = density.mean(axis=2)
-    low, high = picture.min(axis=2).astype(int), picture.max(axis=2).astype(int)
-    red, green, blue = (picture[:, :, i].astype(int) for i in range(3))
+    red, green, blue = (picture[:, :, channel].astype(np.int16) for channel in range(3))
+    low, high = picture.min(axis=2), picture.max(axis=2)
     black = high < 40
     grey_shadow = (high - low < 12) & (mean < 0.5)
     # Haematoxylin and eosin both take green most; green or blue ink takes red most, red ink
@@ -105,78 +143,20 @@ def mark_tissue(picture: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
     red_ink = (red > 150) & (green < 60) & (blue < 60)
     chroma = density[:, :, 1] - np.minimum(density[:, :, 0], density[:, :, 2])
     stained = (mean > _LEAST_OD) & ((chroma > _LEAST_CHROMA) | (mean > 0.35))
-    stained &= ~(black | grey_shadow | green_ink | blue_ink | red_ink)
-    # Close gaps of about 50 um, then drop specks.
-    radius = max(1, round(24 / mpp))
-    closed = ndimage.binary_closing(
-        np.pad(stained, radius), structure=np.ones((3, 3)), iterations=radius
-    )[radius:-radius, radius:-radius]
-    labels, count = ndimage.label(closed)
-    if not count:
-        return np.zeros(stained.shape, bool)
-    areas = np.bincount(labels.ravel()) * mpp**2
-    # On a picture smaller than a few specks nothing is a speck.
-    smallest = min(_SMALLEST_UM2, 0.02 * stained.size * mpp**2)
-    keep = areas >= smallest
-    keep[0] = False
-    result: NDArray[np.bool_] = keep[labels]
-    return result
+    foreign = black | green_ink | blue_ink | red_ink
+    return stained & ~(foreign | grey_shadow), foreign
 
 
-def read_regions(path: Path) -> list[list[NDArray[np.float64]]]:
-    """Read polygons from GeoJSON: a list of regions, each its outer ring and its holes, (n, 2).
-
-    Raises:
-        DataError: where the file is not GeoJSON or holds no polygon.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read regions {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"regions {path} are not GeoJSON: {error}") from error
-    regions = [region for feature in _features(content) for region in _polygons(feature, path)]
-    if not regions:
-        raise DataError(f"{path} holds no polygon to limit the work to")
-    return regions
-
-
-def _features(content: Any) -> list[Any]:
-    if isinstance(content, list):
-        return content
-    if isinstance(content, dict) and content.get("type") == "FeatureCollection":
-        found = content.get("features")
-        return found if isinstance(found, list) else []
-    return [content]
-
-
-def _polygons(feature: Any, path: Path) -> list[list[NDArray[np.float64]]]:
-    geometry = feature.get("geometry", feature) if isinstance(feature, dict) else None
-    if not isinstance(geometry, dict):
-        return []
-    kind, coordinates = geometry.get("type"), geometry.get("coordinates")
-    if kind not in ("Polygon", "MultiPolygon"):
-        return []
-    try:
-        several = [coordinates] if kind == "Polygon" else coordinates
-        regions = [[np.asarray(ring, float)[:, :2] for ring in rings] for rings in several]
-    except (TypeError, ValueError, IndexError) as error:
-        raise DataError(f"{path}: a {kind} has coordinates that are no rings of x, y") from error
-    return regions
-
-
-def _rasterised(
-    regions: Sequence[Sequence[NDArray[np.float64]]], scale: float, shape: tuple[int, int]
-) -> NDArray[np.bool_]:
-    from PIL import Image, ImageDraw
-
-    result = np.zeros(shape, bool)
-    for rings in regions:
-        picture = Image.new("1", (shape[1], shape[0]))
-        draw = ImageDraw.Draw(picture)
-        for index, ring in enumerate(rings):
-            corners = [(float(x) * scale, float(y) * scale) for x, y in ring]
-            if len(corners) >= 3:
-                draw.polygon(corners, fill=1 if index == 0 else 0)
-        result |= np.asarray(picture)
+def grown(mask: Mask, radius: int) -> Mask:
+    """Dilate a mask by a square of `radius` pixels; outside of it nothing is marked."""
+    result = mask
+    for axis in (0, 1):
+        wider = result.copy()
+        length = result.shape[axis]
+        for step in range(1, min(radius, length - 1) + 1):
+            early = (slice(None),) * axis + (slice(0, length - step),)
+            late = (slice(None),) * axis + (slice(step, length),)
+            wider[early] |= result[late]
+            wider[late] |= result[early]
+        result = wider
     return result
