@@ -91,8 +91,8 @@ def detect(
     hotspot_area: Annotated[float, typer.Option(help="Area of the hotspot window, mm2.")] = 2.0,
     hotspot_shape: Annotated[str, typer.Option(help="square, circle or box (4:3).")] = "square",
     field_diameter: Annotated[
-        float | None, typer.Option(help="Field diameter in mm, for the Nottingham score.")
-    ] = None,
+        float, typer.Option(help="Field diameter in mm, for the Nottingham score.")
+    ] = 0.55,
     probability_map: Annotated[
         bool, typer.Option("--map", help="Also write the probability map as pyramidal TIFF.")
     ] = False,

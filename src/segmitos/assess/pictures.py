@@ -29,8 +29,13 @@ _HOTSPOT = (200, 30, 30)
 class Mask(Protocol):
     """What the pictures need of a tissue mask."""
 
-    mask: NDArray[np.bool_]
-    mpp: float
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """True on tissue, (h, w)."""
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres per mask pixel."""
 
 
 def gallery_order(detections: Detections) -> NDArray[np.intp]:
@@ -104,7 +109,8 @@ def _heated(
     density = ndimage.gaussian_filter(counts, max(2.0, sigma_px / 2), mode="constant")
     share = (density / density.max())[:, :, None] ** 0.7 * 0.65
     hot = np.array([225, 60, 20], np.float32)
-    return (picture * (1 - share) + hot * share).astype(np.uint8)
+    blended: NDArray[np.uint8] = (picture * (1 - share) + hot * share).astype(np.uint8)
+    return blended
 
 
 def gallery(slide: Slide, detections: Detections, order: NDArray[np.intp]) -> bytes | None:

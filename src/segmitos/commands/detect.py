@@ -31,7 +31,7 @@ def run_detect(
     min_area: float | None,
     hotspot_area: float,
     hotspot_shape: str,
-    field_diameter: float | None,
+    field_diameter: float,
     probability_map: bool,
     workers: int,
     cluster: str | None,
@@ -49,7 +49,7 @@ def run_detect(
         raise UsageError(f"--hotspot-shape {hotspot_shape!r} is not one of {', '.join(SHAPES)}")
     if not 0.01 <= hotspot_area <= 1000:
         raise UsageError(f"--hotspot-area {hotspot_area} mm2 must be from 0.01 to 1000")
-    if field_diameter is not None and not 0.4 <= field_diameter <= 0.69:
+    if not 0.4 <= field_diameter <= 0.69:
         raise UsageError(
             f"--field-diameter {field_diameter} mm: the Nottingham table covers 0.40 to 0.69 mm"
         )

@@ -211,10 +211,7 @@ def _tune(
     scored = result.cross_validated or result.counts
     how = "thresholds cross-validated over them" if result.cross_validated else "tuned on them"
     content = result.to_dict() | {
-        "validation": {
-            key: value for key, value in scored.to_dict().items() if key not in ("tp", "fp", "fn")
-        }
-        | {"data": f"{about}; {how}"}
+        "validation": {**scored.to_dict(), "data": f"{about}; {how}"},
     }
     write_json(out / "thresholds.json", content)
     if json_out:

@@ -75,9 +75,9 @@ def run_train(
 
     torch.set_num_threads(threads or available_threads())
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    slides = len({case.slide for case in training})
+    count = len({case.slide for case in training})
     print(
-        f"training on {len(training)} cases of {slides} slides, "
+        f"training on {len(training)} cases of {count} slides, "
         f"{sum(len(case.mitoses_xy) for case in training)} mitoses; "
         f"validating on {len(held_out)} cases",
         flush=True,

@@ -31,7 +31,7 @@ class JobSettings:
     options: DetectOptions = field(default_factory=DetectOptions)
     hotspot_area_mm2: float = 2.0
     hotspot_shape: str = "square"
-    field_diameter_mm: float | None = None
+    field_diameter_mm: float = 0.55
     probability_map: bool = False
     overwrite: bool = False
 
@@ -140,22 +140,23 @@ def _identity(path: Path, model: Model, settings: JobSettings) -> dict[str, Any]
 def _files(job: Job, slide: Slide, result: SlideResult, model: Model) -> dict[str, bytes]:
     """All files of the output folder but run.json and the probability map."""
     from segmitos.assess.report import prepare_pictures, render_report
-    from segmitos.assess.summary import hotspot_outline, summarise
+    from segmitos.assess.summary import summarise
     from segmitos.io.detections import geojson_text
 
     settings = job.settings
+    counted, hotspot = summarise(
+        result.detections,
+        result.tissue,
+        (result.width_px, result.height_px),
+        area_mm2=settings.hotspot_area_mm2,
+        shape=settings.hotspot_shape,
+        field_diameter_mm=settings.field_diameter_mm,
+        validation=model.spec.validation,
+    )
     summary = {
         "name": job.name,
         **_identity(Path(job.path), model, settings),
-        **summarise(
-            result.detections,
-            result.tissue.area_mm2,
-            (result.width_px, result.height_px),
-            area_mm2=settings.hotspot_area_mm2,
-            shape=settings.hotspot_shape,
-            field_diameter_mm=settings.field_diameter_mm,
-            validation=model.spec.validation,
-        ),
+        **counted,
         "width_px": result.width_px,
         "height_px": result.height_px,
         "mpp": result.mpp,
@@ -175,7 +176,7 @@ def _files(job: Job, slide: Slide, result: SlideResult, model: Model) -> dict[st
         },
         "versions": package_versions(),
     }
-    outline = hotspot_outline(summary)
+    outline = None if hotspot is None else hotspot.outline_xy()
     files = {
         "detections.csv": result.detections.to_csv().encode("utf-8"),
         "detections.geojson": geojson_text(
@@ -183,7 +184,7 @@ def _files(job: Job, slide: Slide, result: SlideResult, model: Model) -> dict[st
         ).encode("utf-8"),
         SUMMARY: to_json(summary),
     }
-    files |= prepare_pictures(slide, result.detections, result.tissue, summary)
+    files |= prepare_pictures(slide, result.detections, result.tissue, outline)
     files["report.html"] = render_report(files).encode("utf-8")
     return files
 

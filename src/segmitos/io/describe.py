@@ -129,8 +129,10 @@ def _places(cases: Sequence[Case]) -> list[tuple[Case, NDArray[np.float64], str]
         for xy in points
     ]
     most = _SHEET_COLUMNS * _SHEET_ROWS
-    chosen = np.unique(np.linspace(0, len(every) - 1, most).round().astype(int)) if every else []
-    return [every[index] for index in chosen]
+    if not every:
+        return []
+    chosen = np.unique(np.linspace(0, len(every) - 1, most).round().astype(int))
+    return [every[int(index)] for index in chosen]
 
 
 def _crop(case: Case, xy: NDArray[np.float64]) -> NDArray[np.uint8]:

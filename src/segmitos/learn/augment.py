@@ -147,7 +147,7 @@ def recolour(
     """
     matrix, offset = np.eye(3), np.zeros(3)
     if stain is not None and pool and rng.random() < recipe.stain_transfer:
-        gain, shift = stain_affine(stain, pool[rng.integers(len(pool))])
+        gain, shift = stain_affine(stain, pool[int(rng.integers(len(pool)))])
         share = rng.uniform(0.3, 1.0)
         matrix = np.diag(1 + share * (gain - 1))
         offset = share * shift

@@ -62,7 +62,8 @@ class _Block(nn.Module):
             y = F.relu6(self._bn0(self._expand_conv(y)))
         y = F.relu6(self._bn1(self._depthwise(y)))
         y = self._bn2(self._project_conv(y))
-        return y + x_BCHW if self.skips else y
+        result: Tensor = y + x_BCHW if self.skips else y
+        return result
 
 
 class _Smooth(nn.Module):
@@ -88,6 +89,8 @@ class LiteNetwork(nn.Module):
     stride = 4
     # Half the receptive field, in pixels, rounded up to the next multiple of 32.
     context_px = 192
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -113,6 +116,7 @@ class LiteNetwork(nn.Module):
         self.head = nn.Conv2d(width, 1, 1)
         nn.init.normal_(self.head.weight, std=0.01)
         # Mitoses are rare: start from a low probability, so that the first steps are calm.
+        assert self.head.bias is not None
         nn.init.constant_(self.head.bias, -3.0)
         self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGE_STD).view(1, 3, 1, 1), persistent=False)

@@ -53,7 +53,9 @@ def peaks(probability: NDArray[np.float32], above: float, stride: int) -> NDArra
 
     highest = ndimage.maximum_filter(probability, size=9, mode="nearest")
     rows, columns = np.nonzero((probability >= highest) & (probability > above))
-    return np.stack([columns, rows], axis=1) * float(stride) + (stride - 1) / 2
+    cells = np.stack([columns, rows], axis=1).astype(np.float64)
+    result: NDArray[np.float64] = cells * stride + (stride - 1) / 2
+    return result
 
 
 def _away_from(
@@ -62,4 +64,5 @@ def _away_from(
     if not len(points_xy) or not len(others_xy):
         return points_xy
     gaps = np.hypot(*(points_xy[:, None, :] - others_xy[None, :, :]).transpose(2, 0, 1))
-    return points_xy[gaps.min(axis=1) > distance_px]
+    far: NDArray[np.float64] = points_xy[gaps.min(axis=1) > distance_px]
+    return far
