@@ -21,7 +21,8 @@ CROP_PX = 112
 CROP_UM = 32.0
 COLUMNS = 8
 MOST_CROPS = 96
-_MARK = (0, 150, 60)
+_MARK = (40, 235, 90)
+_MARK_EDGE = (0, 60, 20)
 _OUTLINE = (40, 90, 200)
 _HOTSPOT = (200, 30, 30)
 
@@ -78,7 +79,10 @@ def overview(
     radius = max(2.0, 10.0 / (slide.mpp or 0.25) * scale)
     for x, y in xy[:20000]:
         box = (x - radius, y - radius, x + radius, y + radius)
-        draw.ellipse(box, outline=_MARK, width=2 if radius > 4 else 1)
+        if radius > 6:
+            outer = (box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1)
+            draw.ellipse(outer, outline=_MARK_EDGE, width=5)
+        draw.ellipse(box, outline=_MARK, width=3 if radius > 6 else 1)
     return _jpeg(image, 82)
 
 
