@@ -108,7 +108,7 @@ def precision_recall_picture(ranked: Ranked) -> bytes:
         recall, precision, _ = precision_recall(ranked)
         for level in (0.2, 0.4, 0.6, 0.8):
             _iso_f(axes, level)
-        axes.step(recall, precision, where="post", color=_BLUE, linewidth=1.6)
+        axes.step(recall, precision, where="pre", color=_BLUE, linewidth=1.6)
         axes.plot(recall[-1:], precision[-1:], "o", color=_RED, markersize=6)
         axes.set_title(
             f"average precision {average_precision(ranked):.3f}; dot: at the thresholds used",
@@ -146,7 +146,7 @@ def threshold_picture(ranked: Ranked, label: str) -> bytes:
         curves = ((f, _RED, "F"), (precision, _BLUE, "precision"), (recall, _GREEN, "recall"))
         for values, colour, name in curves:
             width = 2.0 if name == "F" else 1.0
-            axes.step(threshold, values, where="pre", color=colour, linewidth=width, label=name)
+            axes.step(threshold, values, where="post", color=colour, linewidth=width, label=name)
         best = int(np.argmax(f))
         axes.set_title(
             f"F {f[-1]:.3f} with all; {f[best]:.3f} at best, from {threshold[best]:.3g} "
