@@ -196,8 +196,9 @@ def _tune(
     threads: int | None,
     json_out: bool,
 ) -> int:
+    from segmitos.assess.curves import tuning_picture
     from segmitos.assess.tuning import tune
-    from segmitos.io.files import write_json
+    from segmitos.io.files import write_bytes, write_json
 
     found, maps = _detected(cases, model, device, threads)
     items = [
@@ -214,6 +215,7 @@ def _tune(
         "validation": {**scored.to_dict(), "data": f"{about}; {how}"},
     }
     write_json(out / "thresholds.json", content)
+    write_bytes(out / "thresholds.png", tuning_picture(result))
     if json_out:
         print(json.dumps(content, indent=2, sort_keys=True))
         return 0
