@@ -49,6 +49,12 @@ def test_a_file_that_is_no_model_is_refused_by_name(tmp_path, content, message):
         ("mpp", -1.0),
         ("mpp", "0.25"),
         ("stride", 3),
+        ("stride", 4.0),
+        ("licence", None),
+        ("validation", "good"),
+        ("colour", {"mean": [1, 2, 3], "std": [1, 2]}),
+        ("colour", {"mean": [1, 2, 3], "std": [0, 1, 2]}),
+        ("datasets", None),
         ("context_px", -4),
         ("thresholds", {"binarisation": 2.0, "min_area_um2": 1.0, "min_score": 0.5}),
         ("thresholds", {"binarisation": 0.5}),
@@ -61,6 +67,40 @@ def test_wrong_metadata_is_refused_by_key(key, value):
     content[key] = value
     with pytest.raises(ModelError, match=r"m\.onnx"):
         ModelSpec.from_json(json.dumps(content), "m.onnx")
+
+
+def test_a_map_of_another_stride_than_stated_is_refused(tmp_path):
+    model = Model.load(write_toy(tmp_path / "toy.onnx", stride=8), "cpu", 1)
+    with pytest.raises(ModelError, match="stride of 8"):
+        model.predict(np.zeros((1, 64, 64, 3), np.uint8))
+
+
+def test_an_image_that_the_graph_cannot_take_is_an_error_of_one_line(tmp_path):
+    model = Model.load(write_toy(tmp_path / "toy.onnx"), "cpu", 1)
+    with pytest.raises(ModelError, match=r"toy\.onnx failed on 1 x 64 x 64 px") as caught:
+        model.predict(np.zeros((1, 64, 64, 4), np.uint8))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_of_another_signature_is_refused(tmp_path):
+    path = tmp_path / "other.onnx"
+    content = toy_graph({METADATA_KEY: SPEC.to_json()})
+    path.write_bytes(content.replace(b"probability", b"probabilita"))
+    with pytest.raises(ModelError, match="'probability'"):
+        Model.load(path, "cpu", 1)
+
+
+def test_whole_slides_go_to_openvino_where_the_device_is_free(tmp_path):
+    pytest.importorskip("openvino")
+    path = write_toy(tmp_path / "toy.onnx")
+    free = Model.load(path, "auto", 1)
+    assert free.for_work(5_000_000) is free and free.device in ("cpu", "cuda")
+    if free.device == "cpu":
+        large = free.for_work(500_000_000)
+        assert large.device == "openvino" and large.sha256 == free.sha256
+        assert free.for_work(500_000_000) is large
+    forced = Model.load(path, "cpu", 1)
+    assert forced.for_work(500_000_000) is forced
 
 
 def test_a_missing_model_is_named(tmp_path):

@@ -32,9 +32,6 @@ from segmitos.errors import UsageError
 from segmitos.io.detections import Detections
 from segmitos.io.slide import Slide
 
-# Images of up to this many pixels go through the network as one tile.
-WHOLE_UP_TO_PX = 5_000_000
-TILE_PX = 2048
 # Threads that read and decode ahead of the network.
 READERS = 2
 
@@ -153,7 +150,8 @@ def detect_slide(
     plane.match_stain(spec.colour, tissue)
     accumulator = MapAccumulator(spec.mpp * spec.stride, spec.stride)
     tiles = _tiles(plane, spec, tissue, options.tile_px)
-    predicted = _predicted([tile for tile, _ in tiles], plane, model)
+    work_px = sum(tile.width * tile.height for tile, _ in tiles)
+    predicted = _predicted([tile for tile, _ in tiles], plane, model.for_work(work_px))
     for done, ((tile, counted), probability) in enumerate(zip(tiles, predicted, strict=True)):
         smoothed = smooth(probability, spec.smoothing_sigma_um, accumulator.map_mpp)
         column, row = tile.column - tile.x // spec.stride, tile.row - tile.y // spec.stride
@@ -180,13 +178,11 @@ def _tiles(
     plane: Plane, spec: ModelSpec, tissue: TissueMask, tile_px: int | None
 ) -> list[tuple[Tile, NDArray[np.bool_] | None]]:
     """Return the tiles that hold any tissue, each with the cells to count; None for all."""
-    side = tile_px or side_for(plane.width, plane.height, TILE_PX, WHOLE_UP_TO_PX)
     cell_um = spec.mpp * spec.stride
-    reach_px = smoothing_radius(spec.smoothing_sigma_um, cell_um) * spec.stride
+    context_px = spec.context_px + smoothing_radius(spec.smoothing_sigma_um, cell_um) * spec.stride
+    side = tile_px or side_for(plane.width, plane.height, context_px)
     chosen = []
-    for tile in tile_plane(
-        plane.width, plane.height, side, spec.context_px + reach_px, spec.stride
-    ):
+    for tile in tile_plane(plane.width, plane.height, side, context_px, spec.stride):
         counted = tissue.cells(tile.column, tile.row, tile.columns, tile.rows, cell_um)
         if counted is None or counted.any():
             chosen.append((tile, counted))

@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MULTIPLE = 32
+# Images of up to this many pixels go through the network as one tile.
+WHOLE_UP_TO_PX = 5_000_000
+# Side of what is read for one tile of a larger image, context included.
+READ_PX = 2304
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,11 @@ def padded(pixels: int) -> int:
     return max(MULTIPLE, -(-pixels // MULTIPLE) * MULTIPLE)
 
 
+def context_margin(context_px: int) -> int:
+    """Round a context up, so that tiles begin where the network's strides do."""
+    return -(-context_px // MULTIPLE) * MULTIPLE
+
+
 def tile_plane(
     width: int, height: int, tile_px: int, context_px: int, stride: int
 ) -> Iterator[Tile]:
@@ -47,7 +56,7 @@ def tile_plane(
         context_px: read beyond it on every side; rounded up to a multiple of 32.
         stride: pixels per map cell.
     """
-    step, margin = padded(tile_px), -(-context_px // MULTIPLE) * MULTIPLE
+    step, margin = padded(tile_px), context_margin(context_px)
     full_width, full_height = padded(width), padded(height)
     for top in range(0, height, step):
         for left in range(0, width, step):
@@ -59,8 +68,12 @@ def tile_plane(
             yield Tile(x0, y0, x1 - x0, y1 - y0, left // stride, top // stride, columns, rows)
 
 
-def side_for(width: int, height: int, tile_px: int, whole_up_to_px: int) -> int:
-    """Return the tile side: the whole plane where it is small enough, else `tile_px`."""
-    if padded(width) * padded(height) <= whole_up_to_px:
+def side_for(width: int, height: int, context_px: int) -> int:
+    """Return the tile side: the whole plane where it is small, else what fits a read of 2304 px.
+
+    Larger reads waste less on context, and take memory in proportion to their area (about 1 GB
+    for the shipped model, most of it in the network).
+    """
+    if padded(width) * padded(height) <= WHOLE_UP_TO_PX:
         return max(padded(width), padded(height))
-    return tile_px
+    return max(MULTIPLE * 16, READ_PX - 2 * context_margin(context_px))

@@ -1,0 +1,103 @@
+"""The specification in a model file: all that detection must know beside the graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from segmitos.detect.colour import Stain
+from segmitos.detect.mitoses import Thresholds
+from segmitos.errors import ModelError, UsageError
+
+METADATA_KEY = "segmitos"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model file says of itself beside its graph."""
+
+    name: str
+    mpp: float
+    """Scale that images are read at, um per pixel."""
+    stride: int
+    """Image pixels per map cell."""
+    context_px: int
+    """Pixels beyond which nothing sways a cell's probability; half the receptive field."""
+    smoothing_sigma_um: float
+    thresholds: Thresholds
+    colour: Stain | None
+    """Staining that every slide is matched to; None leaves colours as they are."""
+    labels: dict[str, Any] = field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
+    training_commit: str = ""
+    licence: str = ""
+    intended_use: str = ""
+    description: str = ""
+    validation: dict[str, Any] = field(default_factory=dict)
+    """Precision, recall, F-score and on what they were measured."""
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """Return the specification as JSON, keys sorted."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "model") -> ModelSpec:
+        """Read a specification back.
+
+        Raises:
+            ModelError: naming the key that is missing, unknown or wrong.
+        """
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ModelError(f"{where}: its metadata is not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise ModelError(f"{where}: its metadata is no JSON object")
+        version = content.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ModelError(
+                f"{where}: model file format {version!r}; this version of SegMitos reads "
+                f"{FORMAT_VERSION}: install the SegMitos that wrote it, or export it again"
+            )
+        known = {entry.name for entry in dataclasses.fields(cls)}
+        unknown, missing = set(content) - known, known - set(content)
+        if unknown or missing:
+            what = f"unknown {sorted(unknown)}" if unknown else f"missing {sorted(missing)}"
+            raise ModelError(f"{where}: keys of its metadata are off: {what}")
+        try:
+            content["thresholds"] = Thresholds(**content["thresholds"])
+            if content["colour"] is not None:
+                stain = content["colour"]
+                content["colour"] = Stain(tuple(stain["mean"]), tuple(stain["std"]))
+            content["datasets"] = tuple(content["datasets"])
+            spec = cls(**content)
+            spec.check(where)
+        except (TypeError, KeyError, UsageError) as error:
+            raise ModelError(f"{where}: its metadata is off: {error}") from error
+        return spec
+
+    def check(self, where: str) -> None:
+        """Raise ModelError, naming `where`, for numbers that cannot be."""
+        if not (isinstance(self.mpp, float) and 0.01 <= self.mpp <= 200):
+            raise ModelError(f"{where}: mpp {self.mpp!r} is no scale in um per pixel")
+        if not (isinstance(self.stride, int) and self.stride in (1, 2, 4, 8, 16, 32)):
+            raise ModelError(f"{where}: stride {self.stride!r} is not 1, 2, 4, 8, 16 or 32")
+        if not (isinstance(self.context_px, int) and 0 <= self.context_px <= 4096):
+            raise ModelError(f"{where}: context_px {self.context_px!r} is not from 0 to 4096")
+        if not 0 <= self.smoothing_sigma_um < 100:
+            raise ModelError(f"{where}: smoothing_sigma_um {self.smoothing_sigma_um!r} is off")
+        stain = self.colour
+        if stain is not None and not (
+            len(stain.mean) == len(stain.std) == 3 and min(stain.std) > 0 and min(stain.mean) >= 0
+        ):
+            raise ModelError(f"{where}: colour {stain} is not three means and three deviations")
+        for key in ("name", "training_commit", "licence", "intended_use", "description"):
+            if not isinstance(getattr(self, key), str):
+                raise ModelError(f"{where}: {key} {getattr(self, key)!r} is not a text")
+        for key in ("labels", "validation"):
+            if not isinstance(getattr(self, key), dict):
+                raise ModelError(f"{where}: {key} {getattr(self, key)!r} is not an object")
