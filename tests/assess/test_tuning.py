@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from segmitos.assess.evaluation import Counts
 from segmitos.assess.matching import match_points
 from segmitos.assess.sweep import added_hits, neighbours_within, rank
-from segmitos.assess.tuning import _best, level0_xy, tune
+from segmitos.assess.tuning import _best, _idle, level0_xy, tune
 from segmitos.detect.mitoses import Blobs, MapAccumulator, Thresholds
 from segmitos.errors import InputError, UsageError
 
@@ -143,9 +143,20 @@ def test_ties_go_to_the_middle_of_the_largest_plateau():
     values = np.zeros((2, 7, 9))
     values[0, 6, 8] = 1
     values[1, 1:6, 2:7] = 1
-    assert _best(values) == (1, 3, 4)
+    none = np.zeros((2, 9), dtype=bool)
+    assert _best(values, none) == (1, 3, 4)
+    idle = none.copy()
+    idle[1, :5] = True
+    assert _best(values, idle)[2] in (5, 6)
     values[1, 3, 4] = math.nan
-    assert _best(values)[0] == 1 and values[_best(values)] == 1
+    assert _best(values, none)[0] == 1 and values[_best(values, none)] == 1
+
+
+def test_scores_below_the_binarisation_are_not_chosen():
+    idle = _idle((0.5, "otsu"), (0.1, 0.3, 0.5, 0.7))
+    assert idle.tolist() == [[True, True, False, False], [False] * 4]
+    result = tune(make_items(), binarisations=(0.5,), scores=(0.1, 0.2, 0.3, 0.4, 0.5))
+    assert result.thresholds.min_score == 0.5
 
 
 def test_empty_maps_and_slides_without_mitoses():

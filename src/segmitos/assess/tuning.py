@@ -161,14 +161,15 @@ def tune(
     grid = first, tuple(map(float, areas_um2)), tuple(map(float, scores))
     slides = tuple(sorted({item[3] for item in items}))
     table = _count(items, slides, RULES[rule].distance_um, *grid)
-    b, a, s = _best(_objective(table, objective))
+    idle = _idle(grid[0], grid[2])
+    b, a, s = _best(_objective(table, objective), idle)
     thresholds = Thresholds(grid[0][b], grid[1][a], grid[2][s])
     counts = _counts_at(items, thresholds, RULES[rule].distance_um)
     return Tuning(
         thresholds=thresholds,
         counts=counts,
         f_score=float(_objective(table, objective)[b, a, s]),
-        cross_validated=_cross_validate(table, objective),
+        cross_validated=_cross_validate(table, objective, idle),
         objective=objective,
         rule=rule,
         binarisations=grid[0],
@@ -250,14 +251,29 @@ def _f(counts: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(below > 0, 2 * tp / np.maximum(below, 1), math.nan)
 
 
-def _best(values: NDArray[np.float64]) -> tuple[int, int, int]:
+def _idle(binarisations: tuple[Binarisation, ...], scores: tuple[float, ...]) -> NDArray[np.bool_]:
+    """Mark (binarisations, scores) that filter nothing: a mean exceeds the threshold it is above.
+
+    The highest of them stays, as the one that stands for no filter.
+    """
+    idle = np.zeros((len(binarisations), len(scores)), dtype=bool)
+    for index, binarisation in enumerate(binarisations):
+        if binarisation != "otsu":
+            below = [s for s, score in enumerate(scores) if score <= binarisation]
+            idle[index, sorted(below, key=lambda s: scores[s])[:-1]] = True
+    return idle
+
+
+def _best(values: NDArray[np.float64], idle: NDArray[np.bool_]) -> tuple[int, int, int]:
     """Return the middle of the largest plateau of best values, the first of equal ones.
 
-    A plateau lies in one binarisation: areas and scores that touch.
+    A plateau lies in one binarisation: areas and scores that touch. Scores marked in `idle`
+    (binarisations, scores) are left out: they would draw the middle towards no filter.
     """
     from scipy.ndimage import label
 
     values = np.where(np.isnan(values), -1, values)
+    values = np.where(idle[:, None, :], -2, values)
     best = values >= values.max() - 1e-12
     chosen: tuple[int, tuple[int, int, int]] | None = None
     for b in range(len(values)):
@@ -272,7 +288,9 @@ def _best(values: NDArray[np.float64]) -> tuple[int, int, int]:
     return chosen[1]
 
 
-def _cross_validate(table: NDArray[np.int32], objective: Objective) -> Counts | None:
+def _cross_validate(
+    table: NDArray[np.int32], objective: Objective, idle: NDArray[np.bool_]
+) -> Counts | None:
     """Leave slides out, one by one, or in ten folds where there are more."""
     slides = len(table)
     if slides < 2:
@@ -281,7 +299,7 @@ def _cross_validate(table: NDArray[np.int32], objective: Objective) -> Counts | 
     total = Counts()
     for fold in range(int(fold_of.max()) + 1):
         held_out = fold_of == fold
-        b, a, s = _best(_objective(table[~held_out], objective))
+        b, a, s = _best(_objective(table[~held_out], objective), idle)
         tp, fp, fn = (int(value) for value in table[held_out, b, a, s].sum(axis=0))
         total += Counts(tp, fp, fn)
     return total
