@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -15,9 +16,20 @@ import numpy as np
 
 from segmitos.detect.model import DEFAULT_MODEL, Model
 from segmitos.detect.pipeline import DetectOptions, SlideResult, detect_slide
-from segmitos.detect.results import RUN, SUMMARY, finished, machine, place, recover, to_json
+from segmitos.detect.results import (
+    REPORT,
+    RUN,
+    SUMMARY,
+    finished,
+    input_of,
+    machine,
+    place,
+    read_summary,
+    recover,
+    to_json,
+)
 from segmitos.detect.results import versions as package_versions
-from segmitos.errors import SegMitosError
+from segmitos.errors import InputError, OutputError, SegMitosError
 from segmitos.io.slide import Slide
 
 
@@ -38,7 +50,7 @@ class JobSettings:
     def that_sway_the_result(self) -> dict[str, Any]:
         """The settings that the output depends on, JSON-able; not threads, workers or device."""
         options = asdict(self.options)
-        options["roi"] = str(self.options.roi) if self.options.roi else None
+        options["roi"] = None if self.options.roi is None else _file_hash(self.options.roi)
         return {
             **options,
             "hotspot_area_mm2": self.hotspot_area_mm2,
@@ -75,29 +87,33 @@ def run_job(
     """
     about: dict[str, Any] = {"name": job.name, "path": job.path}
     try:
-        summary, status = _run(job, on_progress)
+        return {**about, **_run(job, on_progress)}
     except SegMitosError as error:
         text = str(error)
         message = text if job.path in text or str(Path(job.path)) in text else f"{job.path}: {text}"
         return {**about, "status": "failed", "message": message, "exit_code": error.exit_code}
     except MemoryError:
         message = f"{job.path}: out of memory; try fewer --workers"
-        return {**about, "status": "failed", "message": message, "exit_code": 1}
-    return {**about, "status": status, "summary": summary}
+    except (OSError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
+        # What a decoder may trip over in a damaged file, in its own words.
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        message = f"{job.path}: cannot be processed ({cause})"
+    return {**about, "status": "failed", "message": message, "exit_code": 1}
 
 
-def _run(job: Job, on_progress: Callable[[str, int, int], None]) -> tuple[dict[str, Any], str]:
-    settings, out = job.settings, Path(job.out)
+def _run(job: Job, on_progress: Callable[[str, int, int], None]) -> dict[str, Any]:
+    settings, out, path = job.settings, Path(job.out), Path(job.path)
     model = load_model(settings.model, settings.device, settings.threads)
     recover(out, job.name)
-    path = Path(job.path)
-    may_skip = not settings.overwrite and path.is_file()
-    if may_skip and finished(out / job.name, _identity(path, model, settings)):
-        saved = (out / job.name / SUMMARY).read_text(encoding="utf-8")
-        return json.loads(saved), "skipped"
+    identity = _identity(path, model, settings)
+    note = ""
+    if not settings.overwrite:
+        summary = finished(out / job.name, identity)
+        if summary is not None:
+            return {"status": "skipped", "summary": summary}
+        note = _check_replaceable(out / job.name, path, identity)
     began = time.time()
     with Slide.open(path, mpp=settings.options.mpp) as slide:
-        slide.require_mpp()
         parts = _MapSaver(model) if settings.probability_map else None
         result = detect_slide(
             slide,
@@ -107,10 +123,9 @@ def _run(job: Job, on_progress: Callable[[str, int, int], None]) -> tuple[dict[s
             on_map=parts.add if parts is not None else None,
         )
         detected = time.time()
-        files = _files(job, slide, result, model)
-        if parts is not None:
-            files["probability.tif"] = parts.encoded(result)
-    summary = json.loads(files[SUMMARY])
+        files = _files(job, slide, result, model, identity)
+    if parts is not None:
+        files["probability.tif"] = parts.encoded(result)
     finished_at = time.time()
     files[RUN] = to_json(
         {
@@ -118,26 +133,58 @@ def _run(job: Job, on_progress: Callable[[str, int, int], None]) -> tuple[dict[s
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
             "seconds": round(finished_at - began, 3),
             "seconds_detecting": round(detected - began, 3),
-            "device": model.device,
+            "device": result.device,
             "threads": settings.threads,
             "machine": machine(),
             "process": os.getpid(),
         }
     )
     place(out, job.name, files)
-    return summary, "done"
+    return {"status": "done", "summary": json.loads(files[SUMMARY]), "message": note}
+
+
+def _check_replaceable(folder: Path, path: Path, identity: dict[str, Any]) -> str:
+    """Say why an earlier result is replaced; refuse where it is that of another input.
+
+    Raises:
+        OutputError: where the folder holds what was found on another file.
+    """
+    summary = read_summary(folder)
+    if summary is None:
+        return ""
+    earlier = input_of(folder)
+    if summary.get("input") != identity["input"] and earlier not in (None, str(path.absolute())):
+        raise OutputError(
+            f"{path}: {folder} holds the result of {earlier}; choose another folder with -o, or "
+            "replace it with --overwrite"
+        )
+    changed = [key for key in ("input", "model", "settings") if summary.get(key) != identity[key]]
+    return f"done again: another {' and '.join(changed)}" if changed else "done again: incomplete"
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _identity(path: Path, model: Model, settings: JobSettings) -> dict[str, Any]:
     """What a finished result must agree with to be left as it is."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
     return {
-        "input": {"name": path.name, "bytes": path.stat().st_size},
+        "input": {"name": path.name, "bytes": size},
         "model": {"name": model.spec.name, "sha256": model.sha256},
         "settings": settings.that_sway_the_result(),
     }
 
 
-def _files(job: Job, slide: Slide, result: SlideResult, model: Model) -> dict[str, bytes]:
+def _files(
+    job: Job, slide: Slide, result: SlideResult, model: Model, identity: dict[str, Any]
+) -> dict[str, bytes]:
     """All files of the output folder but run.json and the probability map."""
     from segmitos.assess.report import prepare_pictures, render_report
     from segmitos.assess.summary import summarise
@@ -155,7 +202,7 @@ def _files(job: Job, slide: Slide, result: SlideResult, model: Model) -> dict[st
     )
     summary = {
         "name": job.name,
-        **_identity(Path(job.path), model, settings),
+        **identity,
         **counted,
         "width_px": result.width_px,
         "height_px": result.height_px,
@@ -174,7 +221,7 @@ def _files(job: Job, slide: Slide, result: SlideResult, model: Model) -> dict[st
             "validation": model.spec.validation,
             "mpp": model.spec.mpp,
         },
-        "versions": package_versions(),
+        "versions": package_versions(result.device),
     }
     outline = None if hotspot is None else hotspot.outline_xy()
     files = {
@@ -185,7 +232,7 @@ def _files(job: Job, slide: Slide, result: SlideResult, model: Model) -> dict[st
         SUMMARY: to_json(summary),
     }
     files |= prepare_pictures(slide, result.detections, result.tissue, outline)
-    files["report.html"] = render_report(files).encode("utf-8")
+    files[REPORT] = render_report(files).encode("utf-8")
     return files
 
 

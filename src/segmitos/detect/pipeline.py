@@ -87,6 +87,7 @@ class SlideResult:
     mpp_source: str
     width_px: int
     height_px: int
+    device: str
     accumulator: MapAccumulator
 
 
@@ -151,7 +152,8 @@ def detect_slide(
     accumulator = MapAccumulator(spec.mpp * spec.stride, spec.stride)
     tiles = _tiles(plane, spec, tissue, options.tile_px)
     work_px = sum(tile.width * tile.height for tile, _ in tiles)
-    predicted = _predicted([tile for tile, _ in tiles], plane, model.for_work(work_px))
+    model = model.for_work(work_px)
+    predicted = _predicted([tile for tile, _ in tiles], plane, model)
     for done, ((tile, counted), probability) in enumerate(zip(tiles, predicted, strict=True)):
         smoothed = smooth(probability, spec.smoothing_sigma_um, accumulator.map_mpp)
         column, row = tile.column - tile.x // spec.stride, tile.row - tile.y // spec.stride
@@ -170,6 +172,7 @@ def detect_slide(
         mpp_source=slide.mpp_source,
         width_px=slide.width,
         height_px=slide.height,
+        device=model.device,
         accumulator=accumulator,
     )
 

@@ -7,10 +7,14 @@ and how fast.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import platform
 import shutil
+import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,52 +24,112 @@ from segmitos.errors import OutputError
 
 SUMMARY = "summary.json"
 RUN = "run.json"
+REPORT = "report.html"
+ALWAYS = ("detections.csv", "detections.geojson", SUMMARY, RUN, REPORT)
+# Files of the run as a whole, beside the folders.
+COHORT, FAILURES, COHORT_REPORT = "cohort.csv", "failures.csv", "cohort.html"
+# A half-built folder from another machine is left alone this long: someone may be writing it.
+_ABANDONED_S = 3600.0
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:
     """Name an output folder for each input: its stem, or more of its path where stems collide.
 
-    The names do not depend on the order of the inputs.
+    The names do not depend on the order of the inputs. Names that differ only in upper and lower
+    case collide too, since on some disks they are one folder.
     """
-    stems = [path.stem for path in paths]
-    shared = {stem for stem in stems if stems.count(stem) > 1}
-    if not shared:
-        return stems
-    absolute = [path.absolute() for path in paths]
+    absolute = [Path(os.path.abspath(path)) for path in paths]
+    if not absolute:
+        return []
     root = Path(os.path.commonpath([path.parent for path in absolute]))
-    names = []
-    for stem, path in zip(stems, absolute, strict=True):
-        relative = path.relative_to(root)
-        long = "__".join([*relative.parent.parts, relative.name.replace(".", "_")])
-        names.append(long if stem in shared else stem)
-    return names
+    taken = [COHORT, FAILURES, COHORT_REPORT]
+    names = [path.stem for path in absolute]
+    longer = ["__".join(path.relative_to(root).with_suffix("").parts) for path in absolute]
+    longest = ["__".join(path.relative_to(root).parts).replace(".", "_") for path in absolute]
+    for candidates in (longer, longest):
+        folded = [name.casefold() for name in [*names, *taken]]
+        counts = {name: folded.count(name) for name in set(folded)}
+        clash = [counts[name.casefold()] > 1 for name in names]
+        names = [c if bad else n for n, c, bad in zip(names, candidates, clash, strict=True)]
+    # What still collides (a_b.png beside a.b.png) is told apart by what no two paths share.
+    folded = [name.casefold() for name in [*names, *taken]]
+    return [
+        f"{name}-{uuid.uuid5(uuid.NAMESPACE_URL, path.relative_to(root).as_posix()).hex[:8]}"
+        if folded.count(name.casefold()) > 1
+        else name
+        for name, path in zip(names, absolute, strict=True)
+    ]
 
 
 def recover(out: Path, name: str) -> None:
-    """Undo what a kill left behind: restore a folder half replaced, drop one half built."""
+    """Undo what a kill left behind: restore a folder half replaced, drop those half built."""
     final, old = out / name, out / f".{name}.old"
     try:
-        if old.exists() and not final.exists():
-            os.replace(old, final)
-        for stale in [old, *out.glob(f".{glob_safe(name)}.partial-*")]:
-            if stale.exists():
-                shutil.rmtree(stale)
+        if old.exists():
+            if final.exists():
+                shutil.rmtree(old)
+            else:
+                os.replace(old, final)
+        for partial in out.glob(f".{_glob_safe(name)}.partial-*"):
+            if _is_abandoned(partial):
+                shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"cannot clean up in {out}: {error.strerror or error}") from error
 
 
-def glob_safe(name: str) -> str:
+def _glob_safe(name: str) -> str:
     """Return a name in which no character means anything to a glob."""
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
 
 
-def finished(folder: Path, expected: Mapping[str, Any]) -> bool:
-    """Tell whether a folder holds the result of the same input, model and settings."""
+def _partial(out: Path, name: str) -> Path:
+    host = platform.node().replace("-", "_") or "host"
+    return out / f".{name}.partial-{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def _is_abandoned(partial: Path) -> bool:
+    """Tell whether nobody can be writing a half-built folder any more."""
+    host, _, rest = partial.name.rpartition(".partial-")[2].partition("-")
+    process = rest.partition("-")[0]
+    if host == (platform.node().replace("-", "_") or "host") and process.isdigit():
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return int(process) == os.getpid()
     try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return time.time() - partial.stat().st_mtime > _ABANDONED_S
+    except FileNotFoundError:
         return False
-    return all(summary.get(key) == value for key, value in expected.items())
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """Return the summary of a result folder, None where there is none or it is damaged."""
+    try:
+        content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def finished(folder: Path, expected: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the summary of a whole result of the same input, model and settings, else None."""
+    summary = read_summary(folder)
+    if summary is None or any(summary.get(key) != value for key, value in expected.items()):
+        return None
+    return summary if all((folder / name).is_file() for name in ALWAYS) else None
+
+
+def input_of(folder: Path) -> str | None:
+    """Return the path of the input that a result folder was made of, where it says so."""
+    try:
+        content = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = content.get("input") if isinstance(content, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def place(out: Path, name: str, files: Mapping[str, bytes]) -> Path:
@@ -75,27 +139,52 @@ def place(out: Path, name: str, files: Mapping[str, bytes]) -> Path:
         OutputError: where there is no permission or no room; nothing is left behind then.
     """
     final, old = out / name, out / f".{name}.old"
-    partial = out / f".{name}.partial-{os.getpid()}"
+    partial = _partial(out, name)
     try:
         partial.mkdir(parents=True)
         for file, content in files.items():
-            path = partial / file
-            path.parent.mkdir(exist_ok=True)
-            with path.open("wb") as stream:
+            with (partial / file).open("wb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-        if final.exists():
-            os.replace(final, old)
-        os.replace(partial, final)
-        if old.exists():
-            shutil.rmtree(old)
+        _exchange(partial, final, old)
+        _sync_folder(out)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if old.exists() and not final.exists():
-            os.replace(old, final)
+        with contextlib.suppress(OSError):
+            if old.exists() and not final.exists():
+                os.replace(old, final)
         raise OutputError(f"cannot write {final}: {error.strerror or error}") from error
     return final
+
+
+def _exchange(partial: Path, final: Path, old: Path) -> None:
+    """Move a new folder into place and what was there out of the way."""
+    for attempt in range(3):
+        if final.exists():
+            if old.exists():
+                shutil.rmtree(old)
+            os.replace(final, old)
+        try:
+            os.replace(partial, final)
+            break
+        except OSError as error:
+            # Another process has just put the same result there: move that one away.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt == 2:
+                raise
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames last through a power cut, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with contextlib.suppress(OSError):
+                os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def to_json(content: Any) -> bytes:
@@ -104,12 +193,23 @@ def to_json(content: Any) -> bytes:
     return (text + "\n").encode("utf-8")
 
 
-def versions() -> dict[str, str]:
-    """Versions that can sway a result."""
-    from importlib import metadata
+def versions(device: str) -> dict[str, str]:
+    """Versions that can sway a result on a device."""
+    import numpy
+    import PIL
 
-    packages = ("numpy", "onnxruntime", "scipy", "pillow")
-    return {"segmitos": segmitos.__version__} | {name: metadata.version(name) for name in packages}
+    found = {
+        "segmitos": segmitos.__version__,
+        "numpy": numpy.__version__,
+        "pillow": PIL.__version__,
+    }
+    if device == "openvino":
+        import openvino
+
+        return {**found, "openvino": openvino.__version__}
+    import onnxruntime
+
+    return {**found, "onnxruntime": onnxruntime.__version__}
 
 
 def machine() -> dict[str, Any]:
