@@ -1,0 +1,151 @@
+"""F of the default model on H03, and how much of it survives what other laboratories do.
+
+    python benchmarks/accuracy.py --data ../shared/data [--model FILE] [--robustness]
+
+H03 is the validation slide of MITOS-ATYPIA-14 (Hamamatsu): 63 fields that all hold a mitosis, which
+flatters precision. Matching is one to one within 7.5 um, counts pooled over fields.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+from scipy.optimize import linear_sum_assignment
+
+from segmitos.assess.evaluation import Evaluation, evaluate
+from segmitos.detect.colour import Stain, apply_lookup, od_statistics, stain_lookup
+from segmitos.detect.model import Model
+from segmitos.detect.pipeline import DetectOptions, detect_slide
+from segmitos.io.datasets import Case, load_dataset
+from segmitos.io.detections import Detections
+from segmitos.io.slide import Slide
+
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+def jpeg(image: np.ndarray) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=50)
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def brightness(factor: float) -> Change:
+    return lambda image: np.clip(image * factor, 0, 255).astype(np.uint8)
+
+
+def hue(image: np.ndarray) -> np.ndarray:
+    planes = np.asarray(Image.fromarray(image).convert("HSV")).copy()
+    planes[:, :, 0] = (planes[:, :, 0].astype(int) + 10) % 256
+    return np.asarray(Image.fromarray(planes, "HSV").convert("RGB"))
+
+
+def blur(image: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(1.0)))
+
+
+def through_half_resolution(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    small = Image.fromarray(image).resize(
+        (round(width * 0.2273 / 0.5), round(height * 0.2273 / 0.5)), Image.Resampling.BILINEAR
+    )
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def stained_as(target: Stain, source: Stain) -> Change:
+    table = stain_lookup(source, target)
+    return lambda image: apply_lookup(np.ascontiguousarray(image), table)
+
+
+def score(cases: list[Case], model: Model, change: Change | None = None) -> Evaluation:
+    return evaluate(cases, detect_all(cases, model, change), groups="case")
+
+
+def detect_all(
+    cases: list[Case], model: Model, change: Change | None = None
+) -> dict[str, Detections]:
+    found = {}
+    for case in cases:
+        with Slide.open(case.image, mpp=case.mpp) as slide:
+            if change is None:
+                result = detect_slide(slide, model, DetectOptions(tissue=False))
+            else:
+                pixels = change(slide.read(0, 0, slide.width, slide.height))
+                changed = Slide.from_array(pixels, case.mpp, case.name)
+                result = detect_slide(changed, model, DetectOptions(tissue=False))
+        found[case.name] = result.detections
+    return found
+
+
+def independent_f(cases: list[Case], found: dict[str, Detections]) -> float:
+    """F by a scorer that shares no code with the package."""
+    tp = detected = mitoses = 0
+    for case in cases:
+        a, b = found[case.name].xy * case.mpp, case.mitoses_xy * case.mpp
+        detected, mitoses = detected + len(a), mitoses + len(b)
+        if len(a) and len(b):
+            apart = np.hypot(*(a[:, None] - b[None]).transpose(2, 0, 1))
+            rows, columns = linear_sum_assignment(np.where(apart <= 7.5, apart, 1e6))
+            tp += int((apart[rows, columns] <= 7.5).sum())
+    return 2 * tp / (detected + mitoses)
+
+
+def stains(data: Path) -> tuple[Stain, Stain]:
+    """Stain of H03, and that of the TUPAC16 crops together."""
+    frames = load_dataset(f"mitos14:{data / 'mitos-atypia-14'}", cases=["H03"])[::8]
+    crops = load_dataset(f"crops:{data / 'mitosis-crops'}", cases=["TUPAC16/*"])[::8]
+    sums = []
+    for cases in (frames, crops):
+        pixels = [np.asarray(Image.open(c.image).convert("RGB"))[::4, ::4] for c in cases]
+        sums.append(od_statistics(np.concatenate([p.reshape(-1, 3) for p in pixels])))
+    assert sums[0] is not None and sums[1] is not None
+    return sums[0], sums[1]
+
+
+def row(name: str, result: Evaluation, base: float | None = None) -> str:
+    counts = result.pooled
+    low, high = result.intervals["f_score"]
+    drop = "" if base is None else f"{counts.f_score - base:+.3f}"
+    return (
+        f"| {name} | {counts.tp} | {counts.fp} | {counts.fn} | {counts.precision:.3f} | "
+        f"{counts.recall:.3f} | {counts.f_score:.3f} | {low:.3f}-{high:.3f} | {drop} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--robustness", action="store_true")
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args()
+    model = Model.load(options.model, threads=options.threads)
+    cases = load_dataset(f"mitos14:{options.data / 'mitos-atypia-14'}", cases=["H03"])
+    found = detect_all(cases, model)
+    base = evaluate(cases, found, groups="case")
+    print("| H03 | TP | FP | FN | precision | recall | F | 95 % over fields | change |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    print(row("as it is", base))
+    if options.robustness:
+        own, other = stains(options.data)
+        changes: dict[str, Change] = {
+            "JPEG quality 50": jpeg,
+            "20 % brighter": brightness(1.2),
+            "20 % darker": brightness(0.8),
+            "hue turned by 14 degrees": hue,
+            "blurred, sigma 1 px": blur,
+            "through 0.5 um/px": through_half_resolution,
+            "stained as TUPAC16": stained_as(other, own),
+        }
+        for name, change in changes.items():
+            print(row(name, score(cases, model, change), base.pooled.f_score), flush=True)
+    print()
+    print(f"independent scorer: F {independent_f(cases, found):.6f}; ours {base.pooled.f_score:.6f}")
+
+
+if __name__ == "__main__":
+    main()
