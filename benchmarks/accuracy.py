@@ -144,7 +144,9 @@ def main() -> None:
         for name, change in changes.items():
             print(row(name, score(cases, model, change), base.pooled.f_score), flush=True)
     print()
-    print(f"independent scorer: F {independent_f(cases, found):.6f}; ours {base.pooled.f_score:.6f}")
+    print(
+        f"independent scorer: F {independent_f(cases, found):.6f}; ours {base.pooled.f_score:.6f}"
+    )
 
 
 if __name__ == "__main__":
