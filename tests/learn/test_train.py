@@ -47,7 +47,7 @@ def cases(tmp_path_factory):
     return write_cases(tmp_path_factory.mktemp("fields"))
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a kill in the middle of a run."""
 
 
@@ -56,9 +56,9 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(cases, tmp_path):
 
     def kill(event, content):
         if event == "step" and content["step"] == 5:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(cases[:4], TINY, tmp_path / "broken", cases[4:], on_event=kill, accelerator="cpu")
     train(cases[:4], TINY, tmp_path / "broken", cases[4:], accelerator="cpu")
     whole, state = load_checkpoint(tmp_path / "whole")
@@ -117,8 +117,13 @@ def test_labels_sit_on_the_mitoses(cases):
             **TINY.to_dict(),
             "labels": {"kind": "circle", "radius_um": 2.0},
             "sampling": {"mitosis": 1.0, "hard_negative": 0.0, "background": 0.0, "shift_px": 20},
-            "augmentation": {"stain_transfer": 0.0, "stain_jitter": 0.0, "brightness": 0.0,
-                             "blur": 0.0, "jpeg": 0.0},
+            "augmentation": {
+                "stain_transfer": 0.0,
+                "stain_jitter": 0.0,
+                "brightness": 0.0,
+                "blur": 0.0,
+                "jpeg": 0.0,
+            },
         }
     )
     sampler = CropSampler(load_sources(cases[:4], 0.25), recipe, 4)
