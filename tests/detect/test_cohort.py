@@ -268,7 +268,8 @@ def test_a_worker_killed_in_its_work_costs_nothing(serial, images, settings, tmp
         time.sleep(0.01)
     os.kill(workers[0], signal.SIGKILL)
     printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and printed.count(" done ") == 6
+    # Killed after its result was in place and before it said so, a job is found done.
+    assert process.returncode == 0 and printed.count(" done ") + printed.count(" skipped ") == 6
     assert contents(tmp_path / "out") == serial
 
 
@@ -286,10 +287,9 @@ def test_a_disk_that_fills_up_is_one_clear_line_each(serial, images, settings, t
         failed = [outcome for outcome in outcomes if outcome.status == "failed"]
         assert failed and all("No space left on device" in o.message for o in failed)
         assert not list(small.glob(".*")) and len(rows(small / "failures.csv")) == len(failed)
-        with (small / "rest").open("wb") as stream, pytest.raises(OSError, match="No space"):
+        with (small / "rest").open("wb", buffering=0) as stream, pytest.raises(OSError, match="No"):
             while True:
                 stream.write(bytes(1000))
-                stream.flush()
         with pytest.raises(OutputError, match="No space left on device"):
             run([images], small, settings)
         assert not list(small.glob(".*"))
