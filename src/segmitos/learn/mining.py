@@ -23,26 +23,24 @@ def mine(
     stride: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Set `mined_xy` of every field to the peaks that are no mitosis; return how many there are.
+    """Set `mined_xy` of every source to the peaks that are no mitosis; return how many there are.
 
-    A peak found in an earlier round stays, so that what was once learnt is not forgotten.
-    Crops cut round a mitosis are left alone: what is near their centre is known already.
+    A peak found in an earlier round stays, so that what was once learnt is not forgotten. Crops
+    cut round a mitosis are searched too: they hold little tissue, but that of many slides.
     """
     total = 0
     predict = predictor(network)
     for source in sources:
-        if not source.centred:
-            found = peaks(predict(source.image), above, stride)
-            known = source.mitoses_xy
-            if source.mask is not None:
-                height, width = source.mask.shape
-                columns = np.clip(np.rint(found[:, 0]).astype(int), 0, width - 1)
-                rows = np.clip(np.rint(found[:, 1]).astype(int), 0, height - 1)
-                found = found[source.mask[rows, columns] == 0]
-            found = _away_from(found, known, _NEAR_UM / mpp)
-            found = _away_from(found, source.mined_xy, _NEAR_UM / mpp)
-            source.mined_xy = np.concatenate([source.mined_xy, found])
-            total += len(source.mined_xy)
+        found = peaks(predict(source.image), above, stride)
+        if source.mask is not None:
+            height, width = source.mask.shape
+            columns = np.clip(np.rint(found[:, 0]).astype(int), 0, width - 1)
+            rows = np.clip(np.rint(found[:, 1]).astype(int), 0, height - 1)
+            found = found[source.mask[rows, columns] == 0]
+        found = _away_from(found, source.mitoses_xy, _NEAR_UM / mpp)
+        found = _away_from(found, source.mined_xy, _NEAR_UM / mpp)
+        source.mined_xy = np.concatenate([source.mined_xy, found])
+        total += len(source.mined_xy)
         advance(1)
     return total
 
