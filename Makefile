@@ -43,7 +43,7 @@ $(DEV_STAMP): $(BIN)/python pyproject.toml constraints.txt
 
 $(DEMO_IMAGE): | $(BIN)/python
 	mkdir -p .cache/wheel
-	$(BIN)/python -m pip --disable-pip-version-check download --quiet --no-deps --no-binary :none: -d .cache/wheel tiatoolbox==2.1.3
+	$(BIN)/python -m pip --disable-pip-version-check download --quiet --no-deps --only-binary :all: -d .cache/wheel tiatoolbox==2.1.3
 	$(BIN)/python -c "import zipfile, pathlib; w = next(pathlib.Path('.cache/wheel').glob('tiatoolbox-*.whl')); pathlib.Path('$@.part').write_bytes(zipfile.ZipFile(w).read('tiatoolbox/data/target_image.png')); pathlib.Path('$@.part').rename('$@')"
 
 clean:
