@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from segmitos.detect.colour import Stain
 from segmitos.detect.model import Model
 from segmitos.detect.pipeline import DetectOptions, detect, detect_slide
-from segmitos.detect.tiling import tile_plane
+from segmitos.detect.tiling import tile_plane, trimmed
 from segmitos.detect.tissue import mark_tissue, tissue_mask
 from segmitos.errors import DataError, ScaleError, UsageError
 from segmitos.io.slide import Slide
@@ -60,6 +60,52 @@ def test_the_whole_is_the_sum_of_its_tiles(model, field, mpp, tile_px):
     np.testing.assert_allclose(whole.xy, tiled.xy, atol=1e-3)
     np.testing.assert_allclose(whole.score, tiled.score, atol=1e-5)
     np.testing.assert_array_equal(whole.area_um2, tiled.area_um2)
+
+
+def islands(size=1400):
+    """Glass with islands of tissue that hold mitoses, some at the very edge of their island."""
+    rng = np.random.default_rng(8)
+    image = np.full((size, size, 3), 244, np.uint8)
+    for x, y, side in ((90, 130, 300), (900, 60, 420), (300, 700, 260), (1010, 1000, 390)):
+        image[y : y + side, x : x + side] = draw_field(rng, size=side, mitoses=6, others=2)[0]
+    return image
+
+
+@pytest.mark.parametrize("tile_px", [64, 256, 480])
+@pytest.mark.parametrize("binarisation", ["otsu", 0.4])
+def test_what_tissue_limits_does_not_depend_on_the_tiles(model, tile_px, binarisation):
+    slide = Slide.from_array(islands(), 0.25)
+    options = {"binarisation": binarisation}
+    whole = detect_slide(slide, model, DetectOptions(**options))
+    tiled = detect_slide(slide, model, DetectOptions(tile_px=tile_px, **options))
+    np.testing.assert_array_equal(whole.accumulator.histogram, tiled.accumulator.histogram)
+    assert whole.accumulator.cells < 350 * 350 * 0.7
+    assert whole.detections == tiled.detections and len(whole.detections) > 15
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([32, 160, 480]), st.sampled_from([1, 4, 32]))
+def test_a_trimmed_tile_writes_all_that_is_counted_with_its_context(seed, side, stride):
+    rng = np.random.default_rng(seed)
+    width, height = (int(n) for n in rng.integers(1, 900, 2))
+    context = int(rng.integers(0, 100))
+    for tile in tile_plane(width, height, side, context, stride):
+        counted = np.zeros((tile.rows, tile.columns), bool)
+        for _ in range(int(rng.integers(1, 4))):
+            counted[rng.integers(tile.rows), rng.integers(tile.columns)] = True
+        small, kept = trimmed(tile, counted, width, height, context, stride)
+        assert kept.shape == (small.rows, small.columns) and kept.sum() == counted.sum()
+        assert small.width % 32 == small.height % 32 == small.x % 32 == small.y % 32 == 0
+        assert small.width * small.height <= tile.width * tile.height
+        rows, columns = np.nonzero(kept)
+        there = (columns + small.column - tile.column, rows + small.row - tile.row)
+        assert counted[there[1], there[0]].all()
+        for at, reach, first, size, end in (
+            (small.column, small.columns, small.x, small.width, width),
+            (small.row, small.rows, small.y, small.height, height),
+        ):
+            assert first <= max(0, at * stride - context)
+            assert first + size >= min((at + reach) * stride + context, end)
 
 
 def test_detections_are_where_the_mitoses_are(model, field):

@@ -26,7 +26,7 @@ from segmitos.detect.mitoses import (
 from segmitos.detect.model import Model, ModelSpec
 from segmitos.detect.plane import Plane
 from segmitos.detect.regions import Region, inside_regions, read_regions
-from segmitos.detect.tiling import Tile, side_for, tile_plane
+from segmitos.detect.tiling import Tile, side_for, tile_plane, trimmed
 from segmitos.detect.tissue import TissueMask, tissue_mask
 from segmitos.errors import UsageError
 from segmitos.io.detections import Detections
@@ -184,11 +184,15 @@ def _tiles(
     cell_um = spec.mpp * spec.stride
     context_px = spec.context_px + smoothing_radius(spec.smoothing_sigma_um, cell_um) * spec.stride
     side = tile_px or side_for(plane.width, plane.height, context_px)
-    chosen = []
+    chosen: list[tuple[Tile, NDArray[np.bool_] | None]] = []
     for tile in tile_plane(plane.width, plane.height, side, context_px, spec.stride):
         counted = tissue.cells(tile.column, tile.row, tile.columns, tile.rows, cell_um)
-        if counted is None or counted.any():
+        if counted is None:
             chosen.append((tile, counted))
+        elif counted.any():
+            chosen.append(
+                trimmed(tile, counted, plane.width, plane.height, context_px, spec.stride)
+            )
     return chosen
 
 
