@@ -31,6 +31,7 @@ from segmitos.io.slide import check_mpp
 
 __all__ = [
     "FIELDS",
+    "NO_MITOSES",
     "CountInterval",
     "Hotspot",
     "MitoticScore",
@@ -51,6 +52,8 @@ __all__ = [
 SHAPES = ("square", "circle", "box")
 _BOX_RATIO = 4 / 3
 _MIN_TISSUE_SHARE = 0.5
+# Told apart from the other reasons, since a count of none in a window that fits can be scored.
+NO_MITOSES = Unavailable("no mitoses were found")
 
 
 class Tissue(Protocol):
@@ -148,8 +151,8 @@ def hotspot(
         min_tissue_share: least share of the window's area.
 
     Returns:
-        The hotspot, or why there is none: no mitoses, an image smaller than the window, or too
-        little tissue anywhere.
+        The hotspot, or why there is none: an image smaller than the window, too little tissue
+        anywhere, or `NO_MITOSES` where a window has room and there is nothing to count in it.
 
     Raises:
         UsageError: for an unknown shape, an area that is not positive, or a share outside 0..1.
@@ -165,12 +168,14 @@ def hotspot(
         size = _size(width_px * mpp, height_px * mpp)
         return Unavailable(f"the image is {size}: smaller than {what}")
     points = np.asarray(points_xy, dtype=np.float64).reshape(-1, 2)
-    if not len(points):
-        return Unavailable("no mitoses were found")
     # Pixel centres are at integers, so the image begins half a pixel before them.
     left, top = half_x - 0.5, half_y - 0.5
     bounds = (left, top, max(left, width_px - half_x - 0.5), max(top, height_px - half_y - 0.5))
     measure = None if tissue is None else _TissueShare(tissue, window, mpp)
+    lacking = Unavailable(f"nowhere does {what} hold {min_tissue_share:.0%} of tissue")
+    if not len(points):
+        fits = measure is None or measure.most(bounds, window) >= min_tissue_share
+        return NO_MITOSES if fits else lacking
     found = densest(
         points,
         window,
@@ -178,7 +183,7 @@ def hotspot(
         None if measure is None else lambda centres: measure(centres) >= min_tissue_share,
     )
     if found is None:
-        return Unavailable(f"nowhere does {what} hold {min_tissue_share:.0%} of tissue")
+        return lacking
     count, centre = found
     middle = _centred(points, window, bounds, centre, count)
     if measure is None or measure(np.array([middle]))[0] >= min_tissue_share:
@@ -248,6 +253,15 @@ class _TissueShare:
             total += self._below(x + x1, y + y1) - self._below(x + x0, y + y1)
             total += self._below(x + x0, y + y0) - self._below(x + x1, y + y0)
         return total / self.area
+
+    def most(self, bounds: tuple[float, float, float, float], window: Window) -> float:
+        """Return the largest share at any centre on a grid of a 32nd of the window."""
+        x, y = (
+            np.linspace(low, high, math.ceil((high - low) / half * 16) + 1)
+            for low, high, half in zip(bounds[:2], bounds[2:], window.half, strict=True)
+        )
+        # A row at a time: a slide has some million places.
+        return max(float(self(np.stack([x, np.full_like(x, at)], axis=1)).max()) for at in y)
 
     def _below(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         """Tissue above and left of a place, in mask pixels; exact between pixels too."""

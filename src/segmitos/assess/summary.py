@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segmitos.assess.counting import (
+    NO_MITOSES,
     Hotspot,
     ModelError,
     Tissue,
@@ -70,16 +71,19 @@ def summarise(
         else None
     )
     systems = []
-    if isinstance(found, Hotspot):
-        systems.append(_scored("hotspot", who_2019_score(found.count, area_mm2), known))
-    if isinstance(fields, Hotspot):
-        score = nottingham_score(fields.count, field_diameter_mm)
+    in_window, in_fields = _counted(found), _counted(fields)
+    if in_window is not None:
+        systems.append(_scored("hotspot", who_2019_score(in_window, area_mm2), known))
+    if in_fields is not None:
+        score = nottingham_score(in_fields, field_diameter_mm)
         systems.append(_scored("ten fields", score, known))
     notes = []
     if area == 0:
         notes.append("No tissue was found, so there is no density.")
     elif isinstance(found, Unavailable):
         notes.append(f"No hotspot: {found.reason}.")
+    if area > 0 and in_fields is None and in_window is not None and isinstance(fields, Unavailable):
+        notes.append(f"No score from ten fields: {fields.reason}.")
     content = {
         "count": count,
         "tissue_area_mm2": area,
@@ -97,6 +101,13 @@ def summarise(
         "notes": notes,
     }
     return content, found if isinstance(found, Hotspot) else None
+
+
+def _counted(found: Hotspot | Unavailable) -> int | None:
+    """Count in a window; none found where a window fits is a count too."""
+    if isinstance(found, Hotspot):
+        return found.count
+    return 0 if found is NO_MITOSES else None
 
 
 def _scored(where: str, score: MitoticScore, known: ModelError | None) -> dict[str, Any]:
