@@ -123,7 +123,7 @@ def _run(job: Job, on_progress: Callable[[str, int, int], None]) -> dict[str, An
             on_map=parts.add if parts is not None else None,
         )
         detected = time.time()
-        files = _files(job, slide, result, model, identity)
+        files = result_files(job, slide, result, model, identity)
     if parts is not None:
         files["probability.tif"] = parts.encoded(result)
     finished_at = time.time()
@@ -182,10 +182,10 @@ def _identity(path: Path, model: Model, settings: JobSettings) -> dict[str, Any]
     }
 
 
-def _files(
+def result_files(
     job: Job, slide: Slide, result: SlideResult, model: Model, identity: dict[str, Any]
 ) -> dict[str, bytes]:
-    """All files of the output folder but run.json and the probability map."""
+    """Return all files of the output folder, by name, but run.json and the probability map."""
     from segmitos.assess.report import prepare_pictures, render_report
     from segmitos.assess.summary import summarise
     from segmitos.io.detections import geojson_text
@@ -262,4 +262,4 @@ class _MapSaver:
         return encode_map(whole, self._mpp)
 
 
-__all__ = ["Job", "JobSettings", "load_model", "run_job"]
+__all__ = ["Job", "JobSettings", "load_model", "result_files", "run_job"]
