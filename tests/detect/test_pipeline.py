@@ -75,7 +75,7 @@ def islands(size=1400):
 @pytest.mark.parametrize("binarisation", ["otsu", 0.4])
 def test_what_tissue_limits_does_not_depend_on_the_tiles(model, tile_px, binarisation):
     slide = Slide.from_array(islands(), 0.25)
-    options = {"binarisation": binarisation}
+    options = {"binarisation": binarisation, "min_score": 0.2}
     whole = detect_slide(slide, model, DetectOptions(**options))
     tiled = detect_slide(slide, model, DetectOptions(tile_px=tile_px, **options))
     np.testing.assert_array_equal(whole.accumulator.histogram, tiled.accumulator.histogram)
