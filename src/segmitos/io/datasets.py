@@ -68,6 +68,17 @@ FORMATS: dict[str, FormatInfo] = {
     info.name: info
     for info in (
         FormatInfo("mitos14", "ICPR 2014 MITOS-ATYPIA: frames and click CSVs", "mitos:mitos14"),
+        FormatInfo(
+            "mitos12", "ICPR 2012 MITOSIS: pixel lists, or tiles with masks", "mitos12:mitos12"
+        ),
+        FormatInfo("amida13", "AMIDA13: row,column CSVs, cases 01 to 23", "tupac:amida13"),
+        FormatInfo(
+            "tupac16", "TUPAC16 auxiliary: CSVs, or a SlideRunner database", "tupac:tupac16"
+        ),
+        FormatInfo("midog", "MIDOG 2021, 2022, ++: the organisers' JSON", "midog:midog"),
+        FormatInfo(
+            "mini-mias", "mini-MIAS mammograms: circles round masses", "mammography:mini_mias"
+        ),
         FormatInfo("crops", "crops centred on mitoses, with crops.csv", "crops:crops"),
         FormatInfo("points", "images with one CSV or GeoJSON of points each", "points:points"),
     )
