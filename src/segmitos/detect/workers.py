@@ -143,7 +143,7 @@ def _end_with_parent() -> None:
 def on_cluster(jobs: Sequence[Job], address: str) -> Iterator[Result]:
     """Yield results of jobs sent to a Dask scheduler, as they end.
 
-    A job whose worker is lost is sent to another, up to the scheduler's own limit (three deaths).
+    A job whose worker is lost is sent to another, up to the scheduler's own limit.
 
     Raises:
         UsageError: where Dask distributed is not installed, or no scheduler answers.
