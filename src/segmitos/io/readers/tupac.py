@@ -2,9 +2,9 @@
 
 Layout (challenge pages; Veta et al. 2015, 2019): images `<case>/<nn>.tif`, in the folders
 `mitoses_image_data_part_1..3` or not; tables `mitoses_ground_truth/<case>/<nn>.csv` with
-**row,column**, no header; a missing table means no mitosis. The alternative labels (Bertram et al. 2020) add
-`nonmitoses_ground_truth/` in the same form, and come as a SlideRunner SQLite, whose coordinates are
-x, y. About 0.25 um/px.
+**row,column**, no header; a missing table means no mitosis. The alternative labels (Bertram et al.
+2020) add `nonmitoses_ground_truth/` in the same form, and come as a SlideRunner SQLite, whose
+coordinates are x, y. About 0.25 um/px.
 """
 
 from __future__ import annotations
