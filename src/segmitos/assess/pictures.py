@@ -21,6 +21,8 @@ CROP_PX = 112
 CROP_UM = 32.0
 COLUMNS = 8
 MOST_CROPS = 96
+MOST_RINGS = 3000
+_HEAT_STEP = 4
 _MARK = (40, 235, 90)
 _MARK_EDGE = (0, 60, 20)
 _OUTLINE = (40, 90, 200)
@@ -69,21 +71,56 @@ def overview(
     xy = (np.stack([detections.x_px, detections.y_px], 1) + 0.5) * scale
     field_um = slide.width * (slide.mpp or 1.0)
     if len(xy) >= 20 and field_um > 2500:
-        picture = _heated(picture, xy, 500.0 / field_um * width)
+        picture = _heated(picture, xy, 500.0 / field_um * width, tissue)
+    many = len(xy) > MOST_RINGS
+    if many:
+        picture = _dotted(picture, xy)
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
     if hotspot_xy is not None:
         corners = [(float(x + 0.5) * scale, float(y + 0.5) * scale) for x, y in hotspot_xy]
         draw.line([*corners, corners[0]], fill=_HOTSPOT, width=3)
     # A mark is a ring round the cell on a field, a dot on a slide.
-    radius = max(2.0, 10.0 / (slide.mpp or 0.25) * scale)
-    for x, y in xy[:20000]:
+    radius = max(3.0, 10.0 / (slide.mpp or 0.25) * scale)
+    for x, y in () if many else xy:
         box = (x - radius, y - radius, x + radius, y + radius)
         if radius > 6:
             outer = (box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1)
             draw.ellipse(outer, outline=_MARK_EDGE, width=5)
-        draw.ellipse(box, outline=_MARK, width=3 if radius > 6 else 1)
+            draw.ellipse(box, outline=_MARK, width=3)
+        else:
+            draw.ellipse(box, fill=_MARK, outline=_MARK_EDGE, width=1)
+    if slide.mpp is not None:
+        _draw_scale_bar(image, slide.mpp / scale)
     return _jpeg(image, 82)
+
+
+def _draw_scale_bar(image: Any, um_per_px: float) -> None:
+    """Draw a bar of a round length, about a sixth of the width, at the lower left."""
+    from PIL import ImageDraw, ImageFont
+
+    room = image.width * um_per_px / 6
+    power = 10.0 ** math.floor(math.log10(room))
+    length = max(step * power for step in (1, 2, 5) if step * power <= room)
+    text = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} \N{MICRO SIGN}m"
+    size = max(11, image.width // 45)
+    wide, left, base = length / um_per_px, size // 2 + 4, image.height - size // 2 - 4
+    draw = ImageDraw.Draw(image)
+    frame = (left - 5, base - size * 1.5 - 5, left + max(wide, size * 3.2) + 5, base + 5)
+    draw.rectangle(frame, fill="white")
+    draw.line([(left, base), (left + wide, base)], fill="black", width=max(3, size // 6))
+    font = ImageFont.load_default(size)
+    draw.text((left, base - size * 1.5), text, fill="black", font=font)
+
+
+def _dotted(picture: NDArray[np.uint8], xy: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Set a pixel for every detection: where there are thousands, rings would hide the tissue."""
+    height, width = picture.shape[:2]
+    result = picture.copy()
+    columns = np.clip(xy[:, 0].astype(int), 0, width - 1)
+    rows = np.clip(xy[:, 1].astype(int), 0, height - 1)
+    result[rows, columns] = _MARK_EDGE
+    return result
 
 
 def _outlined(picture: NDArray[np.uint8], tissue: Mask) -> NDArray[np.uint8]:
@@ -104,20 +141,30 @@ def _outlined(picture: NDArray[np.uint8], tissue: Mask) -> NDArray[np.uint8]:
 
 
 def _heated(
-    picture: NDArray[np.uint8], xy: NDArray[np.float64], sigma_px: float
+    picture: NDArray[np.uint8], xy: NDArray[np.float64], sigma_px: float, tissue: Mask | None
 ) -> NDArray[np.uint8]:
-    """Blend a map of detection density over the picture, strongest where there are most."""
+    """Blend a map of detection density over the tissue, strongest where there are most."""
+    from PIL import Image
     from scipy import ndimage
 
     height, width = picture.shape[:2]
-    counts = np.zeros((height, width), np.float32)
-    columns = np.clip(xy[:, 0].astype(int), 0, width - 1)
-    rows = np.clip(xy[:, 1].astype(int), 0, height - 1)
+    # Smooth at a quarter of the size; the map has no detail finer than that.
+    small_size = (math.ceil(height / _HEAT_STEP), math.ceil(width / _HEAT_STEP))
+    counts = np.zeros(small_size, np.float32)
+    columns = np.clip((xy[:, 0] / _HEAT_STEP).astype(int), 0, small_size[1] - 1)
+    rows = np.clip((xy[:, 1] / _HEAT_STEP).astype(int), 0, small_size[0] - 1)
     np.add.at(counts, (rows, columns), 1)
-    density = ndimage.gaussian_filter(counts, max(2.0, sigma_px / 2), mode="constant")
-    share = (density / density.max())[:, :, None] ** 0.7 * 0.65
+    density = ndimage.gaussian_filter(
+        counts, max(1.0, sigma_px / 2 / _HEAT_STEP), mode="constant", truncate=3
+    )
+    smooth = Image.fromarray(density / density.max())
+    share = np.asarray(smooth.resize((width, height), Image.Resampling.BILINEAR)) ** 0.7 * 0.65
+    if tissue is not None:
+        mask = Image.fromarray(tissue.mask).resize((width, height), Image.Resampling.NEAREST)
+        share = share * np.asarray(mask)
     hot = np.array([225, 60, 20], np.float32)
-    blended: NDArray[np.uint8] = (picture * (1 - share) + hot * share).astype(np.uint8)
+    weight = share[:, :, None]
+    blended: NDArray[np.uint8] = (picture * (1 - weight) + hot * weight).astype(np.uint8)
     return blended
 
 
@@ -166,7 +213,7 @@ def histogram_svg(
     """Return an inline SVG: a histogram of scores from 0 to 1 with the threshold drawn in."""
     width, height, base = 460, 170, 140
     counts, _ = np.histogram(scores, bins=25, range=(0, 1))
-    top = max(1, int(counts.max())) if len(scores) else 1
+    top = max(1, int(counts.max()))
     bars = []
     for place, count in enumerate(counts):
         tall = count / top * 115

@@ -10,6 +10,7 @@ import base64
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from segmitos.assess.pictures import (
     COLUMNS,
-    CROP_PX,
+    MOST_RINGS,
     Mask,
     gallery,
     gallery_order,
@@ -57,11 +58,13 @@ def render_report(files: Mapping[str, bytes]) -> str:
     rows = list(csv.DictReader(io.StringIO(files["detections.csv"].decode("utf-8"))))
     order = json.loads(files[ORDER])
     scores = np.array([float(row["score"]) for row in rows])
+    sheet_rows = math.ceil(len(order) / COLUMNS)
     crops = [
         {
             "number": place + 1,
-            "left": -(place % COLUMNS) * CROP_PX,
-            "top": -(place // COLUMNS) * CROP_PX,
+            # In per cent of the sheet, so that crops can grow and shrink with the page.
+            "left": place % COLUMNS / (COLUMNS - 1) * 100,
+            "top": place // COLUMNS / max(1, sheet_rows - 1) * 100,
             "x": float(rows[index]["x_px"]),
             "y": float(rows[index]["y_px"]),
             "score": float(rows[index]["score"]),
@@ -80,7 +83,9 @@ def render_report(files: Mapping[str, bytes]) -> str:
         histogram=histogram_svg(
             scores, threshold, {"threshold": "threshold", "title": "Histogram of scores"}
         ),
-        crop_px=CROP_PX,
+        most_rings=MOST_RINGS,
+        sheet_width=COLUMNS * 100,
+        sheet_height=sheet_rows * 100,
     )
 
 
