@@ -147,7 +147,7 @@ def detect_slide(
     thresholds = options.thresholds(spec.thresholds)
     plane = Plane(slide, spec.mpp)
     regions = [] if options.roi is None else read_regions(options.roi)
-    tissue = tissue_mask(slide, regions, options.tissue)
+    tissue = tissue_mask(slide, regions, options.tissue, plane.overview())
     plane.match_stain(spec.colour, tissue)
     accumulator = MapAccumulator(spec.mpp * spec.stride, spec.stride)
     tiles = _tiles(plane, spec, tissue, options.tile_px)

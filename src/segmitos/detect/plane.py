@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detect.colour import Stain, apply_lookup, od_statistics, stain_lookup
-from segmitos.detect.tissue import TissueMask
+from segmitos.detect.tissue import MASK_MPP, Overview, TissueMask, read_overview
 from segmitos.errors import ScaleError
 from segmitos.io.slide import Slide
 
@@ -51,6 +51,16 @@ class Plane:
         self.height = max(1, int(slide.height / self.ratio + 1e-6))
         self._kept: Pixels | None = None
         self._table: NDArray[np.uint8] | None = None
+
+    def overview(self) -> Overview:
+        """Return the whole slide at about `MASK_MPP`; of a small plane from its own pixels."""
+        if not self._small:
+            return read_overview(self.slide)
+        from PIL import Image
+
+        factor = max(1, round(MASK_MPP / self.mpp))
+        whole = Image.fromarray(self._raw(0, 0, self.width, self.height))
+        return np.asarray(whole.reduce(factor)), factor * self.ratio
 
     def match_stain(self, target: Stain | None, tissue: TissueMask) -> None:
         """Move the slide's staining onto `target`, by statistics that no tiling changes."""

@@ -29,6 +29,8 @@ _AROUND_UM = 32.0
 _ROWS_AT_ONCE = 256
 
 Mask = NDArray[np.bool_]
+Overview = tuple[NDArray[np.uint8], float]
+"""A picture (h, w, 3) of the whole slide, and its level-0 pixels per pixel."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,10 @@ class TissueMask:
 
 
 def tissue_mask(
-    slide: Slide, regions: Sequence[Region] = (), find_tissue: bool = True
+    slide: Slide,
+    regions: Sequence[Region] = (),
+    find_tissue: bool = True,
+    overview: Overview | None = None,
 ) -> TissueMask:
     """Mark the tissue of a slide.
 
@@ -84,21 +89,14 @@ def tissue_mask(
         slide: of known scale.
         regions: level-0 pixels; where there are any, only tissue inside them counts.
         find_tissue: False marks all of the scanned area.
+        overview: a picture of the whole slide at about `MASK_MPP`; None has one read.
 
     Raises:
         ScaleError: where the slide's scale is unknown; InputError: where it is damaged.
     """
     mpp = slide.require_mpp()
-    longest = max(slide.width, slide.height)
-    side = min(longest, max(1, round(longest * mpp / MASK_MPP)), _LARGEST_SIDE_PX)
-    step = longest / side
-    if find_tissue:
-        picture = slide.thumbnail(side)
-        mask = mark_tissue(picture, mpp * step)
-    else:
-        mask = np.ones(
-            (max(1, round(slide.height / step)), max(1, round(slide.width / step))), bool
-        )
+    picture, step = overview or read_overview(slide)
+    mask = mark_tissue(picture, mpp * step) if find_tissue else np.ones(picture.shape[:2], bool)
     x, y, w, h = slide.bounds
     scanned = np.zeros_like(mask)
     scanned[int(y / step) : -int(-(y + h) // step), int(x / step) : -int(-(x + w) // step)] = True
@@ -108,6 +106,14 @@ def tissue_mask(
     # By share, since the last mask pixels may stick out of the slide or fall short of its border.
     area_mm2 = float(mask.mean()) * slide.width * slide.height * mpp**2 / 1e6
     return TissueMask(mask, mpp * step, area_mm2)
+
+
+def read_overview(slide: Slide) -> Overview:
+    """Return the whole slide at about `MASK_MPP`."""
+    longest = max(slide.width, slide.height)
+    wanted = max(1, round(longest * slide.require_mpp() / MASK_MPP))
+    side = min(longest, wanted, _LARGEST_SIDE_PX)
+    return slide.thumbnail(side), longest / side
 
 
 def mark_tissue(picture: NDArray[np.uint8], mpp: float) -> Mask:
