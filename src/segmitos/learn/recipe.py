@@ -27,6 +27,10 @@ class Sampling:
     """False positives of the network itself, found in the mining rounds."""
     background: float = 0.12
     """Anywhere in the tissue."""
+    as_crop: float = 0.0
+    """Chance that a place on a field is shown as if it came from a `crops` data set: cut to
+    128 px first, with the same borders. Without it a network can tell such crops, which all hold a
+    mitosis, by their borders alone."""
     shift_px: int = 36
     """How far from a crop's centre its point may lie, in pixels of the model's scale."""
 

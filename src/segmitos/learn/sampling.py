@@ -7,7 +7,7 @@ and resumed the same, to the last bit, as one that was not.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from segmitos.learn.augment import draw_transform, recolour, warp
 from segmitos.learn.concentric import IGNORED, concentric_label
 from segmitos.learn.recipe import Recipe
 
+# Side of the crops of `crops` data sets, and how far a sample's centre may lie from theirs.
+CROP_SIDE_PX = 128
+CROP_SHIFT_PX = 24
 _KINDS = ("mitosis", "centred", "hard_negative", "mined", "background")
 
 
@@ -158,9 +161,13 @@ class CropSampler:
             which, x, y = places[rng.integers(len(places))]
             source = self.sources[which]
         shift = self.recipe.sampling.shift_px
+        disguise = self.recipe.sampling.as_crop
+        if disguise and kind != "centred" and rng.random() < disguise:
+            source, x, y = _as_crop(source, x, y)
+            kind = "centred"
         if kind == "centred":
             # Only 64 px lie between such a crop's centre and its border.
-            shift = min(shift, 24)
+            shift = min(shift, CROP_SHIFT_PX)
         centre = (x + rng.uniform(-shift, shift), y + rng.uniform(-shift, shift))
         return self._cut(source, centre, rng)
 
@@ -197,6 +204,22 @@ class CropSampler:
         offset = self.stride // 2
         cells = crop[offset :: self.stride, offset :: self.stride, 0]
         return (cells > 127).astype(np.uint8)
+
+
+def _as_crop(source: Source, x: float, y: float) -> tuple[Source, float, float]:
+    """Cut a field to a crop of 128 px centred on a place, as `crops` data sets are cut."""
+    left, top = round(x) - CROP_SIDE_PX // 2, round(y) - CROP_SIDE_PX // 2
+    height, width = source.image.shape[:2]
+    left = max(0, min(left, width - CROP_SIDE_PX))
+    top = max(0, min(top, height - CROP_SIDE_PX))
+    rows, columns = slice(top, top + CROP_SIDE_PX), slice(left, left + CROP_SIDE_PX)
+    moved = replace(
+        source,
+        image=source.image[rows, columns],
+        mitoses_xy=source.mitoses_xy - (left, top),
+        mask=None if source.mask is None else source.mask[rows, columns],
+    )
+    return moved, x - left, y - top
 
 
 def _tissue_place(source: Source, rng: np.random.Generator) -> tuple[float, float]:
