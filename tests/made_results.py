@@ -19,13 +19,13 @@ from toy_models import write_toy
 def draw_slide(side: int = 3200, mpp: float = 1.25, cells=(), seed: int = 0) -> Slide:
     """A round pink section on white glass with a dark cell at each place of `cells` (n, 2)."""
     rng = np.random.default_rng(seed)
-    image = np.full((side, side, 3), 242, np.uint8)
-    shade = rng.integers(-14, 15, (side // 8, side // 8, 1)).repeat(8, 0).repeat(8, 1)
-    rows, columns = np.mgrid[: len(shade), : len(shade)]
-    bumps = 0.44 + 0.02 * np.sin(7 * np.arctan2(rows - side / 2, columns - side / 2))
-    inside = np.hypot(rows - side / 2, columns - side / 2) < bumps * side
-    stained = (np.array([222, 158, 200]) + shade).clip(0, 255).astype(np.uint8)
-    image[: len(shade), : len(shade)][inside] = stained[inside]
+    step = side // 8
+    rows, columns = np.mgrid[:step, :step] + 0.5 - step / 2
+    bumps = 0.44 + 0.02 * np.sin(7 * np.arctan2(rows, columns))
+    inside = np.hypot(rows, columns) < bumps * step
+    stained = np.array([222, 158, 200]) + rng.integers(-14, 15, (step, step, 1))
+    image = np.where(inside[:, :, None], stained, 242).astype(np.uint8)
+    image = np.ascontiguousarray(image.repeat(8, 0).repeat(8, 1))
     reach = max(2, round(5 / mpp))
     for x, y in np.asarray(cells, dtype=int).reshape(-1, 2):
         image[max(0, y - reach) : y + reach, max(0, x - reach) : x + reach] = (70, 30, 95)

@@ -102,11 +102,11 @@ def _draw_scale_bar(image: Any, um_per_px: float) -> None:
     room = image.width * um_per_px / 6
     power = 10.0 ** math.floor(math.log10(room))
     length = max(step * power for step in (1, 2, 5) if step * power <= room)
-    text = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} \N{MICRO SIGN}m"
-    size = max(11, image.width // 45)
+    text = f"{length / 1000:g} mm"  # Pillow's own font has no mu
+    size = max(11, image.width // 36)
     wide, left, base = length / um_per_px, size // 2 + 4, image.height - size // 2 - 4
     draw = ImageDraw.Draw(image)
-    frame = (left - 5, base - size * 1.5 - 5, left + max(wide, size * 3.2) + 5, base + 5)
+    frame = (left - 5, base - size * 1.5 - 5, left + max(wide, size * 3.6) + 5, base + 5)
     draw.rectangle(frame, fill="white")
     draw.line([(left, base), (left + wide, base)], fill="black", width=max(3, size // 6))
     font = ImageFont.load_default(size)

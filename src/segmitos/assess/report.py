@@ -124,7 +124,7 @@ def _rebuild_one(folder: Path) -> Path:
     path = folder / "report.html"
     try:
         html = render_report(files)
-    except (KeyError, ValueError, IndexError) as error:
+    except (LookupError, ValueError, TypeError) as error:
         raise InputError(f"{folder}: its saved result is damaged ({error!r})") from error
     write_text(path, html)
     return path
