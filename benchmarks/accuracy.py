@@ -72,11 +72,11 @@ def detect_all(
     for case in cases:
         with Slide.open(case.image, mpp=case.mpp) as slide:
             if change is None:
-                result = detect_slide(slide, model, DetectOptions(tissue=False))
+                result = detect_slide(slide, model, DetectOptions())
             else:
                 pixels = change(slide.read(0, 0, slide.width, slide.height))
                 changed = Slide.from_array(pixels, case.mpp, case.name)
-                result = detect_slide(changed, model, DetectOptions(tissue=False))
+                result = detect_slide(changed, model, DetectOptions())
         found[case.name] = result.detections
     return found
 
