@@ -17,7 +17,7 @@ MULTIPLE = 32
 # Images of up to this many pixels go through the network as one tile.
 WHOLE_UP_TO_PX = 5_000_000
 # Side of what is read for one tile of a larger image, context included.
-READ_PX = 2304
+READ_PX = 2176
 # What is written is cut down to where there is tissue in such steps, where so much of it is left.
 TRIM_PX = 128
 TRIM_BELOW = 0.8
@@ -107,7 +107,7 @@ def trimmed(
 
 
 def side_for(width: int, height: int, context_px: int) -> int:
-    """Return the tile side: the whole plane where it is small, else what fits a read of 2304 px.
+    """Return the tile side: the whole plane where it is small, else what fits a read of 2176 px.
 
     Larger reads waste less on context, and take memory in proportion to their area (about 1 GB
     for the shipped model, most of it in the network).
