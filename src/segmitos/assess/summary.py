@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from segmitos.assess.counting import (
     NO_MITOSES,
@@ -35,9 +35,17 @@ _CHANCE_ONLY = (
 )
 
 
+class MeasuredTissue(Tissue, Protocol):
+    """A tissue mask that knows its area: mask pixels at the border may stick out of the image."""
+
+    @property
+    def area_mm2(self) -> float:
+        """Area of tissue."""
+
+
 def summarise(
     detections: Detections,
-    tissue: Tissue,
+    tissue: MeasuredTissue,
     size_px: tuple[int, int],
     area_mm2: float = 2.0,
     shape: str = "square",
@@ -48,7 +56,7 @@ def summarise(
 
     Args:
         detections: of one image.
-        tissue: mask, or anything with `mask` and `mpp`.
+        tissue: mask with its area.
         size_px: (width, height) of the image, level 0.
         area_mm2: of the hotspot window.
         shape: `square`, `circle` or `box`.
@@ -60,7 +68,7 @@ def summarise(
         score, score_reason and notes; and the hotspot, or None.
     """
     count = len(detections)
-    area = float(tissue.mask.sum()) * tissue.mpp**2 / 1e6
+    area = tissue.area_mm2
     density = density_per_mm2(count, area)
     place = (detections.xy, detections.mpp, *size_px)
     found = hotspot(*place, area_mm2, shape, tissue)
