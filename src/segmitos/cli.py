@@ -35,6 +35,13 @@ Device = Annotated[
 Threads = Annotated[
     int | None, typer.Option(help="CPU threads; default: all this process may use.")
 ]
+QuPath = Annotated[
+    str,
+    typer.Option(
+        "--qupath",
+        help="What mitoses are in the GeoJSON: annotation (can be edited) or detection (lighter).",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Data = Annotated[
     list[str],
@@ -96,6 +103,7 @@ def detect(
     probability_map: Annotated[
         bool, typer.Option("--map", help="Also write the probability map as pyramidal TIFF.")
     ] = False,
+    qupath: QuPath = "annotation",
     workers: Annotated[int, typer.Option(help="Inputs worked on at once, in processes.")] = 1,
     cluster: Annotated[
         str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:8786.")
@@ -280,6 +288,35 @@ def report(
     from segmitos.commands.detect import run_report
 
     raise typer.Exit(run_report(folder))
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="GeoJSON, CSV, JSON, Grand Challenge or COCO.")],
+    out: Annotated[Path, typer.Argument(help="File to write.")],
+    to: Annotated[
+        str | None,
+        typer.Option(help="geojson, csv, json, midog or coco; default: by the ending of OUT."),
+    ] = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometres per pixel, where the file does not say it.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Name of the image to take from a COCO file of several.")
+    ] = None,
+    qupath: QuPath = "annotation",
+    polygons: Annotated[
+        bool, typer.Option("--polygons", help="Outlines of cells stand for their centroids.")
+    ] = False,
+) -> None:
+    """Convert positions between QuPath, Grand Challenge (MIDOG), COCO, CSV and JSON.
+
+    Example: segmitos convert detections.geojson mitoses.json --to midog
+    """
+    from segmitos.commands.convert import run_convert
+
+    given = {name: value for name, value in locals().items() if name != "run_convert"}
+    raise typer.Exit(run_convert(**given))
 
 
 @app.command()

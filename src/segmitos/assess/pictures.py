@@ -76,6 +76,8 @@ def overview(
     if many:
         picture = _dotted(picture, xy)
     image = Image.fromarray(picture)
+    if slide.mpp is not None:
+        _draw_scale_bar(image, slide.mpp / scale)
     draw = ImageDraw.Draw(image)
     if hotspot_xy is not None:
         corners = [(float(x + 0.5) * scale, float(y + 0.5) * scale) for x, y in hotspot_xy]
@@ -86,12 +88,10 @@ def overview(
         box = (x - radius, y - radius, x + radius, y + radius)
         if radius > 6:
             outer = (box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1)
-            draw.ellipse(outer, outline=_MARK_EDGE, width=5)
-            draw.ellipse(box, outline=_MARK, width=3)
+            draw.ellipse(outer, outline=_MARK_EDGE, width=7)
+            draw.ellipse(box, outline=_MARK, width=5)
         else:
             draw.ellipse(box, fill=_MARK, outline=_MARK_EDGE, width=1)
-    if slide.mpp is not None:
-        _draw_scale_bar(image, slide.mpp / scale)
     return _jpeg(image, 82)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from segmitos.detect.job import JobSettings
 
 SHAPES = ("square", "circle", "box")
+QUPATH_TYPES = ("annotation", "detection")
 
 
 def run_detect(
@@ -33,6 +34,7 @@ def run_detect(
     hotspot_shape: str,
     field_diameter: float,
     probability_map: bool,
+    qupath: str,
     workers: int,
     cluster: str | None,
     overwrite: bool,
@@ -53,6 +55,8 @@ def run_detect(
         raise UsageError(
             f"--field-diameter {field_diameter} mm: the Nottingham table covers 0.40 to 0.69 mm"
         )
+    if qupath not in QUPATH_TYPES:
+        raise UsageError(f"--qupath {qupath!r} is not one of {', '.join(QUPATH_TYPES)}")
     if threads is not None and threads < 1:
         raise UsageError(f"--threads {threads} must be at least 1")
     settings = JobSettings(
@@ -71,6 +75,7 @@ def run_detect(
         hotspot_shape=hotspot_shape,
         field_diameter_mm=field_diameter,
         probability_map=probability_map,
+        qupath=qupath,
         overwrite=overwrite,
     )
     _check_early(settings)

@@ -45,6 +45,7 @@ class JobSettings:
     hotspot_shape: str = "square"
     field_diameter_mm: float = 0.55
     probability_map: bool = False
+    qupath: str = "annotation"
     overwrite: bool = False
 
     def that_sway_the_result(self) -> dict[str, Any]:
@@ -57,6 +58,7 @@ class JobSettings:
             "hotspot_shape": self.hotspot_shape,
             "field_diameter_mm": self.field_diameter_mm,
             "probability_map": self.probability_map,
+            "qupath": self.qupath,
         }
 
 
@@ -227,7 +229,9 @@ def result_files(
     files = {
         "detections.csv": result.detections.to_csv().encode("utf-8"),
         "detections.geojson": geojson_text(
-            result.detections, regions={"Hotspot": outline} if outline is not None else None
+            result.detections,
+            settings.qupath,
+            {"Hotspot": outline} if outline is not None else None,
         ).encode("utf-8"),
         SUMMARY: to_json(summary),
     }

@@ -80,6 +80,7 @@ FORMATS: dict[str, FormatInfo] = {
             "mini-mias", "mini-MIAS mammograms: circles round masses", "mammography:mini_mias"
         ),
         FormatInfo("crops", "crops centred on mitoses, with crops.csv", "crops:crops"),
+        FormatInfo("qupath", "images with QuPath's GeoJSON export beside them", "qupath:qupath"),
         FormatInfo("points", "images with one CSV or GeoJSON of points each", "points:points"),
     )
 }
@@ -154,6 +155,8 @@ def guess_format(path: Path) -> str:
         return "mitos14"
     if path.is_dir() and any(path.rglob("*.csv")):
         return "points"
+    if path.is_dir() and any(path.rglob("*.geojson")):
+        return "qupath"
     raise DataError(
         f"the format of {path} cannot be told; write FORMAT:{path} with one of {', '.join(FORMATS)}"
     )

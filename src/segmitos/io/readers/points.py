@@ -8,10 +8,11 @@ Frames of one slide share what stands before the last `_`, or lie in a folder na
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from segmitos.errors import DataError
-from segmitos.io.datasets import Case
+from segmitos.io.datasets import Case, Points
 from segmitos.io.points import read_points
 from segmitos.io.readers.table import check_inside
 from segmitos.io.slide import Slide, find_images
@@ -23,15 +24,28 @@ def points(path: Path) -> list[Case]:
     Raises:
         DataError: for an image without a table, a table that is off, a point outside its image.
     """
+    return annotated_images(path, _table_of, read_points)
+
+
+def annotated_images(
+    path: Path,
+    table_of: Callable[[Path], Path | None],
+    read: Callable[[Path], tuple[Points, Points]],
+) -> list[Case]:
+    """Read a folder of images, each with a file of points that `table_of` finds.
+
+    Raises:
+        DataError: for an image without a file, and what `read` raises.
+    """
     cases = []
     for image in find_images([path]):
-        table = _table_of(image)
+        table = table_of(image)
         if table is None:
             raise DataError(
                 f"{image} has no annotations: {image.with_suffix('.csv').name} or "
                 f"{image.with_suffix('.geojson').name} is missing (an empty table means none)"
             )
-        mitoses, others = read_points(table)
+        mitoses, others = read(table)
         with Slide.open(image) as slide:
             size, mpp = (slide.width, slide.height), slide.mpp
         check_inside(mitoses, size, table)
