@@ -265,3 +265,14 @@ def test_cohort_page_lists_sortable_rows_with_thumbnails(tmp_path, many):
         "made/report.html"
     ]
     assert len(page.references) == 2
+
+
+@pytest.mark.parametrize("kind", ["annotation", "detection"])
+def test_qupath_gets_the_objects_asked_for_and_the_hotspot_as_a_region(tmp_path, kind):
+    files = made(tmp_path, 30, qupath=kind)
+    region, *marks = json.loads(files["detections.geojson"])["features"]
+    hotspot = json.loads(files["summary.json"])["hotspot"]
+    assert region["properties"]["name"] == "Hotspot"
+    assert region["properties"]["objectType"] == "annotation"
+    assert region["geometry"]["coordinates"][0][0] == [hotspot["x_px"], hotspot["y_px"]]
+    assert {mark["properties"]["objectType"] for mark in marks} == {kind} and len(marks) == 30
