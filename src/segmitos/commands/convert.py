@@ -27,7 +27,7 @@ def run_convert(
     from segmitos.io.slide import check_mpp
 
     if mpp is not None:
-        check_mpp(mpp, "of --mpp")
+        check_mpp(mpp, "--mpp")
     target = to or _BY_SUFFIX.get(out.suffix.lower())
     if target not in FORMATS:
         raise UsageError(

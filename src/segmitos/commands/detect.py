@@ -46,7 +46,7 @@ def run_detect(
     from segmitos.io.slide import check_mpp
 
     if mpp is not None:
-        check_mpp(mpp, "of --mpp")
+        check_mpp(mpp, "--mpp")
     if hotspot_shape not in SHAPES:
         raise UsageError(f"--hotspot-shape {hotspot_shape!r} is not one of {', '.join(SHAPES)}")
     if not 0.01 <= hotspot_area <= 1000:
@@ -171,7 +171,7 @@ def run_demo(image: Path, out: Path, mpp: float) -> int:
     from segmitos.detect.pipeline import DetectOptions
     from segmitos.io.slide import check_mpp
 
-    check_mpp(mpp, "of --mpp")
+    check_mpp(mpp, "--mpp")
     settings = JobSettings(options=DetectOptions(mpp=mpp), overwrite=True)
     code = _run([str(image)], out.absolute(), settings, 1, None, False)
     if code == 0:

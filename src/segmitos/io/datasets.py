@@ -123,7 +123,7 @@ def load_dataset(
     if mpp is not None:
         from segmitos.io.slide import check_mpp
 
-        check_mpp(mpp, "of --mpp")
+        check_mpp(mpp, "--mpp")
         chosen = [dataclasses.replace(case, mpp=mpp) for case in chosen]
     return chosen
 
