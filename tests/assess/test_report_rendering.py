@@ -6,6 +6,7 @@ Set SEGMITOS_SCREENSHOTS to a folder to keep the pictures.
 from __future__ import annotations
 
 import html
+import io
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image
 
 from made_results import detections_at, draw_slide, make_files, scatter, tissue_of
-from segmitos.assess.report import write_cohort_report
+from segmitos.assess.report import render_evaluation, write_cohort_report
 from segmitos.detect.tissue import TissueMask
 from segmitos.io.slide import Slide
 
@@ -44,6 +45,11 @@ addEventListener("load", function () {
     broken: Array.from(document.images).filter(function (i) { return !i.naturalWidth; }).length,
     small: Array.from(document.querySelectorAll("p, td, .figure span")).filter(function (e) {
       return parseFloat(getComputedStyle(e).fontSize) < 11; }).length,
+    stacked: Array.from(document.querySelectorAll("td, th")).filter(function (e) {
+      var range = document.createRange();
+      range.selectNodeContents(e);
+      var text = range.getBoundingClientRect();
+      return text.width < 60 && text.height > 100; }).length,
     crop: (document.querySelector(".crop i") || document.body).getBoundingClientRect().width
   });
 });
@@ -105,7 +111,8 @@ def check(browser: str, folder: Path, page: Path, name: str) -> dict[int, dict[s
         facts = measured(browser, folder, page, width)
         assert facts["inner"] == width
         assert facts["scroll"] <= width, f"{name} overflows at {width} px: {facts}"
-        assert facts["fetched"] == [] and facts["broken"] == 0 and facts["small"] == 0
+        assert facts["fetched"] == []
+        assert facts["broken"] == facts["small"] == facts["stacked"] == 0, facts
         picture = np.asarray(screenshot(browser, folder, page, width, name))
         assert picture.shape[1] == width
         # Something is drawn all the way down the first screen, and it is no blank page.
@@ -153,3 +160,55 @@ def test_cohort_page(browser, tmp_path):
         rows.append(f"{name},done,30,9.75,3.1,17,8.5")
     (tmp_path / "cohort.csv").write_text("\n".join([*rows, "broken,failed,,,,,"]) + "\n")
     check(browser, tmp_path, write_cohort_report(tmp_path), "cohort")
+
+
+def test_the_probe_sees_what_it_is_for(browser, tmp_path):
+    page = tmp_path / "bad.html"
+    page.write_text(
+        '<title></title><main><img src="http://127.0.0.1:9/x.png">'
+        '<div style="width: 900px">wide</div><p style="font-size: 8px">small</p></main>'
+    )
+    facts = measured(browser, tmp_path, page, 390)
+    assert facts["scroll"] >= 900 and facts["broken"] == 1 and facts["small"] == 1
+    assert facts["fetched"] == ["http://127.0.0.1:9/x.png"]
+
+
+def test_cohort_table_sorts_by_number_at_a_click(browser, tmp_path):
+    header = "name,status,count,tissue_area_mm2,density_per_mm2,hotspot_count"
+    rows = ["a,done,9,1,9,1", "b,done,100,1,100,1", "c,failed,,,,", "d,done,20,1,20,1"]
+    text = "\n".join([header + ",hotspot_density_per_mm2", *(row + ",1" for row in rows)])
+    (tmp_path / "cohort.csv").write_text(text + "\n")
+    page = write_cohort_report(tmp_path)
+    click = """<script>addEventListener("load", function () {
+      document.querySelectorAll("#cohort button")[1].click();
+      document.title = Array.from(document.querySelectorAll("#cohort tbody tr"))
+        .map(function (row) { return row.cells[1].textContent; }).join("");
+    });</script>"""
+    page.write_text(page.read_text().replace("</main>", "</main>" + click))
+    dom = run(browser, tmp_path, page, 1200, "--dump-dom")
+    assert "<title>cadb</title>" in dom
+
+
+def test_evaluation_page(browser, tmp_path):
+    row = {
+        "tp": 12345,
+        "fp": 2,
+        "fn": 30,
+        "precision": 0.9,
+        "recall": None,
+        "f_score": 0.9,
+        "interval": (0.8, 0.95),
+    }
+    names = ["pooled", "a-slide-with-a-name-that-does-not-end_" * 2]
+    evaluation = {
+        "about": "model x on y",
+        "rows": [{"name": name, **row} for name in names],
+        "rules": [{"name": "one-to-one", **row}],
+    }
+    drawn = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (700, 900, 3), np.uint8)).save(
+        drawn, "PNG"
+    )
+    page = tmp_path / "evaluation.html"
+    page.write_text(render_evaluation(evaluation, {"Precision and recall": drawn.getvalue()}))
+    check(browser, tmp_path, page, "evaluation")
