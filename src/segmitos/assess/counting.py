@@ -255,9 +255,12 @@ class _TissueShare:
         return total / self.area
 
     def most(self, bounds: tuple[float, float, float, float], window: Window) -> float:
-        """Return the largest share at any centre on a grid of a 32nd of the window."""
+        """Return the largest share at any centre on a grid of a 32nd of the window.
+
+        On a slide very large for its window the grid is coarser: 2000 places a side.
+        """
         x, y = (
-            np.linspace(low, high, math.ceil((high - low) / half * 16) + 1)
+            np.linspace(low, high, min(2000, math.ceil((high - low) / half * 16) + 1))
             for low, high, half in zip(bounds[:2], bounds[2:], window.half, strict=True)
         )
         # A row at a time: a slide has some million places.
