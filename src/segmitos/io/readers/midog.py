@@ -3,8 +3,8 @@
 `bbox` is [x1, y1, x2, y2] in level-0 pixels, 50 x 50, integers and floats mixed (the organisers'
 training notebooks draw it so; Aubreville et al. 2023, Scientific Data 2023 for ++). Categories are
 told by name: `mitotic figure`, and `not mitotic figure` or `hard negative` for look-alikes, which
-the organisers say are not exhaustive. An image without any annotation is unlabelled and left out. Images lie beside the JSON or in `images/`. The case table of
-++ is a `;` CSV (Slide, Dataset, Tumor, Scanner, Origin, Species).
+the organisers say are not exhaustive. An image without any annotation is unlabelled and left out.
+Images lie beside the JSON or in `images/`. The case table of ++ is a `;` CSV (Slide, Dataset, Tumor, Scanner, Origin, Species).
 """
 
 from __future__ import annotations
