@@ -4,8 +4,8 @@
 training notebooks draw it so; Aubreville et al. 2023, Scientific Data 2023 for ++). Categories are
 told by name: `mitotic figure`, and `not mitotic figure` or `hard negative` for look-alikes, which
 the organisers say are not exhaustive. An image without any annotation is unlabelled and left out.
-Images lie beside the JSON or in `images/`. The case table of ++ is a `;` CSV (Slide, Dataset, Tumor,
-Scanner, Origin, Species).
+Images lie beside the JSON or in `images/`. The case table of ++ is a `;` CSV (Slide, Dataset,
+Tumor, Scanner, Origin, Species).
 """
 
 from __future__ import annotations
