@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -68,13 +67,9 @@ def run_train(
     training = [case for case in every if case.name not in kept]
     held_out = [case for case in every if case.name in kept]
 
-    import torch
-
     from segmitos.detect.model import available_threads
     from segmitos.learn.train import train
 
-    torch.set_num_threads(threads or available_threads())
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     count = len({case.slide for case in training})
     print(
         f"training on {len(training)} cases of {count} slides, "
@@ -92,6 +87,7 @@ def run_train(
         on_event=_Progress(),
         accelerator=accelerator,
         devices=devices,
+        threads=threads or available_threads(),
     )
     print(f"finished: {out}; next: segmitos export {out} -o model.onnx")
     return 0

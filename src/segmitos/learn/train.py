@@ -65,6 +65,7 @@ def train(
     on_event: OnEvent = lambda event, content: None,
     accelerator: str = "auto",
     devices: int = 1,
+    threads: int | None = None,
 ) -> Path:
     """Train a network on cases and leave its checkpoints in a folder.
 
@@ -78,6 +79,7 @@ def train(
         on_event: told of what happens, for progress.
         accelerator: as in Lightning Fabric: auto, cpu, cuda.
         devices: processes or GPUs to train on.
+        threads: of the CPU; None leaves torch's own choice.
 
     Returns:
         The folder, which holds checkpoint.json, its tensors, recipe.json, provenance.json and
@@ -88,6 +90,8 @@ def train(
         DataError, InputError: for cases that cannot be used.
     """
     _check_split(cases, validation_cases)
+    if threads is not None:
+        torch.set_num_threads(threads)
     fabric = Fabric(accelerator=accelerator, devices=devices, precision=recipe.precision)
     if devices > 1:
         fabric.launch()
