@@ -199,6 +199,10 @@ def export(
         str, typer.Option(help="What the model is for.")
     ] = "research use only; not for diagnosis",
     description: Annotated[str, typer.Option(help="One line on the model.")] = "",
+    stain_of: Annotated[
+        str | None,
+        typer.Option(help="FORMAT:PATH whose staining every slide is matched to; default: none."),
+    ] = None,
 ) -> None:
     """Turn a training run into a model file, and check that both agree.
 

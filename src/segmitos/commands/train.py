@@ -146,6 +146,7 @@ def run_export(
     licence: str,
     intended_use: str,
     description: str,
+    stain_of: str | None,
 ) -> int:
     """Write the model file of a run."""
     _require_training()
@@ -162,10 +163,30 @@ def run_export(
         licence=licence,
         intended_use=intended_use,
         description=description,
+        colour=None if stain_of is None else _stain_of(stain_of),
     )
     size = out.stat().st_size / 1e6
     print(f"{out}: {size:.1f} MB, differs from the network by at most {difference:.1e}")
     return 0
+
+
+def _stain_of(spec: str) -> Any:
+    """Measure the staining of a data set: its images together, every eighth pixel."""
+    import numpy as np
+
+    from segmitos.detect.colour import od_statistics
+    from segmitos.io.datasets import load_dataset
+    from segmitos.io.slide import Slide
+
+    pixels = []
+    for case in load_dataset(spec):
+        with Slide.open(case.image, mpp=case.mpp) as slide:
+            whole = slide.read(0, 0, slide.width, slide.height)
+        pixels.append(whole[::8, ::8].reshape(-1, 3))
+    stain = od_statistics(np.concatenate(pixels))
+    if stain is None:
+        raise DataError(f"{spec} holds no tissue to measure a staining on")
+    return stain
 
 
 def _read_thresholds(path: Path) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def export_run(
         licence: of the weights.
         intended_use: what the model is for, and what not.
         description: one line.
-        colour: staining to match every slide to.
+        colour: staining to match every slide to; None leaves colours as they are.
 
     Returns:
         The largest difference found between file and network.
