@@ -259,7 +259,7 @@ def test_cohort_page_lists_sortable_rows_with_thumbnails(tmp_path, many):
     (tmp_path / "cohort.csv").write_text(table)
     page = Page(write_cohort_report(tmp_path).read_text())
     assert "Cohort of 2" in page.text and "1 done, 1 failed, 150 mitotic figures" in page.text
-    assert "<b>bad</b>" in page.text
+    assert "<b>bad</b>" in page.text and "failures.csv" in page.text
     assert sum(tag == "button" for tag, _ in page.tags) == 7
     assert [link for link in page.references if not link.startswith("data:image/jpeg")] == [
         "made/report.html"
