@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
@@ -22,9 +23,13 @@ def no_points() -> Points:
     return np.zeros((0, 2))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
-    """One annotated image. Positions are (x, y) level-0 pixels, pixel centres at integers."""
+    """One annotated image. Positions are (x, y) level-0 pixels, pixel centres at integers.
+
+    The image need not be there: annotations alone can be described, and whatever reads the image
+    names it. Two cases are equal only where they are one, since arrays have no single truth.
+    """
 
     name: str
     image: Path
@@ -43,7 +48,9 @@ class Case:
     confidence: NDArray[np.float64] | None = None
     """Share of annotators that called each of `mitoses_xy` a mitosis; shape (n,)."""
     scanner: str = ""
-    size_px: tuple[int, int] | None = field(default=None, compare=False)
+    size_px: tuple[int, int] | None = None
+    """Width and height, where the format or the image's header tells them cheaply."""
+    tumour: str = ""
 
 
 Reader = Callable[[Path], list[Case]]
@@ -77,6 +84,9 @@ FORMATS: dict[str, FormatInfo] = {
         ),
         FormatInfo("midog", "MIDOG 2021, 2022, ++: the organisers' JSON", "midog:midog"),
         FormatInfo(
+            "cbis-ddsm", "CBIS-DDSM mammograms: case CSVs, masks of masses", "cbis_ddsm:cbis_ddsm"
+        ),
+        FormatInfo(
             "mini-mias", "mini-MIAS mammograms: circles round masses", "mammography:mini_mias"
         ),
         FormatInfo("crops", "crops centred on mitoses, with crops.csv", "crops:crops"),
@@ -107,9 +117,7 @@ def load_dataset(
     found: list[Case] = []
     for one in [spec] if isinstance(spec, str) else spec:
         found += _load_one(one)
-    names = [case.name for case in found]
-    if len(set(names)) != len(names):
-        found = [dataclasses.replace(c, name=f"{c.dataset}/{c.slide}/{c.name}") for c in found]
+    found = _named_apart(found)
     chosen = found
     if cases:
         for pattern in cases:
@@ -128,17 +136,32 @@ def load_dataset(
     return chosen
 
 
+def _named_apart(cases: list[Case]) -> list[Case]:
+    """Put data set and slide before the names where two cases have one name."""
+    if len({case.name for case in cases}) == len(cases):
+        return cases
+    named = [
+        dataclasses.replace(case, name=f"{case.dataset}/{case.slide}/{case.name}") for case in cases
+    ]
+    twice = [name for name, count in Counter(case.name for case in named).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{len(twice)} cases are there twice, e.g. {twice[0]}: is a data set given twice?"
+        )
+    return named
+
+
 def _load_one(spec: str) -> list[Case]:
     name, colon, rest = spec.partition(":")
     if colon and name in FORMATS:
-        path, info = Path(rest), FORMATS[name]
+        path, info = Path(rest).expanduser(), FORMATS[name]
+        if not rest:
+            raise UsageError(f"{spec} names no path; write {name}:PATH")
     elif colon and not Path(spec).exists() and not Path(name).exists():
         raise UsageError(f"{spec}: {name!r} is no format; known: {', '.join(FORMATS)}")
     else:
-        path = Path(spec)
-        if not path.exists():
-            raise DataError(f"data set {path} does not exist")
-        info = FORMATS[guess_format(path)]
+        path = Path(spec).expanduser()
+        info = FORMATS[guess_format(path)] if path.exists() else FORMATS["points"]
     if not path.exists():
         raise DataError(f"data set {path} does not exist")
     cases = info.read(path)
@@ -147,12 +170,25 @@ def _load_one(spec: str) -> list[Case]:
     return cases
 
 
+# What tells a format, first match first: patterns of which one must be there.
+_SIGNS = {
+    "crops": ("crops.csv",),
+    "mini-mias": ("lesions.csv",),
+    "tupac16": ("mitoses_ground_truth",),
+    "cbis-ddsm": ("mass_case_description_*.csv", "*/mass_case_description_*.csv"),
+    "mitos14": ("frames/x40", "*/frames/x40", "*/*/frames/x40"),
+    "mitos12": ("masks", "[AH][0-9][0-9]_v2"),
+    "midog": ("MIDOG*.json",),
+}
+
+
 def guess_format(path: Path) -> str:
-    """Tell the format of a folder by what lies in it. Raises DataError where it cannot."""
-    if (path / "crops.csv").is_file():
-        return "crops"
-    if any(path.glob("*/frames/x40")) or (path / "frames" / "x40").is_dir():
-        return "mitos14"
+    """Tell the format of a path by what lies in it. Raises DataError where it cannot."""
+    for name, patterns in _SIGNS.items():
+        if any(next(iter(path.glob(pattern)), None) for pattern in patterns):
+            return name
+    if path.is_file() and path.suffix.lower() == ".json":
+        return "midog"
     if path.is_dir() and any(path.rglob("*.csv")):
         return "points"
     if path.is_dir() and any(path.rglob("*.geojson")):

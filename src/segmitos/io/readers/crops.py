@@ -1,7 +1,9 @@
 """Crops cut round mitoses: a folder with `crops.csv`.
 
 Columns `file, dataset, slide, x_px, y_px, label, subtype, is_centre`; one row a mitosis, so that a
-file with a neighbour in view has several. Everything else in a crop is background.
+file with a neighbour in view has several. Everything else in a crop is background. Crops of this
+kind, 128 x 128 px with the labelled cell in the middle, are published by Bertram et al. 2025
+(AMi-Br: all mitoses of MIDOG 2021 and of TUPAC16 with its alternative labels).
 """
 
 from __future__ import annotations
@@ -11,46 +13,44 @@ from pathlib import Path
 import numpy as np
 
 from segmitos.errors import DataError
-from segmitos.io.datasets import Case, no_points
-from segmitos.io.readers.table import number, read_lines
+from segmitos.io.datasets import Case
+from segmitos.io.readers.table import named_rows, number, require_folder
 
 MPP = 0.25
 _COLUMNS = ("file", "dataset", "slide", "x_px", "y_px", "label")
+_LABELS = {"mitosis": True, "non-mitosis": False, "hard negative": False}
 
 
 def crops(path: Path) -> list[Case]:
     """Read a folder of crops; the slide of a case is `dataset/slide`.
 
+    Images are not opened here: there are thousands, and `find_problems` looks at each.
+
     Raises:
-        DataError: for a missing table or column, a cell that is no number, a missing image.
+        DataError: for a missing table or column, a cell that is no number, an unknown label, a
+            file that is said to come from two slides.
     """
+    require_folder(path, "crops")
     table = path / "crops.csv"
-    lines = read_lines(table)
-    header = lines[0] if lines else []
-    missing = [name for name in _COLUMNS if name not in header]
-    if missing:
-        raise DataError(f"{table} lacks the column {missing[0]!r}; it has {', '.join(header)}")
-    at = {name: header.index(name) for name in header}
-    points: dict[str, list[tuple[float, float]]] = {}
-    others: dict[str, list[tuple[float, float]]] = {}
+    points: dict[str, tuple[list[tuple[float, float]], list[tuple[float, float]]]] = {}
     slides: dict[str, str] = {}
-    for line, cells in enumerate(lines[1:], start=2):
-        if not any(cells):
-            continue
-        if len(cells) != len(header):
-            raise DataError(f"{table}, line {line}: {len(cells)} columns instead of {len(header)}")
-        file = cells[at["file"]]
-        x = number(cells[at["x_px"]], table, line, "x_px")
-        y = number(cells[at["y_px"]], table, line, "y_px")
-        kind = points if cells[at["label"]] == "mitosis" else others
-        kind.setdefault(file, []).append((x, y))
-        slides[file] = f"{cells[at['dataset']]}/{cells[at['slide']]}"
+    for line, row in named_rows(table, _COLUMNS):
+        file, label = row["file"], row["label"].lower()
+        if label not in _LABELS:
+            known = ", ".join(_LABELS)
+            raise DataError(f"{table}, line {line}: label is {row['label']!r}, not one of {known}")
+        x, y = (number(row[name], table, line, name) for name in ("x_px", "y_px"))
+        mitoses, others = points.setdefault(file, ([], []))
+        (mitoses if _LABELS[label] else others).append((x, y))
+        slide = f"{row['dataset']}/{row['slide']}"
+        if slides.setdefault(file, slide) != slide:
+            raise DataError(f"{table}, line {line}: {file} is of {slides[file]} and of {slide}")
     return [
         Case(
             name=file,
             image=path / file,
-            mitoses_xy=np.array(points.get(file, []), float).reshape(-1, 2),
-            hard_negatives_xy=np.array(others[file], float) if file in others else no_points(),
+            mitoses_xy=np.array(points[file][0], float).reshape(-1, 2),
+            hard_negatives_xy=np.array(points[file][1], float).reshape(-1, 2),
             mpp=MPP,
             slide=slide,
             patient=slide,

@@ -1,33 +1,59 @@
 """MIDOG 2021, 2022 and ++: a COCO-like JSON whose boxes are not COCO's.
 
-`bbox` is [x1, y1, x2, y2] in level-0 pixels, 50 x 50, integers and floats mixed (the organisers'
-training notebooks draw it so; Aubreville et al. 2023, Scientific Data 2023 for ++). Categories are
-told by name: `mitotic figure`, and `not mitotic figure` or `hard negative` for look-alikes, which
-the organisers say are not exhaustive. An image without any annotation is unlabelled and left out.
-Images lie beside the JSON or in `images/`. The case table of ++ is a `;` CSV (Slide, Dataset,
-Tumor, Scanner, Origin, Species).
+`bbox` is [x1, y1, x2, y2] in level-0 pixels, integers and floats mixed: readers of several groups
+take `0.5 * (box[0] + box[2])` for the centre (one reads COCO's [x, y, width, height], and is
+wrong), and every box of both published files is 50 x 50 px when read so (Aubreville et al. 2023;
+Scientific Data 2023 for ++). Categories are told by name: `mitotic figure`, and `not mitotic
+figure` or `hard negative` for look-alikes, which the organisers say are not exhaustive. `labels`
+(++) are the pathologists' votes. An image without any annotation is unlabelled (the organisers
+released such) and left out. Images lie beside the JSON or in `images/`. The case table of ++ is a
+`;` CSV (Slide, Dataset, Tumor, Scanner, Origin, Species).
 """
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from segmitos.errors import DataError
+from segmitos.errors import DataError, InputError
 from segmitos.io.datasets import Case
 from segmitos.io.readers.table import read_lines
 
-# Hamamatsu XR 0.23, S360 0.23, Aperio 0.25 um/px: the challenge's slides are about x40.
-_MPP = 0.25
 _MITOSIS = ("mitotic figure", "mitosis")
 _OTHER = ("not mitotic figure", "hard negative", "non-mitotic figure", "imposter")
+# Every region is 2 mm2, which gives the scale of each scanner (median over its images; within 1 %).
+# The paper rounds: 0.23 for both Hamamatsu, 0.25 for Aperio and 3DHistech, 0.26 for Leica.
+_MPP = {
+    "Hamamatsu XR": 0.2263,
+    "Hamamatsu S360": 0.2294,
+    "Aperio CS2": 0.2533,
+    "Leica GT450": 0.2628,
+    "3D Histech": 0.2483,
+}
+# Who scanned which breast cancer is told by number, the same in all three releases.
+_BREAST = ((50, "Hamamatsu XR"), (100, "Hamamatsu S360"), (150, "Aperio CS2"))
+_BY_TUMOUR = {
+    "canine lung cancer": "3D Histech",
+    "canine lymphosarcoma": "3D Histech",
+    "canine lymphoma": "3D Histech",
+    "canine soft tissue sarcoma": "3D Histech",
+    "canine cutaneous mast cell tumor": "Aperio CS2",
+    "human neuroendocrine tumor": "Hamamatsu XR",
+    "human melanoma": "Hamamatsu XR",
+}
+_Points = dict[tuple[Any, bool], list[tuple[float, float, float]]]
 
 
 def midog(path: Path) -> list[Case]:
     """Read a MIDOG JSON, or the one in a folder. Images need not be there to be described.
+
+    The scale is the image's own where it says one (the published TIFFs do), else its scanner's,
+    else unknown.
 
     Raises:
         DataError: for JSON that is not MIDOG's, a box that is no box, an unknown image. Boxes at
@@ -37,22 +63,26 @@ def midog(path: Path) -> list[Case]:
     try:
         content = json.loads(table.read_text(encoding="utf-8"))
         kinds = {entry["id"]: _kind(entry["name"], table) for entry in content["categories"]}
-        images = {entry["id"]: entry for entry in content["images"]}
-        annotations = content["annotations"]
+        images = {entry["id"]: _image(entry) for entry in content["images"]}
+        annotations = list(content["annotations"])
+        published = "midog" in str((content.get("info") or {}).get("description", "")).lower()
     except OSError as error:
         raise DataError(f"cannot read {table}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{table} is not a MIDOG JSON: {error!r}") from error
-    points: dict[tuple[Any, bool], list[tuple[float, float]]] = {}
+    points: _Points = {}
     for number, entry in enumerate(annotations):
-        image, centre, mitosis = _annotation(entry, number, kinds, table)
+        image, point, mitosis = _annotation(entry, number, kinds, table)
         if image not in images:
             raise DataError(f"{table}: annotation {number} names image {image!r}, which is unknown")
-        points.setdefault((image, mitosis), []).append(centre)
-    scanners = _scanners(table.parent)
-    # The organisers released 50 images of one scanner without labels; nobody knows what is on them.
+        points.setdefault((image, mitosis), []).append(point)
+    about = _case_table(table.parent)
     labelled = {image for image, _ in points}
-    return [_case(e, points, table, scanners) for e in images.values() if e["id"] in labelled]
+    return [
+        _case(key, image, points, table.parent, about, published)
+        for key, image in images.items()
+        if key in labelled
+    ]
 
 
 def _find(path: Path) -> Path:
@@ -73,57 +103,99 @@ def _kind(name: str, table: Path) -> bool:
     raise DataError(f"{table}: category {name!r} is neither mitotic figure nor look-alike")
 
 
+def _image(entry: dict[str, Any]) -> tuple[str, tuple[int, int], str]:
+    """File name, size and tumour of an image."""
+    size = (int(entry["width"]), int(entry["height"]))
+    return str(entry["file_name"]), size, str(entry.get("tumor_type", ""))
+
+
 def _annotation(
     entry: Any, number: int, kinds: dict[Any, bool], table: Path
-) -> tuple[Any, tuple[float, float], bool]:
+) -> tuple[Any, tuple[float, float, float], bool]:
+    """Image, centre with the share of votes for a mitosis (nan without votes), and the kind."""
     try:
         x1, y1, x2, y2 = (float(value) for value in entry["bbox"])
         image, mitosis = entry["image_id"], kinds[entry["category_id"]]
-    except (KeyError, TypeError, ValueError) as error:
+        votes = [kinds.get(vote, False) for vote in entry.get("labels") or ()]
+        hash(image)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{table}: annotation {number} is off: {error!r}") from error
-    if x2 <= x1 or y2 <= y1:
+    if not (x2 > x1 and y2 > y1 and all(map(math.isfinite, (x1, y1, x2, y2)))):
         raise DataError(
             f"{table}: annotation {number} has bbox [{x1:g}, {y1:g}, {x2:g}, {y2:g}]; MIDOG boxes "
             "are [x1, y1, x2, y2] (COCO's are [x, y, width, height])"
         )
-    return image, ((x1 + x2) / 2, (y1 + y2) / 2), mitosis
+    share = sum(votes) / len(votes) if votes else math.nan
+    return image, ((x1 + x2) / 2, (y1 + y2) / 2, share), mitosis
 
 
 def _case(
-    entry: dict[str, Any],
-    points: dict[tuple[Any, bool], list[tuple[float, float]]],
-    table: Path,
-    scanners: dict[str, str],
+    key: Any,
+    image: tuple[str, tuple[int, int], str],
+    points: _Points,
+    folder: Path,
+    about: dict[str, dict[str, str]],
+    published: bool,
 ) -> Case:
-    name = str(entry["file_name"])
+    name, size, tumour = image
     stem = Path(name).stem
-    size = (int(entry["width"]), int(entry["height"]))
     mitoses, others = (
-        np.array(points.get((entry["id"], kind), []), float).reshape(-1, 2)
-        for kind in (True, False)
+        np.array(points.get((key, kind), []), float).reshape(-1, 3) for kind in (True, False)
     )
-    places = (table.parent / name, table.parent / "images" / name)
+    row = about.get(stem.lstrip("0"), {})
+    tumour = tumour or row.get("Tumor", "")
+    # The published table spells one scanner in two ways.
+    scanner = row.get("Scanner", "").replace("Hamammatsu", "Hamamatsu")
+    if published and not scanner:
+        scanner = _scanner(stem, tumour)
+    places = (folder / name, folder / "images" / name)
+    file = next((place for place in places if place.exists()), places[0])
     return Case(
         name=stem,
-        image=next((place for place in places if place.exists()), places[0]),
-        mitoses_xy=mitoses,
-        hard_negatives_xy=others,
-        mpp=_MPP,
+        image=file,
+        mitoses_xy=mitoses[:, :2],
+        hard_negatives_xy=others[:, :2],
+        mpp=_embedded_mpp(file) or _MPP.get(scanner),
         slide=stem,
         patient=stem,
         dataset="midog",
-        scanner=scanners.get(stem.lstrip("0"), ""),
+        confidence=_confidence(mitoses[:, 2]),
+        scanner=scanner,
+        tumour=tumour,
         size_px=size,
     )
 
 
-def _scanners(folder: Path) -> dict[str, str]:
-    """Scanner by slide number from the case table, where it lies beside the JSON."""
-    result: dict[str, str] = {}
+def _confidence(shares: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    return None if not len(shares) or np.isnan(shares).any() else shares
+
+
+def _scanner(stem: str, tumour: str) -> str:
+    """Tell the scanner of a published image from its number or tumour, "" where neither tells."""
+    if stem.isdigit() and int(stem) <= _BREAST[-1][0]:
+        return next(scanner for last, scanner in _BREAST if int(stem) <= last)
+    return _BY_TUMOUR.get(tumour, "")
+
+
+def _embedded_mpp(file: Path) -> float | None:
+    from segmitos.io.slide import Slide
+
+    if not file.exists():
+        return None
+    try:
+        with Slide.open(file) as slide:
+            return slide.mpp
+    except InputError:
+        # A damaged image is named by `find_problems`, and by whatever reads it.
+        return None
+
+
+def _case_table(folder: Path) -> dict[str, dict[str, str]]:
+    """Rows of the case table by slide number, where one lies beside the JSON."""
+    result: dict[str, dict[str, str]] = {}
     for path in sorted(folder.glob("*.csv")):
-        header, *lines = read_lines(path) or [[]]
-        cells = [";".join(line).split(";") for line in (header, *lines)]
-        if cells and {"Slide", "Scanner"} <= set(cells[0]):
-            slide, scanner = cells[0].index("Slide"), cells[0].index("Scanner")
-            result |= {row[slide]: row[scanner] for row in cells[1:] if len(row) > scanner}
+        rows = [",".join(line).split(";") for line in read_lines(path)]
+        if rows and {"Slide", "Scanner"} <= set(rows[0]):
+            named = [dict(zip(rows[0], cells, strict=False)) for cells in rows[1:] if any(cells)]
+            result |= {row["Slide"]: row for row in named}
     return result

@@ -1,9 +1,10 @@
 """A folder of images with one CSV or GeoJSON of points each: what a researcher has tonight.
 
 `field.png` beside `field.csv` or `field.geojson`; or the tables in a folder `points/`. A CSV has a
-header with `x,y` or `x_px,y_px` and may have `label`. An image without a table has no mitosis
-only if its table is there and empty; without one it is an error, since nobody may have looked.
-Frames of one slide share what stands before the last `_`, or lie in a folder named after it.
+header with `x,y` or `x_px,y_px` and may have `label`. An image without a table has no mitosis only
+if its table is there and empty; without one it is an error, since nobody may have looked. Frames
+of one slide share what stands before the last `_`, or lie in a folder named after it. The scale is
+the image's own, or what stands in a file `mpp.txt` in its folder or one above.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from segmitos.errors import DataError
+from segmitos.errors import DataError, ScaleError
 from segmitos.io.datasets import Case, Points
 from segmitos.io.points import read_points
-from segmitos.io.readers.table import check_inside
-from segmitos.io.slide import Slide, find_images
+from segmitos.io.readers.table import check_inside, require_folder
+from segmitos.io.slide import Slide, check_mpp, find_images
 
 
 def points(path: Path) -> list[Case]:
@@ -23,7 +24,9 @@ def points(path: Path) -> list[Case]:
 
     Raises:
         DataError: for an image without a table, a table that is off, a point outside its image.
+        ScaleError: for an `mpp.txt` that is no scale.
     """
+    require_folder(path, "points")
     return annotated_images(path, _table_of, read_points)
 
 
@@ -48,6 +51,7 @@ def annotated_images(
         mitoses, others = read(table)
         with Slide.open(image) as slide:
             size, mpp = (slide.width, slide.height), slide.mpp
+        given = _written_mpp(image.parent, path)
         check_inside(mitoses, size, table)
         check_inside(others, size, table)
         parent = image.parent.relative_to(path)
@@ -58,7 +62,7 @@ def annotated_images(
                 image=image,
                 mitoses_xy=mitoses,
                 hard_negatives_xy=others,
-                mpp=mpp,
+                mpp=mpp if given is None else given,
                 slide=name,
                 patient=name,
                 dataset=path.name,
@@ -66,6 +70,21 @@ def annotated_images(
             )
         )
     return cases
+
+
+def _written_mpp(folder: Path, root: Path) -> float | None:
+    """Read the nearest `mpp.txt` from a folder up to the root, None without one."""
+    for place in (folder, *folder.parents):
+        note = place / "mpp.txt"
+        if note.is_file():
+            text = note.read_text(encoding="utf-8", errors="replace").strip()
+            try:
+                return check_mpp(float(text), str(note))
+            except ValueError as error:
+                raise ScaleError(f"{note}: {text[:40]!r} is not a scale in um/px") from error
+        if place == root:
+            break
+    return None
 
 
 def _table_of(image: Path) -> Path | None:

@@ -1,10 +1,10 @@
 """What a pathologist drew in QuPath: images with the GeoJSON of File > Export objects.
 
-The export of `slide.svs` is `slide.geojson` or `slide.svs.geojson`, beside the image or in a folder
-`annotations` next to it. Every object has a class: points (or outlines, which stand for their
-centroid) of `Mitotic figure`, and of `Hard negative` for look-alikes. Regions such as `Hotspot`,
-`Region*` or `Tumor` and what is classed `Ignore*` are passed over; an object without a class, or
-of another one, is refused by name, since nobody can tell what it means.
+The export of `slide.svs` is `slide.geojson` or `slide.svs.geojson`, beside the image or in a
+folder `annotations` next to it. Every object has a class: points (or outlines, which stand for
+their centroid) of `Mitotic figure`, and of `Hard negative` for look-alikes. Regions such as
+`Hotspot`, `Region*` or `Tumor` and what is classed `Ignore*` are passed over; an object without a
+class, or of another one, is refused by name, since nobody can tell what it means.
 
 An export without objects is an empty collection, and says that there is no mitosis.
 """
@@ -17,6 +17,7 @@ from segmitos.errors import DataError
 from segmitos.io.datasets import Case, Points
 from segmitos.io.points import read_points
 from segmitos.io.readers.points import annotated_images
+from segmitos.io.readers.table import require_folder
 from segmitos.io.slide import find_images
 
 
@@ -27,6 +28,7 @@ def qupath(path: Path) -> list[Case]:
         DataError: for a folder without any export, an image without one, an object that cannot be
             a mitosis, or a point outside its image.
     """
+    require_folder(path, "qupath")
     images = find_images([path])
     if not any(_export_of(image) for image in images):
         raise DataError(f"{path} holds no QuPath export (IMAGE.geojson beside IMAGE)")

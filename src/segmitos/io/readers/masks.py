@@ -1,0 +1,33 @@
+"""Pixel masks that a format does not hold as pictures, drawn once and kept in the user's cache.
+
+`$XDG_CACHE_HOME/segmitos/masks`, or `~/.cache/segmitos/masks`. A file's name is a digest of all
+that it was drawn from, so that it never goes stale and may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.io.files import write_bytes
+
+
+def cached(drawn_from: bytes, suffix: str) -> Path:
+    """Return where the cache keeps what is drawn from these bytes."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    name = hashlib.sha256(drawn_from).hexdigest()[:32]
+    return Path(root) / "segmitos" / "masks" / f"{name}{suffix}"
+
+
+def save_mask(mask: NDArray[np.uint8], path: Path) -> None:
+    """Write a mask (h, w), 0 or 255, as PNG. Raises OutputError as `write_bytes` does."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    write_bytes(path, buffer.getvalue())
