@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segmitos.errors import ModelError, UsageError
+from segmitos.learn.fcn import FCN
 from segmitos.learn.lite import LiteNetwork
 
 
@@ -53,7 +54,36 @@ def load_imagenet_lite0(network: LiteNetwork) -> None:
     network.load_state_dict({name: weights[name] for name in wanted}, strict=False)
 
 
-NETWORKS: dict[str, Callable[[bool], nn.Module]] = {"lite": lite}
+def fcn32s(pretrained: bool = False) -> nn.Module:
+    """The paper's FCN-32s on VGG-16, random; `learn.weights` fills it."""
+    return _fcn(32, pretrained)
+
+
+def fcn16s(pretrained: bool = False) -> nn.Module:
+    """FCN-32s with a prediction from pool4, which starts at zero."""
+    return _fcn(16, pretrained)
+
+
+def fcn8s(pretrained: bool = False) -> nn.Module:
+    """FCN-16s with a prediction from pool3, which starts at zero."""
+    return _fcn(8, pretrained)
+
+
+def _fcn(output_stride: int, pretrained: bool) -> nn.Module:
+    if pretrained:
+        raise ModelError(
+            f"fcn{output_stride}s has no weights of its own: give the recipe "
+            'weights = "vgg16:FILE", "caffe:FILE" or "run:FOLDER", or pretrained = false'
+        )
+    return FCN(output_stride)
+
+
+NETWORKS: dict[str, Callable[[bool], nn.Module]] = {
+    "lite": lite,
+    "fcn32s": fcn32s,
+    "fcn16s": fcn16s,
+    "fcn8s": fcn8s,
+}
 
 
 def build_network(name: str, pretrained: bool = True) -> nn.Module:
