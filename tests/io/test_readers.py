@@ -13,6 +13,12 @@ from PIL import Image
 from segmitos.errors import DataError
 from segmitos.io.datasets import load_dataset
 
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 SIZE = (120, 80)
 # One figure well off the diagonal, so that swapped axes cannot pass.
 X, Y = 90.0, 30.0
@@ -157,6 +163,8 @@ def test_a_broken_variant_gives_one_clear_line(tmp_path, make, message):
         ("tupac16:annotations/TUPAC_alternativeLabels.sqlite", 73, 1999, 10483),
         ("mitos12:mitos12-tiles", 50, 23, 0),
         ("mini-mias:mini-mias", 89, 92, 0),
+        ("mitos14:mitos-atypia-14", 290, 576, 750),
+        ("crops:mitosis-crops", 3720, 3814, 0),
     ],
 )
 def test_real_files_give_their_published_counts(data_dir, spec, cases, mitoses, others):

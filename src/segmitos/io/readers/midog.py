@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.errors import DataError, InputError
+from segmitos.errors import DataError
 from segmitos.io.datasets import Case
-from segmitos.io.readers.table import read_lines
+from segmitos.io.readers.table import image_header, read_lines
 
 _MITOSIS = ("mitotic figure", "mitosis")
 _OTHER = ("not mitotic figure", "hard negative", "non-mitotic figure", "imposter")
@@ -155,7 +155,7 @@ def _case(
         image=file,
         mitoses_xy=mitoses[:, :2],
         hard_negatives_xy=others[:, :2],
-        mpp=_embedded_mpp(file) or _MPP.get(scanner),
+        mpp=image_header(file)[1] or _MPP.get(scanner),
         slide=stem,
         patient=stem,
         dataset="midog",
@@ -175,19 +175,6 @@ def _scanner(stem: str, tumour: str) -> str:
     if stem.isdigit() and int(stem) <= _BREAST[-1][0]:
         return next(scanner for last, scanner in _BREAST if int(stem) <= last)
     return _BY_TUMOUR.get(tumour, "")
-
-
-def _embedded_mpp(file: Path) -> float | None:
-    from segmitos.io.slide import Slide
-
-    if not file.exists():
-        return None
-    try:
-        with Slide.open(file) as slide:
-            return slide.mpp
-    except InputError:
-        # A damaged image is named by `find_problems`, and by whatever reads it.
-        return None
 
 
 def _case_table(folder: Path) -> dict[str, dict[str, str]]:

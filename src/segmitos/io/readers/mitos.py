@@ -18,7 +18,7 @@ from segmitos.io.datasets import Case
 from segmitos.io.readers.table import (
     check_inside,
     headless_points,
-    image_size,
+    image_header,
     images_under,
     require_folder,
 )
@@ -52,7 +52,7 @@ def _case(image: Path, folder: Path) -> Case:
         raise DataError(f"{image} has no annotations: {table} is missing")
     mitoses = headless_points(table, _COLUMNS)
     hard = headless_points(others, _COLUMNS) if others.is_file() else mitoses[:0]
-    size = image_size(image)
+    size, _ = image_header(image)
     check_inside(mitoses[:, :2], size, table)
     check_inside(hard[:, :2], size, others, _CARRIED_OVER_PX)
     slide = folder.name

@@ -15,8 +15,8 @@ from pathlib import Path
 from segmitos.errors import DataError, ScaleError
 from segmitos.io.datasets import Case, Points
 from segmitos.io.points import read_points
-from segmitos.io.readers.table import check_inside, require_folder
-from segmitos.io.slide import Slide, check_mpp, find_images
+from segmitos.io.readers.table import check_inside, image_header, require_folder
+from segmitos.io.slide import check_mpp, find_images
 
 
 def points(path: Path) -> list[Case]:
@@ -49,8 +49,7 @@ def annotated_images(
                 f"{image.with_suffix('.geojson').name} is missing (an empty table means none)"
             )
         mitoses, others = read(table)
-        with Slide.open(image) as slide:
-            size, mpp = (slide.width, slide.height), slide.mpp
+        size, mpp = image_header(image)
         given = _written_mpp(image.parent, path)
         check_inside(mitoses, size, table)
         check_inside(others, size, table)

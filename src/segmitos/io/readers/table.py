@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.errors import DataError
+from segmitos.errors import DataError, InputError
 
 # A point may lie this far beyond the border: annotations are rounded.
 SLACK_PX = 2.0
@@ -101,7 +101,6 @@ def headless_points(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Read width and height from an image's header. Raises DataError."""
-    from segmitos.errors import InputError
     from segmitos.io.slide import Slide
 
     try:
@@ -109,6 +108,21 @@ def image_size(path: Path) -> tuple[int, int]:
             return slide.width, slide.height
     except InputError as error:
         raise DataError(str(error)) from error
+
+
+def image_header(path: Path) -> tuple[tuple[int, int] | None, float | None]:
+    """Read size and scale from an image's header, None each where it cannot be read.
+
+    One damaged image does not keep a data set from being described: `find_problems` names it, and
+    so does whatever reads it.
+    """
+    from segmitos.io.slide import Slide
+
+    try:
+        with Slide.open(path) as slide:
+            return (slide.width, slide.height), slide.mpp
+    except InputError:
+        return None, None
 
 
 def is_inside(
@@ -120,9 +134,14 @@ def is_inside(
 
 
 def check_inside(
-    points_xy: NDArray[np.float64], size: tuple[int, int], path: Path, slack_px: float = SLACK_PX
+    points_xy: NDArray[np.float64],
+    size: tuple[int, int] | None,
+    path: Path,
+    slack_px: float = SLACK_PX,
 ) -> None:
     """Raise DataError where a point of a table lies outside the image; hint at swapped axes."""
+    if size is None:
+        return
     outside = ~is_inside(points_xy, size, slack_px)
     if not outside.any():
         return

@@ -24,7 +24,7 @@ from segmitos.io.datasets import Case, Points, no_points
 from segmitos.io.readers.table import (
     check_inside,
     headless_points,
-    image_size,
+    image_header,
     images_under,
     require_folder,
 )
@@ -91,7 +91,7 @@ def _folders(path: Path, dataset: str) -> list[Case]:
 
 
 def _case(slide: str, stem: str, image: Path, path: Path, dataset: str) -> Case:
-    size = image_size(image) if image.exists() else None
+    size, _ = image_header(image)
     mitoses, look_alikes = (
         _swapped(path / folder / slide / f"{stem}.csv", size) for folder in (_TRUTH, _OTHERS)
     )
@@ -113,8 +113,7 @@ def _swapped(table: Path, size: tuple[int, int] | None) -> Points:
     if not table.is_file():
         return no_points()
     points = headless_points(table, ("row", "column"))[:, ::-1]
-    if size is not None:
-        check_inside(points, size, table)
+    check_inside(points, size, table)
     return points
 
 

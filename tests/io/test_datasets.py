@@ -1,0 +1,136 @@
+"""Data sets by name: formats told apart, cases chosen, and what goes wrong said in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataset_layouts import LAYOUTS, draw, mitos14, points, save, write
+from segmitos.errors import DataError, InputError, ScaleError, UsageError
+from segmitos.io.datasets import FORMATS, Case, guess_format, load_dataset
+
+FIELD = draw((96, 64), (70, 21), (30, 47))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def slides(tmp_path):
+    """Two slides of two frames each, and one of a single frame."""
+    for slide, frames in (("A03", 2), ("A04", 2), ("H03", 1)):
+        for frame in range(frames):
+            name = f"{slide}_0{frame}Aa"
+            save(FIELD.pixels, tmp_path / slide / "frames" / "x40" / f"{name}.png")
+            write(tmp_path / slide / "mitosis" / f"{name}_mitosis.csv", "70,21,1.0\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("cases", "exclude", "names"),
+    [
+        ((), (), ["A03_00Aa", "A03_01Aa", "A04_00Aa", "A04_01Aa", "H03_00Aa"]),
+        (("A03",), (), ["A03_00Aa", "A03_01Aa"]),
+        (("A*",), ("A04",), ["A03_00Aa", "A03_01Aa"]),
+        (("?0[34]_00*",), (), ["A03_00Aa", "A04_00Aa", "H03_00Aa"]),
+        ((), ("*_00Aa",), ["A03_01Aa", "A04_01Aa"]),
+        (("H03", "A04_01Aa"), (), ["A04_01Aa", "H03_00Aa"]),
+    ],
+)
+def test_cases_are_chosen_by_slide_or_name(slides, cases, exclude, names):
+    found = load_dataset(f"mitos14:{slides}", cases, exclude)
+    assert [case.name for case in found] == names
+
+
+@pytest.mark.parametrize("option", ["cases", "exclude"])
+def test_a_pattern_that_matches_nothing_names_the_slides(slides, option):
+    with pytest.raises(DataError, match=f"--{option} H99 matches .* slides: A03, A04, H03$"):
+        load_dataset(f"mitos14:{slides}", **{option: ["A03", "H99"]})
+
+
+def test_nothing_left_is_an_error(slides):
+    with pytest.raises(DataError, match="no case is left of 5"):
+        load_dataset(f"mitos14:{slides}", ["A03"], ["A*"])
+
+
+def test_scale_and_scanner_follow_the_slide_and_can_be_overridden(slides):
+    found = {case.name: case for case in load_dataset(f"mitos14:{slides}")}
+    assert (found["A03_00Aa"].mpp, found["A03_00Aa"].scanner) == (0.2455, "Aperio")
+    assert (found["H03_00Aa"].mpp, found["H03_00Aa"].scanner) == (0.2273, "Hamamatsu")
+    assert found["A03_00Aa"].patient == found["H03_00Aa"].patient == "03"
+    assert {case.mpp for case in load_dataset(f"mitos14:{slides}", mpp=0.5)} == {0.5}
+    with pytest.raises(ScaleError, match="--mpp"):
+        load_dataset(f"mitos14:{slides}", mpp=-1)
+
+
+def test_one_slide_or_a_doubled_folder_is_read_too(slides):
+    assert len(load_dataset(f"mitos14:{slides / 'A03'}")) == 2
+    doubled = slides.parent / "doubled"
+    for slide in ("A03", "H03"):
+        (doubled / slide).mkdir(parents=True)
+        (slides / slide).rename(doubled / slide / slide)
+    assert {case.slide for case in load_dataset(f"mitos14:{doubled}")} == {"A03", "H03"}
+
+
+def test_names_of_several_data_sets_are_kept_apart(slides, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    mitos14(other, FIELD)
+    (other / "A03" / "mitosis" / "A03_00Aa_not_mitosis.csv").unlink()
+    points(other / "points", FIELD)
+    both = load_dataset([f"mitos14:{slides}", f"points:{other / 'points'}"])
+    assert [case.name for case in both][-1] == "s1_a"
+    with pytest.raises(DataError, match=r"there twice, e\.g\. mitos14/A03/A03_00Aa"):
+        load_dataset([f"mitos14:{slides}", f"mitos14:{other}"])
+
+
+# AMIDA13 has TUPAC16's layout, a database may be of any set, `Info.txt` is too common a name.
+TOLD = sorted(set(LAYOUTS) - {"amida13", "sliderunner", "mini_mias_published"})
+
+
+@pytest.mark.parametrize("layout", TOLD)
+def test_the_format_is_told_from_the_folder(tmp_path, layout):
+    name, _, path = LAYOUTS[layout](tmp_path, FIELD).partition(":")
+    assert guess_format(Path(path)) == name
+    assert len(load_dataset(path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ("tupac17:DIR", UsageError, "'tupac17' is no format; known: mitos14, mitos12"),
+        ("mitos14:", UsageError, "names no path; write mitos14:PATH"),
+        ("mitos14:DIR/none", DataError, "DIR/none does not exist"),
+        ("DIR/none", DataError, "DIR/none does not exist"),
+        ("DIR", DataError, "cannot be told; write FORMAT:DIR with one of"),
+    ],
+)
+def test_specs_that_cannot_be_read(tmp_path, spec, error, message):
+    spec, message = (text.replace("DIR", str(tmp_path)) for text in (spec, message))
+    with pytest.raises(error) as caught:
+        load_dataset(spec)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_empty_folder_is_refused_in_one_line(tmp_path, name):
+    with pytest.raises(InputError, match=str(tmp_path)) as caught:
+        load_dataset(f"{name}:{tmp_path}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "midog"])
+def test_a_file_in_place_of_a_folder_is_refused_in_one_line(tmp_path, name):
+    file = write(tmp_path / "notes.txt", "not a data set")
+    with pytest.raises(DataError, match=str(file)) as caught:
+        load_dataset(f"{name}:{file}")
+    assert "\n" not in str(caught.value)
+
+
+def test_cases_compare_by_identity():
+    empty = np.zeros((0, 2))
+    one, other = (Case("a", FIELD, empty, empty, None, "s") for _ in range(2))
+    assert one == one and one != other and len({one, other}) == 2
