@@ -8,6 +8,7 @@ another slide of the training set, and by jitter of haematoxylin, eosin and resi
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Augmentation:
     """Chance of Gaussian blur of up to 1.2 px."""
     jpeg: float = 0.2
     """Chance of JPEG compression at quality 40 to 90."""
+    translations: int = 0
+    """0: anywhere within the sampling's `shift_px`; 9: the 3 x 3 grid of that step; 1: none."""
 
     def __post_init__(self) -> None:
         for name in ("stain_transfer", "blur", "jpeg"):
@@ -49,9 +52,42 @@ class Augmentation:
                 raise UsageError(f"augmentation {name} = {getattr(self, name)} is no probability")
         if not 0 <= self.scale < 1:
             raise UsageError(f"augmentation scale = {self.scale} must be in 0..1")
+        if self.rotations < 0:
+            raise UsageError(f"augmentation rotations = {self.rotations} must be 0 or more")
+        if self.translations not in (0, 1, 9):
+            raise UsageError(f"augmentation translations = {self.translations} is not 0, 1 or 9")
 
 
 NONE = Augmentation(1, False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def _discrete(rotations: int, mirror: bool, translations: int = 0) -> Augmentation:
+    return dataclasses.replace(NONE, rotations=rotations, mirror=mirror, translations=translations)
+
+
+# The paper's, by data set (sections 4.2 to 4.6): of crops round a mitosis or mass, and of the
+# others. Variants are drawn at random, not listed one by one. How the 144 of 2014 divide is not
+# printed; 8 rotations x 9 translations x mirror make 144, half of the 288 of 2012.
+PUBLISHED: dict[str, tuple[Augmentation, Augmentation]] = {
+    "none": (NONE, NONE),
+    "mitos12": (_discrete(16, True, 9), _discrete(4, True)),
+    "mitos14": (_discrete(8, True, 9), NONE),
+    "amida13": (_discrete(8, True, 9), _discrete(4, False)),
+    "tupac16": (_discrete(8, True, 9), _discrete(4, False)),
+    "cbis-ddsm": (_discrete(4, True), _discrete(4, True)),
+}
+
+
+def draw_shift(
+    recipe: Augmentation, shift_px: float, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Draw how far a crop's centre lies from its point, (x, y) in pixels."""
+    if recipe.translations == 9:
+        steps = rng.integers(-1, 2, size=2)
+        return float(steps[0] * shift_px), float(steps[1] * shift_px)
+    if recipe.translations == 1:
+        return 0.0, 0.0
+    return float(rng.uniform(-shift_px, shift_px)), float(rng.uniform(-shift_px, shift_px))
 
 
 def draw_transform(recipe: Augmentation, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -73,24 +109,25 @@ def warp(
     points_xy: NDArray[np.float64],
     centre_xy: tuple[float, float],
     matrix: NDArray[np.float64],
-    size_px: int,
+    size_px: int | tuple[int, int],
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.bool_]]:
-    """Cut a rotated, scaled, mirrored square crop, its points with it.
+    """Cut a rotated, scaled, mirrored crop, its points with it.
 
     Args:
         image: (h, w, 3) uint8.
         points_xy: (n, 2) positions in `image`, pixel centres at integers.
         centre_xy: where in `image` the crop's centre lies.
         matrix: 2 x 2, crop offset -> image offset.
-        size_px: side of the crop.
+        size_px: side of the crop, or its (width, height).
 
     Returns:
-        The crop (size, size, 3), reflected where it reaches past the image; all points in the
-        crop's frame, those outside it too; and a (size, size) map that is True where the crop
+        The crop (height, width, 3), reflected where it reaches past the image; all points in the
+        crop's frame, those outside it too; and a (height, width) map that is True where the crop
         shows the image itself, not its reflection.
     """
-    half = (size_px - 1) / 2
-    reach = int(np.ceil(np.abs(matrix).sum(axis=1).max() * (half + 1))) + 2
+    size = np.array((size_px, size_px) if isinstance(size_px, int) else size_px)
+    half = (size - 1) / 2
+    reach = int(np.ceil(np.abs(matrix).sum(axis=1).max() * (half.max() + 1))) + 2
     left, top = int(np.floor(centre_xy[0])) - reach, int(np.floor(centre_xy[1])) - reach
     side = 2 * reach + 2
     height, width = image.shape[:2]
@@ -101,14 +138,18 @@ def warp(
     else:
         patch = image[rows[:, None], columns[None, :]]
     # Pillow counts from pixel corners: source = matrix @ (out + 0.5 - size / 2) + centre + 0.5.
-    origin = np.array(centre_xy) - (left, top) + 0.5 - matrix @ np.full(2, size_px / 2)
+    origin = np.array(centre_xy) - (left, top) + 0.5 - matrix @ (size / 2)
     coefficients = (*matrix[0], origin[0], *matrix[1], origin[1])
     crop = Image.fromarray(np.ascontiguousarray(patch), "RGB").transform(
-        (size_px, size_px), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
+        (int(size[0]), int(size[1])),
+        Image.Transform.AFFINE,
+        coefficients,
+        Image.Resampling.BILINEAR,
     )
-    grid = np.arange(size_px) - half
-    source_x = matrix[0, 0] * grid[None, :] + matrix[0, 1] * grid[:, None] + centre_xy[0]
-    source_y = matrix[1, 0] * grid[None, :] + matrix[1, 1] * grid[:, None] + centre_xy[1]
+    across = np.arange(size[0])[None, :] - half[0]
+    down = np.arange(size[1])[:, None] - half[1]
+    source_x = matrix[0, 0] * across + matrix[0, 1] * down + centre_xy[0]
+    source_y = matrix[1, 0] * across + matrix[1, 1] * down + centre_xy[1]
     valid = (
         (source_x > -0.5) & (source_x < width - 0.5) & (source_y > -0.5) & (source_y < height - 0.5)
     )

@@ -36,6 +36,9 @@ class LabelRecipe:
     outer_um: float = 6.0
     radius_range_um: tuple[float, float] = (2.5, 4.25)
     outer_factor_range: tuple[float, float] = (1.5, 2.5)
+    inner_share: float = 0.0
+    """Above 0: disc and ring are shares of each point's own radius (masses, section 4.6)."""
+    outer_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in ("mask", "circle", "concentric", "random"):
@@ -48,6 +51,11 @@ class LabelRecipe:
             raise UsageError(
                 f"ring radius {self.outer_um} um is inside the disc of {self.radius_um} um"
             )
+        if self.inner_share < 0 or (self.inner_share > 0 and self.outer_share < self.inner_share):
+            raise UsageError(
+                f"label shares {self.inner_share} and {self.outer_share} of a mass: give "
+                "0 < inner_share <= outer_share"
+            )
         if self.kind == "random" and (
             self.radius_range_um[1] < self.radius_range_um[0]
             or not 1 <= self.outer_factor_range[0] <= self.outer_factor_range[1]
@@ -58,9 +66,18 @@ class LabelRecipe:
             )
 
     def draw_radii(
-        self, count: int, rng: np.random.Generator
+        self,
+        count: int,
+        rng: np.random.Generator,
+        own_um: NDArray[np.float64] | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return inner and outer radii in um for `count` points, each of shape (count,)."""
+        """Return inner and outer radii in um for `count` points, each of shape (count,).
+
+        `own_um`, (count,), are the radii of the things themselves: of the circle round a mass, or
+        half of the longer side of its box. They count where the shares are above 0.
+        """
+        if self.inner_share > 0 and own_um is not None:
+            return own_um * self.inner_share, own_um * self.outer_share
         if self.kind == "random":
             inner = rng.uniform(*self.radius_range_um, size=count)
             return inner, inner * rng.uniform(*self.outer_factor_range, size=count)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segmitos.errors import DataError, UsageError
-from segmitos.learn.augment import Augmentation
+from segmitos.learn.augment import PUBLISHED, Augmentation
 from segmitos.learn.concentric import LabelRecipe
 
 
@@ -46,8 +46,12 @@ class Recipe:
 
     network: str = "lite"
     pretrained: bool = True
+    weights: str = ""
+    """Where the weights begin: `vgg16:FILE`, `caffe:FILE` or `run:FOLDER` (see `learn.weights`)."""
     mpp: float = 0.25
     crop_px: int = 128
+    crop_height_px: int = 0
+    """0: crops are square; else `crop_px` is their width (the paper's 385 x 344)."""
     batch: int = 48
     epochs: int = 12
     steps_per_epoch: int = 200
@@ -55,6 +59,8 @@ class Recipe:
     learning_rate: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 0.01
+    bias_rate: float = 1.0
+    """Learning rate of the biases as a multiple of that of the weights; 2 in Caffe's FCN."""
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: int = 100
     reduction: Literal["mean", "sum"] = "mean"
@@ -69,20 +75,38 @@ class Recipe:
     seed: int = 0
     labels: LabelRecipe = field(default_factory=LabelRecipe)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    """In a file also the name of a data set, for the paper's (`learn.augment.PUBLISHED`)."""
+    background_augmentation: Augmentation | None = None
+    """Of crops that are not round a mitosis; none: the same."""
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
         for name in ("mpp", "crop_px", "batch", "epochs", "steps_per_epoch", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"recipe {name} = {getattr(self, name)} must be above 0")
-        if self.crop_px % 32:
-            raise UsageError(f"recipe crop_px = {self.crop_px} must be a multiple of 32")
+        if not self.network.startswith("fcn"):
+            # The FCN pads to multiples of 32 by itself.
+            for name in ("crop_px", "crop_height_px"):
+                if getattr(self, name) % 32:
+                    raise UsageError(
+                        f"recipe {name} = {getattr(self, name)} must be a multiple of 32"
+                    )
+        if self.crop_height_px < 0 or self.bias_rate < 0:
+            raise UsageError(
+                f"recipe crop_height_px = {self.crop_height_px}, bias_rate = {self.bias_rate}: "
+                "neither may be below 0"
+            )
         if self.schedule not in ("cosine", "constant"):
             raise UsageError(f"recipe schedule = {self.schedule!r} is not cosine or constant")
         if self.optimizer not in ("adamw", "sgd"):
             raise UsageError(f"recipe optimizer = {self.optimizer!r} is not adamw or sgd")
         if self.reduction not in ("mean", "sum"):
             raise UsageError(f"recipe reduction = {self.reduction!r} is not mean or sum")
+
+    @property
+    def crop_size_px(self) -> tuple[int, int]:
+        """Width and height of a crop."""
+        return self.crop_px, self.crop_height_px or self.crop_px
 
     @property
     def steps(self) -> int:
@@ -100,7 +124,7 @@ class Recipe:
         Raises:
             DataError: naming `where` and the key.
         """
-        recipe: Recipe = _build(cls, content, where)
+        recipe: Recipe = _build(cls, _with_published(content, where), where)
         return recipe
 
 
@@ -120,7 +144,26 @@ def load_recipe(path: Path, **changes: Any) -> Recipe:
     return Recipe.from_dict(content, str(path))
 
 
-_NESTED = {"labels": LabelRecipe, "augmentation": Augmentation, "sampling": Sampling}
+_NESTED = {
+    "labels": LabelRecipe,
+    "augmentation": Augmentation,
+    "background_augmentation": Augmentation,
+    "sampling": Sampling,
+}
+
+
+def _with_published(content: dict[str, Any], where: str) -> dict[str, Any]:
+    """Put the paper's augmentation in the place of its name."""
+    name = content.get("augmentation")
+    if not isinstance(name, str):
+        return content
+    if name not in PUBLISHED:
+        raise DataError(
+            f"{where}: augmentation {name!r} is not one of {', '.join(sorted(PUBLISHED))}; "
+            "or write a table of its settings"
+        )
+    positive, other = (dataclasses.asdict(kind) for kind in PUBLISHED[name])
+    return {"background_augmentation": other, **content, "augmentation": positive}
 
 
 def _build(kind: Any, content: dict[str, Any], where: str) -> Any:
@@ -130,6 +173,8 @@ def _build(kind: Any, content: dict[str, Any], where: str) -> Any:
         if key not in known:
             raise DataError(f"{where}: unknown key {key!r}; known: {', '.join(sorted(known))}")
         if kind is Recipe and key in _NESTED:
+            if value is None and key == "background_augmentation":
+                continue
             if not isinstance(value, dict):
                 raise DataError(f"{where}: {key} must be a table, not {value!r}")
             values[key] = _build(_NESTED[key], value, f"{where}: {key}")

@@ -16,7 +16,7 @@ from segmitos.detect.colour import Stain, od_statistics, tissue_pixels
 from segmitos.errors import DataError
 from segmitos.io.datasets import Case
 from segmitos.io.slide import Slide
-from segmitos.learn.augment import draw_transform, recolour, warp
+from segmitos.learn.augment import Augmentation, draw_shift, draw_transform, recolour, warp
 from segmitos.learn.concentric import IGNORED, concentric_label
 from segmitos.learn.recipe import Recipe
 
@@ -39,6 +39,8 @@ class Source:
     mask: NDArray[np.uint8] | None = None
     stain: Stain | None = None
     mined_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    radii_px: NDArray[np.float64] | None = None
+    """Of the things at `mitoses_xy`, where they have a size of their own (masses)."""
 
 
 def load_sources(
@@ -66,6 +68,7 @@ def load_sources(
                 hard_negatives_xy=_rescaled(case.hard_negatives_xy, ratio),
                 centred=case.centred_crop,
                 mask=mask,
+                radii_px=None if case.radii_px is None else np.asarray(case.radii_px) / ratio,
             )
         )
         advance(1)
@@ -168,28 +171,37 @@ class CropSampler:
         if kind == "centred":
             # Only 64 px lie between such a crop's centre and its border.
             shift = min(shift, CROP_SHIFT_PX)
-        centre = (x + rng.uniform(-shift, shift), y + rng.uniform(-shift, shift))
-        return self._cut(source, centre, rng)
+        augmentation = self.recipe.augmentation
+        if kind in ("hard_negative", "mined", "background"):
+            augmentation = self.recipe.background_augmentation or augmentation
+        right, down = draw_shift(augmentation, shift, rng)
+        return self._cut(source, (x + right, y + down), augmentation, rng)
 
-    def _cut(self, source: Source, centre: tuple[float, float], rng: np.random.Generator) -> Sample:
+    def _cut(
+        self,
+        source: Source,
+        centre: tuple[float, float],
+        augmentation: Augmentation,
+        rng: np.random.Generator,
+    ) -> Sample:
         recipe = self.recipe
-        matrix = draw_transform(recipe.augmentation, rng)
-        crop, points, valid = warp(source.image, source.mitoses_xy, centre, matrix, recipe.crop_px)
+        matrix = draw_transform(augmentation, rng)
+        width, height = recipe.crop_size_px
+        crop, points, valid = warp(source.image, source.mitoses_xy, centre, matrix, (width, height))
         # Black padding at a slide's edge tells nothing of tissue.
         valid &= crop.max(axis=2) > 4
-        cells = recipe.crop_px // self.stride
+        cells = (height // self.stride, width // self.stride)
         zoom = float(np.sqrt(abs(np.linalg.det(matrix))))
         if recipe.labels.kind == "mask" and source.mask is not None:
             label = self._mask_label(source.mask, centre, matrix)
         else:
-            inner, outer = recipe.labels.draw_radii(len(points), rng)
+            own_um = None if source.radii_px is None else source.radii_px * recipe.mpp
+            inner, outer = recipe.labels.draw_radii(len(points), rng, own_um)
             per_px = recipe.mpp * zoom
-            label = concentric_label(
-                points, inner / per_px, outer / per_px, (cells, cells), self.stride
-            )
+            label = concentric_label(points, inner / per_px, outer / per_px, cells, self.stride)
         offset = self.stride // 2
         label[~valid[offset :: self.stride, offset :: self.stride]] = IGNORED
-        image = recolour(crop, source.stain, self.pool, recipe.augmentation, rng)
+        image = recolour(crop, source.stain, self.pool, augmentation, rng)
         return Sample(image, label)
 
     def _mask_label(
@@ -198,9 +210,8 @@ class CropSampler:
         centre: tuple[float, float],
         matrix: NDArray[np.float64],
     ) -> NDArray[np.uint8]:
-        size = self.recipe.crop_px
         grey = np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2)
-        crop, _, _ = warp(grey, np.zeros((0, 2)), centre, matrix, size)
+        crop, _, _ = warp(grey, np.zeros((0, 2)), centre, matrix, self.recipe.crop_size_px)
         offset = self.stride // 2
         cells = crop[offset :: self.stride, offset :: self.stride, 0]
         return (cells > 127).astype(np.uint8)

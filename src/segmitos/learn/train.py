@@ -35,6 +35,7 @@ from segmitos.learn.provenance import provenance
 from segmitos.learn.recipe import Recipe
 from segmitos.learn.sampling import CropSampler, Source, load_sources
 from segmitos.learn.validate import Validation, validate
+from segmitos.learn.weights import load_run, load_weights
 
 Event = Literal["loaded", "step", "mined", "epoch", "done"]
 OnEvent = Callable[[Event, dict[str, Any]], None]
@@ -98,8 +99,9 @@ def train(
     sources = load_sources(cases, recipe.mpp)
     held_out = load_sources(validation_cases, recipe.mpp)
     on_event("loaded", {"cases": len(cases), "steps": recipe.steps})
-    run = _begin(fabric, recipe, sources, held_out, start_from)
-    if (folder / "checkpoint.json").exists():
+    resumes = (folder / "checkpoint.json").exists()
+    run = _begin(fabric, recipe, sources, held_out, start_from, fresh=not resumes)
+    if resumes:
         if not resume:
             raise UsageError(f"{folder} holds a run already; resume it or name another folder")
         _resume(run, recipe, folder)
@@ -147,12 +149,16 @@ def _begin(
     sources: Sequence[Source],
     held_out: list[Source],
     start_from: Path | None,
+    fresh: bool,
 ) -> _Run:
     torch.manual_seed(recipe.seed)
-    network = build_network(recipe.network, recipe.pretrained and start_from is None)
+    given = start_from is not None or bool(recipe.weights)
+    network = build_network(recipe.network, recipe.pretrained and not given)
     if start_from is not None:
-        groups, _ = load_checkpoint(start_from)
-        network.load_state_dict(groups["ema"])
+        load_run(network, start_from)
+    elif recipe.weights and fresh:
+        # A resumed run has its own weights; their source need not be there any more.
+        load_weights(network, recipe.weights)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
     optimizer = _optimizer(network, recipe)
@@ -163,12 +169,19 @@ def _begin(
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Weights decay; biases and normalisation do not."""
-    decayed = [value for value in network.parameters() if value.ndim > 1]
-    free = [value for value in network.parameters() if value.ndim <= 1]
+    """Weights decay; biases and normalisation do not.
+
+    Momentum: Caffe keeps v <- m v + rate * gradient and torch v <- m v + gradient, step rate * v.
+    At a constant rate they are the same, so the paper's rates hold here as printed, for the summed
+    loss. The mean over N pixels that count takes rates N times as large (500 x 500 px: 1e-10
+    becomes 2.5e-5); at momentum 0.99 a step then adds up to a hundred times that.
+    """
+    learns = [value for value in network.parameters() if value.requires_grad]
+    decayed = [value for value in learns if value.ndim > 1]
+    free = [value for value in learns if value.ndim <= 1]
     groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": free, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": recipe.weight_decay, "rate": 1.0},
+        {"params": free, "weight_decay": 0.0, "rate": recipe.bias_rate},
     ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum)
@@ -202,7 +215,7 @@ def _one_step(run: _Run, recipe: Recipe, images: Tensor, labels: Tensor) -> floa
     image_BCHW = images.to(device).permute(0, 3, 1, 2).float()
     image_BCHW = image_BCHW.contiguous(memory_format=torch.channels_last)
     for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(recipe, run.step)
+        group["lr"] = learning_rate(recipe, run.step) * group["rate"]
     logits = run.wrapped(image_BCHW)
     loss = concentric_loss(logits, labels.to(device), recipe.reduction)
     run.optimizer.zero_grad(set_to_none=True)
