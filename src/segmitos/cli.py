@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from segmitos.errors import SegMitosError
 
@@ -342,18 +344,40 @@ def bench(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; print one line for an expected error. Returns the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        app(args=arguments)
+        code = app(args=given, prog_name="segmitos", standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except SystemExit as end:
-        # Typer has printed its own usage errors by then.
         return end.code if isinstance(end.code, int) else 0
+    except TyperException as error:
+        return _refuse(error, given)
+    except typer.Abort:
+        return _fail("stopped", 1)
     except SegMitosError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to go on", 130)
     except MemoryError:
         return _fail("out of memory; try fewer --workers", 1)
-    return 0
+
+
+def _refuse(error: TyperException, given: list[str]) -> int:
+    """Say in one line what is wrong with the call, with the value that was given."""
+    message = error.format_message()
+    if "\n" in message:
+        # A verb without its arguments: the help, which typer raises as an error.
+        print(message)
+        return error.exit_code
+    context = getattr(error, "ctx", None)
+    where = "segmitos" if context is None else context.command_path
+    names = getattr(getattr(error, "param", None), "opts", [])
+    for index, argument in enumerate(given):
+        name, equals, value = argument.partition("=")
+        if name in names:
+            value = value if equals else " ".join(given[index + 1 : index + 2])
+            message = f"{message.rstrip('.')}, not {value!r}"
+    return _fail(f"{message.rstrip('.')}; see '{where} --help'", error.exit_code)
 
 
 def _fail(message: str, code: int) -> int:
@@ -363,7 +387,14 @@ def _fail(message: str, code: int) -> int:
 
 def console() -> None:
     """Entry point of the `segmitos` script."""
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output, `head` say, has seen enough; nothing more can be told to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
 
 
 if __name__ == "__main__":
