@@ -38,7 +38,7 @@ def test_no_augmentation_is_a_plain_cut():
     crop, points, _ = warp(image, np.array([[40.0, 30.0]]), (39.5, 31.5), matrix, 32)
     np.testing.assert_array_equal(crop, image[16:48, 24:56])
     np.testing.assert_allclose(points, [[16.0, 14.0]])
-    np.testing.assert_array_equal(recolour(crop, None, [], NONE, rng), crop)
+    np.testing.assert_array_equal(recolour(crop, None, [], None, NONE, rng), crop)
 
 
 def test_rotation_rotates_and_does_not_only_flip():
@@ -86,7 +86,7 @@ def test_the_same_seed_gives_the_same_colours_and_another_seed_others():
     pool = [Stain((0.6,) * 3, (0.25,) * 3)]
 
     def result(seed: int) -> np.ndarray:
-        return recolour(image, stain, pool, Augmentation(), np.random.default_rng(seed))
+        return recolour(image, stain, pool, None, Augmentation(), np.random.default_rng(seed))
 
     np.testing.assert_array_equal(result(5), result(5))
     assert not np.array_equal(result(5), result(6))

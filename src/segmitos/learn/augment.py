@@ -34,8 +34,10 @@ class Augmentation:
     mirror: bool = True
     scale: float = 0.15
     """Zoom factor within 1 - scale .. 1 + scale."""
+    stain_match: float = 0.0
+    """Chance of moving the slide's staining onto the common one, as detection does."""
     stain_transfer: float = 0.6
-    """Chance of moving the slide's staining towards that of another slide, by a random share."""
+    """Else, chance of moving it towards that of another slide, by a random share."""
     stain_jitter: float = 0.12
     """Spread of the gain of each stain; half of it for the offset in OD."""
     brightness: float = 0.12
@@ -47,7 +49,7 @@ class Augmentation:
     """0: anywhere within the sampling's `shift_px`; 9: the 3 x 3 grid of that step; 1: none."""
 
     def __post_init__(self) -> None:
-        for name in ("stain_transfer", "blur", "jpeg"):
+        for name in ("stain_match", "stain_transfer", "blur", "jpeg"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"augmentation {name} = {getattr(self, name)} is no probability")
         if not 0 <= self.scale < 1:
@@ -58,7 +60,7 @@ class Augmentation:
             raise UsageError(f"augmentation translations = {self.translations} is not 0, 1 or 9")
 
 
-NONE = Augmentation(1, False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NONE = Augmentation(1, False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def _discrete(rotations: int, mirror: bool, translations: int = 0) -> Augmentation:
@@ -174,6 +176,7 @@ def recolour(
     crop: NDArray[np.uint8],
     stain: Stain | None,
     pool: Sequence[Stain],
+    target: Stain | None,
     recipe: Augmentation,
     rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
@@ -183,11 +186,16 @@ def recolour(
         crop: RGB.
         stain: statistics of the crop's slide; None leaves the transfer out.
         pool: stains of the training slides to move towards.
+        target: the common stain that slides are matched to in detection.
         recipe: how much of what.
         rng: drawn from in a fixed order, so that a seed fixes the result.
     """
     matrix, offset = np.eye(3), np.zeros(3)
-    if stain is not None and pool and rng.random() < recipe.stain_transfer:
+    matches = bool(recipe.stain_match) and rng.random() < recipe.stain_match
+    if matches and stain is not None and target is not None:
+        gain, offset = stain_affine(stain, target)
+        matrix = np.diag(gain)
+    elif stain is not None and pool and rng.random() < recipe.stain_transfer:
         gain, shift = stain_affine(stain, pool[int(rng.integers(len(pool)))])
         share = rng.uniform(0.3, 1.0)
         matrix = np.diag(1 + share * (gain - 1))

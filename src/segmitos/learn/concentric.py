@@ -129,7 +129,10 @@ def _paint_disc(
 
 
 def concentric_loss(
-    logits: Tensor, label: Tensor, reduction: Literal["mean", "sum"] = "mean"
+    logits: Tensor,
+    label: Tensor,
+    reduction: Literal["mean", "sum"] = "mean",
+    focal: float = 0.0,
 ) -> Tensor:
     """Cross-entropy over discs and background; ignored pixels count neither above nor below.
 
@@ -144,6 +147,8 @@ def concentric_loss(
         logits: (B, 1, H, W) or (B, 2, H, W).
         label: (B, H, W) of 0, 1 and 255.
         reduction: `mean` over the pixels that count, or `sum`.
+        focal: exponent of the focal weight (1 - p of the true class)^focal (Lin et al. 2017);
+            0 is the paper's plain entropy.
 
     Returns:
         A scalar; zero, with zero gradient, where every pixel is ignored.
@@ -159,6 +164,8 @@ def concentric_loss(
     counts = label != IGNORED
     target = (label == 1).to(logit.dtype)
     losses = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    if focal > 0:
+        losses = losses * (1 - torch.exp(-losses)) ** focal
     total = torch.where(counts, losses, torch.zeros_like(losses)).sum()
     if reduction == "sum":
         return total

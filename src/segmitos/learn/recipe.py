@@ -64,12 +64,16 @@ class Recipe:
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: int = 100
     reduction: Literal["mean", "sum"] = "mean"
+    focal: float = 0.0
+    """Exponent of the focal weight in the loss; 0 is the paper's entropy."""
     gradient_clip: float = 5.0
     ema: float = 0.995
     precision: Literal["bf16-mixed", "32-true", "16-mixed"] = "bf16-mixed"
     mine_at: tuple[float, ...] = (0.25, 0.55)
     """Shares of the training after which false positives are mined anew."""
     mine_above: float = 0.2
+    doubt_above: float = 1.0
+    """False positives surer than this may be mitoses that nobody labelled: ignored, not mined."""
     smoothing_sigma_um: float = 1.0
     validate_every: int = 1
     seed: int = 0
@@ -91,11 +95,9 @@ class Recipe:
                     raise UsageError(
                         f"recipe {name} = {getattr(self, name)} must be a multiple of 32"
                     )
-        if self.crop_height_px < 0 or self.bias_rate < 0:
-            raise UsageError(
-                f"recipe crop_height_px = {self.crop_height_px}, bias_rate = {self.bias_rate}: "
-                "neither may be below 0"
-            )
+        for name in ("crop_height_px", "bias_rate", "focal"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"recipe {name} = {getattr(self, name)} may not be below 0")
         if self.schedule not in ("cosine", "constant"):
             raise UsageError(f"recipe schedule = {self.schedule!r} is not cosine or constant")
         if self.optimizer not in ("adamw", "sgd"):

@@ -21,8 +21,9 @@ from segmitos.learn.concentric import IGNORED, concentric_label
 from segmitos.learn.recipe import Recipe
 
 # Side of the crops of `crops` data sets, and how far a sample's centre may lie from theirs.
-CROP_SIDE_PX = 128
-CROP_SHIFT_PX = 24
+CROP_SIDE_UM = 32.0
+CROP_SHIFT_UM = 6.0
+DOUBT_UM = 6.0
 _KINDS = ("mitosis", "centred", "hard_negative", "mined", "background")
 
 
@@ -39,6 +40,8 @@ class Source:
     mask: NDArray[np.uint8] | None = None
     stain: Stain | None = None
     mined_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    doubtful_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    """Neither mitosis nor background: ignored within `DOUBT_UM`."""
     radii_px: NDArray[np.float64] | None = None
     """Of the things at `mitoses_xy`, where they have a size of their own (masses)."""
 
@@ -105,6 +108,13 @@ def _measure_stains(sources: Sequence[Source]) -> None:
             member.stain = stain
 
 
+def common_stain(sources: Sequence[Source]) -> Stain | None:
+    """Measure the staining that slides are matched to: that of the fields, or of all there is."""
+    fields = [source for source in sources if not source.centred] or list(sources)
+    pixels = [source.image[::8, ::8].reshape(-1, 3) for source in fields]
+    return od_statistics(np.concatenate(pixels)) if pixels else None
+
+
 @dataclass(frozen=True)
 class Sample:
     """A crop (s, s, 3) uint8 and its label (s / stride, s / stride) uint8."""
@@ -124,6 +134,7 @@ class CropSampler:
         self.stride = stride
         stains = {source.slide: source.stain for source in sources if source.stain is not None}
         self.pool = [stains[slide] for slide in sorted(stains)]
+        self.target = common_stain(sources)
         self.update()
 
     def update(self) -> None:
@@ -166,11 +177,11 @@ class CropSampler:
         shift = self.recipe.sampling.shift_px
         disguise = self.recipe.sampling.as_crop
         if disguise and kind != "centred" and rng.random() < disguise:
-            source, x, y = _as_crop(source, x, y)
+            source, x, y = _as_crop(source, x, y, round(CROP_SIDE_UM / self.recipe.mpp))
             kind = "centred"
         if kind == "centred":
-            # Only 64 px lie between such a crop's centre and its border.
-            shift = min(shift, CROP_SHIFT_PX)
+            # Only 16 um lie between such a crop's centre and its border.
+            shift = min(shift, round(CROP_SHIFT_UM / self.recipe.mpp))
         augmentation = self.recipe.augmentation
         if kind in ("hard_negative", "mined", "background"):
             augmentation = self.recipe.background_augmentation or augmentation
@@ -187,7 +198,9 @@ class CropSampler:
         recipe = self.recipe
         matrix = draw_transform(augmentation, rng)
         width, height = recipe.crop_size_px
-        crop, points, valid = warp(source.image, source.mitoses_xy, centre, matrix, (width, height))
+        places = np.concatenate([source.mitoses_xy, source.doubtful_xy])
+        crop, moved, valid = warp(source.image, places, centre, matrix, (width, height))
+        points, doubtful = np.split(moved, [len(source.mitoses_xy)])
         # Black padding at a slide's edge tells nothing of tissue.
         valid &= crop.max(axis=2) > 4
         cells = (height // self.stride, width // self.stride)
@@ -199,9 +212,13 @@ class CropSampler:
             inner, outer = recipe.labels.draw_radii(len(points), rng, own_um)
             per_px = recipe.mpp * zoom
             label = concentric_label(points, inner / per_px, outer / per_px, cells, self.stride)
+            if len(doubtful):
+                around = np.full(len(doubtful), DOUBT_UM / per_px)
+                ignored = concentric_label(doubtful, around, around, cells, self.stride)
+                label[(ignored == 1) & (label == 0)] = IGNORED
         offset = self.stride // 2
         label[~valid[offset :: self.stride, offset :: self.stride]] = IGNORED
-        image = recolour(crop, source.stain, self.pool, augmentation, rng)
+        image = recolour(crop, source.stain, self.pool, self.target, augmentation, rng)
         return Sample(image, label)
 
     def _mask_label(
@@ -217,17 +234,18 @@ class CropSampler:
         return (cells > 127).astype(np.uint8)
 
 
-def _as_crop(source: Source, x: float, y: float) -> tuple[Source, float, float]:
-    """Cut a field to a crop of 128 px centred on a place, as `crops` data sets are cut."""
-    left, top = round(x) - CROP_SIDE_PX // 2, round(y) - CROP_SIDE_PX // 2
+def _as_crop(source: Source, x: float, y: float, side: int) -> tuple[Source, float, float]:
+    """Cut a field to a crop centred on a place, as `crops` data sets are cut."""
+    left, top = round(x) - side // 2, round(y) - side // 2
     height, width = source.image.shape[:2]
-    left = max(0, min(left, width - CROP_SIDE_PX))
-    top = max(0, min(top, height - CROP_SIDE_PX))
-    rows, columns = slice(top, top + CROP_SIDE_PX), slice(left, left + CROP_SIDE_PX)
+    left = max(0, min(left, width - side))
+    top = max(0, min(top, height - side))
+    rows, columns = slice(top, top + side), slice(left, left + side)
     moved = replace(
         source,
         image=source.image[rows, columns],
         mitoses_xy=source.mitoses_xy - (left, top),
+        doubtful_xy=source.doubtful_xy - (left, top),
         mask=None if source.mask is None else source.mask[rows, columns],
     )
     return moved, x - left, y - top

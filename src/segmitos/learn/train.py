@@ -6,6 +6,7 @@ with the same weights as one that was not, on the same machine with the same num
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -217,7 +218,7 @@ def _one_step(run: _Run, recipe: Recipe, images: Tensor, labels: Tensor) -> floa
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(recipe, run.step) * group["rate"]
     logits = run.wrapped(image_BCHW)
-    loss = concentric_loss(logits, labels.to(device), recipe.reduction)
+    loss = concentric_loss(logits, labels.to(device), recipe.reduction, recipe.focal)
     run.optimizer.zero_grad(set_to_none=True)
     run.fabric.backward(loss)
     if recipe.gradient_clip > 0:
@@ -250,7 +251,7 @@ def ema_network(run_network: nn.Module, ema: dict[str, Tensor], recipe: Recipe) 
 
 def _mine_with_ema(run: _Run, recipe: Recipe) -> int:
     network = ema_network(run.network, run.ema, recipe)
-    found = mine(network, run.sampler.sources, recipe.mine_above, recipe.mpp, run.sampler.stride)
+    found = mine(network, run.sampler.sources, recipe, run.sampler.stride)
     run.sampler.update()
     return found
 
@@ -275,7 +276,9 @@ def _end_of_epoch(run: _Run, recipe: Recipe, loss: float, on_event: OnEvent) -> 
 def _save(run: _Run, recipe: Recipe, folder: Path) -> None:
     if run.fabric.global_rank:
         return
-    mined = {s.name: s.mined_xy.tolist() for s in run.sampler.sources if len(s.mined_xy)}
+    sources, stain = run.sampler.sources, run.sampler.target
+    mined = {s.name: s.mined_xy.tolist() for s in sources if len(s.mined_xy)}
+    doubtful = {s.name: s.doubtful_xy.tolist() for s in sources if len(s.doubtful_xy)}
     save_checkpoint(
         folder,
         {
@@ -283,7 +286,14 @@ def _save(run: _Run, recipe: Recipe, folder: Path) -> None:
             "ema": run.ema,
             "optimizer": optimizer_tensors(run.optimizer),
         },
-        {"step": run.step, "recipe": recipe.to_dict(), "mined": mined, "history": run.history},
+        {
+            "step": run.step,
+            "recipe": recipe.to_dict(),
+            "mined": mined,
+            "doubtful": doubtful,
+            "stain": None if stain is None else dataclasses.asdict(stain),
+            "history": run.history,
+        },
     )
     write_json(folder / "history.json", run.history)
 
@@ -301,8 +311,9 @@ def _resume(run: _Run, recipe: Recipe, folder: Path) -> None:
     run.step = int(state["step"])
     run.history = list(state["history"])
     for source in run.sampler.sources:
-        points = state["mined"].get(source.name, [])
-        source.mined_xy = np.asarray(points, float).reshape(-1, 2)
+        for kind in ("mined", "doubtful"):
+            points = state[kind].get(source.name, [])
+            setattr(source, f"{kind}_xy", np.asarray(points, float).reshape(-1, 2))
     run.sampler.update()
 
 
