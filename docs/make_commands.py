@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
-
 from segmitos.cli import app
 
 
@@ -25,8 +23,8 @@ def section(path: str, command: object) -> list[str]:
         else:
             shown = ", ".join(f"`{name}`" for name in names)
         default = parameter.default
-        plain = isinstance(default, str | int | float) and not isinstance(default, bool)
-        note = f" Default: {default}." if plain else ""
+        plain = isinstance(default, str | int | float | Path) and not isinstance(default, bool)
+        note = f" Default: {default}." if plain and default != "" else ""
         if shown != "`--help`":
             rows.append(f"| {shown} | {text}{note} |")
     if rows:
@@ -36,7 +34,7 @@ def section(path: str, command: object) -> list[str]:
 
 def main() -> None:
     """Write the file."""
-    root = typer.main.get_command(app)
+    root = app
     lines = [
         "# Commands",
         "",

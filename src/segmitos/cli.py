@@ -4,342 +4,335 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-from typer.exceptions import TyperException
+import click
 
 from segmitos.errors import SegMitosError
 
-app = typer.Typer(
-    name="segmitos",
-    help="Find mitoses in H&E images and slides; train a detector from one click per mitosis.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+FilePath = click.Path(path_type=Path)
+Verb = Callable[..., Any]
+
+
+def _option(*names: str, **settings: Any) -> Callable[[Verb], Verb]:
+    return click.option(*names, show_default=settings.get("default") is not None, **settings)
+
+
+def _several(context: click.Context, parameter: click.Parameter, value: Any) -> list[str] | None:
+    return list(value) or None
+
+
+def _file(name: str, text: str, *more: str) -> Callable[[Verb], Verb]:
+    return _option(*more, name, type=FilePath, help=text)
+
+
+def _out(text: str, default: str | None = None) -> Callable[[Verb], Verb]:
+    required = {"required": True} if default is None else {"default": default}
+    return _option("-o", "--out", type=FilePath, help=text, **required)
+
+
+def _number(
+    name: str, text: str, default: Any = None, kind: type = float
+) -> Callable[[Verb], Verb]:
+    return _option(name, type=kind, default=default, help=text)
+
+
+def _word(name: str, text: str, default: str | None = None) -> Callable[[Verb], Verb]:
+    return _option(name, default=default, help=text)
+
+
+def _flag(name: str, text: str, *more: str) -> Callable[[Verb], Verb]:
+    return _option(name, *more, is_flag=True, help=text)
+
+
+mpp_option = _number(
+    "--mpp", "Micrometres per pixel of the images, where they do not say it themselves."
 )
-dataset_app = typer.Typer(help="List, describe and convert data sets.", no_args_is_help=True)
-app.add_typer(dataset_app, name="dataset")
-
-Mpp = Annotated[
-    float | None,
-    typer.Option(help="Micrometres per pixel of the images, where they do not say it themselves."),
-]
-ModelFile = Annotated[
-    Path | None, typer.Option("--model", "-m", help="Model file (.onnx); default: the one shipped.")
-]
-Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda or openvino; a forced one must be there.")
-]
-Threads = Annotated[
-    int | None, typer.Option(help="CPU threads; default: all this process may use.")
-]
-QuPath = Annotated[
-    str,
-    typer.Option(
-        "--qupath",
-        help="What mitoses are in the GeoJSON: annotation (can be edited) or detection (lighter).",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-Data = Annotated[
-    list[str],
-    typer.Argument(help="Data sets as FORMAT:PATH, for example mitos14:DIR; see 'dataset list'."),
-]
-Cases = Annotated[
-    list[str] | None, typer.Option("--cases", help="Only these slides or cases; patterns allowed.")
-]
-Exclude = Annotated[
-    list[str] | None, typer.Option("--exclude", help="Not these slides or cases; patterns allowed.")
-]
+model_option = _file("--model", "Model file (.onnx); default: the one shipped.", "-m")
+device_option = _word(
+    "--device", "auto, cpu, cuda or openvino; a forced one must be there.", "auto"
+)
+threads_option = _number("--threads", "CPU threads; default: all this process may use.", kind=int)
+qupath_option = _word(
+    "--qupath",
+    "What mitoses are in the GeoJSON: annotation (can be edited) or detection (lighter).",
+    "annotation",
+)
+json_option = _flag("--json", "Print JSON on standard output.", "json_out")
+data_argument = click.argument(
+    "data",
+    nargs=-1,
+    required=True,
+    callback=_several,
+    help="Data sets as FORMAT:PATH, for example mitos14:DIR; see 'dataset list'.",
+)
+cases_option = _option(
+    "--cases",
+    multiple=True,
+    callback=_several,
+    help="Only these slides or cases; patterns allowed.",
+)
+exclude_option = _option(
+    "--exclude",
+    multiple=True,
+    callback=_several,
+    help="Not these slides or cases; patterns allowed.",
+)
 
 
-def _version(value: bool) -> None:
+def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
         from segmitos import __version__
 
-        typer.echo(f"segmitos {__version__}")
-        raise typer.Exit
+        click.echo(f"segmitos {__version__}")
+        context.exit()
 
 
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
+class _InOrder(click.Group):
+    """Lists its verbs in the order of this file."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Print the version.",
+)
+def app() -> None:
+    """Find mitoses in H&E images and slides; train a detector from one click per mitosis."""
 
 
 @app.command()
-def detect(
-    paths: Annotated[
-        list[str], typer.Argument(help="Images, slides, folders, globs, or a .txt list of them.")
-    ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.")] = Path(
-        "segmitos-out"
-    ),
-    mpp: Mpp = None,
-    model: ModelFile = None,
-    device: Device = "auto",
-    threads: Threads = None,
-    roi: Annotated[
-        Path | None, typer.Option(help="GeoJSON of regions; work is limited to them.")
-    ] = None,
-    tissue_mask: Annotated[
-        bool, typer.Option(help="Read tissue only; --no-tissue-mask reads all.")
-    ] = True,
-    binarisation: Annotated[
-        str | None, typer.Option(help="'otsu' or a probability; default: the model's.")
-    ] = None,
-    min_score: Annotated[float | None, typer.Option(help="Mean probability of a mitosis.")] = None,
-    min_area: Annotated[float | None, typer.Option(help="Area of a mitosis in um2.")] = None,
-    hotspot_area: Annotated[float, typer.Option(help="Area of the hotspot window, mm2.")] = 2.0,
-    hotspot_shape: Annotated[str, typer.Option(help="square, circle or box (4:3).")] = "square",
-    field_diameter: Annotated[
-        float, typer.Option(help="Field diameter in mm, for the Nottingham score.")
-    ] = 0.55,
-    probability_map: Annotated[
-        bool, typer.Option("--map", help="Also write the probability map as pyramidal TIFF.")
-    ] = False,
-    qupath: QuPath = "annotation",
-    workers: Annotated[int, typer.Option(help="Inputs worked on at once, in processes.")] = 1,
-    cluster: Annotated[
-        str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:8786.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Do finished inputs again.")] = False,
-    json_out: Json = False,
-) -> None:
+@click.argument(
+    "paths",
+    nargs=-1,
+    required=True,
+    callback=_several,
+    help="Images, slides, folders, globs, or a .txt list of them.",
+)
+@_out("Folder for the results.", "segmitos-out")
+@mpp_option
+@model_option
+@device_option
+@threads_option
+@_file("--roi", "GeoJSON of regions; work is limited to them.")
+@_option(
+    "--tissue-mask/--no-tissue-mask",
+    default=True,
+    help="Read tissue only; --no-tissue-mask reads all.",
+)
+@_word("--binarisation", "'otsu' or a probability; default: the model's.")
+@_number("--min-score", "Mean probability of a mitosis.")
+@_number("--min-area", "Area of a mitosis in um2.")
+@_number("--hotspot-area", "Area of the hotspot window, mm2.", 2.0)
+@_word("--hotspot-shape", "square, circle or box (4:3).", "square")
+@_number("--field-diameter", "Field diameter in mm, for the Nottingham score.", 0.55)
+@_flag("--map", "Also write the probability map as pyramidal TIFF.", "probability_map")
+@qupath_option
+@_number("--workers", "Inputs worked on at once, in processes.", 1, int)
+@_word("--cluster", "Address of a Dask scheduler, tcp://HOST:8786.")
+@_flag("--overwrite", "Do finished inputs again.")
+@json_option
+def detect(**given: Any) -> int:
     """Detect mitoses in images and slides.
 
     Example: segmitos detect slides/ -o results --mpp 0.25
     """
     from segmitos.commands.detect import run_detect
 
-    given = {name: value for name, value in locals().items() if name != "run_detect"}
-    raise typer.Exit(run_detect(**given))
+    return run_detect(**given)
 
 
 @app.command()
-def train(
-    data: Data,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the run; resumed if there.")],
-    recipe: Annotated[Path | None, typer.Option(help="Recipe (TOML); default: our own.")] = None,
-    validation: Annotated[
-        list[str] | None, typer.Option(help="Slides or cases to validate on, kept from training.")
-    ] = None,
-    cases: Cases = None,
-    exclude: Exclude = None,
-    mpp: Mpp = None,
-    start_from: Annotated[
-        Path | None, typer.Option(help="Folder of a finished run to start from.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    devices: Annotated[int, typer.Option(help="Processes or GPUs.")] = 1,
-    threads: Threads = None,
-    restart: Annotated[bool, typer.Option(help="Refuse to resume a run that is there.")] = False,
-) -> None:
+@data_argument
+@_out("Folder of the run; resumed if there.")
+@_file("--recipe", "Recipe (TOML); default: our own.")
+@_option(
+    "--validation",
+    multiple=True,
+    callback=_several,
+    help="Slides or cases to validate on, kept from training.",
+)
+@cases_option
+@exclude_option
+@mpp_option
+@_file("--start-from", "Folder of a finished run to start from.")
+@_number("--epochs", "Instead of the recipe's.", kind=int)
+@_number("--seed", "Instead of the recipe's.", kind=int)
+@_word("--accelerator", "auto, cpu or cuda.", "auto")
+@_number("--devices", "Processes or GPUs.", 1, int)
+@threads_option
+@_flag("--restart", "Refuse to resume a run that is there.")
+def train(**given: Any) -> int:
     """Train a detector from clicks on mitoses.
 
     Example: segmitos train mitos14:DIR --validation H03 -o runs/first
     """
     from segmitos.commands.train import run_train
 
-    given = {name: value for name, value in locals().items() if name != "run_train"}
-    raise typer.Exit(run_train(**given))
+    return run_train(**given)
 
 
 @app.command()
-def evaluate(
-    data: Data,
-    model: ModelFile = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder for tables, curves and galleries.")
-    ] = None,
-    detections: Annotated[
-        Path | None,
-        typer.Option(
-            help="Score saved detections (an output folder of detect) instead of running."
-        ),
-    ] = None,
-    cases: Cases = None,
-    exclude: Exclude = None,
-    mpp: Mpp = None,
-    rule: Annotated[str, typer.Option(help="Scoring rule; 'all' shows every one.")] = "one-to-one",
-    tune: Annotated[
-        bool, typer.Option("--tune", help="Find thresholds on these cases: validation, never test.")
-    ] = False,
-    device: Device = "auto",
-    threads: Threads = None,
-    json_out: Json = False,
-) -> None:
+@data_argument
+@model_option
+@_file("--out", "Folder for tables, curves and galleries.", "-o")
+@_file("--detections", "Score saved detections (an output folder of detect) instead of running.")
+@cases_option
+@exclude_option
+@mpp_option
+@_word("--rule", "Scoring rule; 'all' shows every one.", "one-to-one")
+@_flag("--tune", "Find thresholds on these cases: validation, never test.")
+@device_option
+@threads_option
+@json_option
+def evaluate(**given: Any) -> int:
     """Score a detector on annotated images, or tune its thresholds on them.
 
     Example: segmitos evaluate mitos14:DIR --cases H03 -o scores
     """
     from segmitos.commands.evaluate import run_evaluate
 
-    given = {name: value for name, value in locals().items() if name != "run_evaluate"}
-    raise typer.Exit(run_evaluate(**given))
+    return run_evaluate(**given)
 
 
 @app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Model file to write (.onnx).")],
-    thresholds: Annotated[
-        Path | None, typer.Option(help="thresholds.json that evaluate wrote when tuning.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
-    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "unstated",
-    intended_use: Annotated[
-        str, typer.Option(help="What the model is for.")
-    ] = "research use only; not for diagnosis",
-    description: Annotated[str, typer.Option(help="One line on the model.")] = "",
-    stain_of: Annotated[
-        str | None,
-        typer.Option(help="FORMAT:PATH whose staining every slide is matched to; default: none."),
-    ] = None,
-) -> None:
+@click.argument("run", type=FilePath, help="Folder of a training run.")
+@_out("Model file to write (.onnx).")
+@_file("--thresholds", "thresholds.json that evaluate wrote when tuning.")
+@_word("--name", "Name of the model.")
+@_word("--licence", "Licence of the weights.", "unstated")
+@_word("--intended-use", "What the model is for.", "research use only; not for diagnosis")
+@_word("--description", "One line on the model.", "")
+@_word("--stain-of", "FORMAT:PATH whose staining every slide is matched to; default: none.")
+def export(**given: Any) -> int:
     """Turn a training run into a model file, and check that both agree.
 
     Example: segmitos export runs/first -o first.onnx
     """
     from segmitos.commands.train import run_export
 
-    given = {key: value for key, value in locals().items() if key != "run_export"}
-    raise typer.Exit(run_export(**given))
+    return run_export(**given)
+
+
+@app.group("dataset", cls=_InOrder, no_args_is_help=True)
+def dataset_app() -> None:
+    """List, describe and convert data sets."""
 
 
 @dataset_app.command("list")
-def dataset_list(json_out: Json = False) -> None:
+@json_option
+def dataset_list(json_out: bool) -> int:
     """List the data set formats.
 
     Example: segmitos dataset list
     """
     from segmitos.commands.dataset import run_list
 
-    raise typer.Exit(run_list(json_out))
+    return run_list(json_out)
 
 
 @dataset_app.command("describe")
-def dataset_describe(
-    data: Data,
-    cases: Cases = None,
-    exclude: Exclude = None,
-    mpp: Mpp = None,
-    sheet: Annotated[
-        Path | None, typer.Option(help="Write a contact sheet of labelled crops (PNG).")
-    ] = None,
-    json_out: Json = False,
-) -> None:
+@data_argument
+@cases_option
+@exclude_option
+@mpp_option
+@_file("--sheet", "Write a contact sheet of labelled crops (PNG).")
+@json_option
+def dataset_describe(**given: Any) -> int:
     """Count cases, slides and mitoses, and list what looks wrong.
 
     Example: segmitos dataset describe mitos14:DIR --sheet sheet.png
     """
     from segmitos.commands.dataset import run_describe
 
-    given = {name: value for name, value in locals().items() if name != "run_describe"}
-    raise typer.Exit(run_describe(**given))
+    return run_describe(**given)
 
 
 @dataset_app.command("convert")
-def dataset_convert(
-    data: Data,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
-    cases: Cases = None,
-    exclude: Exclude = None,
-    mpp: Mpp = None,
-) -> None:
+@data_argument
+@_out("Folder to write.")
+@cases_option
+@exclude_option
+@mpp_option
+def dataset_convert(**given: Any) -> int:
     """Convert a data set to a folder of images with one CSV of points each.
 
     Example: segmitos dataset convert mitos14:DIR -o points
     """
     from segmitos.commands.dataset import run_convert
 
-    given = {name: value for name, value in locals().items() if name != "run_convert"}
-    raise typer.Exit(run_convert(**given))
+    return run_convert(**given)
 
 
 @app.command()
-def demo(
-    image: Annotated[Path, typer.Argument(help="An H&E image, about 0.25 um per pixel.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the result.")] = Path(
-        "segmitos-demo"
-    ),
-    mpp: Annotated[float, typer.Option(help="Micrometres per pixel.")] = 0.25,
-) -> None:
+@click.argument("image", type=FilePath, help="An H&E image, about 0.25 um per pixel.")
+@_out("Folder for the result.", "segmitos-demo")
+@_number("--mpp", "Micrometres per pixel.", 0.25)
+def demo(image: Path, out: Path, mpp: float) -> int:
     """Detect mitoses in one image and say where to look at the result.
 
     Example: segmitos demo field.png
     """
     from segmitos.commands.detect import run_demo
 
-    raise typer.Exit(run_demo(image, out, mpp))
+    return run_demo(image, out, mpp)
 
 
 @app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(help="An output folder of detect.")],
-) -> None:
+@click.argument("folder", type=FilePath, help="An output folder of detect.")
+def report(folder: Path) -> int:
     """Make the HTML reports again from saved results, without the model.
 
     Example: segmitos report results
     """
     from segmitos.commands.detect import run_report
 
-    raise typer.Exit(run_report(folder))
+    return run_report(folder)
 
 
 @app.command()
-def convert(
-    source: Annotated[Path, typer.Argument(help="GeoJSON, CSV, JSON, Grand Challenge or COCO.")],
-    out: Annotated[Path, typer.Argument(help="File to write.")],
-    to: Annotated[
-        str | None,
-        typer.Option(help="geojson, csv, json, midog or coco; default: by the ending of OUT."),
-    ] = None,
-    mpp: Annotated[
-        float | None, typer.Option(help="Micrometres per pixel, where the file does not say it.")
-    ] = None,
-    image: Annotated[
-        str | None, typer.Option(help="Name of the image to take from a COCO file of several.")
-    ] = None,
-    qupath: QuPath = "annotation",
-    polygons: Annotated[
-        bool, typer.Option("--polygons", help="Outlines of cells stand for their centroids.")
-    ] = False,
-) -> None:
+@click.argument("source", type=FilePath, help="GeoJSON, CSV, JSON, Grand Challenge or COCO.")
+@click.argument("out", type=FilePath, help="File to write.")
+@_word("--to", "geojson, csv, json, midog or coco; default: by the ending of OUT.")
+@_number("--mpp", "Micrometres per pixel, where the file does not say it.")
+@_word("--image", "Name of the image to take from a COCO file of several.")
+@qupath_option
+@_flag("--polygons", "Outlines of cells stand for their centroids.")
+def convert(**given: Any) -> int:
     """Convert positions between QuPath, Grand Challenge (MIDOG), COCO, CSV and JSON.
 
     Example: segmitos convert detections.geojson mitoses.json --to midog
     """
     from segmitos.commands.convert import run_convert
 
-    given = {name: value for name, value in locals().items() if name != "run_convert"}
-    raise typer.Exit(run_convert(**given))
+    return run_convert(**given)
 
 
 @app.command()
-def bench(
-    model: ModelFile = None,
-    size: Annotated[int, typer.Option(help="Side of the field, pixels.")] = 2084,
-    repeats: Annotated[int, typer.Option(help="Timed repetitions.")] = 5,
-    threads: Threads = None,
-    json_out: Json = False,
-) -> None:
+@model_option
+@_number("--size", "Side of the field, pixels.", 2084, int)
+@_number("--repeats", "Timed repetitions.", 5, int)
+@threads_option
+@json_option
+def bench(**given: Any) -> int:
     """Time the model on this machine.
 
     Example: segmitos bench
     """
     from segmitos.commands.bench import run_bench
 
-    raise typer.Exit(run_bench(model, size, repeats, threads, json_out))
+    return run_bench(**given)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -350,9 +343,9 @@ def main(arguments: list[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
-    except TyperException as error:
+    except click.ClickException as error:
         return _refuse(error, given)
-    except typer.Abort:
+    except click.Abort:
         return _fail("stopped", 1)
     except SegMitosError as error:
         return _fail(str(error), error.exit_code)
@@ -362,11 +355,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail("out of memory; try fewer --workers", 1)
 
 
-def _refuse(error: TyperException, given: list[str]) -> int:
+def _refuse(error: click.ClickException, given: list[str]) -> int:
     """Say in one line what is wrong with the call, with the value that was given."""
     message = error.format_message()
     if "\n" in message:
-        # A verb without its arguments: the help, which typer raises as an error.
+        # A verb without its arguments: the help, which click raises as an error.
         print(message)
         return error.exit_code
     context = getattr(error, "ctx", None)
@@ -376,7 +369,8 @@ def _refuse(error: TyperException, given: list[str]) -> int:
         name, equals, value = argument.partition("=")
         if name in names:
             value = value if equals else " ".join(given[index + 1 : index + 2])
-            message = f"{message.rstrip('.')}, not {value!r}"
+            if repr(value) not in message:
+                message = f"{message.rstrip('.')}, not {value!r}"
     return _fail(f"{message.rstrip('.')}; see '{where} --help'", error.exit_code)
 
 
