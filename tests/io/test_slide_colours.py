@@ -126,6 +126,25 @@ def test_orientation(tmp_path: Path, picture: np.ndarray, orientation: int) -> N
     assert np.abs(pixels.astype(int) - picture).mean() < 3
 
 
+@pytest.mark.parametrize("behind_pixels", [False, True])
+def test_orientation_of_a_png_wherever_its_exif_stands(
+    tmp_path: Path, picture: np.ndarray, behind_pixels: bool
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "a.png"
+    Image.fromarray(picture).save(path, exif=exif)
+    if behind_pixels:
+        content = path.read_bytes()
+        start = content.index(b"eXIf") - 4
+        end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+        end_chunk = content.index(b"IEND") - 4
+        moved = content[:start] + content[end:end_chunk] + content[start:end] + content[end_chunk:]
+        path.write_bytes(moved)
+    with Slide.open(path, mpp=0.25) as slide:
+        assert (slide.width, slide.height) == picture.shape[:2]
+
+
 def test_orientation_of_a_tiff(tmp_path: Path, picture: np.ndarray) -> None:
     stored = np.ascontiguousarray(picture.swapaxes(0, 1)[::-1])
     tag = [(274, 3, 1, 6, True)]

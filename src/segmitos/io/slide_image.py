@@ -28,6 +28,7 @@ PNG, JPEG, BMP = "PNG", "JPEG", "BMP"
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError)
 _ORIENTATION_TAG = 0x0112
 _SCALE_TAGS = {PNG: "PNG pHYs", JPEG: "JPEG density", BMP: "BMP pixels per metre"}
+_PNG_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -41,7 +42,7 @@ class PillowSource:
         image = self._open()
         with image:
             check_whole_size(path, *image.size)
-            self._orientation = _orientation(image)
+            self._orientation = _orientation(image, _says_more_after_pixels(path, kind))
             width, height = image.size
             if self._orientation >= 5:
                 width, height = height, width
@@ -142,9 +143,28 @@ def orient(pixels: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(turned.get(orientation, lambda a: a)(pixels))
 
 
-def _orientation(image: Image.Image) -> int:
+def _says_more_after_pixels(path: Path, kind: str) -> bool:
+    """Whether a PNG has EXIF or text behind its pixels, which are decoded to get there."""
+    if kind != PNG:
+        return False
+    with path.open("rb") as file:
+        file.seek(8)
+        pixels_seen = False
+        while len(head := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", head)
+            if pixels_seen and name in _PNG_TEXTS:
+                return True
+            pixels_seen |= name == b"IDAT"
+            file.seek(length + 4, 1)
+    return False
+
+
+def _orientation(image: Image.Image, after_pixels: bool) -> int:
+    from PIL.Image import Image as Plain
+
     try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
+        exif = image.getexif() if after_pixels else Plain.getexif(image)
+        value = exif.get(_ORIENTATION_TAG, 1)
     except _DAMAGE:
         # Broken EXIF is common and says nothing about the pixels.
         return 1
