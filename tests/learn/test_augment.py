@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -95,3 +97,15 @@ def test_the_same_seed_gives_the_same_colours_and_another_seed_others():
 def test_probabilities_out_of_range_are_refused():
     with pytest.raises(UsageError, match="blur"):
         Augmentation(blur=1.5)
+
+
+def test_matching_brings_a_slide_to_the_common_stain_as_detection_does():
+    rng = np.random.default_rng(0)
+    image = rng.integers(90, 220, (64, 64, 3)).astype(np.uint8)
+    own, common = od_statistics(image), Stain((0.5, 0.7, 0.4), (0.2, 0.25, 0.15))
+    assert own is not None
+    recipe = dataclasses.replace(NONE, stain_match=1.0, stain_transfer=1.0)
+    matched = recolour(image, own, [Stain((0.9,) * 3, (0.3,) * 3)], common, recipe, rng)
+    detected = apply_lookup(image, stain_lookup(own, common))
+    assert np.abs(matched.astype(int) - detected.astype(int)).max() <= 1
+    assert np.abs(matched.astype(int) - image.astype(int)).max() > 20

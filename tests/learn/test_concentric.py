@@ -119,3 +119,12 @@ def test_all_ignored_gives_zero_not_nan():
 def test_sizes_that_differ_are_refused():
     with pytest.raises(UsageError, match="differ in size"):
         concentric_loss(torch.zeros(1, 1, 4, 4), torch.zeros(1, 5, 4, dtype=torch.uint8))
+
+
+def test_the_focal_weight_is_that_of_lin_et_al():
+    logits = torch.tensor([[[[2.0, -1.0], [0.5, 3.0]]]])
+    label = torch.tensor([[[1, 0], [0, 255]]])
+    true_class = torch.tensor([torch.sigmoid(torch.tensor(z)) for z in (2.0, 1.0, -0.5)])
+    expected = (-torch.log(true_class) * (1 - true_class) ** 2).mean()
+    torch.testing.assert_close(concentric_loss(logits, label, focal=2.0), expected)
+    assert concentric_loss(logits, label, focal=2.0) < concentric_loss(logits, label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 
 from segmitos.detect.model import Model
 from segmitos.errors import DataError, ModelError, UsageError
+from segmitos.learn.augment import NONE
 from segmitos.learn.checkpoint import load_checkpoint
-from segmitos.learn.export import export_run, fold_normalisation
+from segmitos.learn.export import export_run, fold_normalisation, network_to_onnx
+from segmitos.learn.mining import mine
 from segmitos.learn.networks import build_network
 from segmitos.learn.recipe import Recipe, load_recipe
-from segmitos.learn.sampling import CropSampler, load_sources
+from segmitos.learn.sampling import CropSampler, Source, load_sources
 from segmitos.learn.train import learning_rate, train
 from synthetic_fields import write_cases
 
@@ -221,3 +224,98 @@ def test_a_wrong_recipe_is_refused_by_key(tmp_path, text, message):
 
 def test_a_recipe_survives_json():
     assert Recipe.from_dict(json.loads(json.dumps(TINY.to_dict()))) == TINY
+
+
+@pytest.mark.parametrize("rows", [32, 64, 96, 160, 224])
+def test_the_exported_halves_give_the_map_of_the_whole(rows):
+    torch.manual_seed(0)
+    network = build_network("lite", pretrained=False).eval()
+    torch.nn.init.normal_(network.head.weight)
+    image = torch.rand(2, 3, rows, 64) * 255
+    with torch.inference_mode():
+        whole = network(image)
+        network.halves = True
+        torch.testing.assert_close(network(image), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_the_exported_graph_normalises_the_bytes_in_one_pass():
+    import onnx
+
+    content = network_to_onnx(build_network("lite", pretrained=False))
+    nodes = onnx.load_from_string(content).graph.node
+    from_bytes = [node for node in nodes if "image" in node.input]
+    assert [node.op_type for node in from_bytes] == ["Transpose"]
+    after = [node.op_type for node in nodes if from_bytes[0].output[0] in node.input]
+    assert sorted(set(after) - {"Shape"}) == ["DequantizeLinear"]
+
+
+class Blobs(torch.nn.Module):
+    """Certain where the image is dark, and less so where it is grey."""
+
+    stride = 4
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, image_BCHW):
+        light = torch.nn.functional.avg_pool2d(image_BCHW.mean(1, keepdim=True), 4)
+        return (128 - light) / 20
+
+
+def test_mining_takes_false_peaks_and_leaves_out_those_too_sure_to_be_false():
+    image = np.full((96, 400, 3), 250, np.uint8)
+    spots = {"mitosis": (40, 0), "sure": (140, 0), "unsure": (240, 110), "look-alike": (340, 0)}
+    for x, level in spots.values():
+        image[48:52, x : x + 4] = level
+
+    def source():
+        return Source(
+            name="field",
+            slide="S",
+            image=image,
+            mitoses_xy=np.array([[44.0, 48.0]]),
+            hard_negatives_xy=np.array([[344.0, 48.0]]),
+            centred=False,
+        )
+
+    def found(points):
+        return sorted(round(x / 100) for x in points[:, 0])
+
+    recipe = Recipe.from_dict({**TINY.to_dict(), "mine_above": 0.5})
+    plain, doubting = source(), source()
+    assert mine(Blobs(), [plain], recipe, 4) == 3
+    assert found(plain.mined_xy) == [1, 2, 3] and not len(plain.doubtful_xy)
+    recipe = Recipe.from_dict({**recipe.to_dict(), "doubt_above": 0.9})
+    assert mine(Blobs(), [doubting], recipe, 4) == 2
+    assert found(doubting.mined_xy) == [2, 3] and found(doubting.doubtful_xy) == [1]
+    assert mine(Blobs(), [doubting], recipe, 4) == 2, "a second round finds nothing new"
+
+
+def test_a_doubtful_place_is_neither_mitosis_nor_background():
+    place = Source(
+        name="field",
+        slide="S",
+        image=np.full((128, 128, 3), 180, np.uint8),
+        mitoses_xy=np.array([[64.0, 64.0]]),
+        hard_negatives_xy=np.zeros((0, 2)),
+        centred=False,
+    )
+    kinds = {"mitosis": 1.0, "centred": 0.0, "hard_negative": 0.0, "mined": 0.0, "background": 0.0}
+    recipe = Recipe.from_dict(
+        {
+            **TINY.to_dict(),
+            "labels": {"kind": "circle", "radius_um": 2.0},
+            "sampling": {**kinds, "shift_px": 0},
+            "augmentation": dataclasses.asdict(NONE),
+        }
+    )
+    before = CropSampler([place], recipe, 4).sample(0, 0).label
+    place.doubtful_xy = np.array([[88.0, 64.0]])
+    after = CropSampler([place], recipe, 4).sample(0, 0).label
+    rows, columns = np.mgrid[:16, :16]
+    distance = np.hypot(columns * 4 + 1.5 + 32 - 88, rows * 4 + 1.5 + 32 - 64) * 0.25
+    plain = before == 0
+    assert (after[plain & (distance < 5.5)] == 255).all()
+    assert (after[plain & (distance > 6.5)] == 0).all()
+    np.testing.assert_array_equal(after == 1, before == 1)

@@ -25,6 +25,7 @@ from segmitos.detect.model import METADATA_KEY, ModelSpec
 from segmitos.errors import DataError, ModelError, UsageError
 from segmitos.io.files import write_bytes
 from segmitos.learn.checkpoint import load_checkpoint
+from segmitos.learn.lite import LiteNetwork
 from segmitos.learn.networks import build_network
 from segmitos.learn.recipe import Recipe
 
@@ -200,7 +201,10 @@ def network_to_onnx(network: nn.Module, metadata: Mapping[str, str] | None = Non
     import onnx
 
     network = copy.deepcopy(network).cpu().float().eval()
-    wrapped = _BytesToProbability(_without_norms(fold_normalisation(network))).eval()
+    folded = _without_norms(fold_normalisation(network))
+    if isinstance(folded, LiteNetwork):
+        folded.halves = True
+    wrapped = _BytesToProbability(folded).eval()
 
     buffer = io.BytesIO()
     example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
@@ -290,7 +294,7 @@ def _largest_difference(wrapped: nn.Module, content: bytes) -> float:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     worst = 0.0
-    for shape in ((1, 256, 192, 3), (2, 64, 64, 3)):
+    for shape in ((1, 256, 192, 3), (2, 64, 64, 3), (1, 32, 32, 3), (1, 96, 64, 3)):
         smooth = np.kron(
             rng.integers(0, 256, (*shape[:1], *(s // 8 for s in shape[1:3]), 3)),
             np.ones((1, 8, 8, 1)),

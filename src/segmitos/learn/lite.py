@@ -79,6 +79,10 @@ class _Smooth(nn.Module):
         return F.relu(self.norm(self.pointwise(self.depthwise(x_BCHW))))
 
 
+# More than half the receptive field at stride 4 (8 px), and a multiple of the strides.
+_OVERLAP_PX = 32
+
+
 class LiteNetwork(nn.Module):
     """EfficientNet-Lite0 to stride 16 with a feature pyramid; one logit per 4 x 4 px.
 
@@ -89,6 +93,9 @@ class LiteNetwork(nn.Module):
     stride = 4
     # Half the receptive field, in pixels, rounded up to the next multiple of 32.
     context_px = 192
+    halves = False
+    """Whether upper and lower half are brought to stride 4 one after the other: the same map in
+    half the memory, most of which those first layers take."""
     mean: Tensor
     std: Tensor
 
@@ -123,13 +130,25 @@ class LiteNetwork(nn.Module):
 
     def features(self, x_BCHW: Tensor) -> list[Tensor]:
         """Encoder maps at strides 4, 8 and 16."""
-        x = F.relu6(self._bn0(self._conv_stem(x_BCHW)))
-        maps: list[Tensor] = []
-        for index, block in enumerate(self._blocks):
-            x = block(x)
-            if index in (self._taps[1], self._taps[2], self._taps[4]):
+        x = self._to_stride_4_in_halves(x_BCHW) if self.halves else self._to_stride_4(x_BCHW)
+        maps = [x]
+        for index in range(self._taps[1] + 1, len(self._blocks)):
+            x = self._blocks[index](x)
+            if index in (self._taps[2], self._taps[4]):
                 maps.append(x)
         return maps
+
+    def _to_stride_4(self, x_BCHW: Tensor) -> Tensor:
+        x: Tensor = F.relu6(self._bn0(self._conv_stem(x_BCHW)))
+        for block in self._blocks[: self._taps[1] + 1]:
+            x = block(x)
+        return x
+
+    def _to_stride_4_in_halves(self, x_BCHW: Tensor) -> Tensor:
+        middle = (x_BCHW.shape[2] + 32) // 64 * 32
+        upper = self._to_stride_4(x_BCHW[:, :, : middle + _OVERLAP_PX])
+        lower = self._to_stride_4(x_BCHW[:, :, middle - _OVERLAP_PX :])
+        return torch.cat([upper[:, :, : middle // 4], lower[:, :, _OVERLAP_PX // 4 :]], dim=2)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         x = (image_BCHW - self.mean) / self.std
