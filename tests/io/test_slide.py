@@ -15,6 +15,7 @@ from PIL import Image
 
 import slides
 from segmitos.errors import InputError, ScaleError, UsageError
+from segmitos.io.ahead import read_ahead
 from segmitos.io.slide import Slide, check_mpp
 
 FORMATS = slides.LOSSLESS | slides.LOSSY
@@ -289,3 +290,29 @@ def test_real_frames(data_dir: Path) -> None:
             size = round(slide.width * 0.2273 / 0.25), round(slide.height * 0.2273 / 0.25)
             scaled = slide.read(0, 0, *size, 0.25)
         assert abs(scaled.mean() - pixels.mean()) < 1
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tif"])
+def test_an_image_read_ahead_is_the_same_image(tmp_path: Path, name: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    path = tmp_path / name
+    Image.fromarray(pixels).save(path)
+    with Slide.open(path, mpp=0.25) as slide:
+        expected = slide.read(0, 0, 50, 40)
+    read_ahead(str(path))
+    for _ in range(2):
+        with Slide.open(path, mpp=0.25) as slide:
+            np.testing.assert_array_equal(slide.read(0, 0, 50, 40), expected)
+
+
+def test_what_is_wrong_with_an_image_read_ahead_is_told_where_it_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    read_ahead(str(path))
+    with pytest.raises(InputError, match="truncated"), Slide.open(path, mpp=0.25) as slide:
+        slide.read(0, 0, 8, 8)
+    read_ahead(str(tmp_path / "none.png"))
+    with pytest.raises(InputError, match="no such file"):
+        Slide.open(tmp_path / "none.png")

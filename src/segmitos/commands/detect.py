@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segmitos.errors import UsageError
+from segmitos.io.ahead import read_ahead
 
 if TYPE_CHECKING:
     from segmitos.detect.cohort import Outcome
@@ -41,6 +43,8 @@ def run_detect(
     json_out: bool,
 ) -> int:
     """Run detection on all inputs; print a line each and a total."""
+    if len(paths) == 1 and workers == 1 and cluster is None and os.path.isfile(paths[0]):
+        read_ahead(paths[0])
     from segmitos.detect.job import JobSettings
     from segmitos.detect.pipeline import DetectOptions, parse_binarisation
     from segmitos.io.slide import check_mpp

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmitos.errors import InputError
+from segmitos.io.ahead import take
 from segmitos.io.slide_source import (
     Level,
     Pixels,
@@ -39,8 +40,8 @@ class PillowSource:
         self._path, self._kind = path, kind
         self._lock = threading.Lock()
         self._pixels: Pixels | None = None
-        image = self._open()
-        with image:
+        self._decoded = take(path)
+        with self._decoded or self._open() as image:
             check_whole_size(path, *image.size)
             self._orientation = _orientation(image, _says_more_after_pixels(path, kind))
             width, height = image.size
@@ -92,7 +93,8 @@ class PillowSource:
                 ) from error
             if problem:
                 raise InputError(f"{self._path}: truncated or damaged JPEG file ({problem})")
-        with self._open() as image:
+        decoded, self._decoded = self._decoded, None
+        with decoded or self._open() as image:
             try:
                 image.load()
             except _DAMAGE as error:
@@ -104,7 +106,7 @@ class PillowSource:
 
     def close(self) -> None:
         """Let the pixels go."""
-        self._pixels = None
+        self._pixels = self._decoded = None
 
 
 def to_rgb(image: Image.Image, path: Path) -> Pixels:
