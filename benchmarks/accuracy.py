@@ -1,6 +1,6 @@
 """F of the default model on H03, and how much of it survives what other laboratories do.
 
-    python benchmarks/accuracy.py --data ../shared/data [--model FILE] [--robustness]
+    python benchmarks/accuracy.py --data ../shared/data [--model FILE] [--device D] [--robustness]
 
 H03 is the validation slide of MITOS-ATYPIA-14 (Hamamatsu): 63 fields that all hold a mitosis, which
 flatters precision. Matching is one to one within 7.5 um, counts pooled over fields.
@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 
 from segmitos.assess.evaluation import Evaluation, evaluate
 from segmitos.detect.colour import Stain, apply_lookup, od_statistics, stain_lookup
-from segmitos.detect.model import Model
+from segmitos.detect.model import DEVICES, Model
 from segmitos.detect.pipeline import DetectOptions, detect_slide
 from segmitos.io.datasets import Case, load_dataset
 from segmitos.io.detections import Detections
@@ -122,8 +122,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--robustness", action="store_true")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", choices=DEVICES, default="cpu")
     options = parser.parse_args()
-    model = Model.load(options.model, threads=options.threads)
+    model = Model.load(options.model, options.device, options.threads)
     cases = load_dataset(f"mitos14:{options.data / 'mitos-atypia-14'}", cases=["H03"])
     found = detect_all(cases, model)
     base = evaluate(cases, found, groups="case")

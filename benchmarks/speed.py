@@ -1,131 +1,222 @@
-"""What a field costs, against the paper's network and the machine's own limits, in one run.
+"""What a field and a slide cost, beside other networks and the machine's own limits, in one run.
 
-    python benchmarks/speed.py [--model FILE] [--size 2084] [--repeats 5] [--slow]
+    python benchmarks/speed.py [--threads N] [--slide FILE] [-o FILE.md]
 
-Prints a Markdown table: seconds, Mpx/s, and the ratio to the shipped model on ONNX Runtime. All
-timings are medians in one process, with the same threads. Machines are noisy: compare the ratios.
-`--slow` adds the paper's FCN-32s (a VGG-16 of 134 M weights, random ones do for timing).
+Every row is a process of its own with the same threads. Machines are noisy, so trust ratios; the
+first row is measured again at the end, and how far it moved is printed. The other networks are
+float32 in torch with channels last and random weights, which do for timing:
+
+- the paper's FCN-32s on VGG-16,
+- a U-Net with an EfficientNet-B0 encoder, FlexibleUNet of MONAI,
+- HoVer-Net of MONAI in its fast mode, on the windows of 256 px in and 164 px out that it was
+  published with; a few windows are timed and scaled up to those that a field takes.
+
+They need `pip install '.[bench]'`; without it their rows are left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import platform
-import tempfile
+import math
 import time
-from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from segmitos.commands.bench import tissue_like
-from segmitos.detect.mitoses import MapAccumulator, smooth
+from segmitos.commands.bench import RUNTIMES, Rows, devices, measure, table
+from segmitos.commands.measuring import (
+    Timing,
+    alone,
+    machine_line,
+    median,
+    padded_field,
+    time_network,
+)
 from segmitos.detect.model import DEFAULT_MODEL, Model, available_threads
-from segmitos.detect.pipeline import DetectOptions, detect_slide
-from segmitos.errors import ModelError
-from segmitos.io.slide import Slide
+
+HOVER_IN_PX, HOVER_OUT_PX = 256, 164
+HOVER_BATCH = 4
+FIRST = f"network, {RUNTIMES['cpu']}"
 
 
-def median(work: Callable[[], object], repeats: int) -> float:
-    work()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds))
-
-
-def vgg_fcn32s() -> Callable[[np.ndarray], object]:
-    """The paper's network at random weights, in torch, float32, channels last."""
+def _torch_network(name: str) -> Any:
     import torch
-    from torch import nn
-    from torch.nn import functional as F
 
-    layers: list[nn.Module] = []
-    channels = 3
-    for count, width in ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)):
-        for _ in range(count):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
-            channels = width
-        layers.append(nn.MaxPool2d(2, 2, ceil_mode=True))
-    layers += [nn.Conv2d(512, 4096, 7, padding=3), nn.ReLU(inplace=True)]
-    layers += [nn.Conv2d(4096, 4096, 1), nn.ReLU(inplace=True), nn.Conv2d(4096, 2, 1)]
-    network = nn.Sequential(*layers).eval().to(memory_format=torch.channels_last)
+    if name == "hovernet":
+        from monai.networks.nets import HoVerNet
+
+        network = HoVerNet(mode=HoVerNet.Mode.FAST)
+    elif name == "unet":
+        from monai.networks.nets import FlexibleUNet
+
+        network = FlexibleUNet(3, 1, "efficientnet-b0", pretrained=False)
+    else:
+        from segmitos.learn.networks import build_network
+
+        network = build_network(name, False)
+    return network.eval().to(memory_format=torch.channels_last)
+
+
+def time_torch(name: str, threads: int, size: int, repeats: int) -> tuple[float, float]:
+    """A network in torch on a field of `size` px."""
+    import torch
+
+    torch.set_num_threads(threads)
+    network = _torch_network(name)
+    windows = 1
+    image = padded_field(size)
+    if name == "hovernet":
+        windows = math.ceil(size / HOVER_OUT_PX) ** 2
+        image = np.repeat(padded_field(HOVER_IN_PX), min(HOVER_BATCH, windows), axis=0)
 
     @torch.inference_mode()
-    def run(image: np.ndarray) -> object:
-        tensor = torch.from_numpy(image)[None].permute(0, 3, 1, 2).float()
-        logits = network(tensor.contiguous(memory_format=torch.channels_last))
-        return F.interpolate(logits, scale_factor=32.0, mode="bilinear").softmax(dim=1)
+    def run() -> object:
+        tensor = torch.from_numpy(image).permute(0, 3, 1, 2).float()
+        return network(tensor.contiguous(memory_format=torch.channels_last))
 
-    return run
+    began = time.perf_counter()
+    run()
+    first = time.perf_counter() - began
+    # What takes this long is steady enough at once.
+    seconds = first if first > 15 else median(run, max(1, min(repeats, int(30 / first))))
+    return seconds * windows / len(image), size * size / 1e6
+
+
+def time_matmul(kind: str, threads: int) -> tuple[float, float]:
+    """Best of a large matrix product: (seconds, GFLOP)."""
+    import torch
+
+    torch.set_num_threads(threads)
+    side = 3072
+    a = torch.randn(side, side).to(getattr(torch, kind))
+    b = torch.randn(side, side).to(a.dtype)
+    best = math.inf
+    with torch.inference_mode():
+        for _ in range(6):
+            began = time.perf_counter()
+            torch.mm(a, b)
+            best = min(best, time.perf_counter() - began)
+    return best, 2 * side**3 / 1e9
+
+
+def gflop_per_field(name: str, size: int) -> float:
+    """Arithmetic of a network's convolutions on a field, a multiplication and an addition each."""
+    import torch
+    from torch import nn
+
+    network = _torch_network(name)
+    side = HOVER_IN_PX
+    flops = 0
+
+    def count(module: Any, inputs: Any, output: Any) -> None:
+        nonlocal flops
+        taps = module.weight[0].numel()
+        places = output.numel()
+        if isinstance(module, nn.ConvTranspose2d):
+            taps, places = module.weight[0].numel(), inputs[0].numel()
+        flops += 2 * taps * places
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.register_forward_hook(count)
+    with torch.inference_mode():
+        network(torch.zeros(1, 3, side, side))
+    if name == "hovernet":
+        return flops * math.ceil(size / HOVER_OUT_PX) ** 2 / 1e9
+    return flops / side**2 * size**2 / 1e9
+
+
+def rivals() -> dict[str, str]:
+    """Networks to compare with, by the names in the table."""
+    found: dict[str, str] = {}
+    if find_spec("torch") is None:
+        print("torch is not installed: other networks are left out; pip install '.[bench]'\n")
+        return found
+    found["the paper's FCN-32s, torch float32"] = "fcn32s"
+    if find_spec("monai") is None:
+        print("MONAI is not installed: its networks are left out; pip install '.[bench]'\n")
+        return found
+    found["U-Net, EfficientNet-B0 encoder, torch float32"] = "unet"
+    found["HoVer-Net, torch float32"] = "hovernet"
+    return found
+
+
+def limits_table(field: Rows, slide: Rows, threads: int, size: int) -> str:
+    """How near each comes to what the machine can do at best."""
+    lines = ["| limit | rate | of it reached |", "|---|---|---|"]
+    decoding = slide["decoding alone"].mpx_per_s
+    for device in devices():
+        runtime = RUNTIMES[device]
+        rate, network = slide[f"detection, {runtime}"], field[f"network, {runtime}"]
+        slower = min(decoding, network.mpx_per_s)
+        lines.append(
+            f"| slower of decoding and network alone, {runtime} | {slower:.1f} Mpx/s | "
+            f"{rate.mpx_per_s / slower:.0%} |"
+        )
+    if find_spec("torch") is None:
+        return "\n".join(lines)
+    arithmetic = gflop_per_field("lite", size)
+    for kind, runtime in (("float32", "cpu"), ("bfloat16", "openvino")):
+        name = f"network, {RUNTIMES[runtime]}"
+        if name not in field:
+            continue
+        peak = alone(time_matmul, kind, threads).mpx_per_s
+        lines.append(
+            f"| {kind} matrix product x {arithmetic:.0f} GFLOP a field, {RUNTIMES[runtime]} | "
+            f"{peak:.0f} GFLOP/s, {arithmetic / peak:.3f} s a field | "
+            f"{arithmetic / peak / field[name].seconds:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def networks_table(rows: dict[str, tuple[Timing, float]]) -> str:
+    first = next(iter(rows.values()))[0].seconds
+    lines = ["| network on a field | seconds | time, first row = 1 | GFLOP | peak memory |"]
+    lines.append("|---|---|---|---|---|")
+    for name, (timing, gflop) in rows.items():
+        peak = "" if timing.peak_mb is None else f"{timing.peak_mb:.0f} MB"
+        ratio = timing.seconds / first
+        lines.append(f"| {name} | {timing.seconds:.2f} | {ratio:.2f} | {gflop:.0f} | {peak} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
-    parser.add_argument("--size", type=int, default=2084)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--slow", action="store_true")
-    options = parser.parse_args()
-    size, repeats = options.size, options.repeats
-    field = tissue_like(size)
-    side = -(-size // 32) * 32
-    padded = np.full((1, side, side, 3), 255, np.uint8)
-    padded[0, :size, :size] = field
-    rows: list[tuple[str, float]] = []
-    model = Model.load(options.model, "cpu")
-    spec = model.spec
-    rows.append(("network, ONNX Runtime float32", median(lambda: model.predict(padded), repeats)))
-    try:
-        other = Model.load(options.model, "openvino")
-        rows.append(("network, OpenVINO", median(lambda: other.predict(padded), repeats)))
-    except ModelError:
-        pass
-    probability = model.predict(padded)[0]
-    map_mpp = spec.mpp * spec.stride
-
-    def post() -> None:
-        accumulator = MapAccumulator(map_mpp, spec.stride, guard=False)
-        accumulator.add(smooth(probability, spec.smoothing_sigma_um, map_mpp), 0, 0)
-        accumulator.blobs(spec.thresholds.binarisation)
-
-    rows.append(("smooth, binarise, blobs", median(post, repeats)))
-    slide = Slide.from_array(field, spec.mpp)
-    whole = median(lambda: detect_slide(slide, model, DetectOptions()), repeats)
-    rows.append(("detect, image in memory", whole))
-    buffer = io.BytesIO()
-    Image.fromarray(field).save(buffer, "JPEG", quality=80)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "field.jpg"
-        path.write_bytes(buffer.getvalue())
-
-        def from_file() -> None:
-            with Slide.open(path, mpp=spec.mpp) as opened:
-                detect_slide(opened, model, DetectOptions())
-
-        rows.append(("detect, JPEG file", median(from_file, repeats)))
-        decode = median(lambda: np.asarray(Image.open(path).convert("RGB")), repeats)
-        rows.append(("decoding the JPEG alone", decode))
-    if options.slow:
-        import torch
-
-        torch.set_num_threads(available_threads())
-        fcn = vgg_fcn32s()
-        rows.append(("the paper's FCN-32s, torch float32", median(lambda: fcn(padded[0]), 1)))
-    first = rows[0][1]
-    print(
-        f"{spec.name}, {size} x {size} px, {available_threads()} threads, {platform.machine()}, "
-        f"median of {repeats}\n"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    print("| what | seconds | Mpx/s | time against the first row |")
-    print("|---|---|---|---|")
-    for name, seconds in rows:
-        rate = size * size / 1e6 / seconds
-        print(f"| {name} | {seconds:.3f} | {rate:.1f} | {seconds / first:.2f} |")
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--size", type=int, default=2084, help="side of the field, px")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=available_threads())
+    parser.add_argument("--slide", type=Path, help="a slide; default: one made of the field")
+    parser.add_argument("-o", "--out", type=Path, help="file for the tables")
+    options = parser.parse_args()
+    size, repeats, threads = options.size, options.repeats, options.threads
+    written: list[str] = []
+
+    def show(text: str) -> None:
+        print(text + "\n", flush=True)
+        written.append(text + "\n")
+
+    show(f"{Model.load(options.model).spec.name}; {machine_line(threads)}; median of {repeats}")
+    field, slide = measure(options.model, size, repeats, threads, options.slide)
+    show(table(f"{size} x {size} px field", field))
+    show(table("slide, Mpx of tissue", slide))
+    show(limits_table(field, slide, threads, size))
+    others = rivals()
+    if others:
+        arithmetic = gflop_per_field("lite", size)
+        rows = {name: (field[name], arithmetic) for name in field if name.startswith("network")}
+        for name, network in others.items():
+            timing = alone(time_torch, network, threads, size, repeats)
+            rows[name] = (timing, gflop_per_field(network, size))
+        show(networks_table(rows))
+    again = alone(time_network, str(options.model), "cpu", threads, size, repeats)
+    show(f"The first row again, at the end: {again.seconds / field[FIRST].seconds:.2f} of before.")
+    if options.out:
+        options.out.write_text("\n".join(written))
 
 
 if __name__ == "__main__":

@@ -1,94 +1,125 @@
-"""`segmitos bench`: how fast the model runs here."""
+"""`segmitos bench`: how fast the model runs here, beside what this machine could do at best."""
 
 from __future__ import annotations
 
 import json
-import platform
-import time
-from collections.abc import Callable
+import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from segmitos.commands.measuring import (
+    Timing,
+    alone,
+    machine_line,
+    time_blobs,
+    time_decoding,
+    time_image,
+    time_network,
+    time_slide,
+    tissue_like,
+    write_slide,
+)
 from segmitos.errors import UsageError
+
+Rows = dict[str, Timing]
+
+RUNTIMES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO", "cuda": "CUDA"}
+# Sides of a field in the side of the slide: enough tiles for reading and network to overlap.
+_SLIDE_SIDES = 4
 
 
 def run_bench(
     model: Path | None, size: int, repeats: int, threads: int | None, json_out: bool
 ) -> int:
-    """Time network, post-processing and reading on one field; print seconds and Mpx/s."""
+    """Time a field and a slide on every device there is; print the table."""
+    from segmitos.detect.model import Model, available_threads
+
     if not 64 <= size <= 8192:
         raise UsageError(f"--size {size} must be from 64 to 8192 px")
     if repeats < 1:
         raise UsageError(f"--repeats {repeats} must be at least 1")
-    result = measure(model, size, repeats, threads)
+    used = threads or available_threads()
+    spec = Model.load(model, threads=used).spec
+    machine = machine_line(used)
+    field, slide = measure(model, size, repeats, used)
     if json_out:
+        result = {
+            "machine": machine,
+            "model": spec.name,
+            "size_px": size,
+            "threads": used,
+            "parts": {name: _as_dict(timing) for name, timing in (field | slide).items()},
+        }
         print(json.dumps(result, indent=2, sort_keys=True))
         return 0
-    print(
-        f"{result['model']} on a {size} x {size} px field, {result['threads']} threads, "
-        f"{platform.machine()}; median of {repeats}"
-    )
-    for name, entry in result["parts"].items():
-        print(f"{name:<28} {entry['seconds']:8.3f} s {entry['mpx_per_s']:8.1f} Mpx/s")
+    print(f"{spec.name}; {machine}; median of {repeats}\n")
+    print(table(f"{size} x {size} px field", field))
+    print()
+    print(table("slide, all of it tissue", slide))
     return 0
 
 
-def measure(model: Path | None, size: int, repeats: int, threads: int | None) -> dict[str, Any]:
-    """Return the timings as a JSON-able dict."""
-    from segmitos.detect.mitoses import MapAccumulator, smooth
-    from segmitos.detect.model import Model, available_threads
-    from segmitos.detect.pipeline import DetectOptions, detect_slide
-    from segmitos.io.slide import Slide
+def devices() -> list[str]:
+    """The devices that there are here, the slowest to be expected first."""
+    import onnxruntime
 
-    loaded = Model.load(model, threads=threads)
-    spec = loaded.spec
-    field = tissue_like(size)
-    side = -(-size // 32) * 32
-    padded = np.full((1, side, side, 3), 255, np.uint8)
-    padded[0, :size, :size] = field
-    probability = loaded.predict(padded)[0]
-    map_mpp = spec.mpp * spec.stride
+    found = ["cpu"]
+    if find_spec("openvino") is not None:
+        found.append("openvino")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        found.append("cuda")
+    return found
 
-    def blobs() -> None:
-        accumulator = MapAccumulator(map_mpp, spec.stride, guard=False)
-        accumulator.add(smooth(probability, spec.smoothing_sigma_um, map_mpp), 0, 0)
-        accumulator.blobs(spec.thresholds.binarisation)
 
-    slide = Slide.from_array(field, spec.mpp)
-    parts = {
-        "network": lambda: loaded.predict(padded),
-        "smooth, binarise, blobs": blobs,
-        "detect, image in memory": lambda: detect_slide(slide, loaded, DetectOptions()),
-    }
+def measure(
+    model: Path | None, size: int, repeats: int, threads: int, on: Path | None = None
+) -> tuple[Rows, Rows]:
+    """Time the pieces of a field and of a slide (`on`, or one made of the field).
+
+    The first row of each is what ratios refer to.
+    """
+    from PIL import Image
+
+    path = None if model is None else str(model)
+    field: Rows = {}
+    slide: Rows = {}
+    with tempfile.TemporaryDirectory() as folder:
+        picture, tiff = str(Path(folder) / "field.jpg"), on or Path(folder) / "slide.tif"
+        Image.fromarray(tissue_like(size)).save(picture, quality=80)
+        if on is None:
+            write_slide(tiff, _SLIDE_SIDES * size)
+        for device in devices():
+            name = f"network, {RUNTIMES[device]}"
+            field[name] = alone(time_network, path, device, threads, size, repeats)
+        field["smoothing, threshold, blobs"] = alone(time_blobs, path, size, repeats)
+        field["detection from a JPEG file"] = alone(
+            time_image, path, picture, threads, size, repeats
+        )
+        for device in devices():
+            name = f"detection, {RUNTIMES[device]}"
+            slide[name] = alone(time_slide, path, str(tiff), device, threads)
+        slide["decoding alone"] = alone(time_decoding, str(tiff), threads)
+    return field, slide
+
+
+def table(title: str, rows: Rows) -> str:
+    """A Markdown table of timings, with the ratio of each row's time to the first's, per pixel."""
+    first = next(iter(rows.values())).mpx_per_s
+    lines = [f"| {title} | seconds | Mpx/s | time, first row = 1 | peak memory |"]
+    lines.append("|---|---|---|---|---|")
+    for name, timing in rows.items():
+        peak = "" if timing.peak_mb is None else f"{timing.peak_mb:.0f} MB"
+        lines.append(
+            f"| {name} | {timing.seconds:.3f} | {timing.mpx_per_s:.1f} | "
+            f"{first / timing.mpx_per_s:.2f} | {peak} |"
+        )
+    return "\n".join(lines)
+
+
+def _as_dict(timing: Timing) -> dict[str, Any]:
     return {
-        "model": spec.name,
-        "device": loaded.device,
-        "size_px": size,
-        "threads": threads or available_threads(),
-        "parts": {name: _timed(work, repeats, size * size / 1e6) for name, work in parts.items()},
+        "seconds": timing.seconds,
+        "mpx_per_s": timing.mpx_per_s,
+        "peak_memory_mb": timing.peak_mb,
     }
-
-
-def tissue_like(size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return a field (size, size, 3) of pink noise with purple spots, the same each time."""
-    rng = np.random.default_rng(0)
-    image = rng.normal((215, 165, 205), 14, (size, size, 3))
-    rows, columns = np.mgrid[:24, :24] - 11.5
-    disc = np.hypot(rows, columns) < 11
-    for _ in range(max(1, size * size // 8000)):
-        y, x = rng.integers(0, max(1, size - 24), 2)
-        image[y : y + 24, x : x + 24][disc] = rng.normal((130, 80, 160), 20, 3)
-    return np.clip(image, 0, 255).astype(np.uint8)
-
-
-def _timed(work: Callable[[], object], repeats: int, megapixels: float) -> dict[str, float]:
-    work()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-    middle = float(np.median(seconds))
-    return {"seconds": middle, "mpx_per_s": megapixels / middle}
