@@ -69,13 +69,18 @@ def fcn8s(pretrained: bool = False) -> nn.Module:
     return _fcn(8, pretrained)
 
 
-def _fcn(output_stride: int, pretrained: bool) -> nn.Module:
+def _fcn(output_stride: int, pretrained: bool, width: float = 1.0) -> nn.Module:
     if pretrained:
         raise ModelError(
             f"fcn{output_stride}s has no weights of its own: give the recipe "
             'weights = "vgg16:FILE", "caffe:FILE" or "run:FOLDER", or pretrained = false'
         )
-    return FCN(output_stride)
+    return FCN(output_stride, width)
+
+
+def _slim(output_stride: int) -> Callable[[bool], nn.Module]:
+    """The same with a quarter of the channels, for machines without a GPU; no weights fit it."""
+    return lambda pretrained: _fcn(output_stride, pretrained, 0.25)
 
 
 NETWORKS: dict[str, Callable[[bool], nn.Module]] = {
@@ -83,6 +88,9 @@ NETWORKS: dict[str, Callable[[bool], nn.Module]] = {
     "fcn32s": fcn32s,
     "fcn16s": fcn16s,
     "fcn8s": fcn8s,
+    "fcn32s-slim": _slim(32),
+    "fcn16s-slim": _slim(16),
+    "fcn8s-slim": _slim(8),
 }
 
 

@@ -90,6 +90,7 @@ def train(
     Raises:
         UsageError: if the folder holds a run of another recipe, or slides overlap.
         DataError, InputError: for cases that cannot be used.
+        UsageError: if the loss leaves the finite numbers; the last checkpoint stays.
     """
     _check_split(cases, validation_cases)
     if threads is not None:
@@ -118,6 +119,11 @@ def train(
             if not mines and run.step + 1 < recipe.steps:
                 batch = ahead.submit(_batch, run.sampler, recipe, run.step + 1, fabric)
             loss = _one_step(run, recipe, images, labels)
+            if not math.isfinite(loss):
+                raise UsageError(
+                    f"training diverged at step {run.step + 1} (loss {loss}); lower the recipe's "
+                    f"learning_rate = {recipe.learning_rate:g}"
+                )
             run.step += 1
             on_event("step", {"step": run.step, "loss": loss})
             if mines:
