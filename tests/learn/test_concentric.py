@@ -128,3 +128,22 @@ def test_the_focal_weight_is_that_of_lin_et_al():
     expected = (-torch.log(true_class) * (1 - true_class) ** 2).mean()
     torch.testing.assert_close(concentric_loss(logits, label, focal=2.0), expected)
     assert concentric_loss(logits, label, focal=2.0) < concentric_loss(logits, label)
+
+
+def test_a_summed_step_is_a_mean_step_at_the_rate_times_the_pixels_that_count():
+    """docs/paper.md: rate(mean) = N x rate(sum), N the pixels outside rings; momentum included."""
+    torch.manual_seed(0)
+    images, labels = torch.randn(4, 3, 8, 8), torch.randint(0, 2, (1, 8, 8))
+    labels[:, :3, :3] = 255
+    counted = int((labels != 255).sum())
+    ends = []
+    for reduction, rate in (("sum", 1e-4), ("mean", 1e-4 * counted)):
+        torch.manual_seed(1)
+        layer = torch.nn.Conv2d(3, 2, 3, padding=1)
+        optimizer = torch.optim.SGD(layer.parameters(), rate, momentum=0.99)
+        for image in images:
+            optimizer.zero_grad()
+            concentric_loss(layer(image[None]), labels, reduction).backward()
+            optimizer.step()
+        ends.append(layer.weight.detach().clone())
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-6)
