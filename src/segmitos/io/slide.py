@@ -18,23 +18,25 @@ from segmitos.io.slide_source import ArraySource, Pixels, Source
 __all__ = ["Slide", "check_mpp", "find_images"]
 
 SMALLEST_MPP, LARGEST_MPP = 0.01, 200.0
+COARSEST_READ_MPP = 2000.0
+"""Images have 200 um/px at most, mammograms; they may be read coarser, as networks on masses do."""
 COARSER_WITHIN = 1.01
 """A pyramid level this much coarser than needed still counts as fine enough."""
 
 
-def check_mpp(value: float, what: str = "mpp") -> float:
+def check_mpp(value: float, what: str = "mpp", largest: float = LARGEST_MPP) -> float:
     """A scale in micrometres per pixel, checked.
 
     Raises:
-        ScaleError: unless it is a number from 0.01 to 200.
+        ScaleError: unless it is a number from 0.01 to `largest`.
     """
     number = math.nan
     if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
         number = float(value)
-    if not SMALLEST_MPP <= number <= LARGEST_MPP:
+    if not SMALLEST_MPP <= number <= largest:
         raise ScaleError(
             f"{what}: {value} is not a scale; give micrometres per pixel between "
-            f"{SMALLEST_MPP} and {LARGEST_MPP:g}, e.g. 0.25 for a x40 scan"
+            f"{SMALLEST_MPP} and {largest:g}, e.g. 0.25 for a x40 scan"
         )
     return number
 
@@ -142,7 +144,8 @@ class Slide:
         """
         step = 1.0
         if mpp is not None:
-            step = check_mpp(mpp, f"{self.path}: mpp to read at") / self.require_mpp()
+            wanted = check_mpp(mpp, f"{self.path}: mpp to read at", COARSEST_READ_MPP)
+            step = wanted / self.require_mpp()
         return self._read_step(x_px, y_px, width, height, step)
 
     def thumbnail(self, max_side_px: int) -> Pixels:
