@@ -283,7 +283,10 @@ def test_mining_takes_false_peaks_and_leaves_out_those_too_sure_to_be_false():
         return sorted(round(x / 100) for x in points[:, 0])
 
     recipe = Recipe.from_dict({**TINY.to_dict(), "mine_above": 0.5})
-    plain, doubting = source(), source()
+    plain, doubting, crop = source(), source(), source()
+    crop.centred = True
+    fields_alone = Recipe.from_dict({**recipe.to_dict(), "mine_crops": False})
+    assert mine(Blobs(), [crop], fields_alone, 4) == 0
     assert mine(Blobs(), [plain], recipe, 4) == 3
     assert found(plain.mined_xy) == [1, 2, 3] and not len(plain.doubtful_xy)
     recipe = Recipe.from_dict({**recipe.to_dict(), "doubt_above": 0.9})

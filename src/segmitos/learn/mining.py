@@ -29,11 +29,15 @@ def mine(
     labelled look-alike.
 
     A peak found in an earlier round stays, so that what was once learnt is not forgotten. Crops
-    cut round a mitosis are searched too: they hold little tissue, but that of many slides.
+    cut round a mitosis hold little tissue, but that of many slides; `mine_crops` says whether they
+    are searched too.
     """
     total = 0
     predict = predictor(network)
     for source in sources:
+        if source.centred and not recipe.mine_crops:
+            advance(1)
+            continue
         found = peaks(predict(source.image), recipe.mine_above, stride)
         found, height = found[:, :2], found[:, 2]
         if source.mask is not None:

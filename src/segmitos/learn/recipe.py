@@ -72,6 +72,8 @@ class Recipe:
     mine_at: tuple[float, ...] = (0.25, 0.55)
     """Shares of the training after which false positives are mined anew."""
     mine_above: float = 0.2
+    mine_crops: bool = True
+    """Whether also in crops that were cut round a mitosis (`crops` data sets)."""
     doubt_above: float = 1.0
     """False positives surer than this may be mitoses that nobody labelled: ignored, not mined."""
     smoothing_sigma_um: float = 1.0
