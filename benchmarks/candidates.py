@@ -150,27 +150,29 @@ class CandidateForest:
 
     def fit(self, sources: Sequence[Source]) -> None:
         rng = np.random.default_rng(self.seed)
-        self.above = self._response_of_mitoses(sources)
+        responses = [blob_response(blue_ratio(matched(s, self.target))) for s in sources]
+        self.above = self._response_of_mitoses(sources, responses)
         features, targets = [], []
-        for source in sources:
-            image = matched(source, self.target)
-            found = find_candidates(blob_response(blue_ratio(image)), self.above)
+        for source, response in zip(sources, responses, strict=True):
+            found = find_candidates(response, self.above)
             positive, negative = sides(found[:, :2], source.mitoses_xy)
             negative = self._some(found, negative, source, rng)
             chosen = np.concatenate([positive, negative])
             if not len(chosen):
                 continue
-            features.append(describe(image, found[chosen]))
+            features.append(describe(matched(source, self.target), found[chosen]))
             targets += [1] * len(positive) + [0] * len(negative)
         self.forest.fit(np.concatenate(features), targets)
-        print(f"forest: {sum(targets)} mitoses, {len(targets) - sum(targets)} others", flush=True)
+        others = len(targets) - sum(targets)
+        print(f"forest: {sum(targets)} mitoses, {others} others, from {self.above:.1f}", flush=True)
 
-    def _response_of_mitoses(self, sources: Sequence[Source]) -> float:
+    def _response_of_mitoses(
+        self, sources: Sequence[Source], responses: Sequence[NDArray[np.float32]]
+    ) -> float:
         reached = []
-        for source in sources:
+        for source, response in zip(sources, responses, strict=True):
             if not len(source.mitoses_xy):
                 continue
-            response = blob_response(blue_ratio(matched(source, self.target)))
             highest = ndimage.maximum_filter(response, round(TRUE_WITHIN_UM / MPP))
             columns, rows = np.rint(source.mitoses_xy / 2).astype(int).T
             rows = rows.clip(0, response.shape[0] - 1)
