@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from segmitos.detect.model import METADATA_KEY, Model, ModelSpec
+from segmitos.detect.model import DEFAULT_MODEL, METADATA_KEY, Model, ModelSpec
+from segmitos.detect.openvino_runtime import compile_openvino
 from segmitos.errors import ModelError, UsageError
+from synthetic_fields import draw_field
 from toy_models import SPEC, toy_graph, write_toy
 
 
@@ -127,3 +130,47 @@ def test_openvino_gives_the_same_map(tmp_path):
     other = Model.load(path, "openvino", 1)
     assert other.device == "openvino"
     np.testing.assert_allclose(other.predict(images), cpu, atol=0.02)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    if not DEFAULT_MODEL.is_file():
+        pytest.skip("no default model in this checkout")
+    return DEFAULT_MODEL
+
+
+def test_beyond_its_context_nothing_sways_the_shipped_model(shipped):
+    model = Model.load(shipped, "cpu", 2)
+    image = draw_field(np.random.default_rng(2), size=512, mitoses=20, others=20)[0][None]
+    edge, context = 256, model.spec.context_px
+    other = image.copy()
+    other[:, :, edge + context :] = 255
+    nearer = image.copy()
+    nearer[:, :, edge + 8 :] = 255
+    cells = edge // model.spec.stride
+    before, after, near = (model.predict(i)[0, :, :cells] for i in (image, other, nearer))
+    assert np.abs(before - after).max() < 3e-4
+    assert np.abs(before - near).max() > 1e-3
+
+
+def test_streams_of_openvino_run_at_once_and_give_the_same_bytes(shipped):
+    pytest.importorskip("openvino")
+    one, two = Model.load(shipped, "openvino", 1), Model.load(shipped, "openvino", 2)
+    assert (one.streams, two.streams) == (1, 2)
+    rng = np.random.default_rng(0)
+    images = [draw_field(rng, size=256, mitoses=4, others=4)[0][None] for _ in range(6)]
+    expected = [one.predict(image) for image in images]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(two.predict, images))
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_openvino_in_float32_agrees_with_onnx_runtime(shipped, monkeypatch):
+    pytest.importorskip("openvino")
+    image = draw_field(np.random.default_rng(1), size=384, mitoses=12, others=8)[0][None]
+    expected = Model.load(shipped, "cpu", 1).predict(image)
+    run, _ = compile_openvino(shipped.read_bytes(), 1, "float32")
+    np.testing.assert_allclose(run(image), expected, atol=2e-4)
+    rounded, _ = compile_openvino(shipped.read_bytes(), 1)
+    assert np.abs(rounded(image) - expected).max() < 0.1

@@ -50,6 +50,13 @@ def test_every_cell_is_written_once_and_read_with_its_context(w, h, side, contex
     assert (cells == 1).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(32, 900), st.integers(0, 100))
+def test_all_tiles_of_a_plane_are_read_at_one_size(w, h, side, context):
+    tiles = list(tile_plane(w, h, side, context, 4))
+    assert len({(tile.width, tile.height) for tile in tiles}) == 1
+
+
 @pytest.mark.parametrize("mpp", [0.25, 0.2273, 0.5])
 @pytest.mark.parametrize("tile_px", [32, 96, 160])
 def test_the_whole_is_the_sum_of_its_tiles(model, field, mpp, tile_px):

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segmitos.detect.openvino_runtime import compile_openvino, require_openvino
 from segmitos.detect.spec import METADATA_KEY, ModelSpec
 from segmitos.errors import ModelError, UsageError
 
@@ -35,7 +36,8 @@ class Model:
     """A model file, loaded and ready to run.
 
     Attributes:
-        path: of the file; spec: its specification; sha256: of its bytes; device: that runs it.
+        path: of the file; spec: its specification; sha256: of its bytes; device: that runs it;
+        streams: as many threads may call `predict` at once, to use all of the CPU.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class Model:
         device: str,
         run: Run,
         faster: Callable[[], Model] | None = None,
+        streams: int = 1,
     ) -> None:
         self.path = path
         self.spec = spec
         self.sha256 = sha256
         self.device = device
+        self.streams = streams
         self._run = run
         self._faster = faster
         self._large: Model | None = None
@@ -81,11 +85,13 @@ class Model:
         session, used = _session(path, content, device, threads)
         spec = ModelSpec.from_json(_metadata(session, path), f"model {path}")
         _check_signature(session, path)
-        run = _openvino(path, content, threads) if used == "openvino" else _ort_runner(session)
+        run, streams = _ort_runner(session), 1
+        if used == "openvino":
+            run, streams = _openvino(path, content, threads)
         faster = None
         if device == "auto" and used == "cpu" and find_spec("openvino") is not None:
             faster = partial(cls.load, path, "openvino", threads)
-        return cls(path, spec, hashlib.sha256(content).hexdigest(), used, run, faster)
+        return cls(path, spec, hashlib.sha256(content).hexdigest(), used, run, faster, streams)
 
     def for_work(self, pixels: int) -> Model:
         """Return the model that is done sooner with so many pixels, start included.
@@ -143,7 +149,7 @@ def _session(path: Path, content: bytes, device: str, threads: int) -> tuple[Any
             "on a machine with an NVIDIA GPU, or choose --device cpu"
         )
     if device == "openvino":
-        _require_openvino()
+        require_openvino()
     wants_cuda = device == "cuda" or (device == "auto" and "CUDAExecutionProvider" in available)
     providers = ["CUDAExecutionProvider"] if wants_cuda else []
     options = onnxruntime.SessionOptions()
@@ -228,29 +234,8 @@ def _ort_runner(session: Any) -> Run:
     return run
 
 
-def _require_openvino() -> Any:
+def _openvino(path: Path, content: bytes, threads: int) -> tuple[Run, int]:
     try:
-        import openvino
-    except ImportError as error:
-        raise ModelError(
-            "device openvino: the package is not installed; pip install 'segmitos[openvino]', "
-            "or choose --device cpu"
-        ) from error
-    return openvino
-
-
-def _openvino(path: Path, content: bytes, threads: int) -> Run:
-    openvino = _require_openvino()
-    core = openvino.Core()
-    settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
-    try:
-        compiled = core.compile_model(core.read_model(content), "CPU", settings)
+        return compile_openvino(content, threads)
     except RuntimeError as error:
         raise ModelError(_refusal(path, error)) from error
-    request = compiled.create_infer_request()
-
-    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        request.infer({"image": images}, share_inputs=True)
-        return np.array(request.get_output_tensor(0).data, dtype=np.float32)
-
-    return run

@@ -225,23 +225,23 @@ def _predicted(tiles: Sequence[Tile], plane: Plane, model: Model) -> Iterator[ND
         # A single field: threads would only cost their start.
         yield model.predict(load(tiles[0])[None])[0]
         return
-    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as network:
+    ahead = READERS + model.streams
+    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(model.streams) as network:
         upcoming = iter(tiles)
         reading: deque[Future[NDArray[np.uint8]]] = deque()
-        running: Future[NDArray[np.float32]] | None = None
+        running: deque[Future[NDArray[np.float32]]] = deque()
         try:
-            reading.extend(readers.submit(load, t) for t in islice(upcoming, READERS + 1))
+            reading.extend(readers.submit(load, tile) for tile in islice(upcoming, ahead))
             while reading:
                 image = reading.popleft().result()
                 following = next(upcoming, None)
                 if following is not None:
                     reading.append(readers.submit(load, following))
-                submitted = network.submit(lambda batch: model.predict(batch)[0], image[None])
-                if running is not None:
-                    yield running.result()
-                running = submitted
-            if running is not None:
-                yield running.result()
+                running.append(network.submit(lambda batch: model.predict(batch)[0], image[None]))
+                if len(running) > model.streams:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
         finally:
             for pending in reading:
                 pending.cancel()

@@ -18,8 +18,8 @@ MULTIPLE = 32
 WHOLE_UP_TO_PX = 5_000_000
 # Side of what is read for one tile of a larger image, context included.
 READ_PX = 2176
-# What is written is cut down to where there is tissue in such steps, where so much of it is left.
-TRIM_PX = 128
+# A tile with little tissue is read in fewer such parts of its sides, where that spares so much.
+TRIM_PARTS = 4
 TRIM_BELOW = 0.8
 
 Mask = NDArray[np.bool_]
@@ -57,31 +57,57 @@ def tile_plane(
 ) -> Iterator[Tile]:
     """Cut a plane into tiles, row by row.
 
+    All of them are read at one size, since a runtime prepares itself, and its memory, for every
+    new one: where the plane ends the window is moved inwards.
+
     Args:
         width: of the plane.
         height: of the plane.
-        tile_px: side of what a tile writes; rounded up to a multiple of 32.
-        context_px: read beyond it on every side; rounded up to a multiple of 32.
+        tile_px: largest side of what a tile writes; rounded up to a multiple of 32.
+        context_px: read beyond it on every side, at least; rounded up to a multiple of 32.
         stride: pixels per map cell.
     """
-    step = padded(tile_px)
-    for top in range(0, height, step):
-        for left in range(0, width, step):
-            written = (left, top, min(width, left + step), min(height, top + step))
-            yield _tile(width, height, written, context_px, stride)
+    margin = context_margin(context_px)
+    across, down = _step(width, tile_px), _step(height, tile_px)
+    for top in range(0, height, down):
+        for left in range(0, width, across):
+            written = (left, top, min(width, left + across), min(height, top + down))
+            yield _tile(
+                width, height, written, margin, stride, (across + 2 * margin, down + 2 * margin)
+            )
+
+
+def _step(length: int, tile_px: int) -> int:
+    """Return the side to write, such that the last tile of a row is not a narrow rest."""
+    count = -(-length // padded(tile_px))
+    return padded(-(-length // count))
 
 
 def _tile(
-    width: int, height: int, written: tuple[int, int, int, int], context_px: int, stride: int
+    width: int,
+    height: int,
+    written: tuple[int, int, int, int],
+    margin: int,
+    stride: int,
+    read: tuple[int, int],
 ) -> Tile:
-    """Return the tile that writes (left, top, right, bottom); left and top multiples of 32."""
+    """Return the tile that writes (left, top, right, bottom); left and top multiples of 32.
+
+    `read` is the width and height to read, if the plane is not smaller and the need not larger.
+    """
     left, top, right, bottom = written
-    margin = context_margin(context_px)
-    x, y = max(0, left - margin), max(0, top - margin)
-    x_end = min(padded(width), padded(right) + margin)
-    y_end = min(padded(height), padded(bottom) + margin)
+    x, across = _window(left, right, width, margin, read[0])
+    y, down = _window(top, bottom, height, margin, read[1])
     columns, rows = -(-(right - left) // stride), -(-(bottom - top) // stride)
-    return Tile(x, y, x_end - x, y_end - y, left // stride, top // stride, columns, rows)
+    return Tile(x, y, across, down, left // stride, top // stride, columns, rows)
+
+
+def _window(begin: int, end: int, length: int, margin: int, wanted: int) -> tuple[int, int]:
+    """Return where to read from, and how much, to write from `begin` to `end`."""
+    whole = padded(length)
+    first, last = max(0, begin - margin), min(whole, padded(end) + margin)
+    size = min(whole, max(wanted, last - first))
+    return min(first, whole - size), size
 
 
 def trimmed(
@@ -89,21 +115,32 @@ def trimmed(
 ) -> tuple[Tile, Mask]:
     """Return a tile that writes only around the counted cells (rows, columns), if that pays.
 
-    A runtime prepares itself for every new size, so that sizes come in few steps, and a tile of
-    which most is counted stays whole.
+    Its sides are quarters of the tile's, so that sizes stay few.
     """
-    step = TRIM_PX // stride
+    step = MULTIPLE // stride
     columns, rows = np.flatnonzero(counted.any(axis=0)), np.flatnonzero(counted.any(axis=1))
     left, top = int(columns[0]) // step * step, int(rows[0]) // step * step
     right = min(tile.columns, (int(columns[-1]) // step + 1) * step)
     bottom = min(tile.rows, (int(rows[-1]) // step + 1) * step)
-    if (right - left) * (bottom - top) > TRIM_BELOW * tile.columns * tile.rows:
-        return tile, counted
     edges = (tile.column + left, tile.row + top, tile.column + right, tile.row + bottom)
     pixels = [edge * stride for edge in edges]
     written = (pixels[0], pixels[1], min(width, pixels[2]), min(height, pixels[3]))
-    smaller = _tile(width, height, written, context_px, stride)
+    margin = context_margin(context_px)
+    read = (
+        _parts(written[0], written[2], width, margin, tile.width),
+        _parts(written[1], written[3], height, margin, tile.height),
+    )
+    smaller = _tile(width, height, written, margin, stride, read)
+    if smaller.width * smaller.height > TRIM_BELOW * tile.width * tile.height:
+        return tile, counted
     return smaller, counted[top:bottom, left:right]
+
+
+def _parts(begin: int, end: int, length: int, margin: int, most: int) -> int:
+    """Return what must be read to write from `begin` to `end`, in whole quarters of `most`."""
+    need = _window(begin, end, length, margin, 0)[1]
+    part = padded(-(-most // TRIM_PARTS))
+    return min(most, -(-need // part) * part)
 
 
 def side_for(width: int, height: int, context_px: int) -> int:

@@ -91,8 +91,9 @@ class LiteNetwork(nn.Module):
     """
 
     stride = 4
-    # Half the receptive field, in pixels, rounded up to the next multiple of 32.
-    context_px = 192
+    # Half the receptive field is 197 px, but its rim weighs next to nothing: what lies beyond 144
+    # px moves the default model's probabilities by up to 1e-5 on real fields, 1e-4 on drawn ones.
+    context_px = 144
     halves = False
     """Whether upper and lower half are brought to stride 4 one after the other: the same map in
     half the memory, most of which those first layers take."""
