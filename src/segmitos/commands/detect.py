@@ -64,7 +64,7 @@ def run_detect(
     if threads is not None and threads < 1:
         raise UsageError(f"--threads {threads} must be at least 1")
     settings = JobSettings(
-        model=None if model is None else str(model.absolute()),
+        model=_model_name(model),
         device=device,
         threads=threads,
         options=DetectOptions(
@@ -84,6 +84,15 @@ def run_detect(
     )
     _check_early(settings)
     return _run(paths, out.absolute(), settings, workers, cluster, json_out)
+
+
+def _model_name(model: Path | None) -> str | None:
+    """Name a model so that it is found from any folder, and a shipped one on any machine."""
+    from segmitos.detect.model import is_shipped
+
+    if model is None:
+        return None
+    return str(model) if is_shipped(model) else str(model.absolute())
 
 
 def _check_early(settings: JobSettings) -> None:

@@ -22,7 +22,15 @@ from segmitos.detect.openvino_runtime import compile_openvino, require_openvino
 from segmitos.detect.spec import METADATA_KEY, ModelSpec
 from segmitos.errors import ModelError, UsageError
 
-__all__ = ["DEFAULT_MODEL", "DEVICES", "METADATA_KEY", "Model", "ModelSpec", "available_threads"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "DEVICES",
+    "METADATA_KEY",
+    "Model",
+    "ModelSpec",
+    "available_threads",
+    "is_shipped",
+]
 
 DEFAULT_MODEL = Path(__file__).parent / "models" / "lite.onnx"
 DEVICES = ("auto", "cpu", "cuda", "openvino")
@@ -66,7 +74,8 @@ class Model:
         """Load a model file.
 
         Args:
-            path: of the .onnx file; None loads the default model.
+            path: of the .onnx file, or the name of a shipped one (`lite`, `lite-int8`); None
+                loads the default model.
             device: `auto` (CUDA where ONNX Runtime has it, else the CPU), `cpu`, `cuda`,
                 `openvino`.
             threads: of the CPU; None takes those that this process may use.
@@ -75,6 +84,8 @@ class Model:
             ModelError: for a file that is no model, or a forced device that is not there.
         """
         path = DEFAULT_MODEL if path is None else Path(path)
+        if is_shipped(path):
+            path = DEFAULT_MODEL.with_name(f"{path}.onnx")
         if device not in DEVICES:
             raise UsageError(f"device {device!r} is not one of {', '.join(DEVICES)}")
         try:
@@ -129,6 +140,12 @@ class Model:
                 f"{self.spec.stride} calls for {expected}; export it again"
             )
         return result
+
+
+def is_shipped(path: Path) -> bool:
+    """Tell whether a path is the bare name of a shipped model, and not that of a file."""
+    bare = path.name == str(path) and not path.exists()
+    return bare and DEFAULT_MODEL.with_name(f"{path}.onnx").exists()
 
 
 def available_threads() -> int:
