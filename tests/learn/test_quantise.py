@@ -53,9 +53,12 @@ def test_its_layers_are_integers_but_for_the_head(quantised):
 def test_an_integer_model_is_not_quantised_again(quantised, tmp_path, capsys):
     data = quantised.parent / "data"
     out = tmp_path / "again.onnx"
-    given = ["quantise", f"points:{data}", "--mpp", "0.25", "-m", str(quantised), "-o", str(out)]
-    assert main(given) == 1
-    assert "integers already" in capsys.readouterr().err
+    given = ["quantise", f"points:{data}", "--mpp", "0.25", "-o", str(out)]
+    for model in (str(quantised), "lite-int8"):
+        assert main([*given, "-m", model]) == 1
+        assert "integers already" in capsys.readouterr().err
+    assert main([*given, "--threads", "0"]) == 2
+    assert "--threads 0" in capsys.readouterr().err
     assert not out.exists()
 
 

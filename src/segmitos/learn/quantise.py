@@ -64,7 +64,7 @@ def quantise(path: Path, cases: Sequence[Case], out: Path, threads: int | None =
     import onnx
 
     model = Model.load(path, "cpu", threads)
-    graph = onnx.load_from_string(path.read_bytes())
+    graph = onnx.load_from_string(model.path.read_bytes())
     if any(node.op_type == "QuantizeLinear" for node in graph.graph.node):
         raise ModelError(f"{path} holds integers already; quantise the model that it was made of")
     crops = list(_crops(load_sources(cases, model.spec.mpp), model.spec.colour))
