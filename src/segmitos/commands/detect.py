@@ -88,10 +88,10 @@ def run_detect(
 
 def _model_name(model: Path | None) -> str | None:
     """Name a model so that it is found from any folder, and a shipped one on any machine."""
-    from segmitos.detect.model import is_shipped
-
     if model is None:
         return None
+    from segmitos.detect.model import is_shipped
+
     return str(model) if is_shipped(model) else str(model.absolute())
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from segmitos.errors import DataError, UsageError
 
-# At most so many images, evenly spread, serve to calibrate an integer model.
+# An integer model is calibrated on every n-th image, so that there are this many to twice as many.
 CALIBRATION_CASES = 48
 
 

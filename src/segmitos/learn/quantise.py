@@ -72,18 +72,18 @@ def quantise(path: Path, cases: Sequence[Case], out: Path, threads: int | None =
         raise DataError(f"no image of {CROP_PX} x {CROP_PX} px at {model.spec.mpp} um/px to use")
     expected = np.stack([model.predict(crop)[0] for crop in crops])
     unsure = (expected > _UNSURE[0]) & (expected < _UNSURE[1])
-    shift = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        first = Path(folder) / "first.onnx"
-        first.write_bytes(_integers(graph, crops, model.spec, Path(folder)))
-        if unsure.any():
-            got = _predict(first, crops, threads)
-            shift = float((_logit(got[unsure]) - _logit(expected[unsure])).mean())
-        _move_head(graph, -shift)
-        final = Path(folder) / "final.onnx"
-        final.write_bytes(_integers(graph, crops, model.spec, Path(folder)))
-        change = np.abs(_predict(final, crops, threads) - expected)
-        write_bytes(out, final.read_bytes())
+        integers = _integers(graph, crops, model.spec, Path(folder))
+        made = Path(folder) / "integers.onnx"
+        onnx.save(integers, str(made))
+        got = _predict(made, crops, threads)
+        shift = (
+            float((_logit(got[unsure]) - _logit(expected[unsure])).mean()) if unsure.any() else 0.0
+        )
+        _move_head(integers, -shift)
+        onnx.save(integers, str(made))
+        change = np.abs(_predict(made, crops, threads) - expected)
+        write_bytes(out, made.read_bytes())
     worst = float(np.percentile(change, 99.9))
     return Quantised(len(crops), shift, (float(change.mean()), worst))
 
@@ -106,7 +106,7 @@ def _crops(sources: list[Source], colour: Stain | None) -> Iterator[NDArray[np.u
             yield np.ascontiguousarray(part)[None]
 
 
-def _integers(graph: Any, crops: list[NDArray[np.uint8]], spec: ModelSpec, folder: Path) -> bytes:
+def _integers(graph: Any, crops: list[NDArray[np.uint8]], spec: ModelSpec, folder: Path) -> Any:
     import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -153,8 +153,7 @@ def _integers(graph: Any, crops: list[NDArray[np.uint8]], spec: ModelSpec, folde
     entry.key = METADATA_KEY
     entry.value = dataclasses.replace(spec, name=f"{spec.name}-int8").to_json()
     result.producer_name = "segmitos"
-    content: bytes = result.SerializeToString()
-    return content
+    return result
 
 
 def _head(model: Any) -> Any:
@@ -169,7 +168,7 @@ def _head(model: Any) -> Any:
 
 
 def _move_head(model: Any, by: float) -> None:
-    """Add to the bias of the logit, the last channel of the head."""
+    """Add to the bias of the logit, the last channel of the head, which is in floats."""
     from onnx import numpy_helper
 
     head = _head(model)
