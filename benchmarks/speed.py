@@ -39,6 +39,8 @@ from segmitos.detect.model import DEFAULT_MODEL, Model, available_threads
 HOVER_IN_PX, HOVER_OUT_PX = 256, 164
 HOVER_BATCH = 4
 FIRST = f"network, {RUNTIMES['cpu']}"
+# In floats, each runtime computes in what it chooses.
+_FLOATS = {"cpu": "float32", "openvino": "bfloat16"}
 
 
 def _torch_network(name: str) -> Any:
@@ -90,13 +92,13 @@ def time_matmul(kind: str, threads: int) -> tuple[float, float]:
 
     torch.set_num_threads(threads)
     side = 3072
-    a = torch.randn(side, side).to(getattr(torch, kind))
-    b = torch.randn(side, side).to(a.dtype)
+    a, b = (100 * torch.rand(2, side, side)).to(getattr(torch, kind))
+    product = torch._int_mm if kind == "int8" else torch.mm
     best = math.inf
     with torch.inference_mode():
         for _ in range(6):
             began = time.perf_counter()
-            torch.mm(a, b)
+            product(a, b)
             best = min(best, time.perf_counter() - began)
     return best, 2 * side**3 / 1e9
 
@@ -143,8 +145,9 @@ def rivals() -> dict[str, str]:
     return found
 
 
-def limits_table(field: Rows, slide: Rows, threads: int, size: int) -> str:
+def limits_table(field: Rows, slide: Rows, threads: int, size: int, integers: bool) -> str:
     """How near each comes to what the machine can do at best."""
+    kinds = dict.fromkeys(_FLOATS, "int8") if integers else _FLOATS
     lines = ["| limit | rate | of it reached |", "|---|---|---|"]
     decoding = slide["decoding alone"].mpx_per_s
     for device in devices():
@@ -158,14 +161,14 @@ def limits_table(field: Rows, slide: Rows, threads: int, size: int) -> str:
     if find_spec("torch") is None:
         return "\n".join(lines)
     arithmetic = gflop_per_field("lite", size)
-    for kind, runtime in (("float32", "cpu"), ("bfloat16", "openvino")):
+    for runtime, kind in kinds.items():
         name = f"network, {RUNTIMES[runtime]}"
         if name not in field:
             continue
         peak = alone(time_matmul, kind, threads).mpx_per_s
         lines.append(
-            f"| {kind} matrix product x {arithmetic:.0f} GFLOP a field, {RUNTIMES[runtime]} | "
-            f"{peak:.0f} GFLOP/s, {arithmetic / peak:.3f} s a field | "
+            f"| {kind} matrix product x {arithmetic:.0f} GOP a field, {RUNTIMES[runtime]} | "
+            f"{peak:.0f} GOP/s, {arithmetic / peak:.3f} s a field | "
             f"{arithmetic / peak / field[name].seconds:.0%} |"
         )
     return "\n".join(lines)
@@ -200,11 +203,12 @@ def main() -> None:
         print(text + "\n", flush=True)
         written.append(text + "\n")
 
-    show(f"{Model.load(options.model).spec.name}; {machine_line(threads)}; median of {repeats}")
+    name = Model.load(options.model).spec.name
+    show(f"{name}; {machine_line(threads)}; median of {repeats}")
     field, slide = measure(options.model, size, repeats, threads, options.slide)
     show(table(f"{size} x {size} px field", field))
     show(table("slide, Mpx of tissue", slide))
-    show(limits_table(field, slide, threads, size))
+    show(limits_table(field, slide, threads, size, name.endswith("-int8")))
     others = rivals()
     if others:
         arithmetic = gflop_per_field("lite", size)

@@ -12,6 +12,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ from segmitos.io.slide import Slide
 
 OVERVIEW, GALLERY, ORDER = "overview.jpg", "gallery.jpg", "gallery.json"
 _NEEDED = ("summary.json", "detections.csv", OVERVIEW, ORDER)
+
+
+def get_ready() -> None:
+    """Read the template of a result's report now, while there is something else to wait for."""
+    _template("report.html")
 
 
 def prepare_pictures(
@@ -168,6 +174,12 @@ def _data_uri(picture: bytes) -> str:
 
 
 def _render(template: str, **content: Any) -> str:
+    html: str = _template(template).render(**content)
+    return html
+
+
+@lru_cache
+def _template(name: str) -> Any:
     import jinja2
 
     environment = jinja2.Environment(
@@ -177,5 +189,4 @@ def _render(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    html: str = environment.get_template(template).render(**content)
-    return html
+    return environment.get_template(name)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from segmitos.errors import UsageError
@@ -43,8 +45,13 @@ def run_detect(
     json_out: bool,
 ) -> int:
     """Run detection on all inputs; print a line each and a total."""
+    # Detection does no linear algebra, and the threads for it would spin while they start.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if len(paths) == 1 and workers == 1 and cluster is None and os.path.isfile(paths[0]):
         read_ahead(paths[0])
+    name = _model_name(model)
+    loading = Thread(target=_load, args=(name, device, threads))
+    loading.start()
     from segmitos.detect.job import JobSettings
     from segmitos.detect.pipeline import DetectOptions, parse_binarisation
     from segmitos.io.slide import check_mpp
@@ -64,7 +71,7 @@ def run_detect(
     if threads is not None and threads < 1:
         raise UsageError(f"--threads {threads} must be at least 1")
     settings = JobSettings(
-        model=_model_name(model),
+        model=name,
         device=device,
         threads=threads,
         options=DetectOptions(
@@ -82,6 +89,7 @@ def run_detect(
         qupath=qupath,
         overwrite=overwrite,
     )
+    loading.join()
     _check_early(settings)
     return _run(paths, out.absolute(), settings, workers, cluster, json_out)
 
@@ -95,9 +103,17 @@ def _model_name(model: Path | None) -> str | None:
     return str(model) if is_shipped(model) else str(model.absolute())
 
 
+def _load(model: str | None, device: str, threads: int | None) -> None:
+    """Load a model in the background; what is wrong with it is told where it is used."""
+    from segmitos.detect.model import load_model
+
+    with contextlib.suppress(Exception):
+        load_model(model, device, threads)
+
+
 def _check_early(settings: JobSettings) -> None:
     """Refuse a wrong model, threshold or region file once, before any input is read."""
-    from segmitos.detect.job import load_model
+    from segmitos.detect.model import load_model
     from segmitos.detect.regions import read_regions
 
     model = load_model(settings.model, settings.device, settings.threads)

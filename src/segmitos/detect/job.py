@@ -8,13 +8,12 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from segmitos.detect.model import DEFAULT_MODEL, Model
+from segmitos.detect.model import Model, load_model
 from segmitos.detect.pipeline import DetectOptions, SlideResult, detect_slide
 from segmitos.detect.results import (
     REPORT,
@@ -72,12 +71,6 @@ class Job:
     settings: JobSettings
 
 
-@lru_cache(maxsize=2)
-def load_model(path: str | None, device: str, threads: int | None) -> Model:
-    """Load a model once a process."""
-    return Model.load(DEFAULT_MODEL if path is None else Path(path), device, threads)
-
-
 def run_job(
     job: Job,
     on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
@@ -115,6 +108,10 @@ def _run(job: Job, on_progress: Callable[[str, int, int], None]) -> dict[str, An
             return {"status": "skipped", "summary": summary}
         note = _check_replaceable(out / job.name, path, identity)
     began = time.time()
+    from segmitos.assess.report import get_ready
+
+    # The image may still be decoding in the background, and would be waited for.
+    get_ready()
     with Slide.open(path, mpp=settings.options.mpp) as slide:
         parts = _MapSaver(model) if settings.probability_map else None
         result = detect_slide(
@@ -266,4 +263,4 @@ class _MapSaver:
         return encode_map(whole, self._mpp)
 
 
-__all__ = ["Job", "JobSettings", "load_model", "result_files", "run_job"]
+__all__ = ["Job", "JobSettings", "result_files", "run_job"]

@@ -25,14 +25,19 @@ from segmitos.errors import ModelError, UsageError
 __all__ = [
     "DEFAULT_MODEL",
     "DEVICES",
+    "FLOAT_MODEL",
     "METADATA_KEY",
     "Model",
     "ModelSpec",
     "available_threads",
     "is_shipped",
+    "load_model",
 ]
 
-DEFAULT_MODEL = Path(__file__).parent / "models" / "lite.onnx"
+_SHIPPED = Path(__file__).parent / "models"
+DEFAULT_MODEL = _SHIPPED / "lite-int8.onnx"
+# What the default model was made of, and what the next one is.
+FLOAT_MODEL = _SHIPPED / "lite.onnx"
 DEVICES = ("auto", "cpu", "cuda", "openvino")
 # From here on OpenVINO's start pays.
 _LARGE_PX = 50_000_000
@@ -85,7 +90,7 @@ class Model:
         """
         path = DEFAULT_MODEL if path is None else Path(path)
         if is_shipped(path):
-            path = DEFAULT_MODEL.with_name(f"{path}.onnx")
+            path = _SHIPPED / f"{path}.onnx"
         if device not in DEVICES:
             raise UsageError(f"device {device!r} is not one of {', '.join(DEVICES)}")
         try:
@@ -142,10 +147,16 @@ class Model:
         return result
 
 
+@lru_cache(maxsize=2)
+def load_model(path: str | None, device: str, threads: int | None) -> Model:
+    """Load a model once a process; see `Model.load`."""
+    return Model.load(None if path is None else Path(path), device, threads)
+
+
 def is_shipped(path: Path) -> bool:
     """Tell whether a path is the bare name of a shipped model, and not that of a file."""
     bare = path.name == str(path) and not path.exists()
-    return bare and DEFAULT_MODEL.with_name(f"{path}.onnx").exists()
+    return bare and (_SHIPPED / f"{path}.onnx").exists()
 
 
 def available_threads() -> int:
