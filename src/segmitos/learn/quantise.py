@@ -72,8 +72,11 @@ def quantise(path: Path, cases: Sequence[Case], out: Path, threads: int | None =
         raise DataError(f"no image of {CROP_PX} x {CROP_PX} px at {model.spec.mpp} um/px to use")
     expected = np.stack([model.predict(crop)[0] for crop in crops])
     unsure = (expected > _UNSURE[0]) & (expected < _UNSURE[1])
+    spec = dataclasses.replace(
+        model.spec, name=f"{model.spec.name}-int8", context_px=_reach(model, crops)
+    )
     with tempfile.TemporaryDirectory() as folder:
-        integers = _integers(graph, crops, model.spec, Path(folder))
+        integers = _integers(graph, crops, spec, Path(folder))
         made = Path(folder) / "integers.onnx"
         onnx.save(integers, str(made))
         got = _predict(made, crops, threads)
@@ -86,6 +89,26 @@ def quantise(path: Path, cases: Sequence[Case], out: Path, threads: int | None =
         write_bytes(out, made.read_bytes())
     worst = float(np.percentile(change, 99.9))
     return Quantised(len(crops), shift, (float(change.mean()), worst))
+
+
+def _reach(model: Model, crops: list[NDArray[np.uint8]]) -> int:
+    """Return how far from a cell anything sways it, px: rounding to integers makes steps of it.
+
+    What a float network sees at the rim of its view changes its map in the fifth digit, and its
+    context leaves that out; in integers it may be a whole step.
+    """
+    middle = 3 * CROP_PX
+    strip = np.concatenate([crops[index % len(crops)] for index in range(6)], axis=2)
+    before, cells = model.predict(strip), middle // model.spec.stride
+    for reach in range(model.spec.context_px, middle - CROP_PX, 16):
+        right, left = strip.copy(), strip.copy()
+        right[:, :, middle + reach :] = 255 - right[:, :, middle + reach :]
+        left[:, :, : middle - reach] = 255 - left[:, :, : middle - reach]
+        if (before == model.predict(right))[:, :, :cells].all() and (before == model.predict(left))[
+            :, :, cells:
+        ].all():
+            return reach
+    return model.spec.context_px
 
 
 def _crops(sources: list[Source], colour: Stain | None) -> Iterator[NDArray[np.uint8]]:
@@ -151,7 +174,7 @@ def _integers(graph: Any, crops: list[NDArray[np.uint8]], spec: ModelSpec, folde
     del result.metadata_props[:]
     entry = result.metadata_props.add()
     entry.key = METADATA_KEY
-    entry.value = dataclasses.replace(spec, name=f"{spec.name}-int8").to_json()
+    entry.value = spec.to_json()
     result.producer_name = "segmitos"
     return result
 
