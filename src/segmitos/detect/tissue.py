@@ -73,7 +73,13 @@ class TissueMask:
         y = ((row + np.arange(rows) + 0.5) * ratio).astype(np.int64)
         height, width = self.mask.shape
         # Past the last mask pixel there is at most its rounding.
-        wanted: Mask = self.around[np.ix_(np.minimum(y, height - 1), np.minimum(x, width - 1))]
+        x, y = np.minimum(x, width - 1), np.minimum(y, height - 1)
+        part = self.around[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
+        if part.all():
+            return None
+        if not part.any():
+            return np.zeros((rows, columns), bool)
+        wanted: Mask = part[np.ix_(y - y[0], x - x[0])]
         return None if wanted.all() else wanted
 
 
