@@ -72,8 +72,14 @@ def quantise(path: Path, cases: Sequence[Case], out: Path, threads: int | None =
         raise DataError(f"no image of {CROP_PX} x {CROP_PX} px at {model.spec.mpp} um/px to use")
     expected = np.stack([model.predict(crop)[0] for crop in crops])
     unsure = (expected > _UNSURE[0]) & (expected < _UNSURE[1])
+    scored = model.spec.validation
+    if "data" in scored:
+        scored = {**scored, "data": f"{scored['data']}, in floats"}
     spec = dataclasses.replace(
-        model.spec, name=f"{model.spec.name}-int8", context_px=_reach(model, crops)
+        model.spec,
+        name=f"{model.spec.name}-int8",
+        context_px=_reach(model, crops),
+        validation=scored,
     )
     with tempfile.TemporaryDirectory() as folder:
         integers = _integers(graph, crops, spec, Path(folder))
