@@ -49,7 +49,12 @@ def compile_openvino(
     """
     openvino = require_openvino()
     streams = min(STREAMS, threads)
-    settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": streams}
+    settings: dict[str, Any] = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+        # Each process would pin its threads to the same first cores.
+        "ENABLE_CPU_PINNING": False,
+    }
     if precision == "float32":
         settings["INFERENCE_PRECISION_HINT"] = "f32"
     core = openvino.Core()
