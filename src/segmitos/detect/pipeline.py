@@ -147,6 +147,9 @@ def detect_slide(
     thresholds = options.thresholds(spec.thresholds)
     plane = Plane(slide, spec.mpp)
     regions = [] if options.roi is None else read_regions(options.roi)
+    if not regions:
+        # Most slides that are large hold much tissue.
+        model.get_ready(plane.width * plane.height)
     tissue = tissue_mask(slide, regions, options.tissue, plane.overview())
     plane.match_stain(spec.colour, tissue)
     accumulator = MapAccumulator(spec.mpp * spec.stride, spec.stride)

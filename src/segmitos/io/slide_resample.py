@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,11 +103,18 @@ def read_grid(source: Source, level: int, x: Axis, y: Axis) -> Pixels:
         region = source.read_level(level, x.first + x_begin, y.first + y_begin, width, height)
         out[y_begin:y_end, x_begin:x_end] = region
         return out
-    for top, bottom in _chunks(y, y_begin, y_end):
-        for left, right in _chunks(x, x_begin, x_end):
-            out[top:bottom, left:right] = _resample(
-                source, level, x.part(left, right), y.part(top, bottom)
-            )
+
+    def fill(chunk: tuple[tuple[int, int], tuple[int, int]]) -> None:
+        (top, bottom), (left, right) = chunk
+        part = _resample(source, level, x.part(left, right), y.part(top, bottom))
+        out[top:bottom, left:right] = part
+
+    chunks = list(itertools.product(_chunks(y, y_begin, y_end), _chunks(x, x_begin, x_end)))
+    if len(chunks) == 1:
+        fill(chunks[0])
+        return out
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(fill, chunks))
     return out
 
 
