@@ -33,9 +33,7 @@ def _out(text: str, default: str | None = None) -> Callable[[Verb], Verb]:
     return _option("-o", "--out", type=FilePath, help=text, **required)
 
 
-def _number(
-    name: str, text: str, default: Any = None, kind: type = float
-) -> Callable[[Verb], Verb]:
+def _number(name: str, text: str, default: Any = None, kind: Any = float) -> Callable[[Verb], Verb]:
     return _option(name, type=kind, default=default, help=text)
 
 
@@ -54,7 +52,9 @@ model_option = _file("--model", "Model file (.onnx), lite or lite-int8; default:
 device_option = _word(
     "--device", "auto, cpu, cuda or openvino; a forced one must be there.", "auto"
 )
-threads_option = _number("--threads", "CPU threads; default: all this process may use.", kind=int)
+threads_option = _number(
+    "--threads", "CPU threads; default: all this process may use.", kind=click.IntRange(1, 512)
+)
 qupath_option = _word(
     "--qupath",
     "What mitoses are in the GeoJSON: annotation (can be edited) or detection (lighter).",

@@ -102,6 +102,12 @@ def test_whole_slides_go_to_openvino_where_the_device_is_free(tmp_path):
         large = free.for_work(500_000_000)
         assert large.device == "openvino" and large.sha256 == free.sha256
         assert free.for_work(500_000_000) is large
+        early = Model.load(path, "auto", 1)
+        early.get_ready(5_000_000)
+        assert early._starting is None
+        early.get_ready(500_000_000)
+        assert early.for_work(5_000_000) is early
+        assert early.for_work(500_000_000).device == "openvino" and early._starting is None
     forced = Model.load(path, "cpu", 1)
     assert forced.for_work(500_000_000) is forced
 

@@ -316,3 +316,11 @@ def test_what_is_wrong_with_an_image_read_ahead_is_told_where_it_is_used(tmp_pat
     read_ahead(str(tmp_path / "none.png"))
     with pytest.raises(InputError, match="no such file"):
         Slide.open(tmp_path / "none.png")
+
+
+def test_a_picture_read_in_many_chunks_is_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(4).integers(0, 256, (900, 1300, 3)).astype(np.uint8)
+    slide = Slide.from_array(image, 0.25)
+    whole = slide.thumbnail(500)
+    monkeypatch.setattr("segmitos.io.slide_resample.CHUNK_PX", 300)
+    np.testing.assert_array_equal(slide.thumbnail(500), whole)

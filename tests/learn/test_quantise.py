@@ -58,7 +58,7 @@ def test_an_integer_model_is_not_quantised_again(quantised, tmp_path, capsys):
         assert main([*given, "-m", model]) == 1
         assert "integers already" in capsys.readouterr().err
     assert main([*given, "--threads", "0"]) == 2
-    assert "--threads 0" in capsys.readouterr().err
+    assert "--threads" in capsys.readouterr().err
     assert not out.exists()
 
 

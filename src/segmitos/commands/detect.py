@@ -68,8 +68,6 @@ def run_detect(
         )
     if qupath not in QUPATH_TYPES:
         raise UsageError(f"--qupath {qupath!r} is not one of {', '.join(QUPATH_TYPES)}")
-    if threads is not None and threads < 1:
-        raise UsageError(f"--threads {threads} must be at least 1")
     settings = JobSettings(
         model=name,
         device=device,

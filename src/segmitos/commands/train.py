@@ -190,8 +190,6 @@ def run_quantise(
 
     if out.suffix != ".onnx":
         raise UsageError(f"--out {out} must end in .onnx")
-    if threads is not None and threads < 1:
-        raise UsageError(f"--threads {threads} must be at least 1")
     found = load_dataset(data, cases or (), exclude or (), mpp)
     every = max(1, len(found) // CALIBRATION_CASES)
     made = quantise(model or FLOAT_MODEL, found[::every], out, threads)

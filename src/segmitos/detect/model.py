@@ -39,6 +39,7 @@ _SHIPPED = Path(__file__).parent / "models"
 DEFAULT_MODEL = _SHIPPED / "lite-int8.onnx"
 # What the default model was made of, and what the next one is.
 FLOAT_MODEL = _SHIPPED / "lite.onnx"
+MOST_THREADS = 512
 DEVICES = ("auto", "cpu", "cuda", "openvino")
 # From here on OpenVINO's start pays.
 _LARGE_PX = 50_000_000
@@ -88,8 +89,11 @@ class Model:
             threads: of the CPU; None takes those that this process may use.
 
         Raises:
-            ModelError: for a file that is no model, or a forced device that is not there.
+            ModelError: for a file that is no model, or a forced device that is not there;
+                UsageError: for a device or number of threads that cannot be.
         """
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
+            raise UsageError(f"{threads} threads: from 1 to {MOST_THREADS} can be used")
         path = DEFAULT_MODEL if path is None else Path(path)
         if is_shipped(path):
             path = _SHIPPED / f"{path}.onnx"
