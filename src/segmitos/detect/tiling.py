@@ -17,7 +17,7 @@ MULTIPLE = 32
 # Images of up to this many pixels go through the network as one tile.
 WHOLE_UP_TO_PX = 5_000_000
 # Side of what is read for one tile of a larger image, context included.
-READ_PX = 2112
+READ_PX = 1984
 # A tile with little tissue is read in fewer such parts of its sides, where that spares so much.
 TRIM_PARTS = 4
 TRIM_BELOW = 0.8
@@ -144,7 +144,7 @@ def _parts(begin: int, end: int, length: int, margin: int, most: int) -> int:
 
 
 def side_for(width: int, height: int, context_px: int) -> int:
-    """Return the tile side: the whole plane where it is small, else what fits a read of 2112 px.
+    """Return the tile side: the whole plane where it is small, else what fits a read of 1984 px.
 
     Larger reads waste less on context, and take memory in proportion to their area (about 1 GB
     for the shipped model, most of it in the network).
