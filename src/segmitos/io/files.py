@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        _drop_abandoned(path)
+        prefix = f".{path.name}.{_host()}-{os.getpid()}-"
+        handle, temporary = tempfile.mkstemp(prefix=prefix, dir=path.parent)
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
@@ -33,6 +36,26 @@ def write_bytes(path: Path, content: bytes) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _host() -> str:
+    return platform.node().replace("-", "_") or "host"
+
+
+def _drop_abandoned(path: Path) -> None:
+    """Remove what killed processes of this machine left half-written for the same file."""
+    start = f".{path.name}.{_host()}-"
+    for entry in os.scandir(path.parent):
+        process = entry.name.removeprefix(start).partition("-")[0]
+        if not entry.name.startswith(start) or not process.isdigit():
+            continue
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
+        except OSError:
+            continue
 
 
 def write_text(path: Path, content: str) -> None:
