@@ -103,11 +103,12 @@ def test_whole_slides_go_to_openvino_where_the_device_is_free(tmp_path):
         assert large.device == "openvino" and large.sha256 == free.sha256
         assert free.for_work(500_000_000) is large
         early = Model.load(path, "auto", 1)
-        early.get_ready(5_000_000)
-        assert early._starting is None
-        early.get_ready(500_000_000)
+        assert early.get_ready(5_000_000) is None
+        started = early.get_ready(500_000_000)
+        assert started is not None and early.get_ready(500_000_000) is started
         assert early.for_work(5_000_000) is early
-        assert early.for_work(500_000_000).device == "openvino" and early._starting is None
+        assert early.for_work(500_000_000).device == "openvino"
+        assert early.for_work(500_000_000) is started.result()
     forced = Model.load(path, "cpu", 1)
     assert forced.for_work(500_000_000) is forced
 

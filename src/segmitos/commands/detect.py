@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import sys
@@ -48,8 +47,6 @@ def run_detect(
     """Run detection on all inputs; print a line each and a total."""
     # Detection does no linear algebra, and the threads for it would spin while they start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Nor does it leave much garbage, while looking for it takes a twentieth of a field's time.
-    gc.set_threshold(100_000, 20, 20)
     if len(paths) == 1 and workers == 1 and cluster is None and os.path.isfile(paths[0]):
         read_ahead(paths[0])
     name = _model_name(model)

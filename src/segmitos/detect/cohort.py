@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segmitos.detect.job import Job, JobSettings, run_job
-from segmitos.detect.results import COHORT, FAILURES, output_names, read_summary
+from segmitos.detect.results import (
+    COHORT,
+    COHORT_REPORT,
+    FAILURES,
+    output_names,
+    read_summary,
+    recover,
+)
 from segmitos.errors import InputError, OutputError, UsageError
 from segmitos.io.files import write_text
 from segmitos.io.slide import find_images
@@ -78,6 +85,8 @@ def run(
     entries = _present(inputs)
     paths = [entry for entry in entries if isinstance(entry, Path)]
     _check_writable(out)
+    for name in (COHORT, FAILURES, COHORT_REPORT):
+        recover(out, name)
     given = dict(zip(output_names(paths), paths, strict=True))
     jobs = [Job(str(path), str(out), name, settings) for name, path in given.items()]
     for entry in entries:

@@ -72,8 +72,7 @@ class Model:
         self.streams = streams
         self._run = run
         self._faster = faster
-        self._large: Model | None = None
-        self._starting: Future[Model] | None = None
+        self._large: Future[Model] | None = None
 
     @classmethod
     def load(
@@ -122,20 +121,18 @@ class Model:
         there, but takes a second to start, in which a field is done. The choice follows from the
         slide alone, so that it is the same in any company.
         """
-        if self._faster is None or pixels < _LARGE_PX:
-            return self
-        self.get_ready(pixels)
-        if self._starting is not None:
-            self._large, self._starting = self._starting.result(), None
-        return self._large or self
+        ready = self.get_ready(pixels)
+        return self if ready is None else ready.result()
 
-    def get_ready(self, pixels: int) -> None:
-        """Start what `for_work` would return in the background, while there is other work."""
-        if self._faster is None or pixels < _LARGE_PX or self._large or self._starting:
-            return
-        pool = ThreadPoolExecutor(1)
-        self._starting = pool.submit(self._faster)
-        pool.shutdown(wait=False)
+    def get_ready(self, pixels: int) -> Future[Model] | None:
+        """Start what `for_work` would wait for, while there is other work; None where nothing."""
+        if self._faster is None or pixels < _LARGE_PX:
+            return None
+        if self._large is None:
+            pool = ThreadPoolExecutor(1)
+            self._large = pool.submit(self._faster)
+            pool.shutdown(wait=False)
+        return self._large
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities (n, H / stride, W / stride) for images (n, H, W, 3) uint8 RGB.

@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import shutil
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 import segmitos
 from segmitos.errors import OutputError
+from segmitos.io.files import is_abandoned, partial_path
 
 SUMMARY = "summary.json"
 RUN = "run.json"
@@ -28,8 +28,6 @@ REPORT = "report.html"
 ALWAYS = ("detections.csv", "detections.geojson", SUMMARY, RUN, REPORT)
 # Files of the run as a whole, beside the folders.
 COHORT, FAILURES, COHORT_REPORT = "cohort.csv", "failures.csv", "cohort.html"
-# A half-built folder from another machine is left alone this long: someone may be writing it.
-_ABANDONED_S = 3600.0
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:
@@ -62,7 +60,7 @@ def output_names(paths: Sequence[Path]) -> list[str]:
 
 
 def recover(out: Path, name: str) -> None:
-    """Undo what a kill left behind: restore a folder half replaced, drop those half built."""
+    """Undo what a kill left of a folder or file: restore it half replaced, drop it half built."""
     final, old = out / name, out / f".{name}.old"
     try:
         if old.exists():
@@ -71,8 +69,10 @@ def recover(out: Path, name: str) -> None:
             else:
                 os.replace(old, final)
         for partial in out.glob(f".{_glob_safe(name)}.partial-*"):
-            if _is_abandoned(partial):
+            if is_abandoned(partial) and partial.is_dir():
                 shutil.rmtree(partial, ignore_errors=True)
+            elif is_abandoned(partial):
+                partial.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot clean up in {out}: {error.strerror or error}") from error
 
@@ -80,29 +80,6 @@ def recover(out: Path, name: str) -> None:
 def _glob_safe(name: str) -> str:
     """Return a name in which no character means anything to a glob."""
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
-
-
-def _partial(out: Path, name: str) -> Path:
-    host = platform.node().replace("-", "_") or "host"
-    return out / f".{name}.partial-{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-
-
-def _is_abandoned(partial: Path) -> bool:
-    """Tell whether nobody can be writing a half-built folder any more."""
-    host, _, rest = partial.name.rpartition(".partial-")[2].partition("-")
-    process = rest.partition("-")[0]
-    if host == (platform.node().replace("-", "_") or "host") and process.isdigit():
-        try:
-            os.kill(int(process), 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return int(process) == os.getpid()
-    try:
-        return time.time() - partial.stat().st_mtime > _ABANDONED_S
-    except FileNotFoundError:
-        return False
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
@@ -139,7 +116,7 @@ def place(out: Path, name: str, files: Mapping[str, bytes]) -> Path:
         OutputError: where there is no permission or no room; nothing is left behind then.
     """
     final, old = out / name, out / f".{name}.old"
-    partial = _partial(out, name)
+    partial = partial_path(final)
     try:
         partial.mkdir(parents=True)
         for file, content in files.items():

@@ -6,11 +6,15 @@ import contextlib
 import json
 import os
 import platform
-import tempfile
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
 from segmitos.errors import OutputError
+
+# What another machine has half-written is left alone this long: someone may be at it.
+_ABANDONED_S = 3600.0
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -19,43 +23,47 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         OutputError: if the folder or file cannot be written (permission, full disk).
     """
-    temporary: str | None = None
+    temporary = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_abandoned(path)
-        prefix = f".{path.name}.{_host()}-{os.getpid()}-"
-        handle, temporary = tempfile.mkstemp(prefix=prefix, dir=path.parent)
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def partial_path(path: Path) -> Path:
+    """Return where to build `path` aside: a hidden name that tells which process does."""
+    mark = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return path.with_name(f".{path.name}.partial-{mark}")
+
+
+def is_abandoned(partial: Path) -> bool:
+    """Tell whether nobody can be writing to what `partial_path` named any more."""
+    host, _, rest = partial.name.rpartition(".partial-")[2].partition("-")
+    process = rest.partition("-")[0]
+    if host == _host() and process.isdigit():
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return int(process) == os.getpid()
+    try:
+        return time.time() - partial.stat().st_mtime > _ABANDONED_S
+    except FileNotFoundError:
+        return False
 
 
 def _host() -> str:
     return platform.node().replace("-", "_") or "host"
-
-
-def _drop_abandoned(path: Path) -> None:
-    """Remove what killed processes of this machine left half-written for the same file."""
-    start = f".{path.name}.{_host()}-"
-    for entry in os.scandir(path.parent):
-        process = entry.name.removeprefix(start).partition("-")[0]
-        if not entry.name.startswith(start) or not process.isdigit():
-            continue
-        try:
-            os.kill(int(process), 0)
-        except ProcessLookupError:
-            with contextlib.suppress(OSError):
-                os.unlink(entry.path)
-        except OSError:
-            continue
 
 
 def write_text(path: Path, content: str) -> None:

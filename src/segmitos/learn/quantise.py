@@ -64,8 +64,8 @@ def quantise(path: Path, cases: Sequence[Case], out: Path, threads: int | None =
     import onnx
 
     model = Model.load(path, "cpu", threads)
-    graph = onnx.load_from_string(model.path.read_bytes())
-    if any(node.op_type == "QuantizeLinear" for node in graph.graph.node):
+    nodes = onnx.load(str(model.path)).graph.node
+    if any(node.op_type == "QuantizeLinear" for node in nodes):
         raise ModelError(f"{path} holds integers already; quantise the model that it was made of")
     crops = list(_crops(load_sources(cases, model.spec.mpp), model.spec.colour))
     if not crops:
@@ -82,7 +82,7 @@ def quantise(path: Path, cases: Sequence[Case], out: Path, threads: int | None =
         validation=scored,
     )
     with tempfile.TemporaryDirectory() as folder:
-        integers = _integers(graph, crops, spec, Path(folder))
+        integers = _integers(model.path, crops, spec, Path(folder))
         made = Path(folder) / "integers.onnx"
         onnx.save(integers, str(made))
         got = _predict(made, crops, threads)
@@ -101,7 +101,8 @@ def _reach(model: Model, crops: list[NDArray[np.uint8]]) -> int:
     """Return how far from a cell anything sways it, px: rounding to integers makes steps of it.
 
     What a float network sees at the rim of its view changes its map in the fifth digit, and its
-    context leaves that out; in integers it may be a whole step.
+    context leaves that out; in integers it may be a whole step. Up to 512 px are tried; a network
+    that sees further keeps the context of its file.
     """
     middle = 3 * CROP_PX
     strip = np.concatenate([crops[index % len(crops)] for index in range(6)], axis=2)
@@ -110,9 +111,8 @@ def _reach(model: Model, crops: list[NDArray[np.uint8]]) -> int:
         right, left = strip.copy(), strip.copy()
         right[:, :, middle + reach :] = 255 - right[:, :, middle + reach :]
         left[:, :, : middle - reach] = 255 - left[:, :, : middle - reach]
-        if (before == model.predict(right))[:, :, :cells].all() and (before == model.predict(left))[
-            :, :, cells:
-        ].all():
+        same_left = (before == model.predict(right))[:, :, :cells].all()
+        if same_left and (before == model.predict(left))[:, :, cells:].all():
             return reach
     return model.spec.context_px
 
@@ -135,7 +135,7 @@ def _crops(sources: list[Source], colour: Stain | None) -> Iterator[NDArray[np.u
             yield np.ascontiguousarray(part)[None]
 
 
-def _integers(graph: Any, crops: list[NDArray[np.uint8]], spec: ModelSpec, folder: Path) -> Any:
+def _integers(source: Path, crops: list[NDArray[np.uint8]], spec: ModelSpec, folder: Path) -> Any:
     import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -154,8 +154,7 @@ def _integers(graph: Any, crops: list[NDArray[np.uint8]], spec: ModelSpec, folde
             crop = next(self.left, None)
             return None if crop is None else {"image": crop}
 
-    source, prepared, made = (folder / f"{name}.onnx" for name in ("source", "prepared", "made"))
-    onnx.save(graph, str(source))
+    prepared, made = folder / "prepared.onnx", folder / "made.onnx"
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)
