@@ -1,6 +1,6 @@
 """What a field and a slide cost, beside other networks and the machine's own limits, in one run.
 
-    python benchmarks/speed.py [--threads N] [--slide FILE] [-o FILE.md]
+    python benchmarks/speed.py [--threads N] [--image FILE] [--slide FILE] [-o FILE.md]
 
 Every row is a process of its own with the same threads. Machines are noisy, so trust ratios; the
 first row is measured again at the end, and how far it moved is printed. The other networks are
@@ -193,9 +193,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=2084, help="side of the field, px")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=available_threads())
+    parser.add_argument("--image", type=Path, help="a field of tissue; default: a drawn one")
     parser.add_argument("--slide", type=Path, help="a slide; default: one made of the field")
     parser.add_argument("-o", "--out", type=Path, help="file for the tables")
     options = parser.parse_args()
+    image = None if options.image is None else str(options.image)
     size, repeats, threads = options.size, options.repeats, options.threads
     written: list[str] = []
 
@@ -205,7 +207,7 @@ def main() -> None:
 
     name = Model.load(options.model).spec.name
     show(f"{name}; {machine_line(threads)}; median of {repeats}")
-    field, slide = measure(options.model, size, repeats, threads, options.slide)
+    field, slide = measure(options.model, size, repeats, threads, options.slide, options.image)
     show(table(f"{size} x {size} px field", field))
     show(table("slide, Mpx of tissue", slide))
     show(limits_table(field, slide, threads, size, name.endswith("-int8")))
@@ -217,7 +219,7 @@ def main() -> None:
             timing = alone(time_torch, network, threads, size, repeats)
             rows[name] = (timing, gflop_per_field(network, size))
         show(networks_table(rows))
-    again = alone(time_network, str(options.model), "cpu", threads, size, repeats)
+    again = alone(time_network, str(options.model), "cpu", threads, size, repeats, image)
     show(f"The first row again, at the end: {again.seconds / field[FIRST].seconds:.2f} of before.")
     if options.out:
         options.out.write_text("\n".join(written))

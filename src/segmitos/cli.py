@@ -211,6 +211,31 @@ def export(**given: Any) -> int:
 
 
 @app.command()
+@click.argument(
+    "networks",
+    nargs=-1,
+    required=True,
+    callback=_several,
+    help="Model files (.onnx) of one scale; their maps are averaged.",
+)
+@_out("Model file to write (.onnx).")
+@_file("--scout", "Model file of a scout: the networks see only what it points at.")
+@_number("--above", "Probability of the scout from which on a place is looked at.", 0.1)
+@_number("--window", "Side of what the networks see of a place, px.", 96, int)
+@_file("--thresholds", "thresholds.json that evaluate wrote; default: the first network's.")
+@_word("--name", "Name of the model.")
+@_word("--description", "One line on the model; default: the first network's.")
+def combine(**given: Any) -> int:
+    """Make one model file of several: networks averaged, a scout in front of them.
+
+    Example: segmitos combine one.onnx two.onnx --scout scout.onnx -o both.onnx
+    """
+    from segmitos.commands.train import run_combine
+
+    return run_combine(**given)
+
+
+@app.command()
 @data_argument
 @_out("Model file to write (.onnx).")
 @_file("--model", "Model file (.onnx) in floats; default: lite.", "-m")
@@ -326,6 +351,7 @@ def convert(**given: Any) -> int:
 @model_option
 @_number("--size", "Side of the field, pixels.", 2084, int)
 @_number("--repeats", "Timed repetitions.", 5, int)
+@_file("--image", "A field of tissue at the model's scale to time on; default: a drawn one.")
 @threads_option
 @json_option
 def bench(**given: Any) -> int:

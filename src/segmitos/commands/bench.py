@@ -13,6 +13,7 @@ from segmitos.commands.measuring import (
     alone,
     machine_line,
     time_blobs,
+    time_command,
     time_decoding,
     time_image,
     time_network,
@@ -30,7 +31,12 @@ _SLIDE_SIDES = 4
 
 
 def run_bench(
-    model: Path | None, size: int, repeats: int, threads: int | None, json_out: bool
+    model: Path | None,
+    size: int,
+    repeats: int,
+    threads: int | None,
+    image: Path | None,
+    json_out: bool,
 ) -> int:
     """Time a field and a slide on every device there is; print the table."""
     from segmitos.detect.model import Model, available_threads
@@ -42,7 +48,7 @@ def run_bench(
     used = threads or available_threads()
     spec = Model.load(model, threads=used).spec
     machine = machine_line(used)
-    field, slide = measure(model, size, repeats, used)
+    field, slide = measure(model, size, repeats, used, image=image)
     if json_out:
         result = {
             "machine": machine,
@@ -73,29 +79,36 @@ def devices() -> list[str]:
 
 
 def measure(
-    model: Path | None, size: int, repeats: int, threads: int, on: Path | None = None
+    model: Path | None,
+    size: int,
+    repeats: int,
+    threads: int,
+    on: Path | None = None,
+    image: Path | None = None,
 ) -> tuple[Rows, Rows]:
-    """Time the pieces of a field and of a slide (`on`, or one made of the field).
+    """Time the pieces of a field (`image`, or a drawn one) and of a slide (`on`, or made of it).
 
     The first row of each is what ratios refer to.
     """
     from PIL import Image
 
     path = None if model is None else str(model)
+    shown = None if image is None else str(image)
     field: Rows = {}
     slide: Rows = {}
     with tempfile.TemporaryDirectory() as folder:
         picture, tiff = str(Path(folder) / "field.jpg"), on or Path(folder) / "slide.tif"
-        Image.fromarray(tissue_like(size)).save(picture, quality=80)
+        Image.fromarray(tissue_like(size, shown)).save(picture, quality=80)
         if on is None:
-            write_slide(tiff, _SLIDE_SIDES * size)
+            write_slide(tiff, _SLIDE_SIDES * size, shown)
         for device in devices():
             name = f"network, {RUNTIMES[device]}"
-            field[name] = alone(time_network, path, device, threads, size, repeats)
-        field["smoothing, threshold, blobs"] = alone(time_blobs, path, size, repeats)
+            field[name] = alone(time_network, path, device, threads, size, repeats, shown)
+        field["smoothing, threshold, blobs"] = alone(time_blobs, path, size, repeats, shown)
         field["detection from a JPEG file"] = alone(
             time_image, path, picture, threads, size, repeats
         )
+        field["the whole command, cold"] = time_command(path, picture, threads, size, repeats)
         for device in devices():
             name = f"detection, {RUNTIMES[device]}"
             slide[name] = alone(time_slide, path, str(tiff), device, threads)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -129,30 +131,45 @@ def _processor() -> tuple[str, str]:
     return name, f" ({', '.join(found)})" if found else ""
 
 
-def tissue_like(size: int) -> Pixels:
-    """Return a field (size, size, 3) of pink noise with purple spots, the same each time."""
+def tissue_like(size: int, image: str | None = None) -> Pixels:
+    """Return a field (size, size, 3): of an image, mirrored where it ends, or a drawn one.
+
+    The drawn one is pink noise with purple spots, the same each time. A first look finds more or
+    less to look at there than in tissue; an image tells what tissue takes.
+
+    Raises:
+        InputError: for an image that cannot be read.
+    """
+    if image is not None:
+        from segmitos.io.slide import Slide
+
+        with Slide.open(Path(image)) as slide:
+            pixels = slide.read(0, 0, min(size, slide.width), min(size, slide.height))
+        height, width = pixels.shape[:2]
+        room = ((0, size - height), (0, size - width), (0, 0))
+        return np.pad(pixels, room, mode="symmetric")
     rng = np.random.default_rng(0)
-    image = rng.normal((215, 165, 205), 14, (size, size, 3)).astype(np.float32)
+    drawn = rng.normal((215, 165, 205), 14, (size, size, 3)).astype(np.float32)
     rows, columns = np.mgrid[:24, :24] - 11.5
     disc = np.hypot(rows, columns) < 11
     for _ in range(max(1, size * size // 8000)):
         y, x = rng.integers(0, max(1, size - 24), 2)
-        spot = image[y : y + 24, x : x + 24]
+        spot = drawn[y : y + 24, x : x + 24]
         inside = disc[: spot.shape[0], : spot.shape[1]]
         spot[inside] = rng.normal((130, 80, 160), 20, 3)
-    return np.clip(image, 0, 255).astype(np.uint8)
+    return np.clip(drawn, 0, 255).astype(np.uint8)
 
 
-def padded_field(size: int) -> Pixels:
+def padded_field(size: int, picture: str | None = None) -> Pixels:
     """The field, (1, side, side, 3), grown with white to sides that networks take."""
     side = -(-size // 32) * 32
     field = np.full((1, side, side, 3), 255, np.uint8)
-    field[0, :size, :size] = tissue_like(size)
+    field[0, :size, :size] = tissue_like(size, picture)
     return field
 
 
-def write_slide(path: Path, side: int) -> None:
-    """Write a JPEG-tiled TIFF of `side` x `side` px, all of it tissue-like.
+def write_slide(path: Path, side: int, image: str | None = None) -> None:
+    """Write a JPEG-tiled TIFF of `side` x `side` px, all of it like `tissue_like`.
 
     A block of 2048 px comes again and again, its tiles encoded once; that makes decoding no
     cheaper.
@@ -160,10 +177,14 @@ def write_slide(path: Path, side: int) -> None:
     import imagecodecs
     import tifffile
 
-    block = tissue_like(min(BLOCK_PX, -(-side // SLIDE_TILE_PX) * SLIDE_TILE_PX))
+    block = tissue_like(min(BLOCK_PX, -(-side // SLIDE_TILE_PX) * SLIDE_TILE_PX), image)
     # Noise of single pixels is what no lens gives and no JPEG stream is made for.
-    block = ((block.astype(np.uint16) + np.roll(block, 1, 0) + np.roll(block, 1, 1)) // 3).astype(
-        np.uint8
+    block = (
+        block
+        if image is not None
+        else ((block.astype(np.uint16) + np.roll(block, 1, 0) + np.roll(block, 1, 1)) // 3).astype(
+            np.uint8
+        )
     )
     per_block = len(block) // SLIDE_TILE_PX
     tiles = [
@@ -202,24 +223,31 @@ def write_slide(path: Path, side: int) -> None:
 
 
 def time_network(
-    model: str | None, device: str, threads: int, size: int, repeats: int
+    model: str | None,
+    device: str,
+    threads: int,
+    size: int,
+    repeats: int,
+    image: str | None = None,
 ) -> tuple[float, float]:
     """The network alone on a field of `size` px."""
     from segmitos.detect.model import Model
 
     loaded = Model.load(None if model is None else Path(model), device, threads)
-    field = padded_field(size)
+    field = padded_field(size, image)
     return median(lambda: loaded.predict(field), repeats), size * size / 1e6
 
 
-def time_blobs(model: str | None, size: int, repeats: int) -> tuple[float, float]:
+def time_blobs(
+    model: str | None, size: int, repeats: int, image: str | None = None
+) -> tuple[float, float]:
     """Smoothing, threshold and blobs of a field's map."""
     from segmitos.detect.mitoses import MapAccumulator, smooth
     from segmitos.detect.model import Model
 
     loaded = Model.load(None if model is None else Path(model), "cpu")
     spec = loaded.spec
-    probability = loaded.predict(padded_field(size))[0]
+    probability = loaded.predict(padded_field(size, image))[0]
     map_mpp = spec.mpp * spec.stride
 
     def blobs() -> None:
@@ -245,6 +273,21 @@ def time_image(
             detect_slide(slide, loaded, DetectOptions())
 
     return median(detect, repeats), size * size / 1e6
+
+
+def time_command(model: str | None, path: str, threads: int, size: int, repeats: int) -> Timing:
+    """`segmitos detect` on an image file as a user runs it: a cold process, reports and all."""
+    command = [sys.executable, "-m", "segmitos", "detect", path, "--mpp", str(SLIDE_MPP)]
+    command += ["--threads", str(threads), *(() if model is None else ("--model", model))]
+    with tempfile.TemporaryDirectory() as out:
+        command += ["--overwrite", "-o", out]
+        try:
+            seconds = median(
+                lambda: subprocess.run(command, check=True, capture_output=True, text=True), repeats
+            )
+        except subprocess.CalledProcessError as error:
+            raise SegMitosError(f"segmitos detect failed: {error.stderr.strip()}") from error
+    return Timing(seconds, size * size / 1e6)
 
 
 def time_decoding(path: str, threads: int) -> tuple[float, float]:

@@ -173,6 +173,30 @@ def run_export(
     return 0
 
 
+def run_combine(
+    networks: Sequence[str],
+    out: Path,
+    scout: Path | None,
+    above: float,
+    window: int,
+    thresholds: Path | None,
+    name: str | None,
+    description: str | None,
+) -> int:
+    """Write several model files as one."""
+    _require_training()
+    from segmitos.learn.combine import combine
+
+    if out.suffix != ".onnx":
+        raise UsageError(f"--out {out} must end in .onnx")
+    tuned = None if thresholds is None else _read_thresholds(thresholds)
+    paths = [Path(network) for network in networks]
+    combine(paths, out, scout, above, window, tuned, name or out.stem, description)
+    first = "" if scout is None else f", behind a first look by {scout}"
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(paths)} network(s){first}")
+    return 0
+
+
 def run_quantise(
     data: Sequence[str],
     out: Path,

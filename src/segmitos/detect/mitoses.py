@@ -8,14 +8,15 @@ and one big tile gives the same blobs as many small ones.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detect.connected import label_cells
-from segmitos.errors import InputError, ModelError, UsageError
+from segmitos.errors import DataError, InputError, ModelError, UsageError
 
 # Probabilities at or below the floor are never part of a blob, whatever the threshold.
 FLOOR = 0.1
@@ -58,6 +59,18 @@ class Thresholds:
             raise UsageError(f"min_area_um2 {self.min_area_um2} must be 0 or more")
         if not 0 <= self.min_score <= 1:
             raise UsageError(f"min_score {self.min_score} must be from 0 to 1")
+
+
+def tuned_thresholds(tuned: Mapping[str, Any]) -> Thresholds:
+    """Return the thresholds in the content of a thresholds.json of `evaluate --tune`.
+
+    Raises:
+        DataError: where they are not what thresholds can be.
+    """
+    try:
+        return Thresholds(**tuned["thresholds"])
+    except (TypeError, UsageError) as error:
+        raise DataError(f"thresholds are off: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,19 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
+class FirstLook:
+    """How a model chooses what of an image its networks see (see `learn.combine`)."""
+
+    network: str
+    mpp: float
+    """Scale that the first look is taken at, um per pixel."""
+    above: float
+    """Its probability from which on a peak is looked at."""
+    window_px: int
+    """Side of what the networks see round a peak, in pixels of the model's scale."""
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """What a model file says of itself beside its graph."""
 
@@ -38,6 +51,8 @@ class ModelSpec:
     description: str = ""
     validation: dict[str, Any] = field(default_factory=dict)
     """Precision, recall, F-score and on what they were measured."""
+    first_look: FirstLook | None = None
+    """None where the networks see all of an image."""
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -64,7 +79,8 @@ class ModelSpec:
                 f"{FORMAT_VERSION}: install the SegMitos that wrote it, or export it again"
             )
         known = {entry.name for entry in dataclasses.fields(cls)}
-        unknown, missing = set(content) - known, known - set(content)
+        # Files of before there were first looks do not name theirs.
+        unknown, missing = set(content) - known, known - set(content) - {"first_look"}
         if unknown or missing:
             what = f"unknown {sorted(unknown)}" if unknown else f"missing {sorted(missing)}"
             raise ModelError(f"{where}: keys of its metadata are off: {what}")
@@ -73,6 +89,8 @@ class ModelSpec:
             if content["colour"] is not None:
                 stain = content["colour"]
                 content["colour"] = Stain(tuple(stain["mean"]), tuple(stain["std"]))
+            if content.get("first_look") is not None:
+                content["first_look"] = FirstLook(**content["first_look"])
             content["datasets"] = tuple(content["datasets"])
             spec = cls(**content)
             spec.check(where)
@@ -95,6 +113,11 @@ class ModelSpec:
             len(stain.mean) == len(stain.std) == 3 and min(stain.std) > 0 and min(stain.mean) >= 0
         ):
             raise ModelError(f"{where}: colour {stain} is not three means and three deviations")
+        look = self.first_look
+        if look is not None and not (
+            isinstance(look.window_px, int) and 0 < look.above < 1 and 0.01 <= look.mpp <= 200
+        ):
+            raise ModelError(f"{where}: first_look {look} is off")
         for key in ("name", "training_commit", "licence", "intended_use", "description"):
             if not isinstance(getattr(self, key), str):
                 raise ModelError(f"{where}: {key} {getattr(self, key)!r} is not a text")

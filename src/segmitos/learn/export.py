@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from segmitos.detect.colour import Stain
-from segmitos.detect.mitoses import Thresholds
+from segmitos.detect.mitoses import Thresholds, tuned_thresholds
 from segmitos.detect.model import METADATA_KEY, ModelSpec
-from segmitos.errors import DataError, ModelError, UsageError
+from segmitos.errors import ModelError
 from segmitos.io.files import write_bytes
 from segmitos.learn.checkpoint import load_checkpoint
 from segmitos.learn.lite import LiteNetwork
@@ -122,6 +122,19 @@ def export_network(network: nn.Module, spec: ModelSpec, path: Path) -> float:
     return difference
 
 
+def trained_network(run: Path) -> tuple[nn.Module, Recipe, dict[str, Any]]:
+    """Return the network of a training run with its averaged weights, its recipe and its state.
+
+    Raises:
+        ModelError: for a run without a whole checkpoint.
+    """
+    groups, state = load_checkpoint(run)
+    recipe = Recipe.from_dict(state["recipe"], str(run))
+    network = build_network(recipe.network, pretrained=False)
+    network.load_state_dict(groups["ema"])
+    return network, recipe, state
+
+
 def export_run(
     run: Path,
     path: Path,
@@ -151,18 +164,12 @@ def export_run(
     Raises:
         ModelError: for a run without a whole checkpoint; DataError for thresholds that are off.
     """
-    groups, state = load_checkpoint(run)
-    recipe = Recipe.from_dict(state["recipe"], str(run))
-    network = build_network(recipe.network, pretrained=False)
-    network.load_state_dict(groups["ema"])
+    network, recipe, state = trained_network(run)
     try:
         origin = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {run / 'provenance.json'}: {error}") from error
-    try:
-        thresholds = Thresholds(**tuned["thresholds"]) if tuned else UNTUNED
-    except (TypeError, UsageError) as error:
-        raise DataError(f"thresholds are off: {error}") from error
+    thresholds = tuned_thresholds(tuned) if tuned else UNTUNED
     if colour is None and recipe.augmentation.stain_match > 0 and state.get("stain"):
         colour = Stain(**{key: tuple(value) for key, value in state["stain"].items()})
     spec = ModelSpec(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from segmitos.errors import ModelError, UsageError
 from segmitos.learn.fcn import FCN
 from segmitos.learn.lite import LiteNetwork
+from segmitos.learn.scout import ScoutNetwork
 
 
 class SegmentationNetwork(Protocol):
@@ -54,6 +55,13 @@ def load_imagenet_lite0(network: LiteNetwork) -> None:
     network.load_state_dict({name: weights[name] for name in wanted}, strict=False)
 
 
+def scout(pretrained: bool = False) -> nn.Module:
+    """Five plain convolutions to stride 8, for a cheap first look; random weights."""
+    if pretrained:
+        raise ModelError("scout has no ImageNet weights: give the recipe pretrained = false")
+    return ScoutNetwork()
+
+
 def fcn32s(pretrained: bool = False) -> nn.Module:
     """The paper's FCN-32s on VGG-16, random; `learn.weights` fills it."""
     return _fcn(32, pretrained)
@@ -85,6 +93,7 @@ def _slim(output_stride: int) -> Callable[[bool], nn.Module]:
 
 NETWORKS: dict[str, Callable[[bool], nn.Module]] = {
     "lite": lite,
+    "scout": scout,
     "fcn32s": fcn32s,
     "fcn16s": fcn16s,
     "fcn8s": fcn8s,

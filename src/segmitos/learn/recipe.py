@@ -68,7 +68,9 @@ class Recipe:
     """Exponent of the focal weight in the loss; 0 is the paper's entropy."""
     gradient_clip: float = 5.0
     ema: float = 0.995
-    precision: Literal["bf16-mixed", "32-true", "16-mixed"] = "bf16-mixed"
+    precision: Literal["auto", "bf16-mixed", "32-true", "16-mixed"] = "auto"
+    """`auto`: bfloat16 where the machine multiplies it, else float32. A CPU that does not is many
+    times slower at it."""
     mine_at: tuple[float, ...] = (0.25, 0.55)
     """Shares of the training after which false positives are mined anew."""
     mine_above: float = 0.2
@@ -104,6 +106,11 @@ class Recipe:
             raise UsageError(f"recipe schedule = {self.schedule!r} is not cosine or constant")
         if self.optimizer not in ("adamw", "sgd"):
             raise UsageError(f"recipe optimizer = {self.optimizer!r} is not adamw or sgd")
+        if self.precision not in ("auto", "bf16-mixed", "32-true", "16-mixed"):
+            raise UsageError(
+                f"recipe precision = {self.precision!r} is not auto, bf16-mixed, 32-true or "
+                "16-mixed"
+            )
         if self.reduction not in ("mean", "sum"):
             raise UsageError(f"recipe reduction = {self.reduction!r} is not mean or sum")
 

@@ -202,7 +202,7 @@ class CropSampler:
         crop, moved, valid = warp(source.image, places, centre, matrix, (width, height))
         points, doubtful = np.split(moved, [len(source.mitoses_xy)])
         # Black padding at a slide's edge tells nothing of tissue.
-        valid &= crop.max(axis=2) > 4
+        valid &= np.maximum(np.maximum(crop[:, :, 0], crop[:, :, 1]), crop[:, :, 2]) > 4
         cells = (height // self.stride, width // self.stride)
         zoom = float(np.sqrt(abs(np.linalg.det(matrix))))
         if recipe.labels.kind == "mask" and source.mask is not None:

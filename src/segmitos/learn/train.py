@@ -95,7 +95,8 @@ def train(
     _check_split(cases, validation_cases)
     if threads is not None:
         torch.set_num_threads(threads)
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision=recipe.precision)
+    precision = usable_precision(recipe.precision, accelerator)
+    fabric = Fabric(accelerator=accelerator, devices=devices, precision=cast(Any, precision))
     if devices > 1:
         fabric.launch()
     sources = load_sources(cases, recipe.mpp)
@@ -137,6 +138,16 @@ def train(
                 _save(run, recipe, folder)
     on_event("done", {"step": run.step})
     return folder
+
+
+def usable_precision(wanted: str, accelerator: str) -> str:
+    """Return the precision that `auto` stands for on this machine; any other as it is."""
+    if wanted != "auto":
+        return wanted
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    able = torch.cpu.get_capabilities()
+    return "bf16-mixed" if able.get("amx_bf16") or able.get("avx512_bf16") else "32-true"
 
 
 def _check_split(cases: Sequence[Case], validation_cases: Sequence[Case]) -> None:

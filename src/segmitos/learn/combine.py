@@ -1,0 +1,351 @@
+"""Model files -> one: a scout that looks first, and networks whose maps are averaged.
+
+The scout (`learn.scout`) reads the image at a coarser scale and says where a mitosis may be. Round
+each of its peaks a window of the size of the training crops is cut, and only these windows go
+through the networks; elsewhere the map is zero. It is one graph of standard ONNX operators, so that
+whatever runs a model file runs this one. A window sees the same pixels wherever an image was cut
+into tiles, so that a cell's probability follows from the slide alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segmitos.detect.mitoses import tuned_thresholds
+from segmitos.detect.model import METADATA_KEY, Model, ModelSpec
+from segmitos.detect.spec import FirstLook
+from segmitos.errors import ModelError, UsageError
+from segmitos.io.files import write_bytes
+
+# Of a window's map, what lies nearer to its border than this is not used.
+RIM_PX = 16
+# Windows that go through the networks together: enough to fill the CPU, few enough for its cache.
+CHUNK = 8
+OPSET = 18
+# Outside of the image is what the networks' own padding stands for: their mean.
+_OUTSIDE = 127
+
+
+def combine(
+    networks: Sequence[Path],
+    out: Path,
+    scout: Path | None = None,
+    above: float = 0.05,
+    window_px: int = 96,
+    tuned: Mapping[str, Any] | None = None,
+    name: str = "model",
+    description: str | None = None,
+) -> ModelSpec:
+    """Write several model files as one.
+
+    Args:
+        networks: model files of one scale and stride; their maps are averaged.
+        out: the .onnx to write.
+        scout: model file of the first look; None runs the networks on all of an image.
+        above: probability of the scout from which on a peak is looked at.
+        window_px: side of the windows, that of the crops the networks were trained on.
+        tuned: content of the thresholds.json of `evaluate --tune`; None takes what the first
+            network has.
+        name: of the new model.
+        description: one line; None takes the first network's.
+
+    Returns:
+        The specification of what was written.
+
+    Raises:
+        ModelError: for files that are no models, hold a scout already or do not fit together;
+            UsageError: for numbers that cannot be.
+    """
+    import onnx
+
+    models = [Model.load(path, "cpu") for path in networks]
+    _check_alike(models)
+    spec = models[0].spec
+    graphs = [_load(model.path) for model in models]
+    context_px = max(model.spec.context_px for model in models)
+    look: FirstLook | None = None
+    builder = _Builder()
+    if scout is None:
+        result = _mean_of(builder, [builder.include(graph, "image") for graph in graphs])
+    else:
+        first = Model.load(scout, "cpu")
+        look = FirstLook(first.spec.name, first.spec.mpp, above, window_px)
+        cell_px = _check_scout(first.spec, spec, look)
+        factor = round(first.spec.mpp / spec.mpp)
+        graph = _load(first.path)
+        _read_finer(graph, factor, first.path)
+        result = _windows(builder, builder.include(graph, "image"), graphs, look, cell_px, spec)
+        # What a cell follows from: the windows whose written middle covers it, and what made
+        # their peaks, the scout's view of the peak and of its neighbours.
+        view = first.spec.context_px * factor + cell_px + cell_px // 2
+        context_px = window_px // 2 - RIM_PX + max(window_px // 2, view)
+    spec = dataclasses.replace(
+        spec,
+        name=name,
+        description=spec.description if description is None else description,
+        context_px=context_px,
+        thresholds=spec.thresholds if tuned is None else tuned_thresholds(tuned),
+        validation=spec.validation if tuned is None else tuned.get("validation", {}),
+        first_look=look,
+        datasets=tuple(dict.fromkeys(one for model in models for one in model.spec.datasets)),
+    )
+    spec.check(str(out))
+    builder.op("Identity", result, output="probability")
+    image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["N", "H", "W", 3])
+    map_ = onnx.helper.make_tensor_value_info(
+        "probability", onnx.TensorProto.FLOAT, ["N", "h", "w"]
+    )
+    combined = onnx.helper.make_model(
+        onnx.helper.make_graph(builder.nodes, "segmitos", [image], [map_], builder.constants),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        producer_name="segmitos",
+        ir_version=9,
+    )
+    entry = combined.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, spec.to_json()
+    onnx.checker.check_model(combined)
+    write_bytes(out, combined.SerializeToString())
+    return spec
+
+
+def _load(path: Path) -> Any:
+    import onnx
+
+    model = onnx.version_converter.convert_version(onnx.load(str(path)), OPSET)
+    if any(node.op_type == "Loop" for node in model.graph.node):
+        raise ModelError(f"{path} holds a first look already; combine the networks it was made of")
+    return model.graph
+
+
+def _check_alike(models: Sequence[Model]) -> None:
+    if not models:
+        raise UsageError("no network to combine")
+    first = models[0]
+    for model in models[1:]:
+        for key in ("mpp", "stride", "colour", "smoothing_sigma_um"):
+            one, other = getattr(first.spec, key), getattr(model.spec, key)
+            if one != other:
+                raise ModelError(
+                    f"{first.path} and {model.path} differ in {key}: {one} and {other}; only "
+                    "networks that read images alike can be averaged"
+                )
+
+
+def _check_scout(scout: ModelSpec, spec: ModelSpec, look: FirstLook) -> int:
+    """Return the pixels of the networks' scale that a cell of the scout's map covers."""
+    factor = scout.mpp / spec.mpp
+    if abs(factor - round(factor)) > 1e-6 or round(factor) not in (1, 2, 4):
+        raise ModelError(
+            f"the scout reads {scout.mpp:g} um per pixel and the networks {spec.mpp:g}: it must "
+            "be as much, twice or four times"
+        )
+    cell = scout.stride * round(factor)
+    if look.window_px % 32 or not 2 * RIM_PX + cell <= look.window_px <= 512:
+        raise UsageError(
+            f"window {look.window_px} px must be a multiple of 32, from {2 * RIM_PX + cell} to 512"
+        )
+    if ((look.window_px - cell) // 2) % 8 or cell % 8 or cell % spec.stride:
+        raise ModelError(f"a scout of {cell} px per cell does not fit windows on a grid of 8 px")
+    return cell
+
+
+def _read_finer(graph: Any, factor: int, path: Path) -> None:
+    """Let a network take its image at `factor` times the resolution, averaged down.
+
+    Averaging blocks of pixels is linear, and so is the first convolution: both become one, with a
+    larger kernel and stride.
+    """
+    from onnx import numpy_helper
+
+    if factor == 1:
+        return
+    first = next((node for node in graph.node if node.op_type == "Conv"), None)
+    constants = {entry.name: entry for entry in graph.initializer}
+    if first is None or first.input[1] not in constants:
+        raise ModelError(f"{path} does not begin with a convolution; it cannot be a scout")
+    weight = constants[first.input[1]]
+    values = numpy_helper.to_array(weight)
+    spread = np.kron(values, np.ones((1, 1, factor, factor), values.dtype)) / factor**2
+    weight.CopyFrom(numpy_helper.from_array(spread.astype(values.dtype), weight.name))
+    for attribute in first.attribute:
+        if attribute.name in ("kernel_shape", "strides", "pads"):
+            attribute.ints[:] = [value * factor for value in attribute.ints]
+
+
+class _Builder:
+    """Nodes and constants of a graph in the making; values go by name."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.prefix = prefix
+
+    def op(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        from onnx import helper
+
+        name = output or f"{self.prefix}{kind}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
+    def constant(self, values: Any, kind: Any = np.int64) -> str:
+        from onnx import numpy_helper
+
+        name = f"{self.prefix}constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(values, kind), name))
+        return name
+
+    def include(self, graph: Any, image: str) -> str:
+        """Take in a network's graph, its names made its own; return its output."""
+        start = f"{self.prefix}network_{len(self.nodes)}/"
+        own = {"": "", graph.input[0].name: image}
+
+        def named(name: str) -> str:
+            return own.setdefault(name, start + name)
+
+        for constant in graph.initializer:
+            copied = type(constant)()
+            copied.CopyFrom(constant)
+            copied.name = named(constant.name)
+            self.constants.append(copied)
+        for node in graph.node:
+            copied = type(node)()
+            copied.CopyFrom(node)
+            copied.name = start + node.name if node.name else ""
+            copied.input[:] = [named(name) for name in node.input]
+            copied.output[:] = [named(name) for name in node.output]
+            self.nodes.append(copied)
+        return named(graph.output[0].name)
+
+
+def _mean_of(builder: _Builder, maps: Sequence[str]) -> str:
+    if len(maps) == 1:
+        return maps[0]
+    return builder.op("Mean", *maps)
+
+
+def _windows(
+    top: _Builder,
+    look_map: str,
+    graphs: Sequence[Any],
+    look: FirstLook,
+    cell_px: int,
+    spec: ModelSpec,
+) -> str:
+    """Add the first look's peaks and the loop over their windows; return the map."""
+    import onnx
+    from onnx import helper
+
+    peaks = _peaks(top, look_map, look.above)
+    count = top.op("Gather", top.op("Shape", peaks), top.constant(0))
+    rounds = top.op("Div", top.op("Add", count, top.constant(CHUNK - 1)), top.constant(CHUNK))
+    # Padded so that the window of cell (row, column) begins at (row, column) * cell_px.
+    rim = (look.window_px - cell_px) // 2
+    image = top.op(
+        "Pad",
+        "image",
+        top.constant([0, rim, rim, 0, 0, rim, rim, 0]),
+        top.constant(_OUTSIDE, np.uint8),
+    )
+    # Rows of 8 px at once are gathered faster than single pixels.
+    shape = top.op("Shape", image)
+    eights = top.op(
+        "Concat",
+        top.op("Slice", shape, top.constant([0]), top.constant([2])),
+        top.constant([-1, 24]),
+        axis=0,
+    )
+    image = top.op("Reshape", image, eights)
+    margin = (rim - RIM_PX) // spec.stride
+    written = (look.window_px - 2 * RIM_PX) // spec.stride
+    empty = _empty_map(top, look_map, cell_px // spec.stride, margin)
+
+    body = _Builder("window/")
+    begin = body.op("Mul", "window/round", body.constant(CHUNK))
+    some = body.op(
+        "Slice",
+        peaks,
+        body.op("Reshape", begin, body.constant([1])),
+        body.op("Reshape", body.op("Add", begin, body.constant(CHUNK)), body.constant([1])),
+        body.constant([0]),
+    )
+    places = _grid(body, some, (cell_px, look.window_px), (cell_px // 8, look.window_px // 8))
+    pixels = body.op("GatherND", image, places)
+    side = look.window_px
+    pixels = body.op("Reshape", pixels, body.constant([-1, side, side, 3]))
+    map_ = _mean_of(body, [body.include(graph, pixels) for graph in graphs])
+    rim_cells = RIM_PX // spec.stride
+    middle = body.op(
+        "Slice",
+        map_,
+        body.constant([rim_cells, rim_cells]),
+        body.constant([rim_cells + written] * 2),
+        body.constant([1, 2]),
+    )
+    per_cell = cell_px // spec.stride
+    cells = _grid(body, some, (per_cell, written), (per_cell, written))
+    body.op("ScatterND", "window/map", cells, middle, output="window/map_out", reduction="max")
+    body.op("Identity", "window/go_on", output="window/go_on_out")
+    kinds = onnx.TensorProto
+    graph = helper.make_graph(
+        body.nodes,
+        "windows",
+        [
+            helper.make_tensor_value_info("window/round", kinds.INT64, []),
+            helper.make_tensor_value_info("window/go_on", kinds.BOOL, []),
+            helper.make_tensor_value_info("window/map", kinds.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("window/go_on_out", kinds.BOOL, []),
+            helper.make_tensor_value_info("window/map_out", kinds.FLOAT, None),
+        ],
+        body.constants,
+    )
+    filled = top.op("Loop", rounds, top.constant(True, np.bool_), empty, body=graph)
+    return top.op(
+        "Slice",
+        filled,
+        top.constant([margin, margin]),
+        top.constant([-margin, -margin]),
+        top.constant([1, 2]),
+    )
+
+
+def _peaks(top: _Builder, look_map: str, above: float) -> str:
+    """Return (k, 3): image, row, column of the cells that no neighbour exceeds."""
+    one = top.op("Unsqueeze", look_map, top.constant([1]))
+    highest = top.op("MaxPool", one, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1])
+    peak = top.op(
+        "And",
+        top.op("GreaterOrEqual", one, highest),
+        top.op("Greater", one, top.constant(above, np.float32)),
+    )
+    where = top.op("NonZero", top.op("Squeeze", peak, top.constant([1])))
+    return top.op("Transpose", where, perm=[1, 0])
+
+
+def _empty_map(top: _Builder, look_map: str, per_cell: int, margin: int) -> str:
+    scale = top.constant([1, per_cell, per_cell])
+    sides = top.op("Mul", top.op("Shape", look_map), scale)
+    shape = top.op("Add", sides, top.constant([0, 2 * margin, 2 * margin]))
+    from onnx import numpy_helper
+
+    zero = numpy_helper.from_array(np.zeros(1, np.float32))
+    return top.op("ConstantOfShape", shape, value=zero)
+
+
+def _grid(body: _Builder, cells: str, rows: tuple[int, int], columns: tuple[int, int]) -> str:
+    """Return indices (k, rows, columns, 3) of the blocks that begin at cells (k, 3).
+
+    `rows` and `columns` are (step per cell, length of a block).
+    """
+    offsets = np.zeros((1, rows[1], columns[1], 3), np.int64)
+    offsets[..., 1] = np.arange(rows[1])[None, :, None]
+    offsets[..., 2] = np.arange(columns[1])[None, None, :]
+    corners = body.op("Mul", cells, body.constant([1, rows[0], columns[0]]))
+    corners = body.op("Unsqueeze", corners, body.constant([1, 2]))
+    return body.op("Add", corners, body.constant(offsets))
