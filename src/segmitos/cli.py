@@ -48,7 +48,9 @@ def _flag(name: str, text: str, *more: str) -> Callable[[Verb], Verb]:
 mpp_option = _number(
     "--mpp", "Micrometres per pixel of the images, where they do not say it themselves."
 )
-model_option = _file("--model", "Model file (.onnx), lite or lite-int8; default: lite-int8.", "-m")
+model_option = _file(
+    "--model", "Model file (.onnx), or lite, lite-whole, lite-int8; default: lite.", "-m"
+)
 device_option = _word(
     "--device", "auto, cpu, cuda or openvino; a forced one must be there.", "auto"
 )
@@ -238,7 +240,7 @@ def combine(**given: Any) -> int:
 @app.command()
 @data_argument
 @_out("Model file to write (.onnx).")
-@_file("--model", "Model file (.onnx) in floats; default: lite.", "-m")
+@_file("--model", "Model file (.onnx) in floats; default: lite-whole.", "-m")
 @cases_option
 @exclude_option
 @mpp_option

@@ -228,7 +228,8 @@ def test_the_area_of_tissue_is_right():
 
 
 @pytest.mark.parametrize(
-    ("name", "apart_px", "score"), [("lite", 0.01, 1e-4), ("lite-int8", 1.0, 0.02)]
+    ("name", "apart_px", "score"),
+    [("lite", 0.01, 1e-4), ("lite-whole", 0.01, 1e-4), ("lite-int8", 1.0, 0.02)],
 )
 def test_real_field_tiled_and_whole(data_dir, name, apart_px, score):
     path = data_dir / "mitos-atypia-14" / "H03" / "frames" / "x40" / "H03_01Cb.jpg"

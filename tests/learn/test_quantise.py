@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from segmitos.cli import main
-from segmitos.detect.model import FLOAT_MODEL, Model, is_shipped
+from segmitos.detect.model import WHOLE_MODEL, Model, is_shipped
 from synthetic_fields import draw_field
 
 
@@ -31,13 +31,13 @@ def quantised(tmp_path_factory) -> Path:
 
 
 def test_it_is_small_and_close_to_the_float_one(quantised):
-    assert quantised.stat().st_size < FLOAT_MODEL.stat().st_size / 2
+    assert quantised.stat().st_size < WHOLE_MODEL.stat().st_size / 2
     spec = Model.load(quantised).spec
     assert spec.name == "lite-int8"
-    assert spec.thresholds == Model.load(FLOAT_MODEL).spec.thresholds
+    assert spec.thresholds == Model.load(WHOLE_MODEL).spec.thresholds
     rng = np.random.default_rng(0)
     image = np.kron(rng.integers(90, 240, (1, 32, 32, 3)), np.ones((1, 8, 8, 1))).astype(np.uint8)
-    change = np.abs(Model.load(quantised).predict(image) - Model.load(FLOAT_MODEL).predict(image))
+    change = np.abs(Model.load(quantised).predict(image) - Model.load(WHOLE_MODEL).predict(image))
     assert 0 < change.mean() < 0.02
 
 

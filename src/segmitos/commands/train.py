@@ -208,7 +208,7 @@ def run_quantise(
 ) -> int:
     """Write the integer version of a model file."""
     _require_training()
-    from segmitos.detect.model import FLOAT_MODEL
+    from segmitos.detect.model import WHOLE_MODEL
     from segmitos.io.datasets import load_dataset
     from segmitos.learn.quantise import quantise
 
@@ -216,7 +216,7 @@ def run_quantise(
         raise UsageError(f"--out {out} must end in .onnx")
     found = load_dataset(data, cases or (), exclude or (), mpp)
     every = max(1, len(found) // CALIBRATION_CASES)
-    made = quantise(model or FLOAT_MODEL, found[::every], out, threads)
+    made = quantise(model or WHOLE_MODEL, found[::every], out, threads)
     print(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, calibrated on {made.crops} crops; probability "
         f"changed by {made.difference[0]:.1g} on average, {made.difference[1]:.2g} at 999 in 1000 "

@@ -26,8 +26,8 @@ from segmitos.errors import ModelError, UsageError
 __all__ = [
     "DEFAULT_MODEL",
     "DEVICES",
-    "FLOAT_MODEL",
     "METADATA_KEY",
+    "WHOLE_MODEL",
     "Model",
     "ModelSpec",
     "available_threads",
@@ -36,9 +36,9 @@ __all__ = [
 ]
 
 _SHIPPED = Path(__file__).parent / "models"
-DEFAULT_MODEL = _SHIPPED / "lite-int8.onnx"
-# What the default model was made of, and what the next one is.
-FLOAT_MODEL = _SHIPPED / "lite.onnx"
+DEFAULT_MODEL = _SHIPPED / "lite.onnx"
+# The network of the default model without its first look.
+WHOLE_MODEL = _SHIPPED / "lite-whole.onnx"
 MOST_THREADS = 512
 DEVICES = ("auto", "cpu", "cuda", "openvino")
 # From here on OpenVINO's start pays.
@@ -81,7 +81,7 @@ class Model:
         """Load a model file.
 
         Args:
-            path: of the .onnx file, or the name of a shipped one (`lite`, `lite-int8`); None
+            path: of the .onnx file, or the name of a shipped one (`lite`, `lite-whole`, `lite-int8`); None
                 loads the default model.
             device: `auto` (CUDA where ONNX Runtime has it, else the CPU), `cpu`, `cuda`,
                 `openvino`.

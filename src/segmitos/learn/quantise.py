@@ -67,6 +67,10 @@ def quantise(path: Path, cases: Sequence[Case], out: Path, threads: int | None =
     nodes = onnx.load(str(model.path)).graph.node
     if any(node.op_type == "QuantizeLinear" for node in nodes):
         raise ModelError(f"{path} holds integers already; quantise the model that it was made of")
+    if model.spec.first_look is not None:
+        raise ModelError(
+            f"{path} holds a first look; quantise the network that it was made of, then combine"
+        )
     crops = list(_crops(load_sources(cases, model.spec.mpp), model.spec.colour))
     if not crops:
         raise DataError(f"no image of {CROP_PX} x {CROP_PX} px at {model.spec.mpp} um/px to use")

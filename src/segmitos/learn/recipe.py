@@ -31,11 +31,22 @@ class Sampling:
     """Chance that a place on a field is shown as if it came from a `crops` data set: cut to
     128 px first, with the same borders. Without it a network can tell such crops, which all hold a
     mitosis, by their borders alone."""
+    transplant: float = 0.0
+    """Crops of `crops` data sets whose centre is taken by a cell of another crop of the slide: half
+    of them by a mitosis, half by a mined error. Such crops all hold a mitosis at their centre; this
+    breaks the tie between a laboratory's look, the centre, and the label."""
     shift_px: int = 36
     """How far from a crop's centre its point may lie, in pixels of the model's scale."""
 
     def __post_init__(self) -> None:
-        shares = (self.mitosis, self.centred, self.hard_negative, self.mined, self.background)
+        shares = (
+            self.mitosis,
+            self.centred,
+            self.hard_negative,
+            self.mined,
+            self.transplant,
+            self.background,
+        )
         if min(shares) < 0 or sum(shares) <= 0:
             raise UsageError(f"sampling shares {shares} must be 0 or more, and not all 0")
 

@@ -24,7 +24,10 @@ from segmitos.learn.recipe import Recipe
 CROP_SIDE_UM = 32.0
 CROP_SHIFT_UM = 6.0
 DOUBT_UM = 6.0
-_KINDS = ("mitosis", "centred", "hard_negative", "mined", "background")
+_KINDS = ("mitosis", "centred", "hard_negative", "mined", "transplant", "background")
+# A transplanted cell is whole within the first radius and gone at the second; where it replaces a
+# mitosis, what may be left of that one, from the first to the third, is ignored.
+_WHOLE_UM, _GONE_UM, _LEFT_UM = 4.0, 6.5, 10.0
 
 
 @dataclass
@@ -42,6 +45,8 @@ class Source:
     mined_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
     doubtful_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
     """Neither mitosis nor background: ignored within `DOUBT_UM`."""
+    replaced_xy: tuple[float, float] | None = None
+    """Where another cell was transplanted over a mitosis."""
     radii_px: NDArray[np.float64] | None = None
     """Of the things at `mitoses_xy`, where they have a size of their own (masses)."""
 
@@ -148,6 +153,12 @@ class CropSampler:
                 ("mined", source.mined_xy),
             ):
                 places[kind_of].extend((index, float(x), float(y)) for x, y in points)
+        self._donors = self._find_donors(places)
+        places["transplant"] = [
+            place
+            for place in places["centred"]
+            if self.sources[place[0]].slide in self._donors["mined"]
+        ]
         self._places = places
         self._fields = [i for i, source in enumerate(self.sources) if not source.centred]
         shares = np.array([getattr(self.recipe.sampling, kind) for kind in _KINDS])
@@ -156,6 +167,50 @@ class CropSampler:
         if shares.sum() == 0:
             raise DataError("the sampling shares leave nothing to draw from these cases")
         self._shares = shares / shares.sum()
+
+    def _find_donors(
+        self, places: dict[str, list[tuple[int, float, float]]]
+    ) -> dict[str, dict[str, list[tuple[int, float, float]]]]:
+        """Cells of `crops` data sets that can be transplanted, by kind and slide."""
+        reach = _GONE_UM / self.recipe.mpp
+        donors: dict[str, dict[str, list[tuple[int, float, float]]]] = {"centred": {}, "mined": {}}
+        for kind, by_slide in donors.items():
+            for place in places[kind]:
+                source = self.sources[place[0]]
+                height, width = source.image.shape[:2]
+                x, y = place[1:]
+                inside = reach <= x < width - reach and reach <= y < height - reach
+                if source.centred and inside:
+                    by_slide.setdefault(source.slide, []).append(place)
+        return donors
+
+    def _transplanted(self, source: Source, x: float, y: float, rng: np.random.Generator) -> Source:
+        """Return a copy of a crop with another cell of its slide at a mitosis' place."""
+        kind = "centred" if rng.random() < 0.5 else "mined"
+        donors = self._donors[kind][source.slide]
+        which, from_x, from_y = donors[rng.integers(len(donors))]
+        mpp = self.recipe.mpp
+        reach = int(_GONE_UM / mpp)
+        steps = np.arange(-reach, reach + 1)
+        distance = np.hypot(steps[:, None], steps[None, :]) * mpp
+        share = np.clip((_GONE_UM - distance) / (_GONE_UM - _WHOLE_UM), 0, 1)[:, :, None]
+        row, column = round(y), round(x)
+        height, width = source.image.shape[:2]
+        if not (reach <= row < height - reach and reach <= column < width - reach):
+            return source
+        cell = self.sources[which].image[
+            round(from_y) - reach : round(from_y) + reach + 1,
+            round(from_x) - reach : round(from_x) + reach + 1,
+        ]
+        if cell.shape[:2] != distance.shape:
+            return source
+        image = source.image.copy()
+        under = image[row - reach : row + reach + 1, column - reach : column + reach + 1]
+        under[:] = np.rint(under * (1 - share) + cell * share).astype(np.uint8)
+        if kind == "centred":
+            return replace(source, image=image)
+        away = np.hypot(*(source.mitoses_xy - (x, y)).T) > _GONE_UM / mpp
+        return replace(source, image=image, mitoses_xy=source.mitoses_xy[away], replaced_xy=(x, y))
 
     def counts(self) -> dict[str, int]:
         """How many places of each kind there are; fields for `background`."""
@@ -174,6 +229,8 @@ class CropSampler:
             places = self._places[kind]
             which, x, y = places[rng.integers(len(places))]
             source = self.sources[which]
+        if kind == "transplant":
+            source, kind = self._transplanted(source, x, y, rng), "centred"
         shift = self.recipe.sampling.shift_px
         disguise = self.recipe.sampling.as_crop
         if disguise and kind != "centred" and rng.random() < disguise:
@@ -198,9 +255,11 @@ class CropSampler:
         recipe = self.recipe
         matrix = draw_transform(augmentation, rng)
         width, height = recipe.crop_size_px
-        places = np.concatenate([source.mitoses_xy, source.doubtful_xy])
+        replaced = np.array([] if source.replaced_xy is None else [source.replaced_xy])
+        places = np.concatenate([source.mitoses_xy, source.doubtful_xy, replaced.reshape(-1, 2)])
         crop, moved, valid = warp(source.image, places, centre, matrix, (width, height))
-        points, doubtful = np.split(moved, [len(source.mitoses_xy)])
+        counts = np.cumsum([len(source.mitoses_xy), len(source.doubtful_xy)])
+        points, doubtful, replaced = np.split(moved, counts)
         # Black padding at a slide's edge tells nothing of tissue.
         valid &= np.maximum(np.maximum(crop[:, :, 0], crop[:, :, 1]), crop[:, :, 2]) > 4
         cells = (height // self.stride, width // self.stride)
@@ -216,6 +275,10 @@ class CropSampler:
                 around = np.full(len(doubtful), DOUBT_UM / per_px)
                 ignored = concentric_label(doubtful, around, around, cells, self.stride)
                 label[(ignored == 1) & (label == 0)] = IGNORED
+            if len(replaced):
+                kept, around = np.array([[_WHOLE_UM], [_LEFT_UM]]) / per_px
+                left = concentric_label(replaced, kept, around, cells, self.stride)
+                label[(left == IGNORED) & (label == 0)] = IGNORED
         offset = self.stride // 2
         label[~valid[offset :: self.stride, offset :: self.stride]] = IGNORED
         image = recolour(crop, source.stain, self.pool, self.target, augmentation, rng)
