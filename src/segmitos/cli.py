@@ -29,8 +29,7 @@ def _file(name: str, text: str, *more: str) -> Callable[[Verb], Verb]:
 
 
 def _out(text: str, default: str | None = None) -> Callable[[Verb], Verb]:
-    required = {"required": True} if default is None else {"default": default}
-    return _option("-o", "--out", type=FilePath, help=text, **required)
+    return _option("-o", "--out", type=FilePath, help=text, required=not default, default=default)
 
 
 def _number(name: str, text: str, default: Any = None, kind: Any = float) -> Callable[[Verb], Verb]:
@@ -48,9 +47,7 @@ def _flag(name: str, text: str, *more: str) -> Callable[[Verb], Verb]:
 mpp_option = _number(
     "--mpp", "Micrometres per pixel of the images, where they do not say it themselves."
 )
-model_option = _file(
-    "--model", "Model file (.onnx), or lite, lite-whole, lite-int8; default: lite.", "-m"
-)
+model_option = _file("--model", "Model file, or lite, lite-whole, lite-int8; default: lite.", "-m")
 device_option = _word(
     "--device", "auto, cpu, cuda or openvino; a forced one must be there.", "auto"
 )

@@ -81,8 +81,8 @@ class Model:
         """Load a model file.
 
         Args:
-            path: of the .onnx file, or the name of a shipped one (`lite`, `lite-whole`, `lite-int8`); None
-                loads the default model.
+            path: of the .onnx file, or the name of a shipped one (`lite`, `lite-whole`,
+                `lite-int8`); None loads the default model.
             device: `auto` (CUDA where ONNX Runtime has it, else the CPU), `cpu`, `cuda`,
                 `openvino`.
             threads: of the CPU; None takes those that this process may use.
