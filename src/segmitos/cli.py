@@ -4,80 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from segmitos.errors import SegMitosError
-
-FilePath = click.Path(path_type=Path)
-Verb = Callable[..., Any]
-
-
-def _option(*names: str, **settings: Any) -> Callable[[Verb], Verb]:
-    return click.option(*names, show_default=settings.get("default") is not None, **settings)
-
-
-def _several(context: click.Context, parameter: click.Parameter, value: Any) -> list[str] | None:
-    return list(value) or None
-
-
-def _file(name: str, text: str, *more: str) -> Callable[[Verb], Verb]:
-    return _option(*more, name, type=FilePath, help=text)
-
-
-def _out(text: str, default: str | None = None) -> Callable[[Verb], Verb]:
-    return _option("-o", "--out", type=FilePath, help=text, required=not default, default=default)
-
-
-def _number(name: str, text: str, default: Any = None, kind: Any = float) -> Callable[[Verb], Verb]:
-    return _option(name, type=kind, default=default, help=text)
-
-
-def _word(name: str, text: str, default: str | None = None) -> Callable[[Verb], Verb]:
-    return _option(name, default=default, help=text)
-
-
-def _flag(name: str, text: str, *more: str) -> Callable[[Verb], Verb]:
-    return _option(name, *more, is_flag=True, help=text)
-
-
-mpp_option = _number(
-    "--mpp", "Micrometres per pixel of the images, where they do not say it themselves."
-)
-model_option = _file("--model", "Model file, or lite, lite-whole, lite-int8; default: lite.", "-m")
-device_option = _word(
-    "--device", "auto, cpu, cuda or openvino; a forced one must be there.", "auto"
-)
-threads_option = _number(
-    "--threads", "CPU threads; default: all this process may use.", kind=click.IntRange(1, 512)
-)
-qupath_option = _word(
-    "--qupath",
-    "What mitoses are in the GeoJSON: annotation (can be edited) or detection (lighter).",
-    "annotation",
-)
-json_option = _flag("--json", "Print JSON on standard output.", "json_out")
-data_argument = click.argument(
-    "data",
-    nargs=-1,
-    required=True,
-    callback=_several,
-    help="Data sets as FORMAT:PATH, for example mitos14:DIR; see 'dataset list'.",
-)
-cases_option = _option(
-    "--cases",
-    multiple=True,
-    callback=_several,
-    help="Only these slides or cases; patterns allowed.",
-)
-exclude_option = _option(
-    "--exclude",
-    multiple=True,
-    callback=_several,
-    help="Not these slides or cases; patterns allowed.",
+from segmitos.options import (
+    FilePath,
+    cases_option,
+    data_argument,
+    device_option,
+    exclude_option,
+    file,
+    flag,
+    json_option,
+    model_option,
+    mpp_option,
+    number,
+    option,
+    out,
+    qupath_option,
+    several,
+    threads_option,
+    word,
 )
 
 
@@ -101,31 +51,31 @@ def app() -> None:
     "paths",
     nargs=-1,
     required=True,
-    callback=_several,
+    callback=several,
     help="Images, slides, folders, globs, or a .txt list of them.",
 )
-@_out("Folder for the results.", "segmitos-out")
+@out("Folder for the results.", "segmitos-out")
 @mpp_option
 @model_option
 @device_option
 @threads_option
-@_file("--roi", "GeoJSON of regions; work is limited to them.")
-@_option(
+@file("--roi", "GeoJSON of regions; work is limited to them.")
+@option(
     "--tissue-mask/--no-tissue-mask",
     default=True,
     help="Read tissue only; --no-tissue-mask reads all.",
 )
-@_word("--binarisation", "'otsu' or a probability; default: the model's.")
-@_number("--min-score", "Mean probability of a mitosis.")
-@_number("--min-area", "Area of a mitosis in um2.")
-@_number("--hotspot-area", "Area of the hotspot window, mm2.", 2.0)
-@_word("--hotspot-shape", "square, circle or box (4:3).", "square")
-@_number("--field-diameter", "Field diameter in mm, for the Nottingham score.", 0.55)
-@_flag("--map", "Also write the probability map as pyramidal TIFF.", "probability_map")
+@word("--binarisation", "'otsu' or a probability; default: the model's.")
+@number("--min-score", "Mean probability of a mitosis.")
+@number("--min-area", "Area of a mitosis in um2.")
+@number("--hotspot-area", "Area of the hotspot window, mm2.", 2.0)
+@word("--hotspot-shape", "square, circle or box (4:3).", "square")
+@number("--field-diameter", "Field diameter in mm, for the Nottingham score.", 0.55)
+@flag("--map", "Also write the probability map as pyramidal TIFF.", "probability_map")
 @qupath_option
-@_number("--workers", "Inputs worked on at once, in processes.", 1, int)
-@_word("--cluster", "Address of a Dask scheduler, tcp://HOST:8786.")
-@_flag("--overwrite", "Do finished inputs again.")
+@number("--workers", "Inputs worked on at once, in processes.", 1, int)
+@word("--cluster", "Address of a Dask scheduler, tcp://HOST:8786.")
+@flag("--overwrite", "Do finished inputs again.")
 @json_option
 def detect(**given: Any) -> int:
     """Detect mitoses in images and slides.
@@ -139,24 +89,24 @@ def detect(**given: Any) -> int:
 
 @app.command()
 @data_argument
-@_out("Folder of the run; resumed if there.")
-@_file("--recipe", "Recipe (TOML); default: our own.")
-@_option(
+@out("Folder of the run; resumed if there.")
+@file("--recipe", "Recipe (TOML); default: our own.")
+@option(
     "--validation",
     multiple=True,
-    callback=_several,
+    callback=several,
     help="Slides or cases to validate on, kept from training.",
 )
 @cases_option
 @exclude_option
 @mpp_option
-@_file("--start-from", "Folder of a finished run to start from.")
-@_number("--epochs", "Instead of the recipe's.", kind=int)
-@_number("--seed", "Instead of the recipe's.", kind=int)
-@_word("--accelerator", "auto, cpu or cuda.", "auto")
-@_number("--devices", "Processes or GPUs.", 1, int)
+@file("--start-from", "Folder of a finished run to start from.")
+@number("--epochs", "Instead of the recipe's.", kind=int)
+@number("--seed", "Instead of the recipe's.", kind=int)
+@word("--accelerator", "auto, cpu or cuda.", "auto")
+@number("--devices", "Processes or GPUs.", 1, int)
 @threads_option
-@_flag("--restart", "Refuse to resume a run that is there.")
+@flag("--restart", "Refuse to resume a run that is there.")
 def train(**given: Any) -> int:
     """Train a detector from clicks on mitoses.
 
@@ -170,13 +120,13 @@ def train(**given: Any) -> int:
 @app.command()
 @data_argument
 @model_option
-@_file("--out", "Folder for tables, curves and galleries.", "-o")
-@_file("--detections", "Score saved detections (an output folder of detect) instead of running.")
+@file("--out", "Folder for tables, curves and galleries.", "-o")
+@file("--detections", "Score saved detections (an output folder of detect) instead of running.")
 @cases_option
 @exclude_option
 @mpp_option
-@_word("--rule", "Scoring rule; 'all' shows every one.", "one-to-one")
-@_flag("--tune", "Find thresholds on these cases: validation, never test.")
+@word("--rule", "Scoring rule; 'all' shows every one.", "one-to-one")
+@flag("--tune", "Find thresholds on these cases: validation, never test.")
 @device_option
 @threads_option
 @json_option
@@ -192,13 +142,13 @@ def evaluate(**given: Any) -> int:
 
 @app.command()
 @click.argument("run", type=FilePath, help="Folder of a training run.")
-@_out("Model file to write (.onnx).")
-@_file("--thresholds", "thresholds.json that evaluate wrote when tuning.")
-@_word("--name", "Name of the model.")
-@_word("--licence", "Licence of the weights.", "unstated")
-@_word("--intended-use", "What the model is for.", "research use only; not for diagnosis")
-@_word("--description", "One line on the model.", "")
-@_word("--stain-of", "FORMAT:PATH whose staining every slide is matched to; default: none.")
+@out("Model file to write (.onnx).")
+@file("--thresholds", "thresholds.json that evaluate wrote when tuning.")
+@word("--name", "Name of the model.")
+@word("--licence", "Licence of the weights.", "unstated")
+@word("--intended-use", "What the model is for.", "research use only; not for diagnosis")
+@word("--description", "One line on the model.", "")
+@word("--stain-of", "FORMAT:PATH whose staining every slide is matched to; default: none.")
 def export(**given: Any) -> int:
     """Turn a training run into a model file, and check that both agree.
 
@@ -214,16 +164,16 @@ def export(**given: Any) -> int:
     "networks",
     nargs=-1,
     required=True,
-    callback=_several,
+    callback=several,
     help="Model files (.onnx) of one scale; their maps are averaged.",
 )
-@_out("Model file to write (.onnx).")
-@_file("--scout", "Model file of a scout: the networks see only what it points at.")
-@_number("--above", "Probability of the scout from which on a place is looked at.", 0.1)
-@_number("--window", "Side of what the networks see of a place, px.", 96, int)
-@_file("--thresholds", "thresholds.json that evaluate wrote; default: the first network's.")
-@_word("--name", "Name of the model.")
-@_word("--description", "One line on the model; default: the first network's.")
+@out("Model file to write (.onnx).")
+@file("--scout", "Model file of a scout: the networks see only what it points at.")
+@number("--above", "Probability of the scout from which on a place is looked at.", 0.1)
+@number("--window", "Side of what the networks see of a place, px.", 96, int)
+@file("--thresholds", "thresholds.json that evaluate wrote; default: the first network's.")
+@word("--name", "Name of the model.")
+@word("--description", "One line on the model; default: the first network's.")
 def combine(**given: Any) -> int:
     """Make one model file of several: networks averaged, a scout in front of them.
 
@@ -236,8 +186,8 @@ def combine(**given: Any) -> int:
 
 @app.command()
 @data_argument
-@_out("Model file to write (.onnx).")
-@_file("--model", "Model file (.onnx) in floats; default: lite-whole.", "-m")
+@out("Model file to write (.onnx).")
+@file("--model", "Model file (.onnx) in floats; default: lite-whole.", "-m")
 @cases_option
 @exclude_option
 @mpp_option
@@ -274,7 +224,7 @@ def dataset_list(json_out: bool) -> int:
 @cases_option
 @exclude_option
 @mpp_option
-@_file("--sheet", "Write a contact sheet of labelled crops (PNG).")
+@file("--sheet", "Write a contact sheet of labelled crops (PNG).")
 @json_option
 def dataset_describe(**given: Any) -> int:
     """Count cases, slides and mitoses, and list what looks wrong.
@@ -288,7 +238,7 @@ def dataset_describe(**given: Any) -> int:
 
 @dataset_app.command("convert")
 @data_argument
-@_out("Folder to write.")
+@out("Folder to write.")
 @cases_option
 @exclude_option
 @mpp_option
@@ -304,8 +254,8 @@ def dataset_convert(**given: Any) -> int:
 
 @app.command()
 @click.argument("image", type=FilePath, help="An H&E image, about 0.25 um per pixel.")
-@_out("Folder for the result.", "segmitos-demo")
-@_number("--mpp", "Micrometres per pixel.", 0.25)
+@out("Folder for the result.", "segmitos-demo")
+@number("--mpp", "Micrometres per pixel.", 0.25)
 def demo(image: Path, out: Path, mpp: float) -> int:
     """Detect mitoses in one image and say where to look at the result.
 
@@ -331,11 +281,11 @@ def report(folder: Path) -> int:
 @app.command()
 @click.argument("source", type=FilePath, help="GeoJSON, CSV, JSON, Grand Challenge or COCO.")
 @click.argument("out", type=FilePath, help="File to write.")
-@_word("--to", "geojson, csv, json, midog or coco; default: by the ending of OUT.")
-@_number("--mpp", "Micrometres per pixel, where the file does not say it.")
-@_word("--image", "Name of the image to take from a COCO file of several.")
+@word("--to", "geojson, csv, json, midog or coco; default: by the ending of OUT.")
+@number("--mpp", "Micrometres per pixel, where the file does not say it.")
+@word("--image", "Name of the image to take from a COCO file of several.")
 @qupath_option
-@_flag("--polygons", "Outlines of cells stand for their centroids.")
+@flag("--polygons", "Outlines of cells stand for their centroids.")
 def convert(**given: Any) -> int:
     """Convert positions between QuPath, Grand Challenge (MIDOG), COCO, CSV and JSON.
 
@@ -348,9 +298,9 @@ def convert(**given: Any) -> int:
 
 @app.command()
 @model_option
-@_number("--size", "Side of the field, pixels.", 2084, int)
-@_number("--repeats", "Timed repetitions.", 5, int)
-@_file("--image", "A field of tissue at the model's scale to time on; default: a drawn one.")
+@number("--size", "Side of the field, pixels.", 2084, int)
+@number("--repeats", "Timed repetitions.", 5, int)
+@file("--image", "A field of tissue at the model's scale to time on; default: a drawn one.")
 @threads_option
 @json_option
 def bench(**given: Any) -> int:
