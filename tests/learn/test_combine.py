@@ -166,6 +166,16 @@ def test_the_specification_tells_of_the_first_look(parts, tmp_path):
             ModelSpec.from_json(json.dumps(content), "m.onnx")
 
 
+def test_onnx_runtime_does_slides_and_openvino_where_forced(parts, tmp_path):
+    pytest.importorskip("openvino")
+    combine([parts["sharp"]], tmp_path / "both.onnx", parts["scout"], above=0.3)
+    free = Model.load(tmp_path / "both.onnx", "auto", 1)
+    assert free.for_work(500_000_000) is free
+    image = field(3, 320, 320)[None]
+    forced = Model.load(tmp_path / "both.onnx", "openvino", 1).predict(image)
+    np.testing.assert_allclose(forced, free.predict(image), atol=0.02)
+
+
 def test_what_does_not_fit_together_is_refused_by_name(parts, tmp_path):
     out = tmp_path / "both.onnx"
     with pytest.raises(ModelError, match="differ in mpp"):
