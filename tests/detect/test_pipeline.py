@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
+import segmitos.detect.tissue as tissue_module
 from segmitos.detect.colour import Stain
 from segmitos.detect.model import Model
 from segmitos.detect.pipeline import DetectOptions, detect, detect_slide
@@ -215,6 +217,15 @@ def test_tissue_is_found_and_glass_pen_and_black_are_not():
     assert mask[60:140, 60:190].mean() > 0.99
     assert mask[200:280, 40:120].mean() < 0.02 and mask[200:280, 150:230].mean() < 0.02
     assert mask[:, 385:].mean() == 0 and mask[160:190].mean() == 0
+
+
+def test_specks_go_the_same_way_on_large_masks(monkeypatch):
+    rng = np.random.default_rng(0)
+    mask = ndimage.uniform_filter(rng.random((300, 200)), 5) > 0.52
+    few = tissue_module._without_specks(mask, 40)
+    monkeypatch.setattr(tissue_module, "_LARGE_MASK_PX", 0)
+    np.testing.assert_array_equal(tissue_module._without_specks(mask, 40), few)
+    assert 0 < few.sum() < mask.sum() and not (few & ~mask).any()
 
 
 def test_the_area_of_tissue_is_right():

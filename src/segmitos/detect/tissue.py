@@ -27,6 +27,7 @@ _GAP_UM = 48.0
 # Work goes on this far around tissue: the mask is coarse, and mitoses sit at edges too.
 _AROUND_UM = 32.0
 _ROWS_AT_ONCE = 256
+_LARGE_MASK_PX = 2_000_000
 
 Mask = NDArray[np.bool_]
 Overview = tuple[NDArray[np.uint8], float]
@@ -130,13 +131,28 @@ def mark_tissue(picture: NDArray[np.uint8], mpp: float) -> Mask:
         stained[rows], foreign[rows] = _by_colour(picture[rows])
     radius = max(1, round(_GAP_UM / 2 / mpp))
     closed = ~grown(~grown(stained, radius), radius) & ~foreign
-    marked_rows, marked_columns = np.nonzero(closed)
-    labels, count = label_cells(marked_rows, marked_columns)
-    areas = np.bincount(labels, minlength=count) * mpp**2
     # On a picture smaller than a few specks nothing is a speck.
-    large = areas[labels] >= min(_SMALLEST_UM2, 0.02 * stained.size * mpp**2)
-    result = np.zeros(stained.shape, bool)
-    result[marked_rows[large], marked_columns[large]] = True
+    least = min(_SMALLEST_UM2, 0.02 * stained.size * mpp**2)
+    return _without_specks(closed, least / mpp**2)
+
+
+def _without_specks(mask: Mask, least_px: float) -> Mask:
+    """Leave out the 8-connected parts of fewer pixels."""
+    if mask.size > _LARGE_MASK_PX:
+        # By coordinates, as below, this would take 24 times the mask's memory; where there is less
+        # to do, its import would take longer than the work.
+        from scipy import ndimage
+
+        parts, _ = ndimage.label(mask, np.ones((3, 3)), output=np.int32)
+        keep = np.bincount(parts.ravel()) >= least_px
+        keep[0] = False
+        large_parts: Mask = keep[parts]
+        return large_parts
+    rows, columns = np.nonzero(mask)
+    labels, count = label_cells(rows, columns)
+    large = (np.bincount(labels, minlength=count) >= least_px)[labels]
+    result = np.zeros(mask.shape, bool)
+    result[rows[large], columns[large]] = True
     return result
 
 
