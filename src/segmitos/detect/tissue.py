@@ -143,7 +143,8 @@ def _without_specks(mask: Mask, least_px: float) -> Mask:
         # to do, its import would take longer than the work.
         from scipy import ndimage
 
-        parts, _ = ndimage.label(mask, np.ones((3, 3)), output=np.int32)
+        parts = np.empty(mask.shape, np.int32)
+        ndimage.label(mask, np.ones((3, 3)), output=parts)
         keep = np.bincount(parts.ravel()) >= least_px
         keep[0] = False
         large_parts: Mask = keep[parts]
