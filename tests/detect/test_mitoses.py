@@ -220,3 +220,20 @@ def test_a_spiral_is_one_region():
 def test_impossible_thresholds_are_refused(wrong):
     with pytest.raises(UsageError):
         Thresholds(*wrong)
+
+
+def test_a_floor_spares_memory_and_changes_nothing_above_it():
+    rng = np.random.default_rng(3)
+    map_ = smooth(rng.random((80, 90)).astype(np.float32) ** 3, 1.0, 1.0)
+    low, high = (MapAccumulator(1.0, 4, guard=False, floor=floor) for floor in (FLOOR, 0.3))
+    for accumulator in (low, high):
+        accumulator.add(map_, 0, 0)
+    assert sum(map(len, high._rows)) < sum(map(len, low._rows)) / 2
+    np.testing.assert_array_equal(low.histogram, high.histogram)
+    for threshold in (0.3, 0.45):
+        one, other = low.blobs(threshold), high.blobs(threshold)
+        assert len(one) > 3
+        np.testing.assert_array_equal(one.score, other.score)
+        np.testing.assert_array_equal(one.x_px, other.x_px)
+    with pytest.raises(ValueError, match=r"0\.2 lies below the map's floor of 0\.3"):
+        high.blobs(0.2)

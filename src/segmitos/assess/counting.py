@@ -243,8 +243,11 @@ class _TissueShare:
         self.strips = [tuple(value * self.scale for value in strip) for strip in window.strips()]
         self.area = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in self.strips)
         height, width = tissue.mask.shape
-        self.sums = np.zeros((height + 1, width + 1))
-        self.sums[1:, 1:] = tissue.mask.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
+        # Whole numbers of half the size; a row at a time, as sums of sums would take a copy.
+        self.sums = np.zeros((height + 1, width + 1), np.int32)
+        for row, marked in enumerate(tissue.mask, 1):
+            np.cumsum(marked, dtype=np.int32, out=self.sums[row, 1:])
+            self.sums[row] += self.sums[row - 1]
 
     def __call__(self, centres: Points) -> NDArray[np.float64]:
         x, y = ((centres + 0.5) * self.scale).T

@@ -155,19 +155,24 @@ def otsu_threshold(histogram: NDArray[np.int64]) -> float:
 class MapAccumulator:
     """Takes a smoothed probability map in parts, gives the blobs of the whole."""
 
-    def __init__(self, map_mpp: float, stride: int, guard: bool = True) -> None:
+    def __init__(
+        self, map_mpp: float, stride: int, guard: bool = True, floor: float = FLOOR
+    ) -> None:
         """Begin an empty map of `map_mpp` um per cell, `stride` model pixels per cell.
 
-        `guard` refuses maps that cannot be those of mitoses, before they fill the memory.
+        `guard` refuses maps that cannot be those of mitoses, before they fill the memory. `floor`
+        is the lowest threshold that `blobs` will be asked for: cells at or below it are only
+        counted.
         """
         self.map_mpp = map_mpp
         self.guard = guard
+        self.floor = floor
         self.stride = stride
         self.histogram = np.zeros(BINS, np.int64)
         self._rows: list[NDArray[np.int32]] = []
         self._columns: list[NDArray[np.int32]] = []
         self._values: list[NDArray[np.float32]] = []
-        self._kept = 0
+        self._above = 0
 
     def add(
         self,
@@ -186,23 +191,22 @@ class MapAccumulator:
 
         Raises:
             ModelError: for values that are no probabilities.
-            InputError: if so much of the map is above the floor that it would fill the memory.
+            InputError: if so much of the map is above 0.1 that it would fill the memory.
         """
         if not (part.min() >= -_ROUNDING and part.max() <= 1 + _ROUNDING):
             raise ModelError(
                 f"the model gives values from {part.min()} to {part.max()}, which are no "
                 "probabilities from 0 to 1; export it again"
             )
-        above = part > FLOOR
-        values = part
-        if counted is not None:
-            above &= counted
-            values = part[counted]
+        values = part if counted is None else part[counted]
         indices = np.clip((values * BINS).astype(np.int32), 0, BINS - 1)
         self.histogram += np.bincount(indices.ravel(), minlength=BINS)
-        rows, columns = np.nonzero(above)
-        self._kept += len(rows)
-        if self.guard and self._kept > _MOST_CELLS:
+        self._above += int(np.count_nonzero(values > FLOOR))
+        kept = part > self.floor
+        if counted is not None:
+            kept &= counted
+        rows, columns = np.nonzero(kept)
+        if self.guard and self._above > _MOST_CELLS:
             raise InputError(_NOT_MITOSES.format(f"more than {_MOST_CELLS:,} cells"))
         if len(rows):
             self._rows.append((rows + row).astype(np.int32))
@@ -228,11 +232,14 @@ class MapAccumulator:
         """Find the 8-connected regions above a threshold, with area, mean score and centroid.
 
         Raises:
-            InputError: if so much of the map is above the floor that it is not one of mitoses.
+            InputError: if so much of the map is above 0.1 that it is not one of mitoses.
+            ValueError: for a threshold below the accumulator's floor.
         """
-        if self.guard and self._kept > _LARGEST_SHARE * max(self.cells, _SMALL_MAP):
+        if self.guard and self._above > _LARGEST_SHARE * max(self.cells, _SMALL_MAP):
             raise InputError(_NOT_MITOSES.format(f"more than {_LARGEST_SHARE:.0%}"))
         threshold = self.binarisation_value(binarisation)
+        if threshold < self.floor:
+            raise ValueError(f"threshold {threshold} lies below the map's floor of {self.floor}")
         if not self._rows:
             return _no_blobs(threshold)
         rows, columns = np.concatenate(self._rows), np.concatenate(self._columns)

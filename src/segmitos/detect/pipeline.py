@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detect.mitoses import (
+    FLOOR,
     Blobs,
     MapAccumulator,
     Thresholds,
@@ -130,6 +131,7 @@ def detect_slide(
     options: DetectOptions,
     progress: Progress = lambda done, total: None,
     on_map: Callable[[NDArray[np.float32], Tile], None] | None = None,
+    any_threshold: bool = False,
 ) -> SlideResult:
     """Detect mitoses on an opened slide.
 
@@ -139,6 +141,8 @@ def detect_slide(
         options: thresholds, regions, tiles.
         progress: told (tiles done, tiles in all).
         on_map: given every written part of the smoothed map, for saving it.
+        any_threshold: whether the result's `accumulator` will be asked for other binarisations
+            than that of the thresholds; it takes more memory.
 
     Raises:
         ScaleError: where the slide's scale is unknown; InputError: where it is damaged.
@@ -152,12 +156,16 @@ def detect_slide(
         model.get_ready(plane.width * plane.height)
     tissue = tissue_mask(slide, regions, options.tissue, plane.overview())
     plane.match_stain(spec.colour, tissue)
-    accumulator = MapAccumulator(spec.mpp * spec.stride, spec.stride)
+    cell_um = spec.mpp * spec.stride
+    floor = FLOOR
+    if not any_threshold and thresholds.binarisation != "otsu":
+        floor = thresholds.binarisation
+    accumulator = MapAccumulator(cell_um, spec.stride, floor=floor)
     tiles = _tiles(plane, spec, tissue, options.tile_px)
-    work_px = sum(tile.width * tile.height for tile, _ in tiles)
-    model = model.for_work(work_px)
-    predicted = _predicted([tile for tile, _ in tiles], plane, model)
-    for done, ((tile, counted), probability) in enumerate(zip(tiles, predicted, strict=True)):
+    model = model.for_work(sum(tile.width * tile.height for tile in tiles))
+    predicted = _predicted(tiles, plane, model)
+    for done, (tile, probability) in enumerate(zip(tiles, predicted, strict=True)):
+        counted = tissue.cells(tile.column, tile.row, tile.columns, tile.rows, cell_um)
         smoothed = smooth(probability, spec.smoothing_sigma_um, accumulator.map_mpp)
         column, row = tile.column - tile.x // spec.stride, tile.row - tile.y // spec.stride
         part = smoothed[row : row + tile.rows, column : column + tile.columns]
@@ -180,18 +188,16 @@ def detect_slide(
     )
 
 
-def _tiles(
-    plane: Plane, spec: ModelSpec, tissue: TissueMask, tile_px: int | None
-) -> list[tuple[Tile, NDArray[np.bool_] | None]]:
-    """Return the tiles that hold any tissue, each with the cells to count; None for all."""
+def _tiles(plane: Plane, spec: ModelSpec, tissue: TissueMask, tile_px: int | None) -> list[Tile]:
+    """Return the tiles that hold any tissue, cut to it."""
     cell_um = spec.mpp * spec.stride
     context_px = spec.context_px + smoothing_radius(spec.smoothing_sigma_um, cell_um) * spec.stride
     side = tile_px or side_for(plane.width, plane.height, context_px)
-    chosen: list[tuple[Tile, NDArray[np.bool_] | None]] = []
+    chosen = []
     for tile in tile_plane(plane.width, plane.height, side, context_px, spec.stride):
         counted = tissue.cells(tile.column, tile.row, tile.columns, tile.rows, cell_um)
         if counted is None:
-            chosen.append((tile, counted))
+            chosen.append(tile)
         elif counted.any():
             chosen.append(
                 trimmed(tile, counted, plane.width, plane.height, context_px, spec.stride)

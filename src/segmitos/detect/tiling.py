@@ -112,7 +112,7 @@ def _window(begin: int, end: int, length: int, margin: int, wanted: int) -> tupl
 
 def trimmed(
     tile: Tile, counted: Mask, width: int, height: int, context_px: int, stride: int
-) -> tuple[Tile, Mask]:
+) -> Tile:
     """Return a tile that writes only around the counted cells (rows, columns), if that pays.
 
     Its sides are quarters of the tile's, so that sizes stay few.
@@ -132,8 +132,8 @@ def trimmed(
     )
     smaller = _tile(width, height, written, margin, stride, read)
     if smaller.width * smaller.height > TRIM_BELOW * tile.width * tile.height:
-        return tile, counted
-    return smaller, counted[top:bottom, left:right]
+        return tile
+    return smaller
 
 
 def _parts(begin: int, end: int, length: int, margin: int, most: int) -> int:
