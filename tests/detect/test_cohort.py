@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import platform
 import random
 import shutil
 import signal
@@ -251,6 +252,21 @@ def test_killed_at_random_moments_a_rerun_completes(serial, images, settings, tm
             } == {name for name in serial if name.startswith(f"{folder.name}/")}
     assert {outcome.status for outcome in run([images], out, settings)} <= {"done", "skipped"}
     assert contents(out) == serial
+
+
+def test_what_a_process_left_that_died_during_the_run_is_swept_up(images, settings, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = platform.node().replace("-", "_") or "host"
+    left, foreign = (f".{name}.partial-{host}-{dead.pid}-0123abcd" for name in ("e", "other"))
+
+    def leave(outcome):
+        if outcome.name == "f":
+            for name in (left, foreign):
+                (tmp_path / "out" / name).mkdir()
+
+    run([images], tmp_path / "out", settings, on_outcome=leave)
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [foreign]
 
 
 def test_a_worker_killed_in_its_work_costs_nothing(serial, images, settings, tmp_path):

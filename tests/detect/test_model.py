@@ -180,6 +180,6 @@ def test_openvino_in_float32_agrees_with_onnx_runtime(monkeypatch):
     image = draw_field(np.random.default_rng(1), size=384, mitoses=12, others=8)[0][None]
     expected = Model.load(WHOLE_MODEL, "cpu", 1).predict(image)
     run, _ = compile_openvino(WHOLE_MODEL.read_bytes(), 1, "float32")
-    np.testing.assert_allclose(run(image), expected, atol=2e-4)
+    np.testing.assert_allclose(run(image, None), expected, atol=2e-4)
     rounded, _ = compile_openvino(WHOLE_MODEL.read_bytes(), 1)
-    assert np.abs(rounded(image) - expected).max() < 0.1
+    assert np.abs(rounded(image, None) - expected).max() < 0.1

@@ -113,6 +113,23 @@ def test_only_windows_round_the_scouts_peaks_are_looked_at(parts, tmp_path, heig
     assert (found == 0).any() or height < 200
 
 
+def test_windows_that_write_nothing_asked_for_are_left_out(parts, tmp_path):
+    combine([parts["sharp"]], tmp_path / "both.onnx", parts["scout"], above=0.2)
+    model = Model.load(tmp_path / "both.onnx", "cpu", 1)
+    image = field(11, 320, 448)[None]
+    whole = model.predict(image)[0]
+    np.testing.assert_array_equal(whole, model.predict(image, (-20, -20, 900, 900))[0])
+    assert not model.predict(image, (160, 160, 160, 160))[0].all()
+    for top, left, bottom, right in ((96, 128, 224, 320), (0, 4, 60, 100), (300, 400, 320, 448)):
+        found = model.predict(image, (top, left, bottom, right))[0]
+        inside = np.s_[top // 4 : bottom // 4, left // 4 : right // 4]
+        np.testing.assert_array_equal(found[inside], whole[inside])
+        # A window writes 64 px, so that one which touches the rectangle ends within 60 px of it.
+        far = np.ones_like(whole, bool)
+        far[max(0, top - 64) // 4 : bottom // 4 + 16, max(0, left - 64) // 4 : right // 4 + 16] = 0
+        assert not found[far].any() and whole[far].any()
+
+
 def test_where_the_scout_sees_nothing_there_is_nothing(parts, tmp_path):
     combine([parts["sharp"]], tmp_path / "both.onnx", parts["scout"], above=0.5)
     image = np.full((1, 64, 96, 3), 240, np.uint8)

@@ -19,6 +19,7 @@ from segmitos.detect.results import (
     output_names,
     read_summary,
     recover,
+    sweep,
 )
 from segmitos.errors import InputError, OutputError, UsageError
 from segmitos.io.files import write_text
@@ -97,6 +98,8 @@ def run(
         path = given[result["name"]]
         outcomes[path] = _outcome(result, path)
         on_outcome(outcomes[path])
+    # A worker of a run that was killed may have outlived its job's turn, not the cohort.
+    sweep(out, list(given))
     ordered = [outcomes[entry] if isinstance(entry, Path) else entry for entry in entries]
     _write_tables(out, ordered)
     return ordered

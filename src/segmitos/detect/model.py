@@ -2,7 +2,9 @@
 
 The graph takes uint8 [N, H, W, 3] RGB named `image`, H and W multiples of 32, and gives float32
 [N, H / stride, W / stride] probabilities of mitosis named `probability`. The metadata entry
-`segmitos` holds the specification as JSON; a file without a valid one is refused.
+`segmitos` holds the specification as JSON; a file without a valid one is refused. A graph with a
+first look may take int64 [4] named `written`, with a default: pixels (top, left, bottom, right)
+outside of which the map need not be right.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detect.openvino_runtime import compile_openvino, require_openvino
-from segmitos.detect.spec import METADATA_KEY, ModelSpec
+from segmitos.detect.spec import METADATA_KEY, WRITTEN, ModelSpec, Written
 from segmitos.errors import ModelError, UsageError
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "DEVICES",
     "METADATA_KEY",
     "WHOLE_MODEL",
+    "WRITTEN",
     "Model",
     "ModelSpec",
     "available_threads",
@@ -44,7 +47,7 @@ DEVICES = ("auto", "cpu", "cuda", "openvino")
 # From here on OpenVINO's start pays.
 _LARGE_PX = 50_000_000
 
-Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+Run = Callable[[NDArray[np.uint8], Written | None], NDArray[np.float32]]
 
 
 class Model:
@@ -135,17 +138,20 @@ class Model:
             pool.shutdown(wait=False)
         return self._large
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(
+        self, images: NDArray[np.uint8], written: Written | None = None
+    ) -> NDArray[np.float32]:
         """Return probabilities (n, H / stride, W / stride) for images (n, H, W, 3) uint8 RGB.
 
-        H and W are multiples of 32.
+        H and W are multiples of 32. `written` are pixels (top, left, bottom, right) outside of
+        which the map may be wrong, which spares a model with a first look some work.
 
         Raises:
             ModelError: where the runtime fails, or the map is not of the size it should be.
         """
         count, height, width = images.shape[:3]
         try:
-            result = self._run(np.ascontiguousarray(images))
+            result = self._run(np.ascontiguousarray(images), written)
         except _runtime_errors() as error:
             reason = _first_line(error)
             raise ModelError(
@@ -272,8 +278,13 @@ def _check_signature(session: Any, path: Path) -> None:
 
 
 def _ort_runner(session: Any) -> Run:
-    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = session.run(None, {"image": images})[0]
+    can_choose = WRITTEN in [entry.name for entry in session.get_overridable_initializers()]
+
+    def run(images: NDArray[np.uint8], written: Written | None) -> NDArray[np.float32]:
+        given = {"image": images}
+        if written is not None and can_choose:
+            given[WRITTEN] = np.asarray(written, np.int64)
+        result: NDArray[np.float32] = session.run(None, given)[0]
         return result
 
     return run

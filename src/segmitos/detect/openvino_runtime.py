@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segmitos.detect.spec import Written
 from segmitos.errors import ModelError
 
 # Tiles in the network at once: two streams of half the threads are a fifth faster than one.
@@ -33,7 +34,7 @@ def require_openvino() -> Any:
 
 def compile_openvino(
     content: bytes, threads: int, precision: str = "auto"
-) -> tuple[Callable[[NDArray[np.uint8]], NDArray[np.float32]], int]:
+) -> tuple[Callable[[NDArray[np.uint8], Written | None], NDArray[np.float32]], int]:
     """Compile a model file for the CPU.
 
     Args:
@@ -65,7 +66,8 @@ def compile_openvino(
     for _ in range(streams):
         requests.put(compiled.create_infer_request())
 
-    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(images: NDArray[np.uint8], written: Written | None) -> NDArray[np.float32]:
+        # OpenVINO takes an input with a default for a constant: all of the map is right.
         request = requests.get()
         try:
             request.infer({"image": images}, share_inputs=True)

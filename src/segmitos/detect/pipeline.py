@@ -226,31 +226,39 @@ def _kept(
 
 def _predicted(tiles: Sequence[Tile], plane: Plane, model: Model) -> Iterator[NDArray[np.float32]]:
     """Yield the map of each tile, in order; tiles are read ahead while one is in the network."""
+    spec = model.spec
+    radius = smoothing_radius(spec.smoothing_sigma_um, spec.mpp * spec.stride)
 
     def load(tile: Tile) -> NDArray[np.uint8]:
         return plane.read(tile.x, tile.y, tile.width, tile.height)
 
+    def predict(tile: Tile, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        written = tile.written(spec.stride, radius * spec.stride)
+        map_: NDArray[np.float32] = model.predict(image[None], written)[0]
+        return map_
+
     if len(tiles) == 1:
         # A single field: threads would only cost their start.
-        yield model.predict(load(tiles[0])[None])[0]
+        yield predict(tiles[0], load(tiles[0]))
         return
     ahead = READERS + model.streams
     with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(model.streams) as network:
         upcoming = iter(tiles)
-        reading: deque[Future[NDArray[np.uint8]]] = deque()
+        reading: deque[tuple[Tile, Future[NDArray[np.uint8]]]] = deque()
         running: deque[Future[NDArray[np.float32]]] = deque()
         try:
-            reading.extend(readers.submit(load, tile) for tile in islice(upcoming, ahead))
+            reading.extend((tile, readers.submit(load, tile)) for tile in islice(upcoming, ahead))
             while reading:
-                image = reading.popleft().result()
+                tile, loading = reading.popleft()
+                image = loading.result()
                 following = next(upcoming, None)
                 if following is not None:
-                    reading.append(readers.submit(load, following))
-                running.append(network.submit(lambda batch: model.predict(batch)[0], image[None]))
+                    reading.append((following, readers.submit(load, following)))
+                running.append(network.submit(predict, tile, image))
                 if len(running) > model.streams:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
         finally:
-            for pending in reading:
+            for _, pending in reading:
                 pending.cancel()

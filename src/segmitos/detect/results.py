@@ -77,6 +77,15 @@ def recover(out: Path, name: str) -> None:
         raise OutputError(f"cannot clean up in {out}: {error.strerror or error}") from error
 
 
+def sweep(out: Path, names: Sequence[str]) -> None:
+    """Drop what processes that died meanwhile left half built of folders of these names."""
+    ours = {f".{name}" for name in names}
+    with contextlib.suppress(OSError):
+        for partial in out.glob(".*.partial-*"):
+            if partial.name.rpartition(".partial-")[0] in ours and is_abandoned(partial):
+                shutil.rmtree(partial, ignore_errors=True)
+
+
 def _glob_safe(name: str) -> str:
     """Return a name in which no character means anything to a glob."""
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)

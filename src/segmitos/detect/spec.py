@@ -12,6 +12,10 @@ from segmitos.detect.mitoses import Thresholds
 from segmitos.errors import ModelError, UsageError
 
 METADATA_KEY = "segmitos"
+# Input of a graph with a first look: the pixels whose map is asked for.
+WRITTEN = "written"
+# They are (top, left, bottom, right) of the image.
+Written = tuple[int, int, int, int]
 FORMAT_VERSION = 1
 
 

@@ -17,7 +17,7 @@ MULTIPLE = 32
 # Images of up to this many pixels go through the network as one tile.
 WHOLE_UP_TO_PX = 5_000_000
 # Side of what is read for one tile of a larger image, context included.
-READ_PX = 1984
+READ_PX = 2400
 # A tile with little tissue is read in fewer such parts of its sides, where that spares so much.
 TRIM_PARTS = 4
 TRIM_BELOW = 0.8
@@ -40,6 +40,12 @@ class Tile:
     row: int
     columns: int
     rows: int
+
+    def written(self, stride: int, beyond_px: int) -> tuple[int, int, int, int]:
+        """Return what is written and `beyond_px` round it: top, left, bottom, right of the tile."""
+        top, left = self.row * stride - self.y, self.column * stride - self.x
+        bottom, right = top + self.rows * stride, left + self.columns * stride
+        return top - beyond_px, left - beyond_px, bottom + beyond_px, right + beyond_px
 
 
 def padded(pixels: int) -> int:

@@ -4,7 +4,8 @@ The scout (`learn.scout`) reads the image at a coarser scale and says where a mi
 each of its peaks a window of the size of the training crops is cut, and only these windows go
 through the networks; elsewhere the map is zero. It is one graph of standard ONNX operators, so that
 whatever runs a model file runs this one. A window sees the same pixels wherever an image was cut
-into tiles, so that a cell's probability follows from the slide alone.
+into tiles, so that a cell's probability follows from the slide alone. Of a tile only what will be
+written need be right: windows that do not touch the rectangle `written` are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from segmitos.detect.mitoses import tuned_thresholds
-from segmitos.detect.model import METADATA_KEY, Model, ModelSpec
+from segmitos.detect.model import METADATA_KEY, WRITTEN, Model, ModelSpec
 from segmitos.detect.spec import FirstLook
 from segmitos.errors import ModelError, UsageError
 from segmitos.io.files import write_bytes
@@ -27,6 +28,8 @@ RIM_PX = 16
 # Windows that go through the networks together: enough to fill the CPU, few enough for its cache.
 CHUNK = 8
 OPSET = 18
+# Pixels (top, left, bottom, right) whose map is asked for, where the caller does not say.
+_ALL = (0, 0, 2**31 - 1, 2**31 - 1)
 # Outside of the image is what the networks' own padding stands for: their mean.
 _OUTSIDE = 127
 
@@ -70,6 +73,9 @@ def combine(
     context_px = max(model.spec.context_px for model in models)
     look: FirstLook | None = None
     builder = _Builder()
+    inputs = [
+        onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["N", "H", "W", 3])
+    ]
     if scout is None:
         result = _mean_of(builder, [builder.include(graph, "image") for graph in graphs])
     else:
@@ -79,6 +85,7 @@ def combine(
         factor = round(first.spec.mpp / spec.mpp)
         graph = _load(first.path)
         _read_finer(graph, factor, first.path)
+        inputs.append(builder.optional(WRITTEN, _ALL))
         result = _windows(builder, builder.include(graph, "image"), graphs, look, cell_px, spec)
         # What a cell follows from: the windows whose written middle covers it, and what made
         # their peaks, the scout's view of the peak and of its neighbours.
@@ -96,12 +103,11 @@ def combine(
     )
     spec.check(str(out))
     builder.op("Identity", result, output="probability")
-    image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["N", "H", "W", 3])
     map_ = onnx.helper.make_tensor_value_info(
         "probability", onnx.TensorProto.FLOAT, ["N", "h", "w"]
     )
     combined = onnx.helper.make_model(
-        onnx.helper.make_graph(builder.nodes, "segmitos", [image], [map_], builder.constants),
+        onnx.helper.make_graph(builder.nodes, "segmitos", inputs, [map_], builder.constants),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         producer_name="segmitos",
         ir_version=9,
@@ -199,6 +205,13 @@ class _Builder:
         self.constants.append(numpy_helper.from_array(np.asarray(values, kind), name))
         return name
 
+    def optional(self, name: str, values: Sequence[int]) -> Any:
+        """Add an input of whole numbers that need not be given; return its description."""
+        from onnx import TensorProto, helper, numpy_helper
+
+        self.constants.append(numpy_helper.from_array(np.asarray(values, np.int64), name))
+        return helper.make_tensor_value_info(name, TensorProto.INT64, [len(values)])
+
     def include(self, graph: Any, image: str) -> str:
         """Take in a network's graph, its names made its own; return its output."""
         start = f"{self.prefix}network_{len(self.nodes)}/"
@@ -240,7 +253,8 @@ def _windows(
     import onnx
     from onnx import helper
 
-    peaks = _peaks(top, look_map, look.above)
+    reach = (look.window_px - cell_px) // 2 - RIM_PX
+    peaks = touching(top, _peaks(top, look_map, look.above), cell_px, reach)
     count = top.op("Gather", top.op("Shape", peaks), top.constant(0))
     rounds = top.op("Div", top.op("Add", count, top.constant(CHUNK - 1)), top.constant(CHUNK))
     # Padded so that the window of cell (row, column) begins at (row, column) * cell_px.
@@ -326,6 +340,21 @@ def _peaks(top: _Builder, look_map: str, above: float) -> str:
     )
     where = top.op("NonZero", top.op("Squeeze", peak, top.constant([1])))
     return top.op("Transpose", where, perm=[1, 0])
+
+
+def touching(top: _Builder, peaks: str, cell_px: int, reach_px: int) -> str:
+    """Keep the peaks whose windows write to what is asked for: `reach_px` beyond their cell."""
+    corners = top.op("Slice", peaks, top.constant([1]), top.constant([3]), top.constant([1]))
+    begin = top.op("Mul", corners, top.constant(cell_px))
+    first = top.op("Slice", WRITTEN, top.constant([0]), top.constant([2]))
+    end = top.op("Slice", WRITTEN, top.constant([2]), top.constant([4]))
+    inside = top.op(
+        "And",
+        top.op("Greater", top.op("Add", begin, top.constant(cell_px + reach_px)), first),
+        top.op("Less", top.op("Sub", begin, top.constant(reach_px)), end),
+    )
+    both = top.op("ReduceMin", top.op("Cast", inside, to=6), top.constant([1]), keepdims=0)
+    return top.op("Compress", peaks, top.op("Cast", both, to=9), axis=0)
 
 
 def _empty_map(top: _Builder, look_map: str, per_cell: int, margin: int) -> str:
