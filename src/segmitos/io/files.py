@@ -13,7 +13,7 @@ from typing import Any
 
 from segmitos.errors import OutputError
 
-# What another machine has half-written is left alone this long: someone may be at it.
+# What another process has half-written is left alone this long: someone may be at it.
 _ABANDONED_S = 3600.0
 
 
@@ -48,18 +48,26 @@ def is_abandoned(partial: Path) -> bool:
     """Tell whether nobody can be writing to what `partial_path` named any more."""
     host, _, rest = partial.name.rpartition(".partial-")[2].partition("-")
     process = rest.partition("-")[0]
-    if host == _host() and process.isdigit():
-        try:
-            os.kill(int(process), 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return int(process) == os.getpid()
+    here = host == _host() and process.isdigit()
+    if here and (int(process) == os.getpid() or not _is_running(int(process))):
+        return True
     try:
         return time.time() - partial.stat().st_mtime > _ABANDONED_S
     except FileNotFoundError:
         return False
+
+
+def _is_running(process: int) -> bool:
+    """Tell whether a process of this machine is there and not merely waiting to be buried."""
+    try:
+        os.kill(process, 0)
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except ProcessLookupError:
+        return False
+    except OSError:
+        # It is another user's, or there is no /proc to ask.
+        return True
+    return stat.rpartition(")")[2].split()[:1] not in (["Z"], ["X"])
 
 
 def _host() -> str:

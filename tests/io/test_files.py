@@ -1,0 +1,36 @@
+"""Half-written files: whose they are, and when nobody is at them any more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from segmitos.io.files import is_abandoned, partial_path
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc here")
+def test_what_a_dead_process_that_nobody_buried_was_at_is_abandoned(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    ours = partial_path(tmp_path / "x")
+    partial = ours.with_name(ours.name.replace(f"-{os.getpid()}-", f"-{child.pid}-"))
+    partial.mkdir()
+    assert not is_abandoned(partial)
+    child.kill()
+    while "Z" not in Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2]:
+        time.sleep(0.01)
+    assert is_abandoned(partial)
+    child.communicate()
+    assert is_abandoned(partial)
+
+
+def test_what_a_process_left_long_ago_is_abandoned_though_its_number_is_taken(tmp_path):
+    partial = tmp_path / f".x.partial-{partial_path(tmp_path / 'x').name.split('-')[1]}-1-00000000"
+    partial.mkdir()
+    assert not is_abandoned(partial)
+    os.utime(partial, (0, 0))
+    assert is_abandoned(partial)
