@@ -113,6 +113,34 @@ def test_whole_slides_go_to_openvino_where_the_device_is_free(tmp_path):
     assert forced.for_work(500_000_000) is forced
 
 
+@pytest.mark.parametrize("threads", [2, 3, 6])
+def test_slides_go_through_onnx_runtime_in_streams_with_the_same_bytes(threads):
+    one, many = Model.load(device="cpu", threads=1), Model.load(device="cpu", threads=threads)
+    assert one.for_work(500_000_000) is one and many.for_work(5_000_000) is many
+    large = many.for_work(500_000_000)
+    assert large.streams == min(threads, 4) and large.device == "cpu"
+    assert (large.sha256, large.spec) == (one.sha256, one.spec)
+    rng = np.random.default_rng(5)
+    images = [draw_field(rng, size=256, mitoses=6, others=4)[0][None] for _ in range(6)]
+    with ThreadPoolExecutor(large.streams) as pool:
+        found = list(pool.map(large.predict, images))
+    for image, map_ in zip(images, found, strict=True):
+        np.testing.assert_array_equal(map_, one.predict(image))
+    assert max(map_.max() for map_ in found) > 0.3
+    assert many.for_work(500_000_000) is large
+    many.rest()
+    again = many.for_work(500_000_000)
+    assert again is not large and again.streams == large.streams
+
+
+def test_openvino_stays_ready_between_slides(tmp_path):
+    pytest.importorskip("openvino")
+    free = Model.load(write_toy(tmp_path / "toy.onnx"), "auto", 2)
+    large = free.for_work(500_000_000)
+    free.rest()
+    assert free.for_work(500_000_000) is large
+
+
 def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"absent\.onnx"):
         Model.load(tmp_path / "absent.onnx")

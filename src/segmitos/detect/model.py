@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import queue
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -44,7 +45,9 @@ DEFAULT_MODEL = _SHIPPED / "lite.onnx"
 WHOLE_MODEL = _SHIPPED / "lite-whole.onnx"
 MOST_THREADS = 512
 DEVICES = ("auto", "cpu", "cuda", "openvino")
-# From here on OpenVINO's start pays.
+# Tiles in ONNX Runtime at once, where there are threads: each takes memory.
+MOST_STREAMS = 4
+# From here on the start of what runs slides pays.
 _LARGE_PX = 50_000_000
 
 Run = Callable[[NDArray[np.uint8], Written | None], NDArray[np.float32]]
@@ -112,18 +115,45 @@ class Model:
         run, streams = _ort_runner(session), 1
         if used == "openvino":
             run, streams = _openvino(path, content, threads)
-        faster = None
+        faster: Callable[[], Model] | None = None
+        sha256 = hashlib.sha256(content).hexdigest()
         if device == "auto" and used == "cpu" and spec.first_look is None and _has_openvino():
             faster = partial(cls.load, path, "openvino", threads)
-        return cls(path, spec, hashlib.sha256(content).hexdigest(), used, run, faster, streams)
+        elif used == "cpu" and threads > 1:
+            faster = partial(cls._in_streams, path, spec, sha256, content, threads)
+        return cls(path, spec, sha256, used, run, faster, streams)
+
+    @classmethod
+    def _in_streams(
+        cls, path: Path, spec: ModelSpec, sha256: str, content: bytes, threads: int
+    ) -> Model:
+        """Return the model for several tiles at once, each with its share of the threads.
+
+        Threads that work at one tile wait for the slowest of them after each layer, and one of
+        them is always held up by what reads the next tiles.
+        """
+        streams = min(MOST_STREAMS, threads)
+        free: queue.SimpleQueue[Run] = queue.SimpleQueue()
+        for stream in range(streams):
+            share = threads // streams + (stream < threads % streams)
+            free.put(_ort_runner(_session(path, content, "cpu", share)[0]))
+
+        def run(images: NDArray[np.uint8], written: Written | None) -> NDArray[np.float32]:
+            runner = free.get()
+            try:
+                return runner(images, written)
+            finally:
+                free.put(runner)
+
+        return cls(path, spec, sha256, "cpu", run, None, streams)
 
     def for_work(self, pixels: int) -> Model:
         """Return the model that is done sooner with so many pixels, start included.
 
         Where the device is `auto` and OpenVINO is installed, it runs whole slides: it is faster
-        there, but takes a second to start, in which a field is done. Not so with a first look,
-        which ONNX Runtime runs as fast in half the memory. The choice follows from the slide
-        alone, so that it is the same in any company.
+        there, but takes a second to start, in which a field is done. With a first look, or without
+        OpenVINO, ONNX Runtime runs several tiles of a slide at once. The choice follows from the
+        slide alone, so that it is the same in any company.
         """
         ready = self.get_ready(pixels)
         return self if ready is None else ready.result()
@@ -137,6 +167,12 @@ class Model:
             self._large = pool.submit(self._faster)
             pool.shutdown(wait=False)
         return self._large
+
+    def rest(self) -> None:
+        """Free the memory of what runs slides, where it starts again in no time."""
+        large = self._large
+        if large is not None and large.result().device == self.device:
+            self._large = None
 
     def predict(
         self, images: NDArray[np.uint8], written: Written | None = None

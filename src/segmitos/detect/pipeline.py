@@ -162,8 +162,9 @@ def detect_slide(
         floor = thresholds.binarisation
     accumulator = MapAccumulator(cell_um, spec.stride, floor=floor)
     tiles = _tiles(plane, spec, tissue, options.tile_px)
-    model = model.for_work(sum(tile.width * tile.height for tile in tiles))
-    predicted = _predicted(tiles, plane, model)
+    work_px = sum(tile.width * tile.height for tile in tiles)
+    device = model.for_work(work_px).device
+    predicted = _predicted(tiles, plane, model.for_work(work_px))
     for done, (tile, probability) in enumerate(zip(tiles, predicted, strict=True)):
         counted = tissue.cells(tile.column, tile.row, tile.columns, tile.rows, cell_um)
         smoothed = smooth(probability, spec.smoothing_sigma_um, accumulator.map_mpp)
@@ -173,6 +174,8 @@ def detect_slide(
         if on_map is not None:
             on_map(part if counted is None else np.where(counted, part, np.float32(0)), tile)
         progress(done + 1, len(tiles))
+    # What is left to do, the reports of a large slide first of all, has the memory to itself.
+    model.rest()
     blobs = accumulator.blobs(thresholds.binarisation)
     return SlideResult(
         detections=_kept(blobs, thresholds, plane, regions),
@@ -183,7 +186,7 @@ def detect_slide(
         mpp_source=slide.mpp_source,
         width_px=slide.width,
         height_px=slide.height,
-        device=model.device,
+        device=device,
         accumulator=accumulator,
     )
 

@@ -17,7 +17,7 @@ MULTIPLE = 32
 # Images of up to this many pixels go through the network as one tile.
 WHOLE_UP_TO_PX = 5_000_000
 # Side of what is read for one tile of a larger image, context included.
-READ_PX = 2400
+READ_PX = 1984
 # A tile with little tissue is read in fewer such parts of its sides, where that spares so much.
 TRIM_PARTS = 4
 TRIM_BELOW = 0.8
