@@ -20,6 +20,8 @@ _BLACK = 10
 # Densities past this are saturated nuclei, pen or dirt; they may not drag the spread.
 _CEILING_OD = 2.5
 _FEWEST_PIXELS = 500
+# Pixels that go through a lookup table at once.
+_BAND_PX = 500_000
 GAIN_LIMITS = (0.5, 2.0)
 
 
@@ -83,4 +85,10 @@ def apply_lookup(image: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[
     from PIL import Image
 
     flat = table.T.reshape(-1).tolist()
-    return np.asarray(Image.fromarray(image, "RGB").point(flat))
+    mapped = np.empty_like(image)
+    # Bands that stay in the cache, and in memory that need not be asked for each time.
+    band = max(1, _BAND_PX // max(1, image.shape[1]))
+    for top in range(0, len(image), band):
+        part = Image.fromarray(image[top : top + band], "RGB")
+        mapped[top : top + band] = np.asarray(part.point(flat))
+    return mapped
