@@ -35,8 +35,11 @@ class Stain:
 
 def tissue_pixels(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Mark the stained pixels of an RGB image of shape (..., 3); returns shape (...)."""
-    density = OD_TABLE[image].mean(axis=-1)
-    result: NDArray[np.bool_] = (density > _GLASS_OD) & (image.max(axis=-1) >= _BLACK)
+    # Over so short an axis, NumPy reduces ten times slower than it adds.
+    red, green, blue = (image[..., channel] for channel in range(3))
+    density = (OD_TABLE[red] + OD_TABLE[green] + OD_TABLE[blue]) / 3
+    brightest = np.maximum(np.maximum(red, green), blue)
+    result: NDArray[np.bool_] = (density > _GLASS_OD) & (brightest >= _BLACK)
     return result
 
 

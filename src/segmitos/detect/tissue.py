@@ -160,9 +160,10 @@ def _without_specks(mask: Mask, least_px: float) -> Mask:
 def _by_colour(picture: NDArray[np.uint8]) -> tuple[Mask, Mask]:
     """Tell which pixels are stained, and which are ink or black."""
     density = OD_TABLE[picture]
-    mean = density.mean(axis=2)
+    mean = (density[:, :, 0] + density[:, :, 1] + density[:, :, 2]) / 3
     red, green, blue = (picture[:, :, channel].astype(np.int16) for channel in range(3))
-    low, high = picture.min(axis=2), picture.max(axis=2)
+    low = np.minimum(np.minimum(red, green), blue)
+    high = np.maximum(np.maximum(red, green), blue)
     black = high < 40
     grey_shadow = (high - low < 12) & (mean < 0.5)
     # Haematoxylin and eosin both take green most; green or blue ink takes red most, red ink
