@@ -35,6 +35,9 @@ class Sampling:
     """Crops of `crops` data sets whose centre is taken by a cell of another crop of the slide: half
     of them by a mitosis, half by a mined error. Such crops all hold a mitosis at their centre; this
     breaks the tie between a laboratory's look, the centre, and the label."""
+    mosaic: float = 0.0
+    """Chance that a sample is four smaller ones, each by these shares and of real pixels alone.
+    Nothing then tells where a crop cut round a mitosis had its centre, or that it was one."""
     shift_px: int = 36
     """How far from a crop's centre its point may lie, in pixels of the model's scale."""
 
@@ -49,6 +52,9 @@ class Sampling:
         )
         if min(shares) < 0 or sum(shares) <= 0:
             raise UsageError(f"sampling shares {shares} must be 0 or more, and not all 0")
+        for name in ("as_crop", "mosaic"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"sampling {name} = {getattr(self, name)} is no probability")
 
 
 @dataclass(frozen=True)

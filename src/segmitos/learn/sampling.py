@@ -24,6 +24,8 @@ from segmitos.learn.recipe import Recipe
 CROP_SIDE_UM = 32.0
 CROP_SHIFT_UM = 6.0
 DOUBT_UM = 6.0
+# The four parts of a mosaic meet in the middle, or so much beside it.
+_MOSAIC_STEP_PX = 16
 _KINDS = ("mitosis", "centred", "hard_negative", "mined", "transplant", "background")
 # A transplanted cell is whole within the first radius and gone at the second; where it replaces a
 # mitosis, what may be left of that one, from the first to the third, is ignored.
@@ -221,6 +223,37 @@ class CropSampler:
     def sample(self, step: int, index: int) -> Sample:
         """Return sample `index` of batch `step`: the same whenever it is asked for."""
         rng = np.random.default_rng((self.recipe.seed, step, index))
+        mosaic = self.recipe.sampling.mosaic
+        if mosaic and rng.random() < mosaic:
+            return self._mosaic(rng)
+        kind, source, x, y = self._choose(rng)
+        if mosaic and source.centred:
+            return self._mosaic(rng)
+        return self._draw(rng, self.recipe.crop_size_px, kind, source, (x, y))
+
+    def _mosaic(self, rng: np.random.Generator) -> Sample:
+        """Return four parts of different places, set together at a point near the middle."""
+        width, height = self.recipe.crop_size_px
+        left, top = (
+            side // 2 + _MOSAIC_STEP_PX * int(rng.integers(-1, 2)) for side in (width, height)
+        )
+        rows = []
+        for down in (top, height - top):
+            parts = []
+            for across in (left, width - left):
+                kind, source, x, y = self._choose(rng)
+                parts.append(self._draw(rng, (across, down), kind, source, (x, y), True))
+            rows.append(
+                (
+                    np.concatenate([part.image for part in parts], 1),
+                    np.concatenate([part.label for part in parts], 1),
+                )
+            )
+        images, labels = zip(*rows, strict=True)
+        return Sample(np.concatenate(images), np.concatenate(labels))
+
+    def _choose(self, rng: np.random.Generator) -> tuple[str, Source, float, float]:
+        """Return a kind by its share, and one of its places."""
         kind = _KINDS[rng.choice(len(_KINDS), p=self._shares)]
         if kind == "background":
             source = self.sources[self._fields[rng.integers(len(self._fields))]]
@@ -229,6 +262,19 @@ class CropSampler:
             places = self._places[kind]
             which, x, y = places[rng.integers(len(places))]
             source = self.sources[which]
+        return kind, source, x, y
+
+    def _draw(
+        self,
+        rng: np.random.Generator,
+        size: tuple[int, int],
+        kind: str,
+        source: Source,
+        place: tuple[float, float],
+        within: bool = False,
+    ) -> Sample:
+        """Return a sample of (width, height); `within`: of pixels of its source alone."""
+        x, y = place
         if kind == "transplant":
             source, kind = self._transplanted(source, x, y, rng), "centred"
         shift = self.recipe.sampling.shift_px
@@ -236,14 +282,22 @@ class CropSampler:
         if disguise and kind != "centred" and rng.random() < disguise:
             source, x, y = _as_crop(source, x, y, round(CROP_SIDE_UM / self.recipe.mpp))
             kind = "centred"
-        if kind == "centred":
+        if kind == "centred" and not within:
             # Only 16 um lie between such a crop's centre and its border.
             shift = min(shift, round(CROP_SHIFT_UM / self.recipe.mpp))
         augmentation = self.recipe.augmentation
         if kind in ("hard_negative", "mined", "background"):
             augmentation = self.recipe.background_augmentation or augmentation
+        if within:
+            # At other angles the corners would have to be made up.
+            augmentation = replace(augmentation, rotations=4)
         right, down = draw_shift(augmentation, shift, rng)
-        return self._cut(source, (x + right, y + down), augmentation, rng)
+        x, y = x + right, y + down
+        if within:
+            rows, columns = source.image.shape[:2]
+            reach = max(size) / 2 * (1 + augmentation.scale)
+            x, y = _inside(x, columns, reach), _inside(y, rows, reach)
+        return self._cut(source, (x, y), augmentation, rng, size)
 
     def _cut(
         self,
@@ -251,10 +305,11 @@ class CropSampler:
         centre: tuple[float, float],
         augmentation: Augmentation,
         rng: np.random.Generator,
+        size: tuple[int, int],
     ) -> Sample:
         recipe = self.recipe
         matrix = draw_transform(augmentation, rng)
-        width, height = recipe.crop_size_px
+        width, height = size
         replaced = np.array([] if source.replaced_xy is None else [source.replaced_xy])
         places = np.concatenate([source.mitoses_xy, source.doubtful_xy, replaced.reshape(-1, 2)])
         crop, moved, valid = warp(source.image, places, centre, matrix, (width, height))
@@ -265,7 +320,7 @@ class CropSampler:
         cells = (height // self.stride, width // self.stride)
         zoom = float(np.sqrt(abs(np.linalg.det(matrix))))
         if recipe.labels.kind == "mask" and source.mask is not None:
-            label = self._mask_label(source.mask, centre, matrix)
+            label = self._mask_label(source.mask, centre, matrix, size)
         else:
             own_um = None if source.radii_px is None else source.radii_px * recipe.mpp
             inner, outer = recipe.labels.draw_radii(len(points), rng, own_um)
@@ -289,12 +344,19 @@ class CropSampler:
         mask: NDArray[np.uint8],
         centre: tuple[float, float],
         matrix: NDArray[np.float64],
+        size: tuple[int, int],
     ) -> NDArray[np.uint8]:
         grey = np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2)
-        crop, _, _ = warp(grey, np.zeros((0, 2)), centre, matrix, self.recipe.crop_size_px)
+        crop, _, _ = warp(grey, np.zeros((0, 2)), centre, matrix, size)
         offset = self.stride // 2
         cells = crop[offset :: self.stride, offset :: self.stride, 0]
         return (cells > 127).astype(np.uint8)
+
+
+def _inside(place: float, length: int, reach: float) -> float:
+    """Move a place so that `reach` on both sides lies inside; to the middle where it cannot."""
+    last = length - 1 - reach
+    return (length - 1) / 2 if last < reach else min(max(place, reach), last)
 
 
 def _as_crop(source: Source, x: float, y: float, side: int) -> tuple[Source, float, float]:
