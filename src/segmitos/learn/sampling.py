@@ -223,17 +223,17 @@ class CropSampler:
     def sample(self, step: int, index: int) -> Sample:
         """Return sample `index` of batch `step`: the same whenever it is asked for."""
         rng = np.random.default_rng((self.recipe.seed, step, index))
-        mosaic = self.recipe.sampling.mosaic
+        mosaic, size = self.recipe.sampling.mosaic, self.recipe.crop_size_at(step)
         if mosaic and rng.random() < mosaic:
-            return self._mosaic(rng)
+            return self._mosaic(rng, size)
         kind, source, x, y = self._choose(rng)
         if mosaic and source.centred:
-            return self._mosaic(rng)
-        return self._draw(rng, self.recipe.crop_size_px, kind, source, (x, y))
+            return self._mosaic(rng, size)
+        return self._draw(rng, size, kind, source, (x, y))
 
-    def _mosaic(self, rng: np.random.Generator) -> Sample:
+    def _mosaic(self, rng: np.random.Generator, size: tuple[int, int]) -> Sample:
         """Return four parts of different places, set together at a point near the middle."""
-        width, height = self.recipe.crop_size_px
+        width, height = size
         left, top = (
             side // 2 + _MOSAIC_STEP_PX * int(rng.integers(-1, 2)) for side in (width, height)
         )
