@@ -62,7 +62,8 @@ def test_labels_are_shares_of_the_circle(films):
         recipe = load_recipe(masses.RECIPES / f"mini-mias-{label}.toml", augmentation=vars(NONE))
         sources = load_sources(films[:1], recipe.mpp)
         sampler = CropSampler(sources, recipe, 1)
-        crop = sampler._cut(sources[0], (125.0, 150.0), NONE, np.random.default_rng(0))
+        size = sampler.recipe.crop_size_px
+        crop = sampler._cut(sources[0], (125.0, 150.0), NONE, np.random.default_rng(0), size)
         areas[label] = ((crop.label == 1).sum(), (crop.label == 255).sum())
     circle = np.pi * 30**2
     assert masses.truth_mask(sources[0]).sum() == pytest.approx(circle, rel=0.02)
