@@ -1,7 +1,8 @@
 """Cross-validation of a training recipe over slides: what its scores are worth on unseen ones.
 
     python benchmarks/crossval.py --data ../shared/data --recipe recipes/lite.toml -o RUNS \\
-        [--folds A B] [--seed N] [--threads N] [--match slide|field|none] [--table]
+        [--folds A B] [--seed N] [--threads N] [--match slide|field|none]
+        [--flips] [--scout SCOUT.onnx [--window PX]] [--as-it-is] [--table]
 
 Each fold trains on some slides of MITOS-ATYPIA-14 and four fifths of the crops' slides, and detects
 on the others. H03 is in no fold. Finished folds are not trained again; `--table` trains nothing.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ SCORES = np.round(np.arange(0.3, 0.996, 0.01), 3)
 AREAS_UM2 = (0.0, 8.0, 12.0, 16.0, 20.0, 26.0, 32.0, 40.0)
 BINARISATIONS = (0.3, 0.4, 0.5, 0.6, 0.7)
 DISTANCE_UM = 7.5
+# Of a scout, as in the default model.
+ABOVE = 0.1
 MPP = 0.25
 
 Found = dict[str, dict[str, list[list[float]]]]
@@ -60,12 +64,17 @@ def split(data: Path, fold: str) -> tuple[list[Case], list[Case]]:
 
 
 def detect_blobs(
-    run: Path, cases: Sequence[Case], match: str = "slide", flips: bool = False
+    run: Path,
+    cases: Sequence[Case],
+    match: str = "slide",
+    flips: bool = False,
+    scout: Path | None = None,
+    window_px: int = 96,
 ) -> Found:
     """Return the blobs of each case by binarisation: rows of x, y (model px), area, score.
 
     `match` moves the staining of each slide, or of each field, onto that of the training, or of
-    `none`; `flips` averages four mirrored views.
+    `none`; `flips` averages four mirrored views; behind a `scout` only windows are seen.
     """
     from segmitos.detect.colour import Stain, apply_lookup, od_statistics, stain_lookup
     from segmitos.detect.mitoses import MapAccumulator, smooth
@@ -75,7 +84,7 @@ def detect_blobs(
 
     network, recipe, state = trained_network(run)
     target = Stain(**{key: tuple(value) for key, value in state["stain"].items()})
-    predict = predictor(network)
+    predict = predictor(network) if scout is None else behind(scout, run, window_px)
     found: Found = {}
     for source in load_sources(cases, recipe.mpp):
         image = source.image
@@ -96,6 +105,21 @@ def detect_blobs(
             rows = np.stack([blobs.x_px, blobs.y_px, blobs.area_um2, blobs.score], 1)
             found[source.name][str(binarisation)] = np.round(rows, 4).tolist()
     return found
+
+
+def behind(scout: Path, run: Path, window_px: int) -> Any:
+    """Return what a run's network gives behind a first look, as `predictor` does for it alone."""
+    from segmitos.detect.model import Model
+    from segmitos.learn.combine import combine
+    from segmitos.learn.export import export_run
+    from segmitos.learn.predict import padding
+
+    with tempfile.TemporaryDirectory() as folder:
+        whole, both = Path(folder) / "whole.onnx", Path(folder) / "both.onnx"
+        export_run(run, whole)
+        combine([whole], both, scout, ABOVE, window_px)
+        model = Model.load(both, "cpu")
+    return padding(lambda padded: model.predict(padded[None])[0])
 
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (0, 1))
@@ -217,12 +241,23 @@ def main() -> None:
         default="slide",
         help="whose staining is moved onto that of the training",
     )
+    parser.add_argument("--flips", action="store_true", help="average four mirrored views")
+    parser.add_argument("--scout", type=Path, help="model file of a first look to run behind")
+    parser.add_argument("--window", type=int, default=96, help="behind the scout, px")
+    parser.add_argument(
+        "--as-it-is",
+        action="store_true",
+        help="detect with the checkpoint that a fold has, trained to its end or not",
+    )
     parser.add_argument("--table", action="store_true", help="only print what is there")
     options = parser.parse_args()
+    variant = "" if options.match == "slide" else f"-{options.match}"
+    variant += "-flips" if options.flips else ""
+    variant += f"-window{options.window}" if options.scout else ""
     founds = {}
     for fold in options.folds:
         run = options.out / fold
-        place = run / ("found.json" if options.match == "slide" else f"found-{options.match}.json")
+        place = run / f"found{variant}.json"
         if not place.exists():
             if options.table:
                 continue
@@ -232,8 +267,12 @@ def main() -> None:
 
             training, tested = split(options.data, fold)
             recipe = load_recipe(options.recipe, seed=options.seed)
-            train(training, recipe, run, on_event=_Progress(), threads=options.threads)
-            write_json(place, detect_blobs(run, tested, options.match))
+            if not options.as_it_is:
+                train(training, recipe, run, on_event=_Progress(), threads=options.threads)
+            blobs = detect_blobs(
+                run, tested, options.match, options.flips, options.scout, options.window
+            )
+            write_json(place, blobs)
         founds[fold] = json.loads(place.read_text())
     print_table(options.data, options.out, founds)
 

@@ -1,7 +1,7 @@
 """Model files -> one: a scout that looks first, and networks whose maps are averaged.
 
 The scout (`learn.scout`) reads the image at a coarser scale and says where a mitosis may be. Round
-each of its peaks a window of the size of the training crops is cut, and only these windows go
+each of its peaks a window is cut, and only these windows go
 through the networks; elsewhere the map is zero. It is one graph of standard ONNX operators, so that
 whatever runs a model file runs this one. A window sees the same pixels wherever an image was cut
 into tiles, so that a cell's probability follows from the slide alone. Of a tile only what will be
@@ -51,7 +51,7 @@ def combine(
         out: the .onnx to write.
         scout: model file of the first look; None runs the networks on all of an image.
         above: probability of the scout from which on a peak is looked at.
-        window_px: side of the windows, that of the crops the networks were trained on.
+        window_px: side of the windows.
         tuned: content of the thresholds.json of `evaluate --tune`; None takes what the first
             network has.
         name: of the new model.
@@ -254,7 +254,7 @@ def _windows(
     from onnx import helper
 
     reach = (look.window_px - cell_px) // 2 - RIM_PX
-    peaks = touching(top, _peaks(top, look_map, look.above), cell_px, reach)
+    peaks = _touching(top, _peaks(top, look_map, look.above), cell_px, reach)
     count = top.op("Gather", top.op("Shape", peaks), top.constant(0))
     rounds = top.op("Div", top.op("Add", count, top.constant(CHUNK - 1)), top.constant(CHUNK))
     # Padded so that the window of cell (row, column) begins at (row, column) * cell_px.
@@ -342,8 +342,10 @@ def _peaks(top: _Builder, look_map: str, above: float) -> str:
     return top.op("Transpose", where, perm=[1, 0])
 
 
-def touching(top: _Builder, peaks: str, cell_px: int, reach_px: int) -> str:
+def _touching(top: _Builder, peaks: str, cell_px: int, reach_px: int) -> str:
     """Keep the peaks whose windows write to what is asked for: `reach_px` beyond their cell."""
+    from onnx import TensorProto
+
     corners = top.op("Slice", peaks, top.constant([1]), top.constant([3]), top.constant([1]))
     begin = top.op("Mul", corners, top.constant(cell_px))
     first = top.op("Slice", WRITTEN, top.constant([0]), top.constant([2]))
@@ -353,8 +355,10 @@ def touching(top: _Builder, peaks: str, cell_px: int, reach_px: int) -> str:
         top.op("Greater", top.op("Add", begin, top.constant(cell_px + reach_px)), first),
         top.op("Less", top.op("Sub", begin, top.constant(reach_px)), end),
     )
-    both = top.op("ReduceMin", top.op("Cast", inside, to=6), top.constant([1]), keepdims=0)
-    return top.op("Compress", peaks, top.op("Cast", both, to=9), axis=0)
+    both = top.op(
+        "ReduceMin", top.op("Cast", inside, to=TensorProto.INT32), top.constant([1]), keepdims=0
+    )
+    return top.op("Compress", peaks, top.op("Cast", both, to=TensorProto.BOOL), axis=0)
 
 
 def _empty_map(top: _Builder, look_map: str, per_cell: int, margin: int) -> str:

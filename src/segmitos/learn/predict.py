@@ -21,7 +21,12 @@ def predictor(network: nn.Module) -> Predictor:
     The map is float32, (ceil(h / s), ceil(w / s)). On a CPU the network is exported in memory and
     run by ONNX Runtime, three times faster there than torch and the same as in detection.
     """
-    run = _on_cpu(network) if next(network.parameters()).device.type == "cpu" else _torch(network)
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    return padding(_on_cpu(network) if on_cpu else _torch(network))
+
+
+def padding(run: Predictor) -> Predictor:
+    """Return a function that grows images with white to sides that `run` takes."""
 
     def predict(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         height, width = image.shape[:2]

@@ -69,10 +69,6 @@ class Recipe:
     crop_px: int = 128
     crop_height_px: int = 0
     """0: crops are square; else `crop_px` is their width (the paper's 385 x 344)."""
-    finish_px: int = 0
-    """Side of the crops in the last `finish_share` of the steps: that of the windows behind a first
-    look, so that the network learns what it will be shown. 0: the same as before."""
-    finish_share: float = 0.2
     batch: int = 48
     epochs: int = 12
     steps_per_epoch: int = 200
@@ -115,14 +111,12 @@ class Recipe:
                 raise UsageError(f"recipe {name} = {getattr(self, name)} must be above 0")
         if not self.network.startswith("fcn"):
             # The FCN pads to multiples of 32 by itself.
-            for name in ("crop_px", "crop_height_px", "finish_px"):
+            for name in ("crop_px", "crop_height_px"):
                 if getattr(self, name) % 32:
                     raise UsageError(
                         f"recipe {name} = {getattr(self, name)} must be a multiple of 32"
                     )
-        if not 0 <= self.finish_share <= 1:
-            raise UsageError(f"recipe finish_share = {self.finish_share} must be from 0 to 1")
-        for name in ("crop_height_px", "finish_px", "bias_rate", "focal"):
+        for name in ("crop_height_px", "bias_rate", "focal"):
             if getattr(self, name) < 0:
                 raise UsageError(f"recipe {name} = {getattr(self, name)} may not be below 0")
         if self.schedule not in ("cosine", "constant"):
@@ -141,12 +135,6 @@ class Recipe:
     def crop_size_px(self) -> tuple[int, int]:
         """Width and height of a crop."""
         return self.crop_px, self.crop_height_px or self.crop_px
-
-    def crop_size_at(self, step: int) -> tuple[int, int]:
-        """Width and height of a crop of a step, 0 being the first."""
-        if self.finish_px and step >= round((1 - self.finish_share) * self.steps):
-            return self.finish_px, self.finish_px
-        return self.crop_size_px
 
     @property
     def steps(self) -> int:

@@ -223,37 +223,35 @@ class CropSampler:
     def sample(self, step: int, index: int) -> Sample:
         """Return sample `index` of batch `step`: the same whenever it is asked for."""
         rng = np.random.default_rng((self.recipe.seed, step, index))
-        mosaic, size = self.recipe.sampling.mosaic, self.recipe.crop_size_at(step)
+        mosaic = self.recipe.sampling.mosaic
         if mosaic and rng.random() < mosaic:
-            return self._mosaic(rng, size)
-        kind, source, x, y = self._choose(rng)
-        if mosaic and source.centred:
-            return self._mosaic(rng, size)
-        return self._draw(rng, size, kind, source, (x, y))
+            return self._mosaic(rng)
+        chosen = self._choose(rng)
+        if mosaic and chosen[1].centred:
+            return self._mosaic(rng)
+        return self._draw(rng, self.recipe.crop_size_px, *chosen)
 
-    def _mosaic(self, rng: np.random.Generator, size: tuple[int, int]) -> Sample:
+    def _mosaic(self, rng: np.random.Generator) -> Sample:
         """Return four parts of different places, set together at a point near the middle."""
-        width, height = size
+        width, height = self.recipe.crop_size_px
         left, top = (
             side // 2 + _MOSAIC_STEP_PX * int(rng.integers(-1, 2)) for side in (width, height)
         )
-        rows = []
-        for down in (top, height - top):
-            parts = []
-            for across in (left, width - left):
-                kind, source, x, y = self._choose(rng)
-                parts.append(self._draw(rng, (across, down), kind, source, (x, y), True))
-            rows.append(
-                (
-                    np.concatenate([part.image for part in parts], 1),
-                    np.concatenate([part.label for part in parts], 1),
-                )
-            )
-        images, labels = zip(*rows, strict=True)
-        return Sample(np.concatenate(images), np.concatenate(labels))
+        rows = [
+            [
+                self._draw(rng, (across, down), *self._choose(rng), within=True)
+                for across in (left, width - left)
+            ]
+            for down in (top, height - top)
+        ]
+        image, label = (
+            np.concatenate([np.concatenate([getattr(part, of) for part in row], 1) for row in rows])
+            for of in ("image", "label")
+        )
+        return Sample(image, label)
 
-    def _choose(self, rng: np.random.Generator) -> tuple[str, Source, float, float]:
-        """Return a kind by its share, and one of its places."""
+    def _choose(self, rng: np.random.Generator) -> tuple[str, Source, tuple[float, float]]:
+        """Return a kind by its share, and one of its places: the source, x and y."""
         kind = _KINDS[rng.choice(len(_KINDS), p=self._shares)]
         if kind == "background":
             source = self.sources[self._fields[rng.integers(len(self._fields))]]
@@ -262,7 +260,7 @@ class CropSampler:
             places = self._places[kind]
             which, x, y = places[rng.integers(len(places))]
             source = self.sources[which]
-        return kind, source, x, y
+        return kind, source, (x, y)
 
     def _draw(
         self,
@@ -288,7 +286,7 @@ class CropSampler:
         augmentation = self.recipe.augmentation
         if kind in ("hard_negative", "mined", "background"):
             augmentation = self.recipe.background_augmentation or augmentation
-        if within:
+        if within and augmentation.rotations not in (1, 2, 4):
             # At other angles the corners would have to be made up.
             augmentation = replace(augmentation, rotations=4)
         right, down = draw_shift(augmentation, shift, rng)
