@@ -2,10 +2,12 @@
 
     python benchmarks/crossval.py --data ../shared/data --recipe recipes/lite.toml -o RUNS \\
         [--folds A B] [--seed N] [--threads N] [--match slide|field|none]
-        [--flips] [--scout SCOUT.onnx [--window PX]] [--as-it-is] [--table]
+        [--flips] [--scout SCOUT.onnx [--window PX]] [--at THRESHOLDS.json] [--as-it-is] [--table]
 
-Each fold trains on some slides of MITOS-ATYPIA-14 and four fifths of the crops' slides, and detects
-on the others. H03 is in no fold. Finished folds are not trained again; `--table` trains nothing.
+Each of the folds A and B trains on some slides of MITOS-ATYPIA-14 and four fifths of the crops'
+slides, and detects on the others. The folds named by a scanner train on all seven slides and the
+crops of the three other scanners, and detect on all crops of that one; they need `--at`. H03 is in
+no fold. Finished folds are not trained again; `--table` trains nothing.
 Matching is one to one within 7.5 um, counts pooled over fields, all of which hold a mitosis (which
 flatters). For the crops recall counts, and marks per mm2 around the labelled mitoses.
 
@@ -30,6 +32,12 @@ from segmitos.io.files import write_json
 
 # Tested slides of each fold: about as many mitoses in one as in the other.
 FOLDS = {"A": ("H05", "H10", "H14"), "B": ("H04", "H07", "H11", "H12")}
+SCANNERS = {
+    "xr": "Hamamatsu XR",
+    "s360": "Hamamatsu S360",
+    "cs2": "Aperio CS2",
+    "tupac16": "TUPAC16, Aperio",
+}
 NEVER = ("H03",)
 SCORES = np.round(np.arange(0.3, 0.996, 0.01), 3)
 AREAS_UM2 = (0.0, 8.0, 12.0, 16.0, 20.0, 26.0, 32.0, 40.0)
@@ -45,15 +53,19 @@ Found = dict[str, dict[str, list[list[float]]]]
 def scanner(slide: str) -> str:
     """Scanner of a slide of the crops: MIDOG 2021 numbers its cases by it."""
     if not slide.startswith("MIDOG21/"):
-        return "TUPAC16, Aperio"
+        return SCANNERS["tupac16"]
     number = int(slide.split("/")[1])
-    return ("Hamamatsu XR", "Hamamatsu S360", "Aperio CS2")[min(2, (number - 1) // 50)]
+    return list(SCANNERS.values())[min(2, (number - 1) // 50)]
 
 
 def split(data: Path, fold: str) -> tuple[list[Case], list[Case]]:
     """Return the cases that a fold trains on and those that it is tested on."""
     fields = load_dataset(f"mitos14:{data / 'mitos-atypia-14'}", exclude=list(NEVER))
     crops = load_dataset(f"crops:{data / 'mitosis-crops'}")
+    if fold in SCANNERS:
+        of = [scanner(case.slide) == SCANNERS[fold] for case in crops]
+        other = [case for case, one in zip(crops, of, strict=True) if not one]
+        return fields + other, [case for case, one in zip(crops, of, strict=True) if one]
     slides = sorted({case.slide for case in crops})
     held = set(slides[sorted(FOLDS).index(fold) :: 5])
     train = [case for case in fields if case.slide not in FOLDS[fold]]
@@ -169,24 +181,29 @@ class Table:
         return np.array([f_score(*(int(n) for n in row)) for row in total])
 
 
-def print_table(data: Path, out: Path, founds: dict[str, Found]) -> None:
-    """Print the best common thresholds, F by slide, and recall by scanner on the crops."""
+def print_table(data: Path, out: Path, founds: dict[str, Found], at: Path | None = None) -> None:
+    """Print F by slide and recall by scanner on the crops, at thresholds that are given or best."""
     cases = [case for fold in founds for case in split(data, fold)[1]]
     found = {name: rows for one in founds.values() for name, rows in one.items()}
     fields = [case for case in cases if not case.centred_crop]
     slides = sorted({case.slide for case in fields})
-    best = (-1.0, 0.5, 0.0, 0.0)
-    for binarisation in BINARISATIONS:
-        for area in AREAS_UM2:
-            scores = Table(fields, found, binarisation, area).f_scores(slides)
-            # The middle of what is good all around, not a lucky peak.
-            steady = np.convolve(np.pad(scores, 2, mode="edge"), np.full(5, 0.2), "valid")
-            index = int(np.argmax(steady))
-            best = max(best, (float(steady[index]), binarisation, area, float(SCORES[index])))
-    _, binarisation, area, score = best
-    print(f"best common thresholds: binarisation {binarisation}, area {area:g} um2, score {score}")
-    table = Table(fields, found, binarisation, area)
+    if at is None:
+        binarisation, area, score = best_thresholds(fields, found)
+        print(
+            f"best common thresholds: binarisation {binarisation}, area {area:g} um2, score {score}"
+        )
+    else:
+        given = json.loads(at.read_text())["thresholds"]
+        binarisation, area = given["binarisation"], given["min_area_um2"]
+        score = float(SCORES[np.argmin(np.abs(SCORES - given["min_score"]))])
+        print(f"at binarisation {binarisation}, area {area:g} um2, score {score}")
     index = int(np.flatnonzero(np.isclose(SCORES, score))[0])
+    crops = [case for case in cases if case.centred_crop]
+    if crops:
+        print_crops(Table(crops, found, binarisation, area), crops, index)
+    if not fields:
+        return
+    table = Table(fields, found, binarisation, area)
     print("\n| slide | TP | FP | FN | F, common threshold | F, its own best |\n" + "|---" * 6 + "|")
     for slide in slides:
         tp, fp, fn = table.counts[slide][index]
@@ -195,6 +212,8 @@ def print_table(data: Path, out: Path, founds: dict[str, Found]) -> None:
     tp, fp, fn = sum(table.counts[slide] for slide in slides)[index]
     f = f_score(int(tp), int(fp), int(fn))
     print(f"| pooled | {tp} | {fp} | {fn} | **{f:.3f}** | |")
+    if at is not None:
+        return
     write_json(
         out / "thresholds.json",
         {
@@ -211,20 +230,33 @@ def print_table(data: Path, out: Path, founds: dict[str, Found]) -> None:
             },
         },
     )
-    crops = [case for case in cases if case.centred_crop]
-    if crops:
+
+
+def best_thresholds(fields: Sequence[Case], found: Found) -> tuple[float, float, float]:
+    """Return the binarisation, area and score of the best F of all fields together."""
+    slides = {case.slide for case in fields}
+    best = (-1.0, 0.5, 0.0, 0.0)
+    for binarisation in BINARISATIONS:
+        for area in AREAS_UM2:
+            scores = Table(fields, found, binarisation, area).f_scores(slides)
+            # The middle of what is good all around, not a lucky peak.
+            steady = np.convolve(np.pad(scores, 2, mode="edge"), np.full(5, 0.2), "valid")
+            index = int(np.argmax(steady))
+            best = max(best, (float(steady[index]), binarisation, area, float(SCORES[index])))
+    return best[1:]
+
+
+def print_crops(table: Table, crops: Sequence[Case], index: int) -> None:
+    """Print recall and other marks on the crops of each scanner, at a score of `SCORES`."""
+    print("\n| crops of | slides | mitoses | recall | other marks per mm2 |\n" + "|---" * 5 + "|")
+    for name in sorted({scanner(case.slide) for case in crops}):
+        of = [case for case in crops if scanner(case.slide) == name]
+        tp, fp, fn = sum(table.counts[s] for s in {case.slide for case in of})[index]
+        mm2 = len(of) * (128 * MPP / 1000) ** 2
         print(
-            "\n| crops of | slides | mitoses | recall | other marks per mm2 |\n" + "|---" * 5 + "|"
+            f"| {name} | {len({c.slide for c in of})} | {tp + fn} | {tp / (tp + fn):.3f} | "
+            f"{fp / mm2:.0f} |"
         )
-        table = Table(crops, found, binarisation, area)
-        for name in sorted({scanner(case.slide) for case in crops}):
-            of = [case for case in crops if scanner(case.slide) == name]
-            tp, fp, fn = sum(table.counts[s] for s in {case.slide for case in of})[index]
-            mm2 = len(of) * (128 * MPP / 1000) ** 2
-            print(
-                f"| {name} | {len({c.slide for c in of})} | {tp + fn} | {tp / (tp + fn):.3f} | "
-                f"{fp / mm2:.0f} |"
-            )
 
 
 def main() -> None:
@@ -232,7 +264,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--recipe", type=Path, default=Path("recipes/lite.toml"))
     parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--folds", nargs="+", choices=sorted(FOLDS), default=sorted(FOLDS))
+    parser.add_argument(
+        "--folds", nargs="+", choices=[*sorted(FOLDS), *SCANNERS], default=sorted(FOLDS)
+    )
     parser.add_argument("--seed", type=int)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
@@ -241,6 +275,7 @@ def main() -> None:
         default="slide",
         help="whose staining is moved onto that of the training",
     )
+    parser.add_argument("--at", type=Path, help="thresholds.json to use instead of the best")
     parser.add_argument("--flips", action="store_true", help="average four mirrored views")
     parser.add_argument("--scout", type=Path, help="model file of a first look to run behind")
     parser.add_argument("--window", type=int, default=96, help="behind the scout, px")
@@ -251,6 +286,8 @@ def main() -> None:
     )
     parser.add_argument("--table", action="store_true", help="only print what is there")
     options = parser.parse_args()
+    if options.at is None and not set(options.folds) & set(FOLDS):
+        parser.error("folds of scanners have no fields to tune thresholds on; give --at")
     variant = "" if options.match == "slide" else f"-{options.match}"
     variant += "-flips" if options.flips else ""
     variant += f"-window{options.window}" if options.scout else ""
@@ -274,7 +311,7 @@ def main() -> None:
             )
             write_json(place, blobs)
         founds[fold] = json.loads(place.read_text())
-    print_table(options.data, options.out, founds)
+    print_table(options.data, options.out, founds, options.at)
 
 
 if __name__ == "__main__":

@@ -97,6 +97,28 @@ def test_the_same_seed_gives_the_same_colours_and_another_seed_others():
 def test_probabilities_out_of_range_are_refused():
     with pytest.raises(UsageError, match="blur"):
         Augmentation(blur=1.5)
+    with pytest.raises(UsageError, match="sharpen"):
+        Augmentation(sharpen=-0.1)
+    with pytest.raises(UsageError, match="exclude each other"):
+        Augmentation(blur=0.6, sharpen=0.6)
+
+
+def test_sharpening_and_blur_move_the_contrast_of_fine_detail_and_nothing_else():
+    rng = np.random.default_rng(3)
+    image = np.clip(rng.normal(140, 12, (64, 64, 3)), 0, 255).astype(np.uint8)
+
+    def spreads(**chances: float) -> tuple[float, float]:
+        drawn = [
+            recolour(image, None, [], None, dataclasses.replace(NONE, **chances), rng)
+            for _ in range(20)
+        ]
+        return float(np.mean([one.std() for one in drawn])), float(np.mean(drawn))
+
+    plain, level = image.std(), image.mean()
+    sharp, sharp_level = spreads(sharpen=1.0)
+    soft, soft_level = spreads(blur=1.0)
+    assert soft < 0.8 * plain < plain < 1.2 * plain < sharp
+    assert abs(sharp_level - level) < 2 and abs(soft_level - level) < 2
 
 
 def test_matching_brings_a_slide_to_the_common_stain_as_detection_does():

@@ -14,13 +14,16 @@ from segmitos.learn.recipe import Recipe, Sampling
 from segmitos.learn.sampling import CropSampler, Source
 
 NOTHING = np.zeros((0, 2))
+# Dark enough for a mitosis, and bright enough not to be taken for padding where resampling
+# overshoots.
+BLACK = 60
 
 
 def source(shade: int, centred: bool, side: int) -> Source:
     """One shade throughout, a black mitosis of 16 px in the middle."""
     image = np.full((side, side, 3), shade, np.uint8)
     middle = side // 2
-    image[middle - 8 : middle + 8, middle - 8 : middle + 8] = 10
+    image[middle - 8 : middle + 8, middle - 8 : middle + 8] = BLACK
     at = np.array([[middle - 0.5, middle - 0.5]])
     return Source(f"s{shade}", f"s{shade}", image, at, NOTHING, centred)
 
@@ -48,7 +51,7 @@ def test_parts_meet_near_the_middle_and_hold_no_pixels_that_were_made_up():
         assert one.image.shape == (128, 128, 3) and one.label.shape == (32, 32)
         shade = one.image[:, :, 0].astype(int)
         # All but the blended rims of the mitoses.
-        assert np.isin(shade, (10, 100, 150, 220)).mean() > 0.93
+        assert np.isin(shade, (BLACK, 100, 150, 220)).mean() > 0.93
         for axis in (0, 1):
             edges = np.flatnonzero((np.diff(shade, axis=axis) != 0).mean(axis=1 - axis) > 0.4)
             cuts |= {int(edge) + 1 for edge in edges}
@@ -60,7 +63,7 @@ def test_mitoses_lie_anywhere_in_their_parts_and_out_of_them():
     corner = np.stack([one.label[:12, :12] == 1 for one in drawn])
     assert corner.any(axis=0).all() and not corner.any(axis=(1, 2)).all()
     for one in drawn:
-        dark = (one.image[2::4, 2::4, 0] == 10) & (one.label != 1)
+        dark = (one.image[2::4, 2::4, 0] == BLACK) & (one.label != 1)
         assert (one.label[dark] == IGNORED).all()
 
 
@@ -84,7 +87,18 @@ def test_turned_and_zoomed_parts_are_of_real_pixels_alone(mosaic, made_up):
     assert (labels == IGNORED).any() == made_up and not (labels == 1).any()
 
 
+def test_background_of_crops_comes_into_mosaics():
+    drawer = sampler(1.0, crop_background=1.0)
+    shades = np.concatenate([np.unique(drawer.sample(0, index).image) for index in range(10)])
+    assert {100, 150} <= set(shades) and 220 not in shades
+
+
 @pytest.mark.parametrize("wrong", [-0.1, 1.5])
 def test_a_share_that_is_no_probability_is_refused(wrong):
     with pytest.raises(UsageError, match="mosaic"):
         Sampling(mosaic=wrong)
+
+
+def test_background_of_crops_shown_whole_is_refused():
+    with pytest.raises(UsageError, match=r"crop_background = 0\.1 needs mosaic"):
+        Sampling(crop_background=0.1)

@@ -43,15 +43,22 @@ class Augmentation:
     brightness: float = 0.12
     blur: float = 0.2
     """Chance of Gaussian blur of up to 1.2 px."""
+    sharpen: float = 0.0
+    """Chance of an unsharp mask instead of blur, as many scanners apply one."""
     jpeg: float = 0.2
     """Chance of JPEG compression at quality 40 to 90."""
     translations: int = 0
     """0: anywhere within the sampling's `shift_px`; 9: the 3 x 3 grid of that step; 1: none."""
 
     def __post_init__(self) -> None:
-        for name in ("stain_match", "stain_transfer", "blur", "jpeg"):
+        for name in ("stain_match", "stain_transfer", "blur", "sharpen", "jpeg"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"augmentation {name} = {getattr(self, name)} is no probability")
+        if self.blur + self.sharpen > 1:
+            raise UsageError(
+                f"augmentation blur = {self.blur} and sharpen = {self.sharpen} exclude each other: "
+                "their sum may not be above 1"
+            )
         if not 0 <= self.scale < 1:
             raise UsageError(f"augmentation scale = {self.scale} must be in 0..1")
         if self.rotations < 0:
@@ -60,7 +67,7 @@ class Augmentation:
             raise UsageError(f"augmentation translations = {self.translations} is not 0, 1 or 9")
 
 
-NONE = Augmentation(1, False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NONE = Augmentation(1, False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def _discrete(rotations: int, mirror: bool, translations: int = 0) -> Augmentation:
@@ -146,7 +153,7 @@ def warp(
         (int(size[0]), int(size[1])),
         Image.Transform.AFFINE,
         coefficients,
-        Image.Resampling.BILINEAR,
+        Image.Resampling.BICUBIC,
     )
     across = np.arange(size[0])[None, :] - half[0]
     down = np.arange(size[1])[:, None] - half[1]
@@ -224,10 +231,17 @@ def _scan(
         levels = np.arange(256) / 255.0
         table = (levels**gamma * 255 - 128) * contrast + 128 + shift
         crop = np.clip(np.rint(table), 0, 255).astype(np.uint8)[crop]
-    if recipe.blur and rng.random() < recipe.blur:
-        sigma = rng.uniform(0.3, 1.2)
-        blurred = Image.fromarray(crop, "RGB").filter(ImageFilter.GaussianBlur(sigma))
+    focus = rng.random() if recipe.blur or recipe.sharpen else 1.0
+    if focus < recipe.blur:
+        blurred = Image.fromarray(crop, "RGB").filter(
+            ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2))
+        )
         crop = np.asarray(blurred)
+    elif focus < recipe.blur + recipe.sharpen:
+        mask = ImageFilter.UnsharpMask(
+            radius=rng.uniform(0.6, 1.8), percent=int(rng.integers(30, 151)), threshold=0
+        )
+        crop = np.asarray(Image.fromarray(crop, "RGB").filter(mask))
     if recipe.jpeg and rng.random() < recipe.jpeg:
         buffer = io.BytesIO()
         Image.fromarray(crop, "RGB").save(buffer, "JPEG", quality=int(rng.integers(40, 91)))

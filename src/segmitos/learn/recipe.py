@@ -26,7 +26,10 @@ class Sampling:
     mined: float = 0.22
     """False positives of the network itself, found in the mining rounds."""
     background: float = 0.12
-    """Anywhere in the tissue."""
+    """Anywhere in the tissue of fields and slides."""
+    crop_background: float = 0.0
+    """Anywhere in crops of `crops` data sets, as parts of mosaics: more of other laboratories'
+    ordinary cells than the mined ones."""
     as_crop: float = 0.0
     """Chance that a place on a field is shown as if it came from a `crops` data set: cut to
     128 px first, with the same borders. Without it a network can tell such crops, which all hold a
@@ -49,9 +52,15 @@ class Sampling:
             self.mined,
             self.transplant,
             self.background,
+            self.crop_background,
         )
         if min(shares) < 0 or sum(shares) <= 0:
             raise UsageError(f"sampling shares {shares} must be 0 or more, and not all 0")
+        if self.crop_background and not self.mosaic:
+            raise UsageError(
+                f"sampling crop_background = {self.crop_background} needs mosaic above 0: shown "
+                "whole, such a crop holds its mitosis"
+            )
         for name in ("as_crop", "mosaic"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"sampling {name} = {getattr(self, name)} is no probability")

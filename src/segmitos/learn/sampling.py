@@ -26,7 +26,10 @@ CROP_SHIFT_UM = 6.0
 DOUBT_UM = 6.0
 # The four parts of a mosaic meet in the middle, or so much beside it.
 _MOSAIC_STEP_PX = 16
-_KINDS = ("mitosis", "centred", "hard_negative", "mined", "transplant", "background")
+_PLACED = ("mitosis", "centred", "hard_negative", "mined", "transplant")
+# Of these a place is drawn anew each time.
+_ANYWHERE = ("background", "crop_background")
+_KINDS = _PLACED + _ANYWHERE
 # A transplanted cell is whole within the first radius and gone at the second; where it replaces a
 # mitosis, what may be left of that one, from the first to the third, is ignored.
 _WHOLE_UM, _GONE_UM, _LEFT_UM = 4.0, 6.5, 10.0
@@ -146,7 +149,7 @@ class CropSampler:
 
     def update(self) -> None:
         """Rebuild the lists of places after the sources' mined points have changed."""
-        places: dict[str, list[tuple[int, float, float]]] = {kind: [] for kind in _KINDS}
+        places: dict[str, list[tuple[int, float, float]]] = {kind: [] for kind in _PLACED}
         for index, source in enumerate(self.sources):
             kind = "centred" if source.centred else "mitosis"
             for kind_of, points in (
@@ -162,9 +165,13 @@ class CropSampler:
             if self.sources[place[0]].slide in self._donors["mined"]
         ]
         self._places = places
-        self._fields = [i for i, source in enumerate(self.sources) if not source.centred]
+        self._anywhere = {
+            kind: [i for i, source in enumerate(self.sources) if source.centred == centred]
+            for kind, centred in zip(_ANYWHERE, (False, True), strict=True)
+        }
         shares = np.array([getattr(self.recipe.sampling, kind) for kind in _KINDS])
-        full = [bool(places[kind]) for kind in _KINDS[:-1]] + [bool(self._fields)]
+        full = [bool(places[kind]) for kind in _PLACED]
+        full += [bool(self._anywhere[kind]) for kind in _ANYWHERE]
         shares = np.where(full, shares, 0.0)
         if shares.sum() == 0:
             raise DataError("the sampling shares leave nothing to draw from these cases")
@@ -215,9 +222,9 @@ class CropSampler:
         return replace(source, image=image, mitoses_xy=source.mitoses_xy[away], replaced_xy=(x, y))
 
     def counts(self) -> dict[str, int]:
-        """How many places of each kind there are; fields for `background`."""
-        return {kind: len(self._places[kind]) for kind in _KINDS[:-1]} | {
-            "background": len(self._fields)
+        """How many places of each kind there are; images for kinds of background."""
+        return {kind: len(self._places[kind]) for kind in _PLACED} | {
+            kind: len(self._anywhere[kind]) for kind in _ANYWHERE
         }
 
     def sample(self, step: int, index: int) -> Sample:
@@ -253,8 +260,9 @@ class CropSampler:
     def _choose(self, rng: np.random.Generator) -> tuple[str, Source, tuple[float, float]]:
         """Return a kind by its share, and one of its places: the source, x and y."""
         kind = _KINDS[rng.choice(len(_KINDS), p=self._shares)]
-        if kind == "background":
-            source = self.sources[self._fields[rng.integers(len(self._fields))]]
+        if kind in _ANYWHERE:
+            images = self._anywhere[kind]
+            source = self.sources[images[rng.integers(len(images))]]
             x, y = _tissue_place(source, rng)
         else:
             places = self._places[kind]
@@ -284,7 +292,7 @@ class CropSampler:
             # Only 16 um lie between such a crop's centre and its border.
             shift = min(shift, round(CROP_SHIFT_UM / self.recipe.mpp))
         augmentation = self.recipe.augmentation
-        if kind in ("hard_negative", "mined", "background"):
+        if kind in ("hard_negative", "mined", *_ANYWHERE):
             augmentation = self.recipe.background_augmentation or augmentation
         if within and augmentation.rotations not in (1, 2, 4):
             # At other angles the corners would have to be made up.
