@@ -90,7 +90,7 @@ def detect_blobs(
     match: str = "slide",
     flips: bool = False,
     scout: Path | None = None,
-    window_px: int = 96,
+    window_px: int = 128,
 ) -> Found:
     """Return the blobs of each case by binarisation: rows of x, y (model px), area, score.
 
@@ -325,7 +325,7 @@ def main() -> None:
     parser.add_argument("--at", type=Path, help="thresholds.json to use instead of the best")
     parser.add_argument("--flips", action="store_true", help="average four mirrored views")
     parser.add_argument("--scout", type=Path, help="model file of a first look to run behind")
-    parser.add_argument("--window", type=int, default=96, help="behind the scout, px")
+    parser.add_argument("--window", type=int, default=128, help="behind the scout, px")
     parser.add_argument(
         "--as-it-is",
         action="store_true",

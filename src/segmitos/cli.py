@@ -170,7 +170,12 @@ def export(**given: Any) -> int:
 @out("Model file to write (.onnx).")
 @file("--scout", "Model file of a scout: the networks see only what it points at.")
 @number("--above", "Probability of the scout from which on a place is looked at.", 0.1)
-@number("--window", "Side of what the networks see of a place, px.", 96, int)
+@number("--window", "Side of what the networks see of a place, px.", 128, int)
+@number(
+    "--confirm-above",
+    "Probability of the first network from which on the others look at a place, too; 0: always.",
+    0.0,
+)
 @file("--thresholds", "thresholds.json that evaluate wrote; default: the first network's.")
 @word("--name", "Name of the model.")
 @word("--description", "One line on the model; default: the first network's.")

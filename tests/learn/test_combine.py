@@ -79,7 +79,14 @@ def field(seed: int, height: int, width: int) -> np.ndarray:
     return image
 
 
-def by_hand(image: np.ndarray, scout: Model, network: Model, above: float) -> np.ndarray:
+def by_hand(
+    image: np.ndarray,
+    scout: Model,
+    network: Model,
+    above: float,
+    other: Model | None = None,
+    confirm_above: float = 0.0,
+) -> np.ndarray:
     """What the combined graph should give, window by window in NumPy."""
     height, width = image.shape[:2]
     coarse = image.reshape(height // 2, 2, width // 2, 2, 3).mean(axis=(1, 3))
@@ -93,16 +100,21 @@ def by_hand(image: np.ndarray, scout: Model, network: Model, above: float) -> np
     whole = np.zeros((height // 4 + 2 * margin, width // 4 + 2 * margin), np.float32)
     for row, column in np.argwhere(peaks):
         y, x = row * CELL, column * CELL
-        found = network.predict(padded[None, y : y + SIDE, x : x + SIDE])[0]
+        window = padded[None, y : y + SIDE, x : x + SIDE]
+        found = network.predict(window)[0, 4:20, 4:20]
+        if other is not None:
+            if found.max() <= confirm_above:
+                continue
+            found = (found + other.predict(window)[0, 4:20, 4:20]) / 2
         part = whole[row * 4 : row * 4 + 16, column * 4 : column * 4 + 16]
-        np.maximum(part, found[4:20, 4:20], out=part)
+        np.maximum(part, found, out=part)
     return whole[margin:-margin, margin:-margin]
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (96, 64), (320, 448)])
 def test_only_windows_round_the_scouts_peaks_are_looked_at(parts, tmp_path, height, width):
     out = tmp_path / "both.onnx"
-    combine([parts["sharp"]], out, parts["scout"], above=0.3)
+    combine([parts["sharp"]], out, parts["scout"], above=0.3, window_px=SIDE)
     model, scout = Model.load(out, "cpu", 1), Model.load(parts["scout"], "cpu", 1)
     network = Model.load(parts["sharp"], "cpu", 1)
     images = [field(seed, height, width) for seed in range(3)]
@@ -113,8 +125,26 @@ def test_only_windows_round_the_scouts_peaks_are_looked_at(parts, tmp_path, heig
     assert (found == 0).any() or height < 200
 
 
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (320, 448)])
+def test_the_second_network_sees_only_where_the_first_found_something(
+    parts, tmp_path, height, width
+):
+    out = tmp_path / "both.onnx"
+    combine([parts["soft"], parts["sharp"]], out, parts["scout"], 0.2, SIDE, confirm_above=0.97)
+    model, scout = Model.load(out, "cpu", 1), Model.load(parts["scout"], "cpu", 1)
+    soft, sharp = (Model.load(parts[name], "cpu", 1) for name in ("soft", "sharp"))
+    images = [field(seed, height, width) for seed in range(3)]
+    expected = [by_hand(image, scout, soft, 0.2, sharp, 0.97) for image in images]
+    np.testing.assert_allclose(model.predict(np.stack(images)), np.stack(expected), atol=1e-6)
+    everywhere = [by_hand(image, scout, soft, 0.2, sharp) for image in images]
+    dropped = (np.stack(everywhere) > 0) & (np.stack(expected) == 0)
+    assert (dropped.any() or height < 200) and np.stack(expected).max() > 0.97
+    blank = np.full((1, height, width, 3), 240, np.uint8)
+    assert not model.predict(blank).any()
+
+
 def test_windows_that_write_nothing_asked_for_are_left_out(parts, tmp_path):
-    combine([parts["sharp"]], tmp_path / "both.onnx", parts["scout"], above=0.2)
+    combine([parts["sharp"]], tmp_path / "both.onnx", parts["scout"], above=0.2, window_px=SIDE)
     model = Model.load(tmp_path / "both.onnx", "cpu", 1)
     image = field(11, 320, 448)[None]
     whole = model.predict(image)[0]
@@ -131,14 +161,17 @@ def test_windows_that_write_nothing_asked_for_are_left_out(parts, tmp_path):
 
 
 def test_where_the_scout_sees_nothing_there_is_nothing(parts, tmp_path):
-    combine([parts["sharp"]], tmp_path / "both.onnx", parts["scout"], above=0.5)
+    combine([parts["sharp"]], tmp_path / "both.onnx", parts["scout"], above=0.5, window_px=SIDE)
     image = np.full((1, 64, 96, 3), 240, np.uint8)
     found = Model.load(tmp_path / "both.onnx", "cpu", 1).predict(image)
     assert found.shape == (1, 16, 24) and not found.any()
 
 
-def test_the_whole_equals_its_parts_to_the_byte(parts, tmp_path):
-    spec = combine([parts["sharp"]], tmp_path / "both.onnx", parts["scout"], above=0.2)
+@pytest.mark.parametrize("confirm_above", [0.0, 0.7])
+def test_the_whole_equals_its_parts_to_the_byte(parts, tmp_path, confirm_above):
+    networks = [parts["soft"], parts["sharp"]]
+    out = tmp_path / "both.onnx"
+    spec = combine(networks, out, parts["scout"], 0.2, SIDE, confirm_above)
     model = Model.load(tmp_path / "both.onnx", "cpu", 2)
     image = field(7, 640, 640)
     whole = model.predict(image[None])[0]
@@ -157,7 +190,13 @@ def test_the_maps_of_networks_are_averaged(parts, tmp_path):
     found = Model.load(tmp_path / "mean.onnx", "cpu", 1)
     np.testing.assert_allclose(found.predict(image), (one + other) / 2, atol=1e-6)
     assert found.spec.first_look is None
-    combine([parts["soft"], parts["sharp"]], tmp_path / "both.onnx", parts["scout"], above=0.2)
+    combine(
+        [parts["soft"], parts["sharp"]],
+        tmp_path / "both.onnx",
+        parts["scout"],
+        above=0.2,
+        window_px=SIDE,
+    )
     seen = Model.load(tmp_path / "both.onnx", "cpu", 1).predict(image)
     looked_at = seen > 0.6
     # Beyond the image the networks alone see black, their windows grey.
@@ -168,11 +207,13 @@ def test_the_maps_of_networks_are_averaged(parts, tmp_path):
 
 def test_the_specification_tells_of_the_first_look(parts, tmp_path):
     out = tmp_path / "both.onnx"
-    spec = combine([parts["sharp"]], out, parts["scout"], 0.25, name="both", description="new")
+    spec = combine(
+        [parts["sharp"]], out, parts["scout"], 0.25, SIDE, name="both", description="new"
+    )
     read = Model.load(out, "cpu", 1).spec
     assert read == spec and (read.name, read.description) == ("both", "new")
     assert read.first_look is not None
-    assert dataclasses.astuple(read.first_look) == ("toy-scout", 0.5, 0.25, 96)
+    assert dataclasses.astuple(read.first_look) == ("toy-scout", 0.5, 0.25, 96, 0.0)
     assert read.context_px >= 80 and read.thresholds == SPEC.thresholds
     old = json.loads(SPEC.to_json())
     del old["first_look"]
@@ -183,9 +224,11 @@ def test_the_specification_tells_of_the_first_look(parts, tmp_path):
             ModelSpec.from_json(json.dumps(content), "m.onnx")
 
 
-def test_onnx_runtime_does_slides_and_openvino_where_forced(parts, tmp_path):
+@pytest.mark.parametrize("confirm_above", [0.0, 0.97])
+def test_onnx_runtime_does_slides_and_openvino_where_forced(parts, tmp_path, confirm_above):
     pytest.importorskip("openvino")
-    combine([parts["sharp"]], tmp_path / "both.onnx", parts["scout"], above=0.3)
+    networks = [parts["soft"], parts["sharp"]]
+    combine(networks, tmp_path / "both.onnx", parts["scout"], 0.3, SIDE, confirm_above)
     free = Model.load(tmp_path / "both.onnx", "auto", 1)
     assert free.for_work(500_000_000) is free
     image = field(3, 320, 320)[None]
@@ -201,8 +244,13 @@ def test_what_does_not_fit_together_is_refused_by_name(parts, tmp_path):
         combine([parts["sharp"]], out, parts["scout"], window_px=100)
     with pytest.raises(ModelError, match=r"the scout reads 0\.25"):
         combine([parts["coarse"]], out, parts["sharp"])
+    for networks, scout in ((["sharp"], parts["scout"]), (["soft", "sharp"], None)):
+        with pytest.raises(UsageError, match=r"confirm_above = 0\.2 needs a scout and two"):
+            combine([parts[name] for name in networks], out, scout, confirm_above=0.2)
     with pytest.raises(ModelError, match="first_look"):
-        combine([parts["sharp"]], out, parts["scout"], above=1.5)
+        combine([parts["sharp"]] * 2, out, parts["scout"], confirm_above=1.0)
+    with pytest.raises(ModelError, match="first_look"):
+        combine([parts["sharp"]], out, parts["scout"], above=1.5, window_px=SIDE)
     assert not out.exists()
     combine([parts["sharp"]], out, parts["scout"])
     with pytest.raises(ModelError, match="holds a first look already"):
@@ -233,6 +281,7 @@ def test_the_command_line_says_what_it_made_and_what_is_wrong(parts, tmp_path, c
 
 
 def test_the_file_is_of_standard_operators(parts, tmp_path):
-    combine([parts["sharp"]], tmp_path / "both.onnx", parts["scout"])
+    networks = [parts["soft"], parts["sharp"]]
+    combine(networks, tmp_path / "both.onnx", parts["scout"], confirm_above=0.3)
     model = onnx.load(tmp_path / "both.onnx")
     assert {entry.domain for entry in model.opset_import} == {""}

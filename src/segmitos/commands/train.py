@@ -179,6 +179,7 @@ def run_combine(
     scout: Path | None,
     above: float,
     window: int,
+    confirm_above: float,
     thresholds: Path | None,
     name: str | None,
     description: str | None,
@@ -191,7 +192,7 @@ def run_combine(
         raise UsageError(f"--out {out} must end in .onnx")
     tuned = None if thresholds is None else _read_thresholds(thresholds)
     paths = [Path(network) for network in networks]
-    combine(paths, out, scout, above, window, tuned, name or out.stem, description)
+    combine(paths, out, scout, above, window, confirm_above, tuned, name or out.stem, description)
     first = "" if scout is None else f", behind a first look by {scout}"
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(paths)} network(s){first}")
     return 0

@@ -30,6 +30,8 @@ class FirstLook:
     """Its probability from which on a peak is looked at."""
     window_px: int
     """Side of what the networks see round a peak, in pixels of the model's scale."""
+    confirm_above: float = 0.0
+    """The networks after the first see a window only where that one found more; 0: always."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,10 @@ class ModelSpec:
             raise ModelError(f"{where}: colour {stain} is not three means and three deviations")
         look = self.first_look
         if look is not None and not (
-            isinstance(look.window_px, int) and 0 < look.above < 1 and 0.01 <= look.mpp <= 200
+            isinstance(look.window_px, int)
+            and 0 < look.above < 1
+            and 0 <= look.confirm_above < 1
+            and 0.01 <= look.mpp <= 200
         ):
             raise ModelError(f"{where}: first_look {look} is off")
         for key in ("name", "training_commit", "licence", "intended_use", "description"):

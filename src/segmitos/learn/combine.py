@@ -1,17 +1,20 @@
 """Model files -> one: a scout that looks first, and networks whose maps are averaged.
 
 The scout (`learn.scout`) reads the image at a coarser scale and says where a mitosis may be. Round
-each of its peaks a window is cut, and only these windows go
-through the networks; elsewhere the map is zero. It is one graph of standard ONNX operators, so that
-whatever runs a model file runs this one. A window sees the same pixels wherever an image was cut
-into tiles, so that a cell's probability follows from the slide alone. Of a tile only what will be
-written need be right: windows that do not touch the rectangle `written` are left out.
+each of its peaks a window is cut, and only these windows go through the networks; elsewhere the map
+is zero. Where several networks are averaged, the others may look only at the windows in which the
+first one found something; the map is zero in the rest as well. It is one graph of standard ONNX
+operators, so that whatever runs a model file runs this one. A window sees the same pixels wherever
+an image was cut into tiles, so that a cell's probability follows from the slide alone. Of a tile
+only what will be written need be right: windows that do not touch the rectangle `written` are left
+out.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +42,8 @@ def combine(
     out: Path,
     scout: Path | None = None,
     above: float = 0.05,
-    window_px: int = 96,
+    window_px: int = 128,
+    confirm_above: float = 0.0,
     tuned: Mapping[str, Any] | None = None,
     name: str = "model",
     description: str | None = None,
@@ -52,6 +56,8 @@ def combine(
         scout: model file of the first look; None runs the networks on all of an image.
         above: probability of the scout from which on a peak is looked at.
         window_px: side of the windows.
+        confirm_above: the networks after the first see only the windows in whose middle the first
+            one's probability exceeds this; 0 shows them all.
         tuned: content of the thresholds.json of `evaluate --tune`; None takes what the first
             network has.
         name: of the new model.
@@ -68,6 +74,11 @@ def combine(
 
     models = [Model.load(path, "cpu") for path in networks]
     _check_alike(models)
+    if confirm_above and (scout is None or len(models) == 1):
+        raise UsageError(
+            f"confirm_above = {confirm_above:g} needs a scout and two networks: it says which "
+            "windows the second one sees"
+        )
     spec = models[0].spec
     graphs = [_load(model.path) for model in models]
     context_px = max(model.spec.context_px for model in models)
@@ -80,7 +91,7 @@ def combine(
         result = _mean_of(builder, [builder.include(graph, "image") for graph in graphs])
     else:
         first = Model.load(scout, "cpu")
-        look = FirstLook(first.spec.name, first.spec.mpp, above, window_px)
+        look = FirstLook(first.spec.name, first.spec.mpp, above, window_px, confirm_above)
         cell_px = _check_scout(first.spec, spec, look)
         factor = round(first.spec.mpp / spec.mpp)
         graph = _load(first.path)
@@ -241,6 +252,35 @@ def _mean_of(builder: _Builder, maps: Sequence[str]) -> str:
     return builder.op("Mean", *maps)
 
 
+@dataclass(frozen=True)
+class _Sizes:
+    """Of windows: in pixels, and of their maps in cells of the networks' stride."""
+
+    cell_px: int
+    window_px: int
+    stride: int
+
+    @property
+    def rim_px(self) -> int:
+        """From a window's border to the cell it stands round."""
+        return (self.window_px - self.cell_px) // 2
+
+    @property
+    def margin(self) -> int:
+        """Cells that windows write beyond the image."""
+        return (self.rim_px - RIM_PX) // self.stride
+
+    @property
+    def written(self) -> int:
+        """Cells across that a window writes."""
+        return (self.window_px - 2 * RIM_PX) // self.stride
+
+    @property
+    def per_cell(self) -> int:
+        """Cells of the map across a cell of the scout's."""
+        return self.cell_px // self.stride
+
+
 def _windows(
     top: _Builder,
     look_map: str,
@@ -249,77 +289,20 @@ def _windows(
     cell_px: int,
     spec: ModelSpec,
 ) -> str:
-    """Add the first look's peaks and the loop over their windows; return the map."""
-    import onnx
-    from onnx import helper
-
-    reach = (look.window_px - cell_px) // 2 - RIM_PX
-    peaks = _touching(top, _peaks(top, look_map, look.above), cell_px, reach)
-    count = top.op("Gather", top.op("Shape", peaks), top.constant(0))
-    rounds = top.op("Div", top.op("Add", count, top.constant(CHUNK - 1)), top.constant(CHUNK))
-    # Padded so that the window of cell (row, column) begins at (row, column) * cell_px.
-    rim = (look.window_px - cell_px) // 2
-    image = top.op(
-        "Pad",
-        "image",
-        top.constant([0, rim, rim, 0, 0, rim, rim, 0]),
-        top.constant(_OUTSIDE, np.uint8),
-    )
-    # Rows of 8 px at once are gathered faster than single pixels.
-    shape = top.op("Shape", image)
-    eights = top.op(
-        "Concat",
-        top.op("Slice", shape, top.constant([0]), top.constant([2])),
-        top.constant([-1, 24]),
-        axis=0,
-    )
-    image = top.op("Reshape", image, eights)
-    margin = (rim - RIM_PX) // spec.stride
-    written = (look.window_px - 2 * RIM_PX) // spec.stride
-    empty = _empty_map(top, look_map, cell_px // spec.stride, margin)
-
-    body = _Builder("window/")
-    begin = body.op("Mul", "window/round", body.constant(CHUNK))
-    some = body.op(
-        "Slice",
-        peaks,
-        body.op("Reshape", begin, body.constant([1])),
-        body.op("Reshape", body.op("Add", begin, body.constant(CHUNK)), body.constant([1])),
-        body.constant([0]),
-    )
-    places = _grid(body, some, (cell_px, look.window_px), (cell_px // 8, look.window_px // 8))
-    pixels = body.op("GatherND", image, places)
-    side = look.window_px
-    pixels = body.op("Reshape", pixels, body.constant([-1, side, side, 3]))
-    map_ = _mean_of(body, [body.include(graph, pixels) for graph in graphs])
-    rim_cells = RIM_PX // spec.stride
-    middle = body.op(
-        "Slice",
-        map_,
-        body.constant([rim_cells, rim_cells]),
-        body.constant([rim_cells + written] * 2),
-        body.constant([1, 2]),
-    )
-    per_cell = cell_px // spec.stride
-    cells = _grid(body, some, (per_cell, written), (per_cell, written))
-    body.op("ScatterND", "window/map", cells, middle, output="window/map_out", reduction="max")
-    body.op("Identity", "window/go_on", output="window/go_on_out")
-    kinds = onnx.TensorProto
-    graph = helper.make_graph(
-        body.nodes,
-        "windows",
-        [
-            helper.make_tensor_value_info("window/round", kinds.INT64, []),
-            helper.make_tensor_value_info("window/go_on", kinds.BOOL, []),
-            helper.make_tensor_value_info("window/map", kinds.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("window/go_on_out", kinds.BOOL, []),
-            helper.make_tensor_value_info("window/map_out", kinds.FLOAT, None),
-        ],
-        body.constants,
-    )
-    filled = top.op("Loop", rounds, top.constant(True, np.bool_), empty, body=graph)
+    """Add the first look's peaks and the loops over their windows; return the map."""
+    sizes = _Sizes(cell_px, look.window_px, spec.stride)
+    peaks = _touching(top, _peaks(top, look_map, look.above), cell_px, sizes.rim_px - RIM_PX)
+    image = _in_eights(top, sizes)
+    filled = _empty_map(top, look_map, sizes)
+    if look.confirm_above:
+        first = _maps_of_windows(top, peaks, image, graphs[0], sizes)
+        highest = top.op("ReduceMax", first, top.constant([1, 2]), keepdims=0)
+        found = top.op("Greater", highest, top.constant(look.confirm_above, np.float32))
+        peaks, first = (top.op("Compress", rows, found, axis=0) for rows in (peaks, first))
+        filled = _fill(top, filled, peaks, image, graphs[1:], sizes, first)
+    else:
+        filled = _fill(top, filled, peaks, image, graphs, sizes)
+    margin = sizes.margin
     return top.op(
         "Slice",
         filled,
@@ -327,6 +310,120 @@ def _windows(
         top.constant([-margin, -margin]),
         top.constant([1, 2]),
     )
+
+
+def _in_eights(top: _Builder, sizes: _Sizes) -> str:
+    """Pad the image so that the window of cell (row, column) begins at (row, column) * cell_px.
+
+    Rows of 8 px become one, as they are gathered faster than single pixels.
+    """
+    rim = sizes.rim_px
+    image = top.op(
+        "Pad",
+        "image",
+        top.constant([0, rim, rim, 0, 0, rim, rim, 0]),
+        top.constant(_OUTSIDE, np.uint8),
+    )
+    shape = top.op("Shape", image)
+    eights = top.op(
+        "Concat",
+        top.op("Slice", shape, top.constant([0]), top.constant([2])),
+        top.constant([-1, 24]),
+        axis=0,
+    )
+    return top.op("Reshape", image, eights)
+
+
+def _maps_of_windows(top: _Builder, peaks: str, image: str, network: Any, sizes: _Sizes) -> str:
+    """Add a loop that gives (k, written, written): what one network says of each window."""
+    body = _Builder("first/")
+    some, pixels = _cut_windows(body, peaks, image, sizes)
+    middle = _middle(body, body.include(network, pixels), sizes)
+    begin = body.op("Mul", "first/round", body.constant(CHUNK))
+    length = body.op("Gather", body.op("Shape", some), body.constant(0))
+    end = body.op("Add", begin, length)
+    rows = body.op("Unsqueeze", body.op("Range", begin, end, body.constant(1)), body.constant([1]))
+    body.op("ScatterND", "first/maps", rows, middle, output="first/maps_out")
+    side = top.constant([sizes.written, sizes.written])
+    shape = top.op("Concat", top.op("Reshape", _count(top, peaks), top.constant([1])), side, axis=0)
+    return _loop(top, body, "maps", _zeros(top, shape), peaks)
+
+
+def _fill(
+    top: _Builder,
+    empty: str,
+    peaks: str,
+    image: str,
+    networks: Sequence[Any],
+    sizes: _Sizes,
+    first: str | None = None,
+) -> str:
+    """Add a loop that writes the networks' mean for each window into the map.
+
+    `first` holds one more network's maps of these windows (k, written, written).
+    """
+    body = _Builder("window/")
+    some, pixels = _cut_windows(body, peaks, image, sizes)
+    maps = [_middle(body, body.include(graph, pixels), sizes) for graph in networks]
+    if first is not None:
+        maps.insert(0, _chunk(body, first))
+    cells = _grid(body, some, (sizes.per_cell, sizes.written), (sizes.per_cell, sizes.written))
+    mean = _mean_of(body, maps)
+    body.op("ScatterND", "window/map", cells, mean, output="window/map_out", reduction="max")
+    return _loop(top, body, "map", empty, peaks)
+
+
+def _cut_windows(body: _Builder, peaks: str, image: str, sizes: _Sizes) -> tuple[str, str]:
+    """Return some of the peaks, by the loop's round, and (n, side, side, 3) round each."""
+    some = _chunk(body, peaks)
+    side = sizes.window_px
+    places = _grid(body, some, (sizes.cell_px, side), (sizes.cell_px // 8, side // 8))
+    pixels = body.op("GatherND", image, places)
+    return some, body.op("Reshape", pixels, body.constant([-1, side, side, 3]))
+
+
+def _chunk(body: _Builder, rows: str) -> str:
+    """Return the rows that a round of a loop is about."""
+    begin = body.op("Mul", f"{body.prefix}round", body.constant(CHUNK))
+    end = body.op("Add", begin, body.constant(CHUNK))
+    one = body.constant([1])
+    begin, end = body.op("Reshape", begin, one), body.op("Reshape", end, one)
+    return body.op("Slice", rows, begin, end, body.constant([0]))
+
+
+def _middle(body: _Builder, map_: str, sizes: _Sizes) -> str:
+    rim = RIM_PX // sizes.stride
+    begin, end = body.constant([rim, rim]), body.constant([rim + sizes.written] * 2)
+    return body.op("Slice", map_, begin, end, body.constant([1, 2]))
+
+
+def _loop(top: _Builder, body: _Builder, carried: str, start: str, peaks: str) -> str:
+    """Run a body over all peaks; return what it carries from round to round, begun at `start`."""
+    import onnx
+    from onnx import helper
+
+    at = body.prefix
+    body.op("Identity", f"{at}go_on", output=f"{at}go_on_out")
+    kinds = onnx.TensorProto
+    values = (("round", kinds.INT64, []), ("go_on", kinds.BOOL, []), (carried, kinds.FLOAT, None))
+    graph = helper.make_graph(
+        body.nodes,
+        at.strip("/"),
+        [helper.make_tensor_value_info(at + name, kind, shape) for name, kind, shape in values],
+        [
+            helper.make_tensor_value_info(f"{at}{name}_out", kind, shape)
+            for name, kind, shape in values[1:]
+        ],
+        body.constants,
+    )
+    rounds = top.op(
+        "Div", top.op("Add", _count(top, peaks), top.constant(CHUNK - 1)), top.constant(CHUNK)
+    )
+    return top.op("Loop", rounds, top.constant(True, np.bool_), start, body=graph)
+
+
+def _count(builder: _Builder, rows: str) -> str:
+    return builder.op("Gather", builder.op("Shape", rows), builder.constant(0))
 
 
 def _peaks(top: _Builder, look_map: str, above: float) -> str:
@@ -361,10 +458,13 @@ def _touching(top: _Builder, peaks: str, cell_px: int, reach_px: int) -> str:
     return top.op("Compress", peaks, top.op("Cast", both, to=TensorProto.BOOL), axis=0)
 
 
-def _empty_map(top: _Builder, look_map: str, per_cell: int, margin: int) -> str:
-    scale = top.constant([1, per_cell, per_cell])
+def _empty_map(top: _Builder, look_map: str, sizes: _Sizes) -> str:
+    scale = top.constant([1, sizes.per_cell, sizes.per_cell])
     sides = top.op("Mul", top.op("Shape", look_map), scale)
-    shape = top.op("Add", sides, top.constant([0, 2 * margin, 2 * margin]))
+    return _zeros(top, top.op("Add", sides, top.constant([0, 2 * sizes.margin, 2 * sizes.margin])))
+
+
+def _zeros(top: _Builder, shape: str) -> str:
     from onnx import numpy_helper
 
     zero = numpy_helper.from_array(np.zeros(1, np.float32))

@@ -30,14 +30,10 @@ class Sampling:
     crop_background: float = 0.0
     """Anywhere in crops of `crops` data sets, as parts of mosaics: more of other laboratories'
     ordinary cells than the mined ones."""
-    as_crop: float = 0.0
-    """Chance that a place on a field is shown as if it came from a `crops` data set: cut to
-    128 px first, with the same borders. Without it a network can tell such crops, which all hold a
-    mitosis, by their borders alone."""
-    transplant: float = 0.0
-    """Crops of `crops` data sets whose centre is taken by a cell of another crop of the slide: half
-    of them by a mitosis, half by a mined error. Such crops all hold a mitosis at their centre; this
-    breaks the tie between a laboratory's look, the centre, and the label."""
+    crop_ignored: float = 0.0
+    """Chance that the mitoses of a part of such a crop are ignored, its other cells not. These
+    crops hold far more mitoses per area than slides do, and nothing else would keep a network from
+    expecting as many wherever tissue looks like theirs."""
     mosaic: float = 0.0
     """Chance that a sample is four smaller ones, each by these shares and of real pixels alone.
     Nothing then tells where a crop cut round a mitosis had its centre, or that it was one."""
@@ -50,7 +46,6 @@ class Sampling:
             self.centred,
             self.hard_negative,
             self.mined,
-            self.transplant,
             self.background,
             self.crop_background,
         )
@@ -61,7 +56,7 @@ class Sampling:
                 f"sampling crop_background = {self.crop_background} needs mosaic above 0: shown "
                 "whole, such a crop holds its mitosis"
             )
-        for name in ("as_crop", "mosaic"):
+        for name in ("crop_ignored", "mosaic"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"sampling {name} = {getattr(self, name)} is no probability")
 

@@ -20,19 +20,15 @@ from segmitos.learn.augment import Augmentation, draw_shift, draw_transform, rec
 from segmitos.learn.concentric import IGNORED, concentric_label
 from segmitos.learn.recipe import Recipe
 
-# Side of the crops of `crops` data sets, and how far a sample's centre may lie from theirs.
-CROP_SIDE_UM = 32.0
+# How far a sample's centre may lie from that of a crop of `crops` data sets.
 CROP_SHIFT_UM = 6.0
 DOUBT_UM = 6.0
 # The four parts of a mosaic meet in the middle, or so much beside it.
 _MOSAIC_STEP_PX = 16
-_PLACED = ("mitosis", "centred", "hard_negative", "mined", "transplant")
+_PLACED = ("mitosis", "centred", "hard_negative", "mined")
 # Of these a place is drawn anew each time.
 _ANYWHERE = ("background", "crop_background")
 _KINDS = _PLACED + _ANYWHERE
-# A transplanted cell is whole within the first radius and gone at the second; where it replaces a
-# mitosis, what may be left of that one, from the first to the third, is ignored.
-_WHOLE_UM, _GONE_UM, _LEFT_UM = 4.0, 6.5, 10.0
 
 
 @dataclass
@@ -50,8 +46,6 @@ class Source:
     mined_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
     doubtful_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
     """Neither mitosis nor background: ignored within `DOUBT_UM`."""
-    replaced_xy: tuple[float, float] | None = None
-    """Where another cell was transplanted over a mitosis."""
     radii_px: NDArray[np.float64] | None = None
     """Of the things at `mitoses_xy`, where they have a size of their own (masses)."""
 
@@ -158,12 +152,6 @@ class CropSampler:
                 ("mined", source.mined_xy),
             ):
                 places[kind_of].extend((index, float(x), float(y)) for x, y in points)
-        self._donors = self._find_donors(places)
-        places["transplant"] = [
-            place
-            for place in places["centred"]
-            if self.sources[place[0]].slide in self._donors["mined"]
-        ]
         self._places = places
         self._anywhere = {
             kind: [i for i, source in enumerate(self.sources) if source.centred == centred]
@@ -176,50 +164,6 @@ class CropSampler:
         if shares.sum() == 0:
             raise DataError("the sampling shares leave nothing to draw from these cases")
         self._shares = shares / shares.sum()
-
-    def _find_donors(
-        self, places: dict[str, list[tuple[int, float, float]]]
-    ) -> dict[str, dict[str, list[tuple[int, float, float]]]]:
-        """Cells of `crops` data sets that can be transplanted, by kind and slide."""
-        reach = _GONE_UM / self.recipe.mpp
-        donors: dict[str, dict[str, list[tuple[int, float, float]]]] = {"centred": {}, "mined": {}}
-        for kind, by_slide in donors.items():
-            for place in places[kind]:
-                source = self.sources[place[0]]
-                height, width = source.image.shape[:2]
-                x, y = place[1:]
-                inside = reach <= x < width - reach and reach <= y < height - reach
-                if source.centred and inside:
-                    by_slide.setdefault(source.slide, []).append(place)
-        return donors
-
-    def _transplanted(self, source: Source, x: float, y: float, rng: np.random.Generator) -> Source:
-        """Return a copy of a crop with another cell of its slide at a mitosis' place."""
-        kind = "centred" if rng.random() < 0.5 else "mined"
-        donors = self._donors[kind][source.slide]
-        which, from_x, from_y = donors[rng.integers(len(donors))]
-        mpp = self.recipe.mpp
-        reach = int(_GONE_UM / mpp)
-        steps = np.arange(-reach, reach + 1)
-        distance = np.hypot(steps[:, None], steps[None, :]) * mpp
-        share = np.clip((_GONE_UM - distance) / (_GONE_UM - _WHOLE_UM), 0, 1)[:, :, None]
-        row, column = round(y), round(x)
-        height, width = source.image.shape[:2]
-        if not (reach <= row < height - reach and reach <= column < width - reach):
-            return source
-        cell = self.sources[which].image[
-            round(from_y) - reach : round(from_y) + reach + 1,
-            round(from_x) - reach : round(from_x) + reach + 1,
-        ]
-        if cell.shape[:2] != distance.shape:
-            return source
-        image = source.image.copy()
-        under = image[row - reach : row + reach + 1, column - reach : column + reach + 1]
-        under[:] = np.rint(under * (1 - share) + cell * share).astype(np.uint8)
-        if kind == "centred":
-            return replace(source, image=image)
-        away = np.hypot(*(source.mitoses_xy - (x, y)).T) > _GONE_UM / mpp
-        return replace(source, image=image, mitoses_xy=source.mitoses_xy[away], replaced_xy=(x, y))
 
     def counts(self) -> dict[str, int]:
         """How many places of each kind there are; images for kinds of background."""
@@ -281,13 +225,7 @@ class CropSampler:
     ) -> Sample:
         """Return a sample of (width, height); `within`: of pixels of its source alone."""
         x, y = place
-        if kind == "transplant":
-            source, kind = self._transplanted(source, x, y, rng), "centred"
         shift = self.recipe.sampling.shift_px
-        disguise = self.recipe.sampling.as_crop
-        if disguise and kind != "centred" and rng.random() < disguise:
-            source, x, y = _as_crop(source, x, y, round(CROP_SIDE_UM / self.recipe.mpp))
-            kind = "centred"
         if kind == "centred" and not within:
             # Only 16 um lie between such a crop's centre and its border.
             shift = min(shift, round(CROP_SHIFT_UM / self.recipe.mpp))
@@ -316,11 +254,9 @@ class CropSampler:
         recipe = self.recipe
         matrix = draw_transform(augmentation, rng)
         width, height = size
-        replaced = np.array([] if source.replaced_xy is None else [source.replaced_xy])
-        places = np.concatenate([source.mitoses_xy, source.doubtful_xy, replaced.reshape(-1, 2)])
+        places = np.concatenate([source.mitoses_xy, source.doubtful_xy])
         crop, moved, valid = warp(source.image, places, centre, matrix, (width, height))
-        counts = np.cumsum([len(source.mitoses_xy), len(source.doubtful_xy)])
-        points, doubtful, replaced = np.split(moved, counts)
+        points, doubtful = np.split(moved, [len(source.mitoses_xy)])
         # Black padding at a slide's edge tells nothing of tissue.
         valid &= np.maximum(np.maximum(crop[:, :, 0], crop[:, :, 1]), crop[:, :, 2]) > 4
         cells = (height // self.stride, width // self.stride)
@@ -336,12 +272,11 @@ class CropSampler:
                 around = np.full(len(doubtful), DOUBT_UM / per_px)
                 ignored = concentric_label(doubtful, around, around, cells, self.stride)
                 label[(ignored == 1) & (label == 0)] = IGNORED
-            if len(replaced):
-                kept, around = np.array([[_WHOLE_UM], [_LEFT_UM]]) / per_px
-                left = concentric_label(replaced, kept, around, cells, self.stride)
-                label[(left == IGNORED) & (label == 0)] = IGNORED
         offset = self.stride // 2
         label[~valid[offset :: self.stride, offset :: self.stride]] = IGNORED
+        ignored_share = recipe.sampling.crop_ignored if source.centred else 0.0
+        if ignored_share and rng.random() < ignored_share:
+            label[label == 1] = IGNORED
         image = recolour(crop, source.stain, self.pool, self.target, augmentation, rng)
         return Sample(image, label)
 
@@ -363,23 +298,6 @@ def _inside(place: float, length: int, reach: float) -> float:
     """Move a place so that `reach` on both sides lies inside; to the middle where it cannot."""
     last = length - 1 - reach
     return (length - 1) / 2 if last < reach else min(max(place, reach), last)
-
-
-def _as_crop(source: Source, x: float, y: float, side: int) -> tuple[Source, float, float]:
-    """Cut a field to a crop centred on a place, as `crops` data sets are cut."""
-    left, top = round(x) - side // 2, round(y) - side // 2
-    height, width = source.image.shape[:2]
-    left = max(0, min(left, width - side))
-    top = max(0, min(top, height - side))
-    rows, columns = slice(top, top + side), slice(left, left + side)
-    moved = replace(
-        source,
-        image=source.image[rows, columns],
-        mitoses_xy=source.mitoses_xy - (left, top),
-        doubtful_xy=source.doubtful_xy - (left, top),
-        mask=None if source.mask is None else source.mask[rows, columns],
-    )
-    return moved, x - left, y - top
 
 
 def _tissue_place(source: Source, rng: np.random.Generator) -> tuple[float, float]:
