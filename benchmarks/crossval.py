@@ -3,7 +3,7 @@
     python benchmarks/crossval.py --data ../shared/data --recipe recipes/lite.toml -o RUNS \\
         [--folds A B] [--seed N] [--threads N] [--match slide|field|none]
         [--flips] [--scout SCOUT.onnx [--window PX]] [--as-it-is] [--table]
-        [--also RUNS ...] [--tune fields|both] [--at THRESHOLDS.json]
+        [--second RUNS2] [--also RUNS ...] [--tune fields|both] [--at THRESHOLDS.json]
 
 Each of the folds A and B trains on some slides of MITOS-ATYPIA-14 and four fifths of the crops'
 slides, and detects on the others. The folds named by a scanner train on all seven slides and the
@@ -17,7 +17,9 @@ fields`), or for fields and crops alike, and their counts on the fields, for `se
 --thresholds` or `segmitos export --thresholds`. Fields without a mitosis are missing from the data,
 so that the best thresholds for these alone are too low for a slide. For crops F is computed as if
 their mitoses lay as they do on the slides of MIDOG 2021, 5.7 on a square millimetre, among as many
-false positives as are seen beside them. `--also` takes in finished runs, of other seeds.
+false positives as are seen beside them. `--also` takes in finished runs, of other seeds. `--second`
+names finished runs of another network, which looks again where the first one found something
+(`segmitos combine --confirm-above`), as in the default model.
 """
 
 from __future__ import annotations
@@ -52,8 +54,9 @@ DISTANCE_UM = 7.5
 # Labelled mitoses per mm2 of MIDOG 2021: 1721 on 150 regions of 2 mm2.
 PER_MM2 = 5.7
 CROP_MM2 = (128 * 0.25 / 1000) ** 2
-# Of a scout, as in the default model.
+# Of a scout, and of the first of two networks, as in the default model.
 ABOVE = 0.1
+CONFIRM_ABOVE = 0.2
 MPP = 0.25
 
 Found = dict[str, dict[str, list[list[float]]]]
@@ -91,11 +94,13 @@ def detect_blobs(
     flips: bool = False,
     scout: Path | None = None,
     window_px: int = 128,
+    second: Path | None = None,
 ) -> Found:
     """Return the blobs of each case by binarisation: rows of x, y (model px), area, score.
 
     `match` moves the staining of each slide, or of each field, onto that of the training, or of
-    `none`; `flips` averages four mirrored views; behind a `scout` only windows are seen.
+    `none`; `flips` averages four mirrored views; behind a `scout` only windows are seen, and again
+    by the network of the run `second` where the first one found something.
     """
     from segmitos.detect.colour import Stain, apply_lookup, od_statistics, stain_lookup
     from segmitos.detect.mitoses import MapAccumulator, smooth
@@ -105,7 +110,7 @@ def detect_blobs(
 
     network, recipe, state = trained_network(run)
     target = Stain(**{key: tuple(value) for key, value in state["stain"].items()})
-    predict = predictor(network) if scout is None else behind(scout, run, window_px)
+    predict = predictor(network) if scout is None else behind(scout, run, window_px, second)
     found: Found = {}
     for source in load_sources(cases, recipe.mpp):
         image = source.image
@@ -128,17 +133,21 @@ def detect_blobs(
     return found
 
 
-def behind(scout: Path, run: Path, window_px: int) -> Any:
+def behind(scout: Path, run: Path, window_px: int, second: Path | None = None) -> Any:
     """Return what a run's network gives behind a first look, as `predictor` does for it alone."""
     from segmitos.detect.model import Model
     from segmitos.learn.combine import combine
     from segmitos.learn.export import export_run
     from segmitos.learn.predict import padding
 
+    runs = [run] if second is None else [run, second]
     with tempfile.TemporaryDirectory() as folder:
-        whole, both = Path(folder) / "whole.onnx", Path(folder) / "both.onnx"
-        export_run(run, whole)
-        combine([whole], both, scout, ABOVE, window_px)
+        files = [Path(folder) / f"{number}.onnx" for number in range(len(runs))]
+        for one, file in zip(runs, files, strict=True):
+            export_run(one, file)
+        both = Path(folder) / "both.onnx"
+        confirm_above = 0.0 if second is None else CONFIRM_ABOVE
+        combine(files, both, scout, ABOVE, window_px, confirm_above)
         model = Model.load(both, "cpu")
     return padding(lambda padded: model.predict(padded[None])[0])
 
@@ -327,6 +336,9 @@ def main() -> None:
     parser.add_argument("--scout", type=Path, help="model file of a first look to run behind")
     parser.add_argument("--window", type=int, default=128, help="behind the scout, px")
     parser.add_argument(
+        "--second", type=Path, help="folder of finished runs of a network that looks again"
+    )
+    parser.add_argument(
         "--as-it-is",
         action="store_true",
         help="detect with the checkpoint that a fold has, trained to its end or not",
@@ -335,9 +347,12 @@ def main() -> None:
     options = parser.parse_args()
     if options.at is None and not set(options.folds) & set(FOLDS):
         parser.error("folds of scanners have no fields to tune thresholds on; give --at")
+    if options.second and not options.scout:
+        parser.error("--second looks again in windows; give --scout")
     variant = "" if options.match == "slide" else f"-{options.match}"
     variant += "-flips" if options.flips else ""
     variant += f"-window{options.window}" if options.scout else ""
+    variant += f"-{options.second.name}" if options.second else ""
     name = f"found{variant}.json"
     founds: dict[str, Found] = {}
     for fold in options.folds:
@@ -355,7 +370,13 @@ def main() -> None:
             if not options.as_it_is:
                 train(training, recipe, run, on_event=_Progress(), threads=options.threads)
             blobs = detect_blobs(
-                run, tested, options.match, options.flips, options.scout, options.window
+                run,
+                tested,
+                options.match,
+                options.flips,
+                options.scout,
+                options.window,
+                None if options.second is None else options.second / fold,
             )
             write_json(place, blobs)
         founds[fold] = json.loads(place.read_text())

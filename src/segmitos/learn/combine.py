@@ -405,6 +405,7 @@ def _loop(top: _Builder, body: _Builder, carried: str, start: str, peaks: str) -
     at = body.prefix
     body.op("Identity", f"{at}go_on", output=f"{at}go_on_out")
     kinds = onnx.TensorProto
+    values: tuple[tuple[str, int, list[int] | None], ...]
     values = (("round", kinds.INT64, []), ("go_on", kinds.BOOL, []), (carried, kinds.FLOAT, None))
     graph = helper.make_graph(
         body.nodes,
