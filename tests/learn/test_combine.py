@@ -247,9 +247,10 @@ def test_what_does_not_fit_together_is_refused_by_name(parts, tmp_path):
     for networks, scout in ((["sharp"], parts["scout"]), (["soft", "sharp"], None)):
         with pytest.raises(UsageError, match=r"confirm_above = 0\.2 needs a scout and two"):
             combine([parts[name] for name in networks], out, scout, confirm_above=0.2)
-    with pytest.raises(ModelError, match="first_look"):
-        combine([parts["sharp"]] * 2, out, parts["scout"], confirm_above=1.0)
-    with pytest.raises(ModelError, match="first_look"):
+    for wrong in (1.0, -0.1, float("nan")):
+        with pytest.raises(UsageError, match="confirm_above"):
+            combine([parts["sharp"]] * 2, out, parts["scout"], confirm_above=wrong)
+    with pytest.raises(UsageError, match=r"above = 1\.5"):
         combine([parts["sharp"]], out, parts["scout"], above=1.5, window_px=SIDE)
     assert not out.exists()
     combine([parts["sharp"]], out, parts["scout"])
@@ -272,7 +273,7 @@ def test_the_command_line_says_what_it_made_and_what_is_wrong(parts, tmp_path, c
         ([*given, "both.txt"], "must end in .onnx"),
         (["combine", "absent.onnx", "-o", str(out)], "absent.onnx"),
         ([*given, str(out), "--thresholds", "absent.json"], "absent.json"),
-        ([*given, str(out), "--above", "0"], "first_look"),
+        ([*given, str(out), "--above", "0"], "above = 0"),
         ([*given, str(out), "--window", "40"], "window 40 px"),
     ):
         assert main(wrong) in (1, 2)

@@ -68,6 +68,11 @@ def combine(
 
     models = [Model.load(path, "cpu") for path in networks]
     _check_alike(models)
+    if not (0 < above < 1 and 0 <= confirm_above < 1):
+        raise UsageError(
+            f"above = {above:g}, confirm_above = {confirm_above:g}: probabilities from 0 to 1, the "
+            "first one not 0, neither of them 1"
+        )
     if confirm_above and (scout is None or len(models) == 1):
         raise UsageError(
             f"confirm_above = {confirm_above:g} needs a scout and two networks: it says which "
