@@ -68,16 +68,7 @@ def combine(
 
     models = [Model.load(path, "cpu") for path in networks]
     _check_alike(models)
-    if not (0 < above < 1 and 0 <= confirm_above < 1):
-        raise UsageError(
-            f"above = {above:g}, confirm_above = {confirm_above:g}: probabilities from 0 to 1, the "
-            "first one not 0, neither of them 1"
-        )
-    if confirm_above and (scout is None or len(models) == 1):
-        raise UsageError(
-            f"confirm_above = {confirm_above:g} needs a scout and two networks: it says which "
-            "windows the second one sees"
-        )
+    _check_probabilities(above, confirm_above, scout is not None and len(models) > 1)
     spec = models[0].spec
     graphs = [_load(model.path) for model in models]
     context_px = max(model.spec.context_px for model in models)
@@ -112,20 +103,7 @@ def combine(
         datasets=tuple(dict.fromkeys(one for model in models for one in model.spec.datasets)),
     )
     spec.check(str(out))
-    builder.op("Identity", result, output="probability")
-    map_ = onnx.helper.make_tensor_value_info(
-        "probability", onnx.TensorProto.FLOAT, ["N", "h", "w"]
-    )
-    combined = onnx.helper.make_model(
-        onnx.helper.make_graph(builder.nodes, "segmitos", inputs, [map_], builder.constants),
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        producer_name="segmitos",
-        ir_version=9,
-    )
-    entry = combined.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, spec.to_json()
-    onnx.checker.check_model(combined)
-    write_bytes(out, combined.SerializeToString())
+    _write(builder, inputs, result, spec, out)
     return spec
 
 
@@ -150,6 +128,19 @@ def _check_alike(models: Sequence[Model]) -> None:
                     f"{first.path} and {model.path} differ in {key}: {one} and {other}; only "
                     "networks that read images alike can be averaged"
                 )
+
+
+def _check_probabilities(above: float, confirm_above: float, has_second: bool) -> None:
+    if not (0 < above < 1 and 0 <= confirm_above < 1):
+        raise UsageError(
+            f"above = {above:g}, confirm_above = {confirm_above:g}: probabilities from 0 to 1, the "
+            "first one not 0, neither of them 1"
+        )
+    if confirm_above and not has_second:
+        raise UsageError(
+            f"confirm_above = {confirm_above:g} needs a scout and two networks: it says which "
+            "windows the second one sees"
+        )
 
 
 def _check_scout(scout: ModelSpec, spec: ModelSpec, look: FirstLook) -> int:
@@ -191,3 +182,25 @@ def _read_finer(graph: Any, factor: int, path: Path) -> None:
     for attribute in first.attribute:
         if attribute.name in ("kernel_shape", "strides", "pads"):
             attribute.ints[:] = [value * factor for value in attribute.ints]
+
+
+def _write(
+    builder: Builder, inputs: Sequence[Any], result: str, spec: ModelSpec, out: Path
+) -> None:
+    """Make one graph of what was built, check it, and write it with its specification."""
+    import onnx
+
+    builder.op("Identity", result, output="probability")
+    map_ = onnx.helper.make_tensor_value_info(
+        "probability", onnx.TensorProto.FLOAT, ["N", "h", "w"]
+    )
+    combined = onnx.helper.make_model(
+        onnx.helper.make_graph(builder.nodes, "segmitos", inputs, [map_], builder.constants),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        producer_name="segmitos",
+        ir_version=9,
+    )
+    entry = combined.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, spec.to_json()
+    onnx.checker.check_model(combined)
+    write_bytes(out, combined.SerializeToString())
