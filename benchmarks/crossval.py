@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -306,6 +307,12 @@ def print_crops(table: Table, crops: Sequence[Case], index: int) -> None:
         )
 
 
+def _folder_name(folder: Path) -> str:
+    """Name a folder by its last part, and by its whole path in short."""
+    place = str(folder.resolve()).encode()
+    return f"{folder.name}-{hashlib.sha256(place).hexdigest()[:6]}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
@@ -352,7 +359,7 @@ def main() -> None:
     variant = "" if options.match == "slide" else f"-{options.match}"
     variant += "-flips" if options.flips else ""
     variant += f"-window{options.window}" if options.scout else ""
-    variant += f"-{options.second.name}" if options.second else ""
+    variant += f"-{_folder_name(options.second)}" if options.second else ""
     name = f"found{variant}.json"
     founds: dict[str, Found] = {}
     for fold in options.folds:
@@ -380,6 +387,8 @@ def main() -> None:
             )
             write_json(place, blobs)
         founds[fold] = json.loads(place.read_text())
+    if not founds:
+        parser.error(f"{options.out} holds no fold that was detected on in this way")
     others = [
         {
             fold: json.loads((folder / fold / name).read_text())
