@@ -35,7 +35,7 @@ def combine(
     networks: Sequence[Path],
     out: Path,
     scout: Path | None = None,
-    above: float = 0.05,
+    above: float = 0.1,
     window_px: int = 128,
     confirm_above: float = 0.0,
     tuned: Mapping[str, Any] | None = None,
