@@ -30,7 +30,6 @@ from segmitos.io.detections import Detections
 from segmitos.io.readers.table import headless_points
 from segmitos.io.slide import Slide
 
-DISTANCE_UM = 7.5
 Change = Callable[[np.ndarray], np.ndarray]
 
 
@@ -100,26 +99,21 @@ def independent_f(cases: list[Case], found: dict[str, Detections]) -> float:
     return 2 * tp / (detected + mitoses)
 
 
-def mistakes(cases: list[Case], found: dict[str, Detections]) -> str:
-    """Count false positives by the votes of the labelled look-alike within 7.5 um, if any."""
-    counts = dict.fromkeys(("one of three called it a mitosis", "all rejected", "not labelled"), 0)
-    for case in cases:
+def mistakes(cases: list[Case], found: dict[str, Detections], scored: Evaluation) -> str:
+    """Count false positives by the votes of the labelled look-alike within reach, if any."""
+    called = rejected = unlabelled = 0
+    for case, result in zip(cases, scored.cases, strict=True):
         assert case.mpp is not None
-        reach = DISTANCE_UM / case.mpp
-        xy = found[case.name].xy
-        hits = {hit for hit, _ in match_points(xy, case.mitoses_xy, reach).pairs}
-        wrong = xy[[index for index in range(len(xy)) if index not in hits]]
+        hits = [hit for hit, _ in result.match.pairs]
+        wrong = np.delete(found[case.name].xy, hits, axis=0)
         table = case.image.parents[2] / "mitosis" / f"{case.image.stem}_not_mitosis.csv"
-        alike = headless_points(table, ("x", "y", "votes"))
-        pairs = dict(match_points(wrong, alike[:, :2], reach).pairs)
-        for index in range(len(wrong)):
-            if index not in pairs:
-                counts["not labelled"] += 1
-            elif alike[pairs[index], 2] > 0:
-                counts["one of three called it a mitosis"] += 1
-            else:
-                counts["all rejected"] += 1
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
+        alike = headless_points(table, ("x", "y", "votes")) if table.is_file() else np.zeros((0, 3))
+        pairs = match_points(wrong, alike[:, :2], scored.distance_um / case.mpp).pairs
+        votes = alike[[index for _, index in pairs], 2]
+        called += np.count_nonzero(votes > 0)
+        rejected += np.count_nonzero(votes == 0)
+        unlabelled += len(wrong) - len(pairs)
+    return f"{called} called by one of three, {rejected} all rejected, {unlabelled} not labelled"
 
 
 def stains(data: Path) -> tuple[Stain, Stain]:
@@ -177,7 +171,7 @@ def main() -> None:
             print(row(name, score(cases, model, change), base.pooled.f_score), flush=True)
     print()
     if options.mistakes:
-        print(f"false positives: {mistakes(cases, found)}")
+        print(f"false positives: {mistakes(cases, found, base)}")
     print(
         f"independent scorer: F {independent_f(cases, found):.6f}; ours {base.pooled.f_score:.6f}"
     )
