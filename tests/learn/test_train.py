@@ -321,3 +321,40 @@ def test_a_doubtful_place_is_neither_mitosis_nor_background():
     assert (after[plain & (distance < 5.5)] == 255).all()
     assert (after[plain & (distance > 6.5)] == 0).all()
     np.testing.assert_array_equal(after == 1, before == 1)
+
+
+def test_votes_make_a_doubted_mitosis_background_in_some_samples():
+    place = Source(
+        name="field",
+        slide="S",
+        image=np.full((128, 128, 3), 180, np.uint8),
+        mitoses_xy=np.array([[40.0, 64.0], [88.0, 64.0]]),
+        hard_negatives_xy=np.zeros((0, 2)),
+        centred=False,
+        confidence=np.array([0.65, 1.0]),
+    )
+    kinds = {"mitosis": 1.0, "centred": 0.0, "hard_negative": 0.0, "mined": 0.0, "background": 0.0}
+    recipe = {
+        **TINY.to_dict(),
+        "crop_px": 128,
+        "sampling": {**kinds, "shift_px": 0},
+        "augmentation": dataclasses.asdict(NONE),
+    }
+
+    def share(votes):
+        """Share of the samples in which the doubted one, then the sure one, is a mitosis."""
+        labels = {"kind": "concentric", "radius_um": 2.0, "outer_um": 4.0, "votes": votes}
+        sampler = CropSampler([place], Recipe.from_dict({**recipe, "labels": labels}), 4)
+        seen = []
+        for number in range(400):
+            label = sampler.sample(0, number).label
+            # The sample lies round one of the two, so that the other is 48 px to a side.
+            both = (label[16, 16] == 1, (label[16, 4] == 1) | (label[16, 28] == 1))
+            seen.append([both[0] and both[1], label.any()])
+            if not both[0]:
+                assert (label[14:19, 14:19] == 0).all(), "no ring stays without its disc"
+        return np.mean(seen, axis=0)
+
+    assert share(False).tolist() == [1, 1]
+    together, any_at_all = share(True)
+    assert together == pytest.approx(0.65, abs=0.08) and any_at_all == 1
