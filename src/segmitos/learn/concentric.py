@@ -39,9 +39,6 @@ class LabelRecipe:
     inner_share: float = 0.0
     """Above 0: disc and ring are shares of each point's own radius (masses, section 4.6)."""
     outer_share: float = 0.0
-    votes: bool = False
-    """Whether each sample takes a mitosis for one only with the chance of its confidence, the share
-    of annotators that called it one, and for background otherwise: on average, soft labels."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("mask", "circle", "concentric", "random"):

@@ -48,8 +48,6 @@ class Source:
     """Neither mitosis nor background: ignored within `DOUBT_UM`."""
     radii_px: NDArray[np.float64] | None = None
     """Of the things at `mitoses_xy`, where they have a size of their own (masses)."""
-    confidence: NDArray[np.float64] | None = None
-    """Share of annotators that called each of `mitoses_xy` a mitosis, where it is known."""
 
 
 def load_sources(
@@ -78,7 +76,6 @@ def load_sources(
                 centred=case.centred_crop,
                 mask=mask,
                 radii_px=None if case.radii_px is None else np.asarray(case.radii_px) / ratio,
-                confidence=case.confidence,
             )
         )
         advance(1)
@@ -269,9 +266,6 @@ class CropSampler:
         else:
             own_um = None if source.radii_px is None else source.radii_px * recipe.mpp
             inner, outer = recipe.labels.draw_radii(len(points), rng, own_um)
-            if recipe.labels.votes and source.confidence is not None:
-                called = rng.random(len(points)) < source.confidence
-                points, inner, outer = points[called], inner[called], outer[called]
             per_px = recipe.mpp * zoom
             label = concentric_label(points, inner / per_px, outer / per_px, cells, self.stride)
             if len(doubtful):
