@@ -36,6 +36,9 @@ from typing import Any
 import numpy as np
 
 from segmitos.assess.matching import f_score, match_points, precision, recall
+from segmitos.commands.train import Progress, read_thresholds
+from segmitos.detect.mitoses import tuned_thresholds
+from segmitos.errors import UsageError
 from segmitos.io.datasets import Case, load_dataset
 from segmitos.io.files import write_json
 
@@ -214,7 +217,11 @@ def pooled(data: Path, founds: Sequence[dict[str, Found]]) -> tuple[list[Case], 
 
 
 def print_table(
-    data: Path, out: Path, founds: Sequence[dict[str, Found]], tune: str, at: Path | None = None
+    data: Path,
+    out: Path,
+    founds: Sequence[dict[str, Found]],
+    tune: str,
+    at: tuple[float, float, float] | None = None,
 ) -> None:
     """Print F by slide and recall by scanner on the crops, at thresholds that are given or best."""
     cases, found = pooled(data, founds)
@@ -227,9 +234,7 @@ def print_table(
             f"best common thresholds: binarisation {binarisation}, area {area:g} um2, score {score}"
         )
     else:
-        given = json.loads(at.read_text())["thresholds"]
-        binarisation, area = given["binarisation"], given["min_area_um2"]
-        score = float(SCORES[np.argmin(np.abs(SCORES - given["min_score"]))])
+        binarisation, area, score = at
         print(f"at binarisation {binarisation}, area {area:g} um2, score {score}")
     index = int(np.flatnonzero(np.isclose(SCORES, score))[0])
     if crops:
@@ -264,6 +269,22 @@ def print_table(
             },
         },
     )
+
+
+def fixed_thresholds(path: Path) -> tuple[float, float, float]:
+    """Return binarisation, area and score of a thresholds.json; the score to the next in `SCORES`.
+
+    Raises:
+        UsageError: where blobs of that binarisation, or marks of that score, are not looked at.
+    """
+    given = tuned_thresholds(read_thresholds(path))
+    score = float(SCORES[np.argmin(np.abs(SCORES - given.min_score))])
+    if given.binarisation not in BINARISATIONS or abs(score - given.min_score) > 0.005:
+        raise UsageError(
+            f"{path}: the binarisation must be one of {BINARISATIONS}, the score {SCORES[0]} to "
+            f"{SCORES[-1]}, not {given.binarisation} and {given.min_score}"
+        )
+    return float(given.binarisation), given.min_area_um2, score
 
 
 def best_thresholds(
@@ -356,6 +377,12 @@ def main() -> None:
         parser.error("folds of scanners have no fields to tune thresholds on; give --at")
     if options.second and not options.scout:
         parser.error("--second looks again in windows; give --scout")
+    if options.scout and not options.scout.is_file():
+        parser.error(f"{options.scout} is not a file")
+    for fold in options.folds if options.second else []:
+        if not (options.second / fold).is_dir():
+            parser.error(f"{options.second} holds no fold {fold}; train it there first")
+    at = None if options.at is None else fixed_thresholds(options.at)
     variant = "" if options.match == "slide" else f"-{options.match}"
     variant += "-flips" if options.flips else ""
     variant += f"-window{options.window}" if options.scout else ""
@@ -368,14 +395,13 @@ def main() -> None:
         if not place.exists():
             if options.table:
                 continue
-            from segmitos.commands.train import _Progress
             from segmitos.learn.recipe import load_recipe
             from segmitos.learn.train import train
 
             training, tested = split(options.data, fold)
             recipe = load_recipe(options.recipe, seed=options.seed)
             if not options.as_it_is:
-                train(training, recipe, run, on_event=_Progress(), threads=options.threads)
+                train(training, recipe, run, on_event=Progress(), threads=options.threads)
             blobs = detect_blobs(
                 run,
                 tested,
@@ -397,8 +423,10 @@ def main() -> None:
         }
         for folder in options.also
     ]
-    print_table(options.data, options.out, [founds, *others], options.tune, options.at)
+    print_table(options.data, options.out, [founds, *others], options.tune, at)
 
 
 if __name__ == "__main__":
-    main()
+    import plainly
+
+    plainly.run(main)

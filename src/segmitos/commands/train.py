@@ -87,7 +87,7 @@ def run_train(
         held_out,
         start_from=start_from,
         resume=not restart,
-        on_event=_Progress(),
+        on_event=Progress(),
         accelerator=accelerator,
         devices=devices,
         threads=threads or available_threads(),
@@ -96,7 +96,7 @@ def run_train(
     return 0
 
 
-class _Progress:
+class Progress:
     """Prints training events: a moving line on a terminal, a line now and then in a log."""
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ def run_export(
 
     if out.suffix != ".onnx":
         raise UsageError(f"--out {out} must end in .onnx")
-    content = _read_thresholds(thresholds) if thresholds is not None else None
+    content = read_thresholds(thresholds) if thresholds is not None else None
     difference = export_run(
         run,
         out,
@@ -190,7 +190,7 @@ def run_combine(
 
     if out.suffix != ".onnx":
         raise UsageError(f"--out {out} must end in .onnx")
-    tuned = None if thresholds is None else _read_thresholds(thresholds)
+    tuned = None if thresholds is None else read_thresholds(thresholds)
     paths = [Path(network) for network in networks]
     combine(paths, out, scout, above, window, confirm_above, tuned, name or out.stem, description)
     first = "" if scout is None else f", behind a first look by {scout}"
@@ -245,7 +245,8 @@ def _stain_of(spec: str) -> Any:
     return stain
 
 
-def _read_thresholds(path: Path) -> dict[str, Any]:
+def read_thresholds(path: Path) -> dict[str, Any]:
+    """Return the content of a thresholds.json; DataError where it is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
