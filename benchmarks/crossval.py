@@ -2,7 +2,7 @@
 
     python benchmarks/crossval.py --data ../shared/data --recipe recipes/lite.toml -o RUNS \\
         [--folds A B] [--seed N] [--threads N] [--match slide|field|none]
-        [--flips] [--scout SCOUT.onnx [--window PX]] [--as-it-is] [--table]
+        [--flips] [--scout SCOUT.onnx [--window PX] [--above P]] [--as-it-is] [--table]
         [--second RUNS2] [--also RUNS ...] [--tune fields|both] [--at THRESHOLDS.json]
 
 Each of the folds A and B trains on some slides of MITOS-ATYPIA-14 and four fifths of the crops'
@@ -99,6 +99,7 @@ def detect_blobs(
     scout: Path | None = None,
     window_px: int = 128,
     second: Path | None = None,
+    above: float = ABOVE,
 ) -> Found:
     """Return the blobs of each case by binarisation: rows of x, y (model px), area, score.
 
@@ -114,7 +115,7 @@ def detect_blobs(
 
     network, recipe, state = trained_network(run)
     target = Stain(**{key: tuple(value) for key, value in state["stain"].items()})
-    predict = predictor(network) if scout is None else behind(scout, run, window_px, second)
+    predict = predictor(network) if scout is None else behind(scout, run, window_px, second, above)
     found: Found = {}
     for source in load_sources(cases, recipe.mpp):
         image = source.image
@@ -137,7 +138,9 @@ def detect_blobs(
     return found
 
 
-def behind(scout: Path, run: Path, window_px: int, second: Path | None = None) -> Any:
+def behind(
+    scout: Path, run: Path, window_px: int, second: Path | None = None, above: float = ABOVE
+) -> Any:
     """Return what a run's network gives behind a first look, as `predictor` does for it alone."""
     from segmitos.detect.model import Model
     from segmitos.learn.combine import combine
@@ -151,7 +154,7 @@ def behind(scout: Path, run: Path, window_px: int, second: Path | None = None) -
             export_run(one, file)
         both = Path(folder) / "both.onnx"
         confirm_above = 0.0 if second is None else CONFIRM_ABOVE
-        combine(files, both, scout, ABOVE, window_px, confirm_above)
+        combine(files, both, scout, above, window_px, confirm_above)
         model = Model.load(both, "cpu")
     return padding(lambda padded: model.predict(padded[None])[0])
 
@@ -364,6 +367,9 @@ def main() -> None:
     parser.add_argument("--scout", type=Path, help="model file of a first look to run behind")
     parser.add_argument("--window", type=int, default=128, help="behind the scout, px")
     parser.add_argument(
+        "--above", type=float, default=ABOVE, help="probability of the scout to look from"
+    )
+    parser.add_argument(
         "--second", type=Path, help="folder of finished runs of a network that looks again"
     )
     parser.add_argument(
@@ -386,6 +392,7 @@ def main() -> None:
     variant = "" if options.match == "slide" else f"-{options.match}"
     variant += "-flips" if options.flips else ""
     variant += f"-window{options.window}" if options.scout else ""
+    variant += f"-above{options.above:g}" if options.above != ABOVE else ""
     variant += f"-{_folder_name(options.second)}" if options.second else ""
     name = f"found{variant}.json"
     founds: dict[str, Found] = {}
@@ -410,6 +417,7 @@ def main() -> None:
                 options.scout,
                 options.window,
                 None if options.second is None else options.second / fold,
+                options.above,
             )
             write_json(place, blobs)
         founds[fold] = json.loads(place.read_text())
