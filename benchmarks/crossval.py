@@ -2,7 +2,7 @@
 
     python benchmarks/crossval.py --data ../shared/data --recipe recipes/lite.toml -o RUNS \\
         [--folds A B] [--seed N] [--threads N] [--match slide|field|none]
-        [--flips] [--scout SCOUT.onnx [--window PX] [--above P]] [--as-it-is] [--table]
+        [--flips] [--scout SCOUT.onnx|SCOUTS [--window PX] [--above P]] [--as-it-is] [--table]
         [--second RUNS2] [--also RUNS ...] [--tune fields|both] [--at THRESHOLDS.json]
 
 Each of the folds A and B trains on some slides of MITOS-ATYPIA-14 and four fifths of the crops'
@@ -19,7 +19,9 @@ so that the best thresholds for these alone are too low for a slide. For crops F
 their mitoses lay as they do on the slides of MIDOG 2021, 5.7 on a square millimetre, among as many
 false positives as are seen beside them. `--also` takes in finished runs, of other seeds. `--second`
 names finished runs of another network, which looks again where the first one found something
-(`segmitos combine --confirm-above`), as in the default model.
+(`segmitos combine --confirm-above`), as in the default model. A scout that was trained on the
+slides on which it is tested flatters: `--recipe recipes/scout.toml -o SCOUTS` trains one for each
+fold, and `--scout SCOUTS` runs behind them.
 """
 
 from __future__ import annotations
@@ -149,6 +151,9 @@ def behind(
 
     runs = [run] if second is None else [run, second]
     with tempfile.TemporaryDirectory() as folder:
+        if scout.is_dir():
+            export_run(scout / run.name, Path(folder) / "scout.onnx")
+            scout = Path(folder) / "scout.onnx"
         files = [Path(folder) / f"{number}.onnx" for number in range(len(runs))]
         for one, file in zip(runs, files, strict=True):
             export_run(one, file)
@@ -364,7 +369,11 @@ def main() -> None:
     )
     parser.add_argument("--at", type=Path, help="thresholds.json to use instead of the best")
     parser.add_argument("--flips", action="store_true", help="average four mirrored views")
-    parser.add_argument("--scout", type=Path, help="model file of a first look to run behind")
+    parser.add_argument(
+        "--scout",
+        type=Path,
+        help="a first look to run behind: a model file, or a folder of runs, one for each fold",
+    )
     parser.add_argument("--window", type=int, default=128, help="behind the scout, px")
     parser.add_argument(
         "--above", type=float, default=ABOVE, help="probability of the scout to look from"
@@ -383,15 +392,17 @@ def main() -> None:
         parser.error("folds of scanners have no fields to tune thresholds on; give --at")
     if options.second and not options.scout:
         parser.error("--second looks again in windows; give --scout")
-    if options.scout and not options.scout.is_file():
-        parser.error(f"{options.scout} is not a file")
-    for fold in options.folds if options.second else []:
-        if not (options.second / fold).is_dir():
-            parser.error(f"{options.second} holds no fold {fold}; train it there first")
+    if options.scout and not options.scout.exists():
+        parser.error(f"{options.scout} is not there")
+    for folder in (options.second, options.scout):
+        for fold in options.folds if folder and not folder.is_file() else []:
+            if not (folder / fold).is_dir():
+                parser.error(f"{folder} holds no fold {fold}; train it there first")
     at = None if options.at is None else fixed_thresholds(options.at)
     variant = "" if options.match == "slide" else f"-{options.match}"
     variant += "-flips" if options.flips else ""
     variant += f"-window{options.window}" if options.scout else ""
+    variant += f"-{_folder_name(options.scout)}" if options.scout and options.scout.is_dir() else ""
     variant += f"-above{options.above:g}" if options.above != ABOVE else ""
     variant += f"-{_folder_name(options.second)}" if options.second else ""
     name = f"found{variant}.json"
@@ -409,6 +420,9 @@ def main() -> None:
             recipe = load_recipe(options.recipe, seed=options.seed)
             if not options.as_it_is:
                 train(training, recipe, run, on_event=Progress(), threads=options.threads)
+            if recipe.network == "scout":
+                print(f"{run}: a first look, for --scout {options.out}")
+                continue
             blobs = detect_blobs(
                 run,
                 tested,
@@ -422,7 +436,9 @@ def main() -> None:
             write_json(place, blobs)
         founds[fold] = json.loads(place.read_text())
     if not founds:
-        parser.error(f"{options.out} holds no fold that was detected on in this way")
+        if options.table:
+            parser.error(f"{options.out} holds no fold that was detected on in this way")
+        return
     others = [
         {
             fold: json.loads((folder / fold / name).read_text())
