@@ -3,7 +3,7 @@
     python benchmarks/crossval.py --data ../shared/data --recipe recipes/lite.toml -o RUNS \\
         [--folds A B] [--seed N] [--threads N] [--match slide|field|none]
         [--flips] [--scout SCOUT.onnx|SCOUTS [--window PX] [--above P]] [--as-it-is] [--table]
-        [--second RUNS2] [--also RUNS ...] [--tune fields|both] [--at THRESHOLDS.json]
+        [--second RUNS2 ...] [--also RUNS ...] [--tune fields|both] [--at THRESHOLDS.json]
 
 Each of the folds A and B trains on some slides of MITOS-ATYPIA-14 and four fifths of the crops'
 slides, and detects on the others. The folds named by a scanner train on all seven slides and the
@@ -18,7 +18,7 @@ fields`), or for fields and crops alike, and their counts on the fields, for `se
 so that the best thresholds for these alone are too low for a slide. For crops F is computed as if
 their mitoses lay as they do on the slides of MIDOG 2021, 5.7 on a square millimetre, among as many
 false positives as are seen beside them. `--also` takes in finished runs, of other seeds. `--second`
-names finished runs of another network, which looks again where the first one found something
+names finished runs of other networks, which look again where the first one found something
 (`segmitos combine --confirm-above`), as in the default model. A scout that was trained on the
 slides on which it is tested flatters: `--recipe recipes/scout.toml -o SCOUTS` trains one for each
 fold, and `--scout SCOUTS` runs behind them.
@@ -100,14 +100,14 @@ def detect_blobs(
     flips: bool = False,
     scout: Path | None = None,
     window_px: int = 128,
-    second: Path | None = None,
+    others: Sequence[Path] = (),
     above: float = ABOVE,
 ) -> Found:
     """Return the blobs of each case by binarisation: rows of x, y (model px), area, score.
 
     `match` moves the staining of each slide, or of each field, onto that of the training, or of
     `none`; `flips` averages four mirrored views; behind a `scout` only windows are seen, and again
-    by the network of the run `second` where the first one found something.
+    by the networks of the runs `others` where the first one found something.
     """
     from segmitos.detect.colour import Stain, apply_lookup, od_statistics, stain_lookup
     from segmitos.detect.mitoses import MapAccumulator, smooth
@@ -117,7 +117,9 @@ def detect_blobs(
 
     network, recipe, state = trained_network(run)
     target = Stain(**{key: tuple(value) for key, value in state["stain"].items()})
-    predict = predictor(network) if scout is None else behind(scout, run, window_px, second, above)
+    predict = (
+        predictor(network) if scout is None else behind(scout, [run, *others], window_px, above)
+    )
     found: Found = {}
     for source in load_sources(cases, recipe.mpp):
         image = source.image
@@ -140,25 +142,22 @@ def detect_blobs(
     return found
 
 
-def behind(
-    scout: Path, run: Path, window_px: int, second: Path | None = None, above: float = ABOVE
-) -> Any:
-    """Return what a run's network gives behind a first look, as `predictor` does for it alone."""
+def behind(scout: Path, runs: Sequence[Path], window_px: int, above: float = ABOVE) -> Any:
+    """Return what the networks of runs give behind a first look, as `predictor` does for one."""
     from segmitos.detect.model import Model
     from segmitos.learn.combine import combine
     from segmitos.learn.export import export_run
     from segmitos.learn.predict import padding
 
-    runs = [run] if second is None else [run, second]
     with tempfile.TemporaryDirectory() as folder:
         if scout.is_dir():
-            export_run(scout / run.name, Path(folder) / "scout.onnx")
+            export_run(scout / runs[0].name, Path(folder) / "scout.onnx")
             scout = Path(folder) / "scout.onnx"
         files = [Path(folder) / f"{number}.onnx" for number in range(len(runs))]
         for one, file in zip(runs, files, strict=True):
             export_run(one, file)
         both = Path(folder) / "both.onnx"
-        confirm_above = 0.0 if second is None else CONFIRM_ABOVE
+        confirm_above = CONFIRM_ABOVE if len(runs) > 1 else 0.0
         combine(files, both, scout, above, window_px, confirm_above)
         model = Model.load(both, "cpu")
     return padding(lambda padded: model.predict(padded[None])[0])
@@ -379,7 +378,11 @@ def main() -> None:
         "--above", type=float, default=ABOVE, help="probability of the scout to look from"
     )
     parser.add_argument(
-        "--second", type=Path, help="folder of finished runs of a network that looks again"
+        "--second",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="folders of finished runs of networks that look again",
     )
     parser.add_argument(
         "--as-it-is",
@@ -394,7 +397,7 @@ def main() -> None:
         parser.error("--second looks again in windows; give --scout")
     if options.scout and not options.scout.exists():
         parser.error(f"{options.scout} is not there")
-    for folder in (options.second, options.scout):
+    for folder in (*options.second, options.scout):
         for fold in options.folds if folder and not folder.is_file() else []:
             if not (folder / fold).is_dir():
                 parser.error(f"{folder} holds no fold {fold}; train it there first")
@@ -404,7 +407,7 @@ def main() -> None:
     variant += f"-window{options.window}" if options.scout else ""
     variant += f"-{_folder_name(options.scout)}" if options.scout and options.scout.is_dir() else ""
     variant += f"-above{options.above:g}" if options.above != ABOVE else ""
-    variant += f"-{_folder_name(options.second)}" if options.second else ""
+    variant += "".join(f"-{_folder_name(folder)}" for folder in options.second)
     name = f"found{variant}.json"
     founds: dict[str, Found] = {}
     for fold in options.folds:
@@ -430,7 +433,7 @@ def main() -> None:
                 options.flips,
                 options.scout,
                 options.window,
-                None if options.second is None else options.second / fold,
+                [folder / fold for folder in options.second],
                 options.above,
             )
             write_json(place, blobs)
