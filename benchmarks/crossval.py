@@ -3,7 +3,8 @@
     python benchmarks/crossval.py --data ../shared/data --recipe recipes/lite.toml -o RUNS \\
         [--folds A B] [--seed N] [--threads N] [--match slide|field|none]
         [--flips] [--scout SCOUT.onnx|SCOUTS [--window PX] [--above P]] [--as-it-is] [--table]
-        [--second RUNS2 ...] [--also RUNS ...] [--tune fields|both] [--at THRESHOLDS.json]
+        [--second RUNS2 ... [--confirm-above P]] [--also RUNS ...] [--tune fields|both]
+        [--at THRESHOLDS.json]
 
 Each of the folds A and B trains on some slides of MITOS-ATYPIA-14 and four fifths of the crops'
 slides, and detects on the others. The folds named by a scanner train on all seven slides and the
@@ -102,6 +103,7 @@ def detect_blobs(
     window_px: int = 128,
     others: Sequence[Path] = (),
     above: float = ABOVE,
+    confirm_above: float = CONFIRM_ABOVE,
 ) -> Found:
     """Return the blobs of each case by binarisation: rows of x, y (model px), area, score.
 
@@ -118,7 +120,9 @@ def detect_blobs(
     network, recipe, state = trained_network(run)
     target = Stain(**{key: tuple(value) for key, value in state["stain"].items()})
     predict = (
-        predictor(network) if scout is None else behind(scout, [run, *others], window_px, above)
+        predictor(network)
+        if scout is None
+        else behind(scout, [run, *others], window_px, above, confirm_above)
     )
     found: Found = {}
     for source in load_sources(cases, recipe.mpp):
@@ -142,7 +146,9 @@ def detect_blobs(
     return found
 
 
-def behind(scout: Path, runs: Sequence[Path], window_px: int, above: float = ABOVE) -> Any:
+def behind(
+    scout: Path, runs: Sequence[Path], window_px: int, above: float, confirm_above: float
+) -> Any:
     """Return what the networks of runs give behind a first look, as `predictor` does for one."""
     from segmitos.detect.model import Model
     from segmitos.learn.combine import combine
@@ -157,8 +163,7 @@ def behind(scout: Path, runs: Sequence[Path], window_px: int, above: float = ABO
         for one, file in zip(runs, files, strict=True):
             export_run(one, file)
         both = Path(folder) / "both.onnx"
-        confirm_above = CONFIRM_ABOVE if len(runs) > 1 else 0.0
-        combine(files, both, scout, above, window_px, confirm_above)
+        combine(files, both, scout, above, window_px, confirm_above if len(runs) > 1 else 0.0)
         model = Model.load(both, "cpu")
     return padding(lambda padded: model.predict(padded[None])[0])
 
@@ -378,6 +383,12 @@ def main() -> None:
         "--above", type=float, default=ABOVE, help="probability of the scout to look from"
     )
     parser.add_argument(
+        "--confirm-above",
+        type=float,
+        default=CONFIRM_ABOVE,
+        help="probability of the first network for those of --second to look again",
+    )
+    parser.add_argument(
         "--second",
         type=Path,
         nargs="+",
@@ -407,6 +418,8 @@ def main() -> None:
     variant += f"-window{options.window}" if options.scout else ""
     variant += f"-{_folder_name(options.scout)}" if options.scout and options.scout.is_dir() else ""
     variant += f"-above{options.above:g}" if options.above != ABOVE else ""
+    if options.second and options.confirm_above != CONFIRM_ABOVE:
+        variant += f"-confirm{options.confirm_above:g}"
     variant += "".join(f"-{_folder_name(folder)}" for folder in options.second)
     name = f"found{variant}.json"
     founds: dict[str, Found] = {}
@@ -435,6 +448,7 @@ def main() -> None:
                 options.window,
                 [folder / fold for folder in options.second],
                 options.above,
+                options.confirm_above,
             )
             write_json(place, blobs)
         founds[fold] = json.loads(place.read_text())

@@ -120,7 +120,7 @@ def test_slides_go_through_onnx_runtime_in_streams_with_the_same_bytes(threads):
     large = many.for_work(500_000_000)
     assert large.streams == min(threads, 4) and large.device == "cpu"
     assert (large.sha256, large.spec) == (one.sha256, one.spec)
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(9)
     images = [draw_field(rng, size=256, mitoses=6, others=4)[0][None] for _ in range(6)]
     with ThreadPoolExecutor(large.streams) as pool:
         found = list(pool.map(large.predict, images))

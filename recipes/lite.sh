@@ -1,0 +1,63 @@
+#!/bin/sh
+# Trains the default model from the data and writes lite.onnx, lite-whole.onnx and lite-int8.onnx.
+#
+#     sh recipes/lite.sh DATA OUT
+#
+# from the repository's root, in an environment with segmitos[train]. DATA holds mitos-atypia-14 and
+# mitosis-crops. Half a dozen hours on two CPU cores that multiply bfloat16, most of them for the
+# cross-validation that the thresholds come from. Stopped, it goes on where it was.
+set -eu
+if [ $# -ne 2 ] || [ ! -d "$1/mitos-atypia-14" ] || [ ! -d "$1/mitosis-crops" ]; then
+    echo "usage: sh recipes/lite.sh DATA OUT; DATA holds mitos-atypia-14 and mitosis-crops" >&2
+    exit 2
+fi
+data=$(cd "$1" && pwd)
+mkdir -p "$2"
+out=$(cd "$2" && pwd)
+fields=mitos14:$data/mitos-atypia-14
+crops=crops:$data/mitosis-crops
+what="EfficientNet-Lite0 to stride 16 with a feature pyramid to stride 4, random concentric labels"
+licence="research use only: trained on data under CC BY-NC-ND and challenge terms"
+
+# The staining that every slide is matched to is that of the seven slides of the training.
+mkdir -p "$out/slides"
+for slide in "$data"/mitos-atypia-14/*/; do
+    slide=$(basename "$slide")
+    [ "$slide" = H03 ] || ln -sfn "$data/mitos-atypia-14/$slide" "$out/slides/$slide"
+done
+
+crossval() {
+    python benchmarks/crossval.py --data "$data" "$@"
+}
+
+# Thresholds: every slide seen by networks, and behind a scout, that were not trained on it.
+crossval --recipe recipes/scout.toml -o "$out/cv-scout"
+for seed in 0 1 2; do
+    crossval --recipe recipes/lite.toml --seed $seed -o "$out/cv$seed"
+done
+cp "$out/cv0/thresholds.json" "$out/whole.json"
+crossval --recipe recipes/lite.toml --seed 0 -o "$out/cv0" --scout "$out/cv-scout" --window 160 \
+    --above 0.2 --second "$out/cv1" "$out/cv2" --confirm-above 0.3
+cp "$out/cv0/thresholds.json" "$out/three.json"
+
+# The networks, on all slides but H03.
+[ -e "$out/scout.onnx" ] || {
+    segmitos train "$fields" "$crops" --exclude H03 --recipe recipes/scout.toml -o "$out/scout"
+    segmitos export "$out/scout" -o "$out/scout.onnx" --name scout
+}
+for seed in 0 1 2; do
+    segmitos train "$fields" "$crops" --exclude H03 --recipe recipes/lite.toml --seed $seed \
+        -o "$out/lite$seed"
+    rm -f "$out/network$seed.onnx"
+    segmitos export "$out/lite$seed" -o "$out/network$seed.onnx" --name lite \
+        --description "$what" --licence "$licence" --stain-of "mitos14:$out/slides" \
+        --thresholds "$out/whole.json"
+done
+rm -f "$out/lite.onnx" "$out/lite-whole.onnx" "$out/lite-int8.onnx"
+segmitos combine "$out/network0.onnx" "$out/network1.onnx" "$out/network2.onnx" \
+    --scout "$out/scout.onnx" --above 0.2 --window 160 --confirm-above 0.3 \
+    --thresholds "$out/three.json" --name lite --description "$what; three seeds averaged where \
+the first finds something; behind a first look by five plain convolutions at 0.5 um per pixel" \
+    -o "$out/lite.onnx"
+cp "$out/network0.onnx" "$out/lite-whole.onnx"
+segmitos quantise "$fields" --exclude H03 -m "$out/lite-whole.onnx" -o "$out/lite-int8.onnx"
