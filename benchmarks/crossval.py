@@ -2,7 +2,8 @@
 
     python benchmarks/crossval.py --data ../shared/data --recipe recipes/lite.toml -o RUNS \\
         [--folds A B] [--seed N] [--threads N] [--match slide|field|none]
-        [--flips] [--scout SCOUT.onnx|SCOUTS [--window PX] [--above P]] [--as-it-is] [--table]
+        [--flips] [--scout SCOUT.onnx|SCOUTS [--window PX] [--above P]] [--as-it-is]
+        [--table|--train-only]
         [--second RUNS2 ... [--confirm-above P]] [--also RUNS ...] [--tune fields|both]
         [--at THRESHOLDS.json]
 
@@ -21,8 +22,8 @@ their mitoses lay as they do on the slides of MIDOG 2021, 5.7 on a square millim
 false positives as are seen beside them. `--also` takes in finished runs, of other seeds. `--second`
 names finished runs of other networks, which look again where the first one found something
 (`segmitos combine --confirm-above`), as in the default model. A scout that was trained on the
-slides on which it is tested flatters: `--recipe recipes/scout.toml -o SCOUTS` trains one for each
-fold, and `--scout SCOUTS` runs behind them.
+slides on which it is tested flatters: `--recipe recipes/scout.toml -o SCOUTS --train-only` trains
+one for each fold, and `--scout SCOUTS` runs behind them.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from segmitos.detect.mitoses import tuned_thresholds
 from segmitos.errors import UsageError
 from segmitos.io.datasets import Case, load_dataset
 from segmitos.io.files import write_json
+from segmitos.learn.recipe import load_recipe
 
 # Tested slides of each fold: about as many mitoses in one as in the other.
 FOLDS = {"A": ("H05", "H10", "H14"), "B": ("H04", "H07", "H11", "H12")}
@@ -61,10 +63,11 @@ DISTANCE_UM = 7.5
 # Labelled mitoses per mm2 of MIDOG 2021: 1721 on 150 regions of 2 mm2.
 PER_MM2 = 5.7
 CROP_MM2 = (128 * 0.25 / 1000) ** 2
-# Of a scout, and of the first of two networks, as in the default model.
+# Of a scout, and of the first network, where nothing else is said.
 ABOVE = 0.1
 CONFIRM_ABOVE = 0.2
 MPP = 0.25
+RECIPE = Path(__file__).parents[1] / "recipes" / "lite.toml"
 
 Found = dict[str, dict[str, list[list[float]]]]
 
@@ -99,17 +102,13 @@ def detect_blobs(
     cases: Sequence[Case],
     match: str = "slide",
     flips: bool = False,
-    scout: Path | None = None,
-    window_px: int = 128,
-    others: Sequence[Path] = (),
-    above: float = ABOVE,
-    confirm_above: float = CONFIRM_ABOVE,
+    predict: Any = None,
 ) -> Found:
     """Return the blobs of each case by binarisation: rows of x, y (model px), area, score.
 
     `match` moves the staining of each slide, or of each field, onto that of the training, or of
-    `none`; `flips` averages four mirrored views; behind a `scout` only windows are seen, and again
-    by the networks of the runs `others` where the first one found something.
+    `none`; `flips` averages four mirrored views; `predict` stands in for the run's network, as
+    `behind` does for it in windows.
     """
     from segmitos.detect.colour import Stain, apply_lookup, od_statistics, stain_lookup
     from segmitos.detect.mitoses import MapAccumulator, smooth
@@ -119,11 +118,7 @@ def detect_blobs(
 
     network, recipe, state = trained_network(run)
     target = Stain(**{key: tuple(value) for key, value in state["stain"].items()})
-    predict = (
-        predictor(network)
-        if scout is None
-        else behind(scout, [run, *others], window_px, above, confirm_above)
-    )
+    predict = predict or predictor(network)
     found: Found = {}
     for source in load_sources(cases, recipe.mpp):
         image = source.image
@@ -349,7 +344,7 @@ def _folder_name(folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/lite.toml"))
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument(
         "--folds", nargs="+", choices=[*sorted(FOLDS), *SCANNERS], default=sorted(FOLDS)
@@ -400,9 +395,13 @@ def main() -> None:
         action="store_true",
         help="detect with the checkpoint that a fold has, trained to its end or not",
     )
-    parser.add_argument("--table", action="store_true", help="only print what is there")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--table", action="store_true", help="only print what is there")
+    only.add_argument(
+        "--train-only", action="store_true", help="detect nothing: runs for --scout or --second"
+    )
     options = parser.parse_args()
-    if options.at is None and not set(options.folds) & set(FOLDS):
+    if options.at is None and not options.train_only and not set(options.folds) & set(FOLDS):
         parser.error("folds of scanners have no fields to tune thresholds on; give --at")
     if options.second and not options.scout:
         parser.error("--second looks again in windows; give --scout")
@@ -413,6 +412,12 @@ def main() -> None:
             if not (folder / fold).is_dir():
                 parser.error(f"{folder} holds no fold {fold}; train it there first")
     at = None if options.at is None else fixed_thresholds(options.at)
+    recipe = load_recipe(options.recipe, seed=options.seed)
+    if recipe.mpp != MPP and not options.train_only:
+        parser.error(
+            f"{options.recipe} reads {recipe.mpp:g} um per pixel, and the tables are of {MPP:g}; "
+            "give --train-only"
+        )
     variant = "" if options.match == "slide" else f"-{options.match}"
     variant += "-flips" if options.flips else ""
     variant += f"-window{options.window}" if options.scout else ""
@@ -426,36 +431,35 @@ def main() -> None:
     for fold in options.folds:
         run = options.out / fold
         place = run / name
-        if not place.exists():
+        if options.train_only or not place.exists():
             if options.table:
                 continue
-            from segmitos.learn.recipe import load_recipe
             from segmitos.learn.train import train
 
             training, tested = split(options.data, fold)
-            recipe = load_recipe(options.recipe, seed=options.seed)
             if not options.as_it_is:
                 train(training, recipe, run, on_event=Progress(), threads=options.threads)
-            if recipe.network == "scout":
-                print(f"{run}: a first look, for --scout {options.out}")
+            if options.train_only:
                 continue
+            predict = None
+            if options.scout:
+                runs = [run, *(folder / fold for folder in options.second)]
+                predict = behind(
+                    options.scout, runs, options.window, options.above, options.confirm_above
+                )
             blobs = detect_blobs(
                 run,
                 tested,
                 options.match,
                 options.flips,
-                options.scout,
-                options.window,
-                [folder / fold for folder in options.second],
-                options.above,
-                options.confirm_above,
+                predict,
             )
             write_json(place, blobs)
         founds[fold] = json.loads(place.read_text())
-    if not founds:
-        if options.table:
-            parser.error(f"{options.out} holds no fold that was detected on in this way")
+    if options.train_only:
         return
+    if not founds:
+        parser.error(f"{options.out} holds no fold that was detected on in this way")
     others = [
         {
             fold: json.loads((folder / fold / name).read_text())

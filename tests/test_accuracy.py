@@ -21,6 +21,8 @@ import plainly
 
 sys.path.pop(0)
 
+SCOUT = str(Path(__file__).parents[1] / "recipes" / "scout.toml")
+
 
 @pytest.mark.parametrize(
     ("script", "wrong", "said"),
@@ -30,6 +32,9 @@ sys.path.pop(0)
         (crossval, ["--data", "absent", "-o", "runs"], "absent"),
         (crossval, ["--data", ".", "-o", "runs", "--at", "absent.json"], "absent.json"),
         (crossval, ["--data", ".", "-o", "runs", "--scout", "absent.onnx"], "absent.onnx"),
+        (crossval, ["--data", ".", "-o", "runs", "--recipe", "absent.toml"], "absent.toml"),
+        (crossval, ["--data", ".", "-o", "runs", "--recipe", SCOUT], "0.5 um per pixel"),
+        (crossval, ["--data", ".", "-o", "runs", "--table", "--train-only"], "--table"),
     ],
 )
 def test_wrong_input_is_one_line_and_an_exit_code(
