@@ -4,8 +4,8 @@
         [--folds A B] [--seed N] [--threads N] [--match slide|field|none]
         [--flips] [--scout SCOUT.onnx|SCOUTS [--window PX] [--above P]] [--as-it-is]
         [--table|--train-only]
-        [--second RUNS2 ... [--confirm-above P]] [--also RUNS ...] [--tune fields|both]
-        [--at THRESHOLDS.json]
+        [--second RUNS2 ... [--confirm-above P]] [--integers] [--also RUNS ...]
+        [--tune fields|both] [--at THRESHOLDS.json]
 
 Each of the folds A and B trains on some slides of MITOS-ATYPIA-14 and four fifths of the crops'
 slides, and detects on the others. The folds named by a scanner train on all seven slides and the
@@ -23,7 +23,8 @@ false positives as are seen beside them. `--also` takes in finished runs, of oth
 names finished runs of other networks, which look again where the first one found something
 (`segmitos combine --confirm-above`), as in the default model. A scout that was trained on the
 slides on which it is tested flatters: `--recipe recipes/scout.toml -o SCOUTS --train-only` trains
-one for each fold, and `--scout SCOUTS` runs behind them.
+one for each fold, and `--scout SCOUTS` runs behind them. `--integers` quantises the networks of
+each fold (`segmitos quantise`), calibrated on the fields that they were trained on.
 """
 
 from __future__ import annotations
@@ -72,6 +73,16 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "lite.toml"
 Found = dict[str, dict[str, list[list[float]]]]
 
 
+@dataclasses.dataclass(frozen=True)
+class FirstLook:
+    """A scout, its file or the folder of those of all folds, and what is seen behind it."""
+
+    scout: Path
+    window_px: int
+    above: float
+    confirm_above: float
+
+
 def scanner(slide: str) -> str:
     """Scanner of a slide of the crops: MIDOG 2021 numbers its cases by it."""
     if not slide.startswith("MIDOG21/"):
@@ -108,7 +119,7 @@ def detect_blobs(
 
     `match` moves the staining of each slide, or of each field, onto that of the training, or of
     `none`; `flips` averages four mirrored views; `predict` stands in for the run's network, as
-    `behind` does for it in windows.
+    `exported` does for it in windows.
     """
     from segmitos.detect.colour import Stain, apply_lookup, od_statistics, stain_lookup
     from segmitos.detect.mitoses import MapAccumulator, smooth
@@ -141,25 +152,40 @@ def detect_blobs(
     return found
 
 
-def behind(
-    scout: Path, runs: Sequence[Path], window_px: int, above: float, confirm_above: float
+def exported(
+    runs: Sequence[Path],
+    look: FirstLook | None,
+    calibration: Sequence[Case],
 ) -> Any:
-    """Return what the networks of runs give behind a first look, as `predictor` does for one."""
+    """Return what the model file of runs gives, as `predictor` does for a network in training.
+
+    Networks of several runs are averaged, and run behind a `look` if there is one; they are in
+    integers where there are fields for `calibration`.
+    """
     from segmitos.detect.model import Model
     from segmitos.learn.combine import combine
     from segmitos.learn.export import export_run
     from segmitos.learn.predict import padding
+    from segmitos.learn.quantise import quantise
 
-    with tempfile.TemporaryDirectory() as folder:
-        if scout.is_dir():
-            export_run(scout / runs[0].name, Path(folder) / "scout.onnx")
-            scout = Path(folder) / "scout.onnx"
-        files = [Path(folder) / f"{number}.onnx" for number in range(len(runs))]
-        for one, file in zip(runs, files, strict=True):
-            export_run(one, file)
-        both = Path(folder) / "both.onnx"
-        combine(files, both, scout, above, window_px, confirm_above if len(runs) > 1 else 0.0)
-        model = Model.load(both, "cpu")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = [folder / f"{number}.onnx" for number in range(len(runs))]
+        for number, run in enumerate(runs):
+            export_run(run, files[number])
+            if calibration:
+                files[number] = folder / f"{number}-int8.onnx"
+                quantise(folder / f"{number}.onnx", calibration, files[number])
+        file = files[0]
+        if look is not None:
+            scout = look.scout
+            if scout.is_dir():
+                scout = folder / "scout.onnx"
+                export_run(look.scout / runs[0].name, scout)
+            file = folder / "model.onnx"
+            confirm_above = look.confirm_above if len(runs) > 1 else 0.0
+            combine(files, file, scout, look.above, look.window_px, confirm_above)
+        model = Model.load(file, "cpu")
     return padding(lambda padded: model.predict(padded[None])[0])
 
 
@@ -390,6 +416,7 @@ def main() -> None:
         default=[],
         help="folders of finished runs of networks that look again",
     )
+    parser.add_argument("--integers", action="store_true", help="quantise the networks first")
     parser.add_argument(
         "--as-it-is",
         action="store_true",
@@ -426,7 +453,11 @@ def main() -> None:
     if options.second and options.confirm_above != CONFIRM_ABOVE:
         variant += f"-confirm{options.confirm_above:g}"
     variant += "".join(f"-{_folder_name(folder)}" for folder in options.second)
+    variant += "-integers" if options.integers else ""
     name = f"found{variant}.json"
+    look = None
+    if options.scout:
+        look = FirstLook(options.scout, options.window, options.above, options.confirm_above)
     founds: dict[str, Found] = {}
     for fold in options.folds:
         run = options.out / fold
@@ -442,11 +473,10 @@ def main() -> None:
             if options.train_only:
                 continue
             predict = None
-            if options.scout:
+            if look is not None or options.integers:
                 runs = [run, *(folder / fold for folder in options.second)]
-                predict = behind(
-                    options.scout, runs, options.window, options.above, options.confirm_above
-                )
+                fields = [case for case in training if not case.centred_crop]
+                predict = exported(runs, look, fields if options.integers else [])
             blobs = detect_blobs(
                 run,
                 tested,
