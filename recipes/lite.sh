@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains the default model from the data and writes lite.onnx, lite-whole.onnx and lite-int8.onnx.
+# Trains the default model from the data and writes lite.onnx, lite-float.onnx and lite-whole.onnx.
 #
 #     sh recipes/lite.sh DATA OUT
 #
@@ -30,7 +30,8 @@ crossval() {
     python benchmarks/crossval.py --data "$data" "$@"
 }
 
-# Thresholds: every slide seen by networks, and behind a scout, that were not trained on it.
+# Thresholds: every slide seen by networks, and behind a scout, that were not trained on it; once for
+# the networks in floats, once in integers.
 crossval --recipe recipes/scout.toml -o "$out/cv-scout" --train-only
 for seed in 1 2; do
     crossval --recipe recipes/lite.toml --seed $seed -o "$out/cv$seed" --train-only
@@ -38,7 +39,10 @@ done
 crossval --recipe recipes/lite.toml --seed 0 -o "$out/cv0"
 cp "$out/cv0/thresholds.json" "$out/whole.json"
 crossval --recipe recipes/lite.toml --seed 0 -o "$out/cv0" --scout "$out/cv-scout" --window 160 \
-    --above 0.2 --second "$out/cv1" "$out/cv2" --confirm-above 0.3
+    --above 0.15 --second "$out/cv1" "$out/cv2" --confirm-above 0.3
+cp "$out/cv0/thresholds.json" "$out/three-float.json"
+crossval --recipe recipes/lite.toml --seed 0 -o "$out/cv0" --scout "$out/cv-scout" --window 160 \
+    --above 0.15 --second "$out/cv1" "$out/cv2" --confirm-above 0.3 --integers
 cp "$out/cv0/thresholds.json" "$out/three.json"
 
 # The networks, on all slides but H03.
@@ -49,16 +53,23 @@ cp "$out/cv0/thresholds.json" "$out/three.json"
 for seed in 0 1 2; do
     segmitos train "$fields" "$crops" --exclude H03 --recipe recipes/lite.toml --seed $seed \
         -o "$out/lite$seed"
-    rm -f "$out/network$seed.onnx"
+    rm -f "$out/network$seed.onnx" "$out/network$seed-int8.onnx"
     segmitos export "$out/lite$seed" -o "$out/network$seed.onnx" --name lite \
         --description "$what" --licence "$licence" --stain-of "mitos14:$out/slides" \
         --thresholds "$out/whole.json"
+    segmitos quantise "$fields" --exclude H03 -m "$out/network$seed.onnx" \
+        -o "$out/network$seed-int8.onnx"
 done
-rm -f "$out/lite.onnx" "$out/lite-whole.onnx" "$out/lite-int8.onnx"
-segmitos combine "$out/network0.onnx" "$out/network1.onnx" "$out/network2.onnx" \
-    --scout "$out/scout.onnx" --above 0.2 --window 160 --confirm-above 0.3 \
-    --thresholds "$out/three.json" --name lite --description "$what; three seeds averaged where \
-the first finds something; behind a first look by five plain convolutions at 0.5 um per pixel" \
+rm -f "$out/lite.onnx" "$out/lite-float.onnx" "$out/lite-whole.onnx"
+behind_scout() {
+    segmitos combine "$@" --scout "$out/scout.onnx" --above 0.15 --window 160 --confirm-above 0.3
+}
+many="three seeds averaged where the first finds something; behind a first look by five plain \
+convolutions at 0.5 um per pixel"
+behind_scout "$out/network0.onnx" "$out/network1.onnx" "$out/network2.onnx" \
+    --thresholds "$out/three-float.json" --name lite-float --description "$what; $many" \
+    -o "$out/lite-float.onnx"
+behind_scout "$out/network0-int8.onnx" "$out/network1-int8.onnx" "$out/network2-int8.onnx" \
+    --thresholds "$out/three.json" --name lite --description "$what; in integers; $many" \
     -o "$out/lite.onnx"
 cp "$out/network0.onnx" "$out/lite-whole.onnx"
-segmitos quantise "$fields" --exclude H03 -m "$out/lite-whole.onnx" -o "$out/lite-int8.onnx"

@@ -43,7 +43,7 @@ def flag(name: str, text: str, *more: str) -> Callable[[Verb], Verb]:
 mpp_option = number(
     "--mpp", "Micrometres per pixel of the images, where they do not say it themselves."
 )
-model_option = file("--model", "Model file, or lite, lite-whole, lite-int8; default: lite.", "-m")
+model_option = file("--model", "Model file, or lite, lite-float, lite-whole; default: lite.", "-m")
 device_option = word("--device", "auto, cpu, cuda or openvino; a forced one must be there.", "auto")
 threads_option = number(
     "--threads", "CPU threads; default: all this process may use.", kind=click.IntRange(1, 512)

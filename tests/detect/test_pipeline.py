@@ -239,13 +239,13 @@ def test_the_area_of_tissue_is_right():
 
 @pytest.mark.parametrize(
     ("name", "apart_px", "score"),
-    [("lite", 0.01, 1e-4), ("lite-whole", 0.01, 1e-4), ("lite-int8", 1.0, 0.02)],
+    [("lite", 0.01, 1e-4), ("lite-float", 0.01, 1e-4), ("lite-whole", 0.01, 1e-4)],
 )
 def test_real_field_tiled_and_whole(data_dir, name, apart_px, score):
     path = data_dir / "mitos-atypia-14" / "H03" / "frames" / "x40" / "H03_01Cb.jpg"
     model = Model.load(name, threads=2)
-    whole = detect(path, mpp=0.2273, model=model, min_score=0.5)
-    tiled = detect(path, mpp=0.2273, model=model, min_score=0.5, tile_px=512)
+    whole = detect(path, mpp=0.2273, model=model)
+    tiled = detect(path, mpp=0.2273, model=model, tile_px=512)
     assert len(whole) == len(tiled) > 3
     np.testing.assert_allclose(whole.xy, tiled.xy, atol=apart_px)
     np.testing.assert_allclose(whole.score, tiled.score, atol=score)

@@ -54,9 +54,9 @@ def test_an_integer_model_is_not_quantised_again(quantised, tmp_path, capsys):
     data = quantised.parent / "data"
     out = tmp_path / "again.onnx"
     given = ["quantise", f"points:{data}", "--mpp", "0.25", "-o", str(out)]
-    for model in (str(quantised), "lite-int8"):
+    for model, why in ((str(quantised), "integers already"), ("lite", "a first look")):
         assert main([*given, "-m", model]) == 1
-        assert "integers already" in capsys.readouterr().err
+        assert why in capsys.readouterr().err
     assert main([*given, "--threads", "0"]) == 2
     assert "--threads" in capsys.readouterr().err
     assert not out.exists()
@@ -64,7 +64,7 @@ def test_an_integer_model_is_not_quantised_again(quantised, tmp_path, capsys):
 
 def test_shipped_models_go_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert is_shipped(Path("lite-int8")) and not is_shipped(Path("nothing"))
-    assert Model.load(Path("lite-int8")).spec.name == "lite-int8"
+    assert is_shipped(Path("lite-whole")) and not is_shipped(Path("nothing"))
+    assert Model.load(Path("lite-float")).spec.name == "lite-float"
     Path("lite").write_text("a file of that name comes first")
     assert not is_shipped(Path("lite"))

@@ -41,7 +41,7 @@ __all__ = [
 
 _SHIPPED = Path(__file__).parent / "models"
 DEFAULT_MODEL = _SHIPPED / "lite.onnx"
-# The network of the default model without its first look.
+# The first network of the default model in floats, without its first look.
 WHOLE_MODEL = _SHIPPED / "lite-whole.onnx"
 MOST_THREADS = 512
 DEVICES = ("auto", "cpu", "cuda", "openvino")
@@ -87,8 +87,8 @@ class Model:
         """Load a model file.
 
         Args:
-            path: of the .onnx file, or the name of a shipped one (`lite`, `lite-whole`,
-                `lite-int8`); None loads the default model.
+            path: of the .onnx file, or the name of a shipped one (`lite`, `lite-float`,
+                `lite-whole`); None loads the default model.
             device: `auto` (CUDA where ONNX Runtime has it, else the CPU), `cpu`, `cuda`,
                 `openvino`.
             threads: of the CPU; None takes those that this process may use.
