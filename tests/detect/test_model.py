@@ -167,13 +167,6 @@ def test_openvino_gives_the_same_map(tmp_path):
     np.testing.assert_allclose(other.predict(images), cpu, atol=0.02)
 
 
-@pytest.fixture(scope="module")
-def shipped():
-    if not DEFAULT_MODEL.is_file():
-        pytest.skip("no default model in this checkout")
-    return DEFAULT_MODEL
-
-
 @pytest.mark.parametrize(("path", "tolerance"), [(DEFAULT_MODEL, 1e-5), (WHOLE_MODEL, 3e-4)])
 def test_beyond_its_context_nothing_sways_a_shipped_model(path, tolerance):
     model = Model.load(path, "cpu", 2)
@@ -189,11 +182,13 @@ def test_beyond_its_context_nothing_sways_a_shipped_model(path, tolerance):
     assert np.abs(before - near).max() > 1e-3
 
 
-def test_streams_of_openvino_run_at_once_and_give_the_same_bytes(shipped, monkeypatch):
+@pytest.mark.parametrize(("name", "streams"), [("lite-float", 2), ("lite", 1)])
+def test_streams_of_openvino_run_at_once_and_give_the_same_bytes(name, streams, monkeypatch):
+    # Integers in loops stay in one stream: OpenVINO gets them wrong in two.
     pytest.importorskip("openvino")
     monkeypatch.setattr("segmitos.detect.openvino_runtime.STREAMS", 2)
-    one, two = Model.load(shipped, "openvino", 1), Model.load(shipped, "openvino", 2)
-    assert (one.streams, two.streams) == (1, 2)
+    one, two = (Model.load(name, "openvino", threads) for threads in (1, 2))
+    assert (one.streams, two.streams) == (1, streams)
     rng = np.random.default_rng(0)
     images = [draw_field(rng, size=256, mitoses=4, others=4)[0][None] for _ in range(6)]
     expected = [one.predict(image) for image in images]

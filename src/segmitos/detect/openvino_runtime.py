@@ -39,7 +39,7 @@ def compile_openvino(
 
     Args:
         content: of the .onnx file.
-        threads: of the CPU, shared among the streams.
+        threads: of the CPU, shared among the streams; a model with integers in loops has one.
         precision: `auto` (bfloat16 where the CPU multiplies it) or `float32`.
 
     Returns:
@@ -49,7 +49,9 @@ def compile_openvino(
         RuntimeError: for a file that OpenVINO cannot take.
     """
     openvino = require_openvino()
-    streams = min(STREAMS, threads)
+    core = openvino.Core()
+    graph = core.read_model(content)
+    streams = 1 if _integers_in_loops(graph, content) else min(STREAMS, threads)
     settings: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": streams,
@@ -58,8 +60,6 @@ def compile_openvino(
     }
     if precision == "float32":
         settings["INFERENCE_PRECISION_HINT"] = "f32"
-    core = openvino.Core()
-    graph = core.read_model(content)
     _one_use_each(graph, openvino)
     compiled = core.compile_model(graph, "CPU", settings)
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -76,6 +76,15 @@ def compile_openvino(
             requests.put(request)
 
     return run, streams
+
+
+def _integers_in_loops(graph: Any, content: bytes) -> bool:
+    """Tell whether quantised layers lie in loops, which OpenVINO 2026.4 gets wrong in two streams.
+
+    The maps are then off by up to all of a probability; in one stream they are right.
+    """
+    loops = any(node.get_type_name() == "Loop" for node in graph.get_ops())
+    return loops and b"QuantizeLinear" in content
 
 
 def _one_use_each(graph: Any, openvino: Any) -> None:
