@@ -107,7 +107,9 @@ class Model:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise ModelError(f"cannot read model {path}: {error.strerror}") from error
+            shipped = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.onnx")))
+            named = "" if path.suffix else f"; models that come with SegMitos: {shipped}"
+            raise ModelError(f"cannot read model {path}: {error.strerror}{named}") from error
         threads = threads or available_threads()
         session, used = _session(path, content, device, threads)
         spec = ModelSpec.from_json(_metadata(session, path), f"model {path}")
