@@ -67,7 +67,7 @@ def test_shipped_models_go_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert is_shipped(Path("lite-whole")) and not is_shipped(Path("nothing"))
     assert Model.load(Path("lite-float")).spec.name == "lite-float"
-    with pytest.raises(ModelError, match="lite-int8: .*lite, lite-float, lite-whole"):
+    with pytest.raises(ModelError, match=r"lite-int8: .*lite, lite-float, lite-whole"):
         Model.load(Path("lite-int8"))
     Path("lite").write_text("a file of that name comes first")
     assert not is_shipped(Path("lite"))
