@@ -74,7 +74,7 @@ Found = dict[str, dict[str, list[list[float]]]]
 
 
 @dataclasses.dataclass(frozen=True)
-class FirstLook:
+class Look:
     """A scout, its file or the folder of those of all folds, and what is seen behind it."""
 
     scout: Path
@@ -154,7 +154,7 @@ def detect_blobs(
 
 def exported(
     runs: Sequence[Path],
-    look: FirstLook | None,
+    look: Look | None,
     calibration: Sequence[Case],
 ) -> Any:
     """Return what the model file of runs gives, as `predictor` does for a network in training.
@@ -457,7 +457,7 @@ def main() -> None:
     name = f"found{variant}.json"
     look = None
     if options.scout:
-        look = FirstLook(options.scout, options.window, options.above, options.confirm_above)
+        look = Look(options.scout, options.window, options.above, options.confirm_above)
     founds: dict[str, Found] = {}
     for fold in options.folds:
         run = options.out / fold

@@ -35,6 +35,7 @@ from segmitos.commands.measuring import (
     time_network,
 )
 from segmitos.detect.model import DEFAULT_MODEL, Model, available_threads
+from segmitos.detect.spec import holds_integers
 
 HOVER_IN_PX, HOVER_OUT_PX = 256, 164
 HOVER_BATCH = 4
@@ -207,8 +208,7 @@ def main() -> None:
 
     model = Model.load(options.model)
     name = model.spec.name
-    # The networks behind a first look lie in loops of the graph; the names of its operators tell.
-    integers = b"QuantizeLinear" in model.path.read_bytes()
+    integers = holds_integers(model.path.read_bytes())
     show(f"{name}; {machine_line(threads)}; median of {repeats}")
     field, slide = measure(options.model, size, repeats, threads, options.slide, options.image)
     show(table(f"{size} x {size} px field", field))

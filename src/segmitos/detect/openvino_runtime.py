@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detect.spec import Written
+from segmitos.detect.spec import Written, holds_integers
 from segmitos.errors import ModelError
 
 # Tiles in the network at once: two streams of half the threads are a fifth faster than one.
@@ -84,7 +84,7 @@ def _integers_in_loops(graph: Any, content: bytes) -> bool:
     The maps are then off by up to all of a probability; in one stream they are right.
     """
     loops = any(node.get_type_name() == "Loop" for node in graph.get_ops())
-    return loops and b"QuantizeLinear" in content
+    return loops and holds_integers(content)
 
 
 def _one_use_each(graph: Any, openvino: Any) -> None:

@@ -133,3 +133,9 @@ class ModelSpec:
         for key in ("labels", "validation"):
             if not isinstance(getattr(self, key), dict):
                 raise ModelError(f"{where}: {key} {getattr(self, key)!r} is not an object")
+
+
+def holds_integers(content: bytes) -> bool:
+    """Tell whether a model file has quantised layers, in loops of its graph or outside of them."""
+    # Operators go by their names in the file, wherever in the graph they are.
+    return b"QuantizeLinear" in content

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from segmitos.detect.colour import Stain, apply_lookup, od_statistics, stain_lookup
 from segmitos.detect.model import METADATA_KEY, Model, ModelSpec
+from segmitos.detect.spec import holds_integers
 from segmitos.errors import DataError, ModelError
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_bytes
@@ -64,13 +65,12 @@ def quantise(path: Path, cases: Sequence[Case], out: Path, threads: int | None =
     import onnx
 
     model = Model.load(path, "cpu", threads)
-    nodes = onnx.load(str(model.path)).graph.node
-    if any(node.op_type == "QuantizeLinear" for node in nodes):
-        raise ModelError(f"{path} holds integers already; quantise the model that it was made of")
     if model.spec.first_look is not None:
         raise ModelError(
             f"{path} holds a first look; quantise the network that it was made of, then combine"
         )
+    if holds_integers(model.path.read_bytes()):
+        raise ModelError(f"{path} holds integers already; quantise the model that it was made of")
     crops = list(_crops(load_sources(cases, model.spec.mpp), model.spec.colour))
     if not crops:
         raise DataError(f"no image of {CROP_PX} x {CROP_PX} px at {model.spec.mpp} um/px to use")
