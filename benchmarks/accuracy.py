@@ -20,14 +20,14 @@ import numpy as np
 from PIL import Image, ImageFilter
 from scipy.optimize import linear_sum_assignment
 
-from segmitos.assess.evaluation import Evaluation, evaluate
-from segmitos.assess.matching import match_points
-from segmitos.detect.colour import Stain, apply_lookup, od_statistics, stain_lookup
-from segmitos.detect.model import DEVICES, Model
-from segmitos.detect.pipeline import DetectOptions, detect_slide
+from segmitos.detection.model import DEVICES, Model
+from segmitos.detection.pipeline import DetectOptions, detect_slide
+from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
+from segmitos.evaluation.matching import match_points
+from segmitos.evaluation.scoring import Evaluation, evaluate
 from segmitos.io.datasets import Case, load_dataset
-from segmitos.io.detections import Detections
-from segmitos.io.readers.table import headless_points
+from segmitos.io.datasets.table import headless_points
+from segmitos.io.points.detections import Detections
 from segmitos.io.slide import Slide
 
 Change = Callable[[np.ndarray], np.ndarray]

@@ -28,14 +28,14 @@ from candidates import CandidateForest
 from numpy.typing import NDArray
 from window import STRIDE_PX, maxima, onnx_of, session, train_window, window_map
 
-from segmitos.assess.evaluation import evaluate
-from segmitos.assess.matching import f_score, match_points
 from segmitos.commands.measuring import Timing, alone, machine_line, median, time_network
-from segmitos.detect.model import Model
+from segmitos.detection.model import Model
+from segmitos.evaluation.matching import f_score, match_points
+from segmitos.evaluation.scoring import evaluate
 from segmitos.io.datasets import Case, load_dataset
-from segmitos.io.detections import Detections
-from segmitos.learn.networks import build_network
-from segmitos.learn.sampling import Source, common_stain, load_sources
+from segmitos.io.points.detections import Detections
+from segmitos.training.networks.registry import build_network
+from segmitos.training.sampling import TrainingImage, common_stain, load_training_images
 
 MPP = 0.25
 TEST, TUNING = "H03", "H14"
@@ -64,8 +64,8 @@ def train_missing(options: argparse.Namespace) -> None:
     frames = load_dataset(f"mitos14:{options.data / 'mitos-atypia-14'}")
     crops = load_dataset(f"crops:{options.data / 'mitosis-crops'}")
     training = [case for case in frames if case.slide not in (TEST, TUNING)]
-    sources = load_sources([*training, *crops], MPP)
-    searched = load_sources([case for case in frames if case.slide in (TEST, TUNING)], MPP)
+    sources = load_training_images([*training, *crops], MPP)
+    searched = load_training_images([case for case in frames if case.slide in (TEST, TUNING)], MPP)
     print(f"{len(training)} fields and {len(crops)} crops to train on", flush=True)
     np.save(options.out / "field.npy", searched[0].image)
     for method, seed in todo:
@@ -79,8 +79,8 @@ def train_missing(options: argparse.Namespace) -> None:
 
 
 def trained(
-    method: str, seed: int, sources: list[Source], out: Path
-) -> Callable[[Source], NDArray[np.float64]]:
+    method: str, seed: int, sources: list[TrainingImage], out: Path
+) -> Callable[[TrainingImage], NDArray[np.float64]]:
     """Train a method; return what finds (n, 3) of x, y and score, in pixels of `MPP`."""
     if method == "forest":
         forest = CandidateForest(seed, common_stain(sources))
@@ -89,7 +89,7 @@ def trained(
         return forest.detect
     for source in sources:
         source.mined_xy = np.zeros((0, 2))
-    fields = [source for source in sources if not source.centred]
+    fields = [source for source in sources if not source.centered]
     content = onnx_of(train_window(sources, fields[::6], seed))
     (out / f"window-{seed}.onnx").write_bytes(content)
     run = session(content, torch.get_num_threads())
@@ -204,7 +204,7 @@ def time_forest(out: str, threads: int, size: int) -> tuple[float, float]:
     forest = joblib.load(Path(out) / "forest-0.joblib")
     forest.forest.n_jobs = threads
     none = np.zeros((0, 2))
-    source = Source("field", "H03", mirrored_field(Path(out), size), none, none, False)
+    source = TrainingImage("field", "H03", mirrored_field(Path(out), size), none, none, False)
     return timed(lambda: forest.detect(source)), size * size / 1e6
 
 

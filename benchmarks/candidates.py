@@ -2,7 +2,7 @@
 
 After Irshad 2013 and Irshad, Jalali et al. 2013: the blue ratio brings out nuclei, the Laplacian of
 a Gaussian finds dark blobs of a nucleus's size in it, and each is described by the shape of its
-region, by its colours in several colour spaces and by the texture of grey-level co-occurrence.
+region, by its colors in several color spaces and by the texture of grey-level co-occurrence.
 
 Against the original: a random forest takes the place of the decision tree, run-length features are
 left out, and slides are matched in staining first, as detection with `lite` does.
@@ -25,8 +25,8 @@ from skimage.measure import label, regionprops
 from sklearn.ensemble import RandomForestClassifier
 from window import best_apart
 
-from segmitos.detect.colour import Stain, apply_lookup, stain_lookup
-from segmitos.learn.sampling import Source
+from segmitos.detection.stain import Stain, apply_lookup, stain_lookup
+from segmitos.training.sampling import TrainingImage
 
 MPP = 0.25
 SIGMA_UM = 2.0
@@ -76,17 +76,17 @@ def describe(image: NDArray[np.uint8], candidates: NDArray[np.float64]) -> NDArr
     windows = np.stack(
         [padded[top : top + WINDOW_PX, left : left + WINDOW_PX] for top, left in corners]
     )
-    colours = colours_of(windows)
+    colors = colors_of(windows)
     greys = (windows[..., 0] // (256 // LEVELS)).astype(np.uint8)
     rows = [
-        _features(colour, grey, response)
-        for colour, grey, response in zip(colours, greys, candidates[:, 2], strict=True)
+        _features(color, grey, response)
+        for color, grey, response in zip(colors, greys, candidates[:, 2], strict=True)
     ]
     return np.array(rows, np.float32)
 
 
-def colours_of(windows: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Colours of every pixel, (..., 13): RGB, HSV, Lab, stains, blue ratio."""
+def colors_of(windows: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Colors of every pixel, (..., 13): RGB, HSV, Lab, stains, blue ratio."""
     ratio = blue_ratio(windows)[..., None] / 100
     spaces = [windows / 255, rgb2hsv(windows), rgb2lab(windows), rgb2hed(windows), ratio]
     return np.concatenate(spaces, axis=-1).astype(np.float32)
@@ -116,17 +116,17 @@ def _features(
     core, rest = window[mask], window[~mask]
     if not len(rest):
         rest = core
-    colours = [core.mean(axis=0), core.std(axis=0), rest.mean(axis=0)]
-    colours.append(np.percentile(core, (10, 90), axis=0).ravel())
+    colors = [core.mean(axis=0), core.std(axis=0), rest.mean(axis=0)]
+    colors.append(np.percentile(core, (10, 90), axis=0).ravel())
     middle = slice(half - 16, half + 16)
     pairs = graycomatrix(
         grey[middle, middle], [1, 3], [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4], LEVELS, True, True
     )
     textures = [graycoprops(pairs, kind).mean(axis=1) for kind in _TEXTURES]
-    return np.concatenate([[response], shape, *colours, *textures])
+    return np.concatenate([[response], shape, *colors, *textures])
 
 
-def matched(source: Source, target: Stain | None) -> NDArray[np.uint8]:
+def matched(source: TrainingImage, target: Stain | None) -> NDArray[np.uint8]:
     """The image in the common staining."""
     if source.stain is None or target is None:
         return source.image
@@ -148,7 +148,7 @@ class CandidateForest:
             n_jobs=1,
         )
 
-    def fit(self, sources: Sequence[Source]) -> None:
+    def fit(self, sources: Sequence[TrainingImage]) -> None:
         rng = np.random.default_rng(self.seed)
         responses = [blob_response(blue_ratio(matched(s, self.target))) for s in sources]
         self.above = self._response_of_mitoses(sources, responses)
@@ -167,7 +167,7 @@ class CandidateForest:
         print(f"forest: {sum(targets)} mitoses, {others} others, from {self.above:.1f}", flush=True)
 
     def _response_of_mitoses(
-        self, sources: Sequence[Source], responses: Sequence[NDArray[np.float32]]
+        self, sources: Sequence[TrainingImage], responses: Sequence[NDArray[np.float32]]
     ) -> float:
         reached = []
         for source, response in zip(sources, responses, strict=True):
@@ -183,7 +183,7 @@ class CandidateForest:
         self,
         found: NDArray[np.float64],
         negative: NDArray[np.intp],
-        source: Source,
+        source: TrainingImage,
         rng: np.random.Generator,
     ) -> NDArray[np.intp]:
         """All labelled look-alikes, and as many others as a field may give."""
@@ -196,7 +196,7 @@ class CandidateForest:
         others = rng.choice(negative, NEGATIVES_PER_FIELD, replace=False)
         return np.union1d(alike, others)
 
-    def detect(self, source: Source) -> NDArray[np.float64]:
+    def detect(self, source: TrainingImage) -> NDArray[np.float64]:
         """(n, 3) of x, y in pixels and the forest's probability."""
         image = matched(source, self.target)
         found = find_candidates(blob_response(blue_ratio(image)), self.above)

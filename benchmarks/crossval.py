@@ -23,8 +23,8 @@ false positives as are seen beside them. `--also` takes in finished runs, of oth
 names finished runs of other networks, which look again where the first one found something
 (`segmitos combine --confirm-above`), as in the default model. A scout that was trained on the
 slides on which it is tested flatters: `--recipe recipes/scout.toml -o SCOUTS --train-only` trains
-one for each fold, and `--scout SCOUTS` runs behind them. `--integers` quantises the networks of
-each fold (`segmitos quantise`), calibrated on the fields that they were trained on.
+one for each fold, and `--scout SCOUTS` runs behind them. `--integers` quantizes the networks of
+each fold (`segmitos quantize`), calibrated on the fields that they were trained on.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from typing import Any
 
 import numpy as np
 
-from segmitos.assess.matching import f_score, match_points, precision, recall
 from segmitos.commands.train import Progress, read_thresholds
-from segmitos.detect.mitoses import tuned_thresholds
+from segmitos.detection.postprocess import tuned_thresholds
 from segmitos.errors import UsageError
+from segmitos.evaluation.matching import f_score, match_points, precision, recall
 from segmitos.io.datasets import Case, load_dataset
 from segmitos.io.files import write_json
-from segmitos.learn.recipe import load_recipe
+from segmitos.training.recipe import load_recipe
 
 # Tested slides of each fold: about as many mitoses in one as in the other.
 FOLDS = {"A": ("H05", "H10", "H14"), "B": ("H04", "H07", "H11", "H12")}
@@ -59,7 +59,7 @@ SCANNERS = {
 NEVER = ("H03",)
 SCORES = np.round(np.arange(0.3, 0.996, 0.01), 3)
 AREAS_UM2 = (0.0, 8.0, 12.0, 16.0, 20.0, 26.0, 32.0, 40.0)
-BINARISATIONS = (0.3, 0.4, 0.5, 0.6, 0.7)
+BINARIZATIONS = (0.3, 0.4, 0.5, 0.6, 0.7)
 DISTANCE_UM = 7.5
 # Labelled mitoses per mm2 of MIDOG 2021: 1721 on 150 regions of 2 mm2.
 PER_MM2 = 5.7
@@ -115,26 +115,26 @@ def detect_blobs(
     flips: bool = False,
     predict: Any = None,
 ) -> Found:
-    """Return the blobs of each case by binarisation: rows of x, y (model px), area, score.
+    """Return the blobs of each case by binarization: rows of x, y (model px), area, score.
 
     `match` moves the staining of each slide, or of each field, onto that of the training, or of
     `none`; `flips` averages four mirrored views; `predict` stands in for the run's network, as
     `exported` does for it in windows.
     """
-    from segmitos.detect.colour import Stain, apply_lookup, od_statistics, stain_lookup
-    from segmitos.detect.mitoses import MapAccumulator, smooth
-    from segmitos.learn.export import trained_network
-    from segmitos.learn.predict import predictor
-    from segmitos.learn.sampling import load_sources
+    from segmitos.detection.postprocess import MapAccumulator, smooth
+    from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
+    from segmitos.training.export import trained_network
+    from segmitos.training.predict import predictor
+    from segmitos.training.sampling import load_training_images
 
     network, recipe, state = trained_network(run)
     target = Stain(**{key: tuple(value) for key, value in state["stain"].items()})
     predict = predict or predictor(network)
     found: Found = {}
-    for source in load_sources(cases, recipe.mpp):
+    for source in load_training_images(cases, recipe.mpp):
         image = source.image
         own = source.stain
-        if match == "field" and not source.centred:
+        if match == "field" and not source.centered:
             own = od_statistics(image[::4, ::4].reshape(-1, 3))
         if match != "none" and own is not None:
             image = apply_lookup(np.ascontiguousarray(image), stain_lookup(own, target))
@@ -145,10 +145,10 @@ def detect_blobs(
         cells = MapAccumulator(recipe.mpp * stride, stride, guard=False)
         cells.add(smooth(probability, recipe.smoothing_sigma_um, cells.map_mpp), 0, 0)
         found[source.name] = {}
-        for binarisation in BINARISATIONS:
-            blobs = cells.blobs(binarisation)
+        for binarization in BINARIZATIONS:
+            blobs = cells.blobs(binarization)
             rows = np.stack([blobs.x_px, blobs.y_px, blobs.area_um2, blobs.score], 1)
-            found[source.name][str(binarisation)] = np.round(rows, 4).tolist()
+            found[source.name][str(binarization)] = np.round(rows, 4).tolist()
     return found
 
 
@@ -162,11 +162,11 @@ def exported(
     Networks of several runs are averaged, and run behind a `look` if there is one; they are in
     integers where there are fields for `calibration`.
     """
-    from segmitos.detect.model import Model
-    from segmitos.learn.combine import combine
-    from segmitos.learn.export import export_run
-    from segmitos.learn.predict import padding
-    from segmitos.learn.quantise import quantise
+    from segmitos.detection.model import Model
+    from segmitos.training.combine import combine
+    from segmitos.training.export import export_run
+    from segmitos.training.predict import padding
+    from segmitos.training.quantize import quantize
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -175,7 +175,7 @@ def exported(
             export_run(run, files[number])
             if calibration:
                 files[number] = folder / f"{number}-int8.onnx"
-                quantise(folder / f"{number}.onnx", calibration, files[number])
+                quantize(folder / f"{number}.onnx", calibration, files[number])
         file = files[0]
         if look is not None:
             scout = look.scout
@@ -212,10 +212,10 @@ def truth(case: Case) -> np.ndarray:
 class Table:
     """Which blobs of each case are mitoses at any score threshold of a sweep."""
 
-    def __init__(self, cases: Iterable[Case], found: Found, binarisation: float, area: float):
+    def __init__(self, cases: Iterable[Case], found: Found, binarization: float, area: float):
         self.counts: dict[str, np.ndarray] = {}
         for case in cases:
-            rows = np.array(found[case.name][str(binarisation)]).reshape(-1, 4)
+            rows = np.array(found[case.name][str(binarization)]).reshape(-1, 4)
             rows = rows[rows[:, 2] >= area]
             points = truth(case)
             counts = np.zeros((len(SCORES), 3), int)
@@ -258,23 +258,23 @@ def print_table(
 ) -> None:
     """Print F by slide and recall by scanner on the crops, at thresholds that are given or best."""
     cases, found = pooled(data, founds)
-    fields = [case for case in cases if not case.centred_crop]
+    fields = [case for case in cases if not case.centered_crop]
     slides = sorted({case.slide for case in fields})
-    crops = [case for case in cases if case.centred_crop]
+    crops = [case for case in cases if case.centered_crop]
     if at is None:
-        binarisation, area, score = best_thresholds(fields, crops if tune == "both" else [], found)
+        binarization, area, score = best_thresholds(fields, crops if tune == "both" else [], found)
         print(
-            f"best common thresholds: binarisation {binarisation}, area {area:g} um2, score {score}"
+            f"best common thresholds: binarization {binarization}, area {area:g} um2, score {score}"
         )
     else:
-        binarisation, area, score = at
-        print(f"at binarisation {binarisation}, area {area:g} um2, score {score}")
+        binarization, area, score = at
+        print(f"at binarization {binarization}, area {area:g} um2, score {score}")
     index = int(np.flatnonzero(np.isclose(SCORES, score))[0])
     if crops:
-        print_crops(Table(crops, found, binarisation, area), crops, index)
+        print_crops(Table(crops, found, binarization, area), crops, index)
     if not fields:
         return
-    table = Table(fields, found, binarisation, area)
+    table = Table(fields, found, binarization, area)
     print("\n| slide | TP | FP | FN | F, common threshold | F, its own best |\n" + "|---" * 6 + "|")
     for slide in slides:
         tp, fp, fn = table.counts[slide][index]
@@ -288,7 +288,7 @@ def print_table(
     write_json(
         out / "thresholds.json",
         {
-            "thresholds": {"binarisation": binarisation, "min_area_um2": area, "min_score": score},
+            "thresholds": {"binarization": binarization, "min_area_um2": area, "min_score": score},
             "validation": {
                 "tp": int(tp),
                 "fp": int(fp),
@@ -305,44 +305,44 @@ def print_table(
 
 
 def fixed_thresholds(path: Path) -> tuple[float, float, float]:
-    """Return binarisation, area and score of a thresholds.json; the score to the next in `SCORES`.
+    """Return binarization, area and score of a thresholds.json; the score to the next in `SCORES`.
 
     Raises:
-        UsageError: where blobs of that binarisation, or marks of that score, are not looked at.
+        UsageError: where blobs of that binarization, or marks of that score, are not looked at.
     """
     given = tuned_thresholds(read_thresholds(path))
     score = float(SCORES[np.argmin(np.abs(SCORES - given.min_score))])
-    if given.binarisation not in BINARISATIONS or abs(score - given.min_score) > 0.005:
+    if given.binarization not in BINARIZATIONS or abs(score - given.min_score) > 0.005:
         raise UsageError(
-            f"{path}: the binarisation must be one of {BINARISATIONS}, the score {SCORES[0]} to "
-            f"{SCORES[-1]}, not {given.binarisation} and {given.min_score}"
+            f"{path}: the binarization must be one of {BINARIZATIONS}, the score {SCORES[0]} to "
+            f"{SCORES[-1]}, not {given.binarization} and {given.min_score}"
         )
-    return float(given.binarisation), given.min_area_um2, score
+    return float(given.binarization), given.min_area_um2, score
 
 
 def best_thresholds(
     fields: Sequence[Case], crops: Sequence[Case], found: Found
 ) -> tuple[float, float, float]:
-    """Return binarisation, area and score of the best F of all fields, and of crops if any."""
+    """Return binarization, area and score of the best F of all fields, and of crops if any."""
     best = (-1.0, 0.5, 0.0, 0.0)
-    for binarisation in BINARISATIONS:
+    for binarization in BINARIZATIONS:
         for area in AREAS_UM2:
-            table = Table(fields, found, binarisation, area)
+            table = Table(fields, found, binarization, area)
             scores = table.f_scores(table.counts)
             if crops:
-                scores = (scores + crop_f_scores(crops, found, binarisation, area)) / 2
+                scores = (scores + crop_f_scores(crops, found, binarization, area)) / 2
             # The middle of what is good all around, not a lucky peak.
             steady = np.convolve(np.pad(scores, 2, mode="edge"), np.full(5, 0.2), "valid")
             index = int(np.argmax(steady))
-            best = max(best, (float(steady[index]), binarisation, area, float(SCORES[index])))
+            best = max(best, (float(steady[index]), binarization, area, float(SCORES[index])))
     return best[1:]
 
 
 def crop_f_scores(
-    crops: Sequence[Case], found: Found, binarisation: float, area: float
+    crops: Sequence[Case], found: Found, binarization: float, area: float
 ) -> np.ndarray:
     """F at each score if mitoses were `PER_MM2`, with the recall and false positives of crops."""
-    tp, fp, fn = np.sum(list(Table(crops, found, binarisation, area).counts.values()), axis=0).T
+    tp, fp, fn = np.sum(list(Table(crops, found, binarization, area).counts.values()), axis=0).T
     hits = PER_MM2 * tp / (tp + fn)
     result: np.ndarray = 2 * hits / (hits + fp / (len(crops) * CROP_MM2) + PER_MM2)
     return result
@@ -416,7 +416,7 @@ def main() -> None:
         default=[],
         help="folders of finished runs of networks that look again",
     )
-    parser.add_argument("--integers", action="store_true", help="quantise the networks first")
+    parser.add_argument("--integers", action="store_true", help="quantize the networks first")
     parser.add_argument(
         "--as-it-is",
         action="store_true",
@@ -465,7 +465,7 @@ def main() -> None:
         if options.train_only or not place.exists():
             if options.table:
                 continue
-            from segmitos.learn.train import train
+            from segmitos.training.train import train
 
             training, tested = split(options.data, fold)
             if not options.as_it_is:
@@ -475,7 +475,7 @@ def main() -> None:
             predict = None
             if look is not None or options.integers:
                 runs = [run, *(folder / fold for folder in options.second)]
-                fields = [case for case in training if not case.centred_crop]
+                fields = [case for case in training if not case.centered_crop]
                 predict = exported(runs, look, fields if options.integers else [])
             blobs = detect_blobs(
                 run,

@@ -55,7 +55,7 @@ class Grid:
         self.rows = math.ceil(height / self.cell_height)
         self.pyramids = [[frame] for frame in frames]
         self.cells = np.full((self.rows, self.columns), -1)
-        # Tissue is one piece in the middle, as on glass: the cells nearest to the centre.
+        # Tissue is one piece in the middle, as on glass: the cells nearest to the center.
         y, x = np.mgrid[: self.rows, : self.columns]
         distance = np.hypot(
             (x + 0.5) * self.cell_width - width / 2, (y + 0.5) * self.cell_height - height / 2

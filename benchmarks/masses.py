@@ -26,15 +26,15 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segmitos.detect.mitoses import smooth
+from segmitos.detection.postprocess import smooth
 from segmitos.io.datasets import Case, load_dataset
-from segmitos.learn.checkpoint import load_checkpoint
-from segmitos.learn.concentric import concentric_label
-from segmitos.learn.networks import build_network
-from segmitos.learn.predict import predictor
-from segmitos.learn.recipe import Recipe, load_recipe
-from segmitos.learn.sampling import Source, load_sources
-from segmitos.learn.train import train
+from segmitos.training.checkpoint import load_checkpoint
+from segmitos.training.concentric import concentric_label
+from segmitos.training.networks.registry import build_network
+from segmitos.training.predict import predictor
+from segmitos.training.recipe import Recipe, load_recipe
+from segmitos.training.sampling import TrainingImage, load_training_images
+from segmitos.training.train import train
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 LABELS = ("disc", "concentric")
@@ -52,7 +52,7 @@ def dice(found: Mask, truth: Mask) -> float:
     return 2 * int((found & truth).sum()) / total if total else 1.0
 
 
-def truth_mask(source: Source, reach: float = 1.0) -> Mask:
+def truth_mask(source: TrainingImage, reach: float = 1.0) -> Mask:
     """The circles of a film, or `reach` times as large."""
     assert source.radii_px is not None
     radii = source.radii_px * reach
@@ -67,7 +67,7 @@ def folds_of(cases: Sequence[Case], folds: int) -> list[int]:
     return [fold[case.patient] for case in cases]
 
 
-def film_map(source: Source, probability: NDArray[np.float32], recipe: Recipe) -> NDArray:
+def film_map(source: TrainingImage, probability: NDArray[np.float32], recipe: Recipe) -> NDArray:
     """Smooth a network's map, bring it to the film's pixels, nothing outside of the breast."""
     height, width = source.image.shape[:2]
     stride = round(height / probability.shape[0])
@@ -79,7 +79,11 @@ def film_map(source: Source, probability: NDArray[np.float32], recipe: Recipe) -
 
 
 def trained_maps(
-    training: Sequence[Case], tested: Sequence[Source], recipe: Recipe, folder: Path, threads: int
+    training: Sequence[Case],
+    tested: Sequence[TrainingImage],
+    recipe: Recipe,
+    folder: Path,
+    threads: int,
 ) -> dict[str, NDArray]:
     """Train a network, return its maps of the tested films."""
     train(training, recipe, folder, accelerator="cpu", threads=threads)
@@ -92,7 +96,7 @@ def trained_maps(
 def run_missing(cases: list[Case], options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     folds = folds_of(cases, options.folds)
-    sources = load_sources(cases, load_recipe(RECIPES / "mini-mias-disc.toml").mpp)
+    sources = load_training_images(cases, load_recipe(RECIPES / "mini-mias-disc.toml").mpp)
     for seed in range(options.seeds):
         for fold in range(options.folds):
             for label in LABELS:
@@ -149,7 +153,9 @@ def interval(
 class Scores:
     """Of one label kind: Dice of every film, over seeds."""
 
-    def __init__(self, label: str, sources: list[Source], cases: list[Case], options) -> None:
+    def __init__(
+        self, label: str, sources: list[TrainingImage], cases: list[Case], options
+    ) -> None:
         folds = np.array(folds_of(cases, options.folds))
         truths = [truth_mask(source) for source in sources]
         windows = [truth_mask(source, 2.0) for source in sources]
@@ -183,7 +189,7 @@ class Scores:
 
 
 def print_table(cases: list[Case], options: argparse.Namespace) -> None:
-    sources = load_sources(cases, load_recipe(RECIPES / "mini-mias-disc.toml").mpp)
+    sources = load_training_images(cases, load_recipe(RECIPES / "mini-mias-disc.toml").mpp)
     patients = [case.patient for case in cases]
     scores = {label: Scores(label, sources, cases, options) for label in LABELS}
 
@@ -215,7 +221,7 @@ def draw_pictures(cases: list[Case], options: argparse.Namespace) -> None:
     """Three films, at a quarter, a half and three quarters of the ranking by both labels."""
     from PIL import Image
 
-    sources = load_sources(cases, load_recipe(RECIPES / "mini-mias-disc.toml").mpp)
+    sources = load_training_images(cases, load_recipe(RECIPES / "mini-mias-disc.toml").mpp)
     scores = {label: Scores(label, sources, cases, options) for label in LABELS}
     both = scores["disc"].mean("film") + scores["concentric"].mean("film")
     order = both.argsort()

@@ -31,15 +31,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from segmitos.assess.matching import match_points
-from segmitos.detect.mitoses import FLOOR, Blobs, MapAccumulator, otsu_threshold, smooth
+from segmitos.detection.postprocess import FLOOR, Blobs, MapAccumulator, otsu_threshold, smooth
+from segmitos.evaluation.matching import match_points
 from segmitos.io.datasets import Case, load_dataset
-from segmitos.learn.checkpoint import load_checkpoint
-from segmitos.learn.networks import build_network
-from segmitos.learn.predict import predictor
-from segmitos.learn.recipe import Recipe
-from segmitos.learn.sampling import Source, load_sources
-from segmitos.learn.train import train
+from segmitos.training.checkpoint import load_checkpoint
+from segmitos.training.networks.registry import build_network
+from segmitos.training.predict import predictor
+from segmitos.training.recipe import Recipe
+from segmitos.training.sampling import TrainingImage, load_training_images
+from segmitos.training.train import train
 
 FOLDS = (("H03", "H05", "H10", "H14"), ("H04", "H07", "H11", "H12"))
 TRAIN_FIELDS, TEST_FIELDS = 20, 10
@@ -69,7 +69,7 @@ LIGHT: dict[str, Any] = {
     "precision": "bf16-mixed",
     "sampling": {
         "mitosis": 0.5,
-        "centred": 0.0,
+        "centered": 0.0,
         "hard_negative": 0.25,
         "mined": 0.0,
         "background": 0.25,
@@ -92,7 +92,7 @@ class Post:
     """A way from map to detections."""
 
     smoothing: bool = True
-    binarisation: str = "otsu"
+    binarization: str = "otsu"
     area: bool = True
     score: bool = True
 
@@ -100,8 +100,8 @@ class Post:
 POSTS: dict[str, Post] = {
     "full": Post(),
     "no smoothing": Post(smoothing=False),
-    "Otsu per patch": Post(binarisation="patch"),
-    "fixed 0.5": Post(binarisation="0.5"),
+    "Otsu per patch": Post(binarization="patch"),
+    "fixed 0.5": Post(binarization="0.5"),
     "no area filter": Post(area=False),
     "no score filter": Post(score=False),
     "no filter": Post(area=False, score=False),
@@ -114,13 +114,13 @@ def blobs_of(probability: np.ndarray, post: Post, stride: int, mpp: float) -> Bl
     cell = mpp * stride
     if post.smoothing:
         probability = smooth(np.ascontiguousarray(probability), SIGMA_UM, cell)
-    if post.binarisation == "patch":
+    if post.binarization == "patch":
         probability = _above_own_otsu(probability, stride)
     held = MapAccumulator(cell, stride, guard=False)
     held.add(probability, 0, 0)
-    if post.binarisation == "patch":
+    if post.binarization == "patch":
         return held.blobs(FLOOR)
-    return held.blobs("otsu" if post.binarisation == "otsu" else float(post.binarisation))
+    return held.blobs("otsu" if post.binarization == "otsu" else float(post.binarization))
 
 
 def _above_own_otsu(probability: np.ndarray, stride: int) -> np.ndarray:
@@ -207,7 +207,7 @@ def trained(cases: list[Case], row: dict[str, Any], seed: int, folder: Path, thr
     return network.eval()
 
 
-def test_fields(network: Any, fields: list[Source], with_patches: bool) -> dict[str, Any]:
+def test_fields(network: Any, fields: list[TrainingImage], with_patches: bool) -> dict[str, Any]:
     """Counts of every way from map to detections, by slide, and the best F of all thresholds."""
     stride, mpp = network.stride, 0.25
     predict = predictor(network)
@@ -236,7 +236,7 @@ def run_fields(data: Path, out: Path, seeds: list[int], rows: list[str], threads
     """Train and test what is missing of the rows on fields."""
     every = load_dataset(f"mitos14:{data / 'mitos-atypia-14'}")
     done = {(r["row"], r["fold"], r["seed"]) for r in read(out) if r["set"] == "fields"}
-    tested: dict[int, list[Source]] = {}
+    tested: dict[int, list[TrainingImage]] = {}
     for seed in seeds:
         for row in rows:
             for fold, slides in enumerate(FOLDS):
@@ -249,7 +249,7 @@ def run_fields(data: Path, out: Path, seeds: list[int], rows: list[str], threads
                 training = every_nth(training, TRAIN_FIELDS)
                 network = trained(training, ROWS[row], seed, folder, threads)
                 if fold not in tested:
-                    tested = {fold: load_sources(every_nth(held_out, TEST_FIELDS), 0.25)}
+                    tested = {fold: load_training_images(every_nth(held_out, TEST_FIELDS), 0.25)}
                 entry = {
                     "set": "fields",
                     "row": row,
@@ -280,7 +280,7 @@ def run_tiles(data: Path, out: Path, seeds: list[int], rows: list[str], threads:
                 predict, pooled = predictor(network), np.zeros(3, np.int64)
                 best = np.zeros((len(SCORES), len(AREAS_UM2), 3), np.int64)
                 post = POSTS["fixed 0.5"]
-                for field in load_sources(held_out, 0.25):
+                for field in load_training_images(held_out, 0.25):
                     blobs = blobs_of(predict(field.image), post, network.stride, 0.25)
                     counts = counts_by_threshold(blobs, field.mitoses_xy, 0.25)
                     best += counts

@@ -38,9 +38,9 @@ from segmitos.commands.measuring import (
     time_network,
     time_slide,
 )
-from segmitos.detect.model import DEFAULT_MODEL, METADATA_KEY, Model, available_threads
-from segmitos.detect.pipeline import DetectOptions, detect_slide
-from segmitos.io.detections import Detections
+from segmitos.detection.model import DEFAULT_MODEL, METADATA_KEY, Model, available_threads
+from segmitos.detection.pipeline import DetectOptions, detect_slide
+from segmitos.io.points.detections import Detections
 from segmitos.io.slide import Slide
 
 PAIR_PX = (15_000, 16_000)
@@ -94,7 +94,7 @@ def compare(slide: Path) -> str:
     for entry in graph.metadata_props:
         if entry.key == METADATA_KEY:
             # A slide and a frame of it are stained differently on the whole.
-            entry.value = json.dumps({**json.loads(entry.value), "colour": None})
+            entry.value = json.dumps({**json.loads(entry.value), "color": None})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "as-it-is.onnx"
         onnx.save(graph, str(path))

@@ -34,8 +34,8 @@ from segmitos.commands.measuring import (
     padded_field,
     time_network,
 )
-from segmitos.detect.model import DEFAULT_MODEL, Model, available_threads
-from segmitos.detect.spec import holds_integers
+from segmitos.detection.model import DEFAULT_MODEL, Model, available_threads
+from segmitos.detection.spec import holds_integers
 
 HOVER_IN_PX, HOVER_OUT_PX = 256, 164
 HOVER_BATCH = 4
@@ -56,7 +56,7 @@ def _torch_network(name: str) -> Any:
 
         network = FlexibleUNet(3, 1, "efficientnet-b0", pretrained=False)
     else:
-        from segmitos.learn.networks import build_network
+        from segmitos.training.networks.registry import build_network
 
         network = build_network(name, False)
     return network.eval().to(memory_format=torch.channels_last)

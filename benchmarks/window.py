@@ -1,12 +1,12 @@
 """A sliding-window patch classifier in the manner of IDSIA (Ciresan et al. 2013).
 
 A small convolutional network of alternating convolution and max-pooling tells whether a patch of
-24 um is centred on a mitosis (within 2.5 um; patches whose centre lies from 2.5 to 6 um away do not
+24 um is centered on a mitosis (within 2.5 um; patches whose center is 2.5 to 6 um away do not
 count). At a field every patch of a grid is cut out and classified by itself, nothing shared between
 neighbours: that is what the method costs. As IDSIA did, the network trained first shows which
 background is hard, and training goes on with it.
 
-Against the original: inputs of 96 px instead of 101, fewer layers, batch normalisation, one network
+Against the original: inputs of 96 px instead of 101, fewer layers, batch normalization, one network
 instead of several, no averaging over rotations, and a grid instead of every pixel.
 """
 
@@ -26,9 +26,9 @@ from scipy.spatial import cKDTree
 from torch import nn
 from torch.nn import functional as F
 
-from segmitos.learn.concentric import IGNORED, LabelRecipe
-from segmitos.learn.recipe import Recipe, Sampling
-from segmitos.learn.sampling import CropSampler, Source
+from segmitos.training.concentric import IGNORED, LabelRecipe
+from segmitos.training.recipe import Recipe, Sampling
+from segmitos.training.sampling import CropSampler, TrainingImage
 
 PATCH_PX = 96
 STRIDE_PX = 12
@@ -52,7 +52,7 @@ def recipe(seed: int, steps: int = STEPS) -> Recipe:
         labels=LabelRecipe("concentric", radius_um=2.5, outer_um=6.0),
         sampling=Sampling(
             mitosis=0.15,
-            centred=0.2,
+            centered=0.2,
             hard_negative=0.15,
             mined=0.25,
             background=0.25,
@@ -92,7 +92,10 @@ class PatchNetwork(nn.Module):
 
 
 def train_window(
-    sources: Sequence[Source], mined_in: Sequence[Source], seed: int, steps: int = STEPS
+    sources: Sequence[TrainingImage],
+    mined_in: Sequence[TrainingImage],
+    seed: int,
+    steps: int = STEPS,
 ) -> PatchNetwork:
     """Train on sources; halfway, add to `mined_in` (some of them) what is wrongly found there."""
     chosen = recipe(seed, steps)
@@ -126,7 +129,7 @@ def _to_network(images_BHWC: torch.Tensor) -> torch.Tensor:
     return images_BHWC.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
 
 
-def mine_window(network: PatchNetwork, sources: Sequence[Source], mpp: float) -> None:
+def mine_window(network: PatchNetwork, sources: Sequence[TrainingImage], mpp: float) -> None:
     run = session(onnx_of(network), torch.get_num_threads())
     for source in sources:
         found = maxima(window_map(run, source.image, MINING_STRIDE_PX), MINING_STRIDE_PX, 0.3, mpp)
@@ -171,7 +174,7 @@ def session(content: bytes, threads: int) -> Any:
 
 
 def window_map(run: Any, image: NDArray[np.uint8], stride: int = STRIDE_PX) -> NDArray[np.float32]:
-    """Probability of the patch round every cell's centre, (ceil(h / stride), ceil(w / stride))."""
+    """Probability of the patch round every cell's center, (ceil(h / stride), ceil(w / stride))."""
     rows, columns = -(-image.shape[0] // stride), -(-image.shape[1] // stride)
     before = PATCH_PX // 2 - stride // 2
     padded = np.pad(

@@ -17,7 +17,7 @@ out=$(cd "$2" && pwd)
 fields=mitos14:$data/mitos-atypia-14
 crops=crops:$data/mitosis-crops
 what="EfficientNet-Lite0 to stride 16 with a feature pyramid to stride 4, random concentric labels"
-licence="research use only: trained on data under CC BY-NC-ND and challenge terms"
+license="research use only: trained on data under CC BY-NC-ND and challenge terms"
 
 # The staining that every slide is matched to is that of the seven slides of the training.
 mkdir -p "$out/slides"
@@ -55,9 +55,9 @@ for seed in 0 1 2; do
         -o "$out/lite$seed"
     rm -f "$out/network$seed.onnx" "$out/network$seed-int8.onnx"
     segmitos export "$out/lite$seed" -o "$out/network$seed.onnx" --name lite \
-        --description "$what" --licence "$licence" --stain-of "mitos14:$out/slides" \
+        --description "$what" --license "$license" --stain-of "mitos14:$out/slides" \
         --thresholds "$out/whole.json"
-    segmitos quantise "$fields" --exclude H03 -m "$out/network$seed.onnx" \
+    segmitos quantize "$fields" --exclude H03 -m "$out/network$seed.onnx" \
         -o "$out/network$seed-int8.onnx"
 done
 rm -f "$out/lite.onnx" "$out/lite-float.onnx" "$out/lite-whole.onnx"

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segmitos.assess.evaluation import evaluate
 from segmitos.errors import UsageError
+from segmitos.evaluation.scoring import evaluate
 from segmitos.io.datasets import Case
-from segmitos.io.detections import Detections
+from segmitos.io.points.detections import Detections
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import accuracy
@@ -53,10 +53,10 @@ def test_wrong_input_is_one_line_and_an_exit_code(
 
 def test_thresholds_that_were_not_looked_at_are_refused(tmp_path):
     path = tmp_path / "thresholds.json"
-    given = {"binarisation": 0.3, "min_area_um2": 25.0, "min_score": 0.444}
+    given = {"binarization": 0.3, "min_area_um2": 25.0, "min_score": 0.444}
     path.write_text(json.dumps({"thresholds": given}))
     assert crossval.fixed_thresholds(path) == (0.3, 25.0, 0.44)
-    for odd in ({"binarisation": 0.35}, {"binarisation": "otsu"}, {"min_score": 0.1}):
+    for odd in ({"binarization": 0.35}, {"binarization": "otsu"}, {"min_score": 0.1}):
         path.write_text(json.dumps({"thresholds": given | odd}))
         with pytest.raises(UsageError, match="must be one of"):
             crossval.fixed_thresholds(path)

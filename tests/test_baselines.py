@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segmitos.learn.sampling import Source, common_stain, load_sources
-from synthetic_fields import draw_field, write_cases
+from factories.synthetic_fields import draw_field, write_cases
+from segmitos.training.sampling import TrainingImage, common_stain, load_training_images
 
 pytest.importorskip("skimage", reason="scikit-image is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
@@ -52,7 +52,7 @@ def test_mitoses_are_the_strongest_candidates(seed):
 def test_the_forest_tells_mitoses_from_look_alikes(tmp_path, monkeypatch):
     # Low enough that the look-alikes, far paler than any real one, are candidates too.
     monkeypatch.setattr(ipal.CandidateForest, "_response_of_mitoses", lambda *_: 5.0)
-    sources = load_sources(write_cases(tmp_path, slides=4, fields=3), 0.25)
+    sources = load_training_images(write_cases(tmp_path, slides=4, fields=3), 0.25)
     forest = ipal.CandidateForest(0, common_stain(sources))
     forest.fit(sources[:9])
     right = 0
@@ -68,7 +68,8 @@ def test_a_blank_field_has_no_candidates():
     white = np.full((128, 128, 3), 255, np.uint8)
     none = np.zeros((0, 2))
     assert (
-        len(ipal.CandidateForest(0, None).detect(Source("w", "w", white, none, none, False))) == 0
+        len(ipal.CandidateForest(0, None).detect(TrainingImage("w", "w", white, none, none, False)))
+        == 0
     )
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench_pieces import die, hold
+from factories.bench_pieces import die, hold
+from factories.toy_models import write_toy
 from segmitos.cli import main
 from segmitos.commands import measuring
 from segmitos.commands.bench import table
 from segmitos.commands.measuring import Timing, alone, time_decoding, time_slide, write_slide
 from segmitos.errors import SegMitosError
 from segmitos.io.slide import Slide
-from toy_models import write_toy
 
 ROOT = Path(__file__).parents[1]
 

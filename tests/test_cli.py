@@ -18,9 +18,9 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 import segmitos
+from factories.synthetic_fields import draw_field, write_cases
+from factories.toy_models import write_toy
 from segmitos.cli import main
-from synthetic_fields import draw_field, write_cases
-from toy_models import write_toy
 
 SOURCE = str(Path(segmitos.__file__).parents[1])
 
@@ -313,7 +313,7 @@ def test_a_file_that_is_no_model(content, field, tmp_path, capsys):
         (["detect", "FIELD", "--mpp", "0.25", "--device", "abacus"], "abacus"),
         (["detect", "FIELD", "--mpp", "0.25", "--device", "cuda"], "cuda"),
         (["detect", "FIELD", "--mpp", "0.25", "--min-score", "2"], "2"),
-        (["detect", "FIELD", "--mpp", "0.25", "--binarisation", "high"], "high"),
+        (["detect", "FIELD", "--mpp", "0.25", "--binarization", "high"], "high"),
         (["detect", "FIELD", "--mpp", "0.25", "--workers", "0"], "0"),
         (["detect", "FIELD", "--mpp", "0.25", "--threads", "-1"], "-1"),
         (["detect", "FIELD", "--mpp", "0.25", "--hotspot-shape", "star"], "star"),

@@ -10,7 +10,7 @@ import pytest
 
 from segmitos.cli import main
 from segmitos.commands.convert import read_any
-from segmitos.io.detections import Detections, write_geojson
+from segmitos.io.points.detections import Detections, write_geojson
 
 ENDINGS = {
     "geojson": "a.geojson",

@@ -13,9 +13,9 @@ from PIL import Image
 from segmitos.errors import ScaleError
 from segmitos.io.datasets import load_dataset
 from segmitos.io.slide import Slide
-from segmitos.learn.augment import NONE
-from segmitos.learn.recipe import load_recipe
-from segmitos.learn.sampling import CropSampler, load_sources
+from segmitos.training.augment import NONE
+from segmitos.training.recipe import load_recipe
+from segmitos.training.sampling import CropSampler, load_training_images
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -60,7 +60,7 @@ def test_labels_are_shares_of_the_circle(films):
     areas = {}
     for label in masses.LABELS:
         recipe = load_recipe(masses.RECIPES / f"mini-mias-{label}.toml", augmentation=vars(NONE))
-        sources = load_sources(films[:1], recipe.mpp)
+        sources = load_training_images(films[:1], recipe.mpp)
         sampler = CropSampler(sources, recipe, 1)
         size = sampler.recipe.crop_size_px
         crop = sampler._cut(sources[0], (125.0, 150.0), NONE, np.random.default_rng(0), size)
@@ -87,7 +87,7 @@ def test_the_interval_resamples_patients_not_films():
 
 def test_nothing_is_marked_outside_of_the_breast(films):
     recipe = load_recipe(masses.RECIPES / "mini-mias-disc.toml")
-    source = load_sources(films[:1], recipe.mpp)[0]
+    source = load_training_images(films[:1], recipe.mpp)[0]
     source.image[:, :100] = 0
     shown = masses.film_map(source, np.ones((64, 64), np.float32), recipe)
     assert shown.shape == (256, 256)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import segmitos
-from segmitos.detect.model import DEFAULT_MODEL
+from segmitos.detection.model import DEFAULT_MODEL
 
 NOTEBOOK = Path(segmitos.__file__).parents[2] / "examples" / "api.ipynb"
 

@@ -15,71 +15,137 @@ import segmitos
 SOURCE = Path(segmitos.__file__).parent
 ROOT = SOURCE.parents[1]
 FILES = sorted(SOURCE.rglob("*.py"))
-# Imports go one way: a folder may import those of lower or equal rank, and `__init__` names all.
-RANK = {"errors": 0, "io": 1, "detect": 2, "assess": 2, "learn": 3, "review": 4, "commands": 5}
+# Imports go one way: a package may import those before it, and no other.
+ORDER = (
+    "errors",
+    "_version",
+    "io",
+    "detection",
+    "counting",
+    "report",
+    "evaluation",
+    "cohort",
+    "review",
+    "training",
+    "commands",
+    "options",
+    "cli",
+)
+# Of these, `__init__` names all lazily and `__main__` starts the command line.
+TOP = ("__init__", "__main__")
 
 
-def test_the_public_names_are_these():
-    assert segmitos.__all__ == [
-        "Case",
-        "Detections",
-        "Evaluation",
-        "Match",
-        "Model",
-        "ModelSpec",
-        "SegMitosError",
-        "Slide",
-        "Thresholds",
-        "detect",
-        "evaluate",
-        "load_dataset",
-        "match_points",
-    ]
+def test_the_public_names_are_what_they_say():
+    assert segmitos.__all__ == sorted(segmitos.__all__, key=lambda name: (name.islower(), name))
     for name in segmitos.__all__:
-        assert getattr(segmitos, name).__name__.split(".")[-1] == name
-        assert callable(getattr(segmitos, name))
+        value = getattr(segmitos, name)
+        assert value.__name__ == name
+        assert callable(value)
+        assert value.__doc__
+        assert value.__module__.startswith("segmitos.")
 
 
 def imports_of(path: Path) -> set[str]:
+    """Return the modules that a file imports anywhere, inside functions too."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_torch_is_imported_in_learn_alone(path):
-    if path.relative_to(SOURCE).parts[0] == "learn":
-        return
-    for name in imports_of(path):
-        assert name.split(".")[0] not in ("torch", "lightning_fabric", "torchvision"), name
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_imports_go_one_way(path):
-    own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    if own not in RANK:
-        return
+def own_imports(path: Path) -> set[str]:
+    """Return the files of the package (dotted, without `segmitos.`) that a file imports."""
+    found = set()
     for name in imports_of(path):
         parts = name.split(".")
-        if parts[0] == "segmitos" and len(parts) > 1 and parts[1] in RANK:
-            assert RANK[parts[1]] <= RANK[own], f"{path.name} imports {name}"
+        if parts[0] != "segmitos":
+            continue
+        inside = SOURCE.joinpath(*parts[1:])
+        if inside.with_suffix(".py").is_file() and len(parts) > 1:
+            found.add(".".join(parts[1:]))
+        elif (inside / "__init__.py").is_file() and len(parts) > 1:
+            found.add(".".join([*parts[1:], "__init__"]))
+    return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_no_file_catches_everything_or_is_a_god_file(path):
-    text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= 400
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ExceptHandler):
-            caught = node.type.id if isinstance(node.type, ast.Name) else ""
-            assert node.type is not None and caught not in ("Exception", "BaseException")
+def top_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("module", ["segmitos", "segmitos.detect.pipeline", "segmitos.cli"])
+def test_every_top_level_module_has_its_place_in_the_order():
+    there = {top_of(path) for path in FILES} - set(TOP)
+    assert there <= set(ORDER), there - set(ORDER)
+
+
+def test_torch_is_imported_in_training_alone():
+    for path in FILES:
+        if top_of(path) != "training":
+            heavy = {name.split(".")[0] for name in imports_of(path)}
+            assert not heavy & {"torch", "lightning_fabric", "torchvision"}, path
+
+
+def test_a_package_imports_only_packages_before_it():
+    for path in FILES:
+        own = top_of(path)
+        if own in TOP:
+            continue
+        for name in own_imports(path):
+            other = name.split(".")[0]
+            if other != own:
+                assert ORDER.index(other) < ORDER.index(own), f"{path.name} imports {name}"
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    graph = {}
+    for path in FILES:
+        name = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        if name != "__init__":
+            graph[name] = own_imports(path) - {"__init__"}
+    # Take away files that import nothing that is left, until none is left or a circle is.
+    while free := {name for name, needs in graph.items() if not needs & set(graph)}:
+        for name in free:
+            del graph[name]
+    assert not graph, sorted(graph)
+
+
+def catches_everything(node: ast.AST) -> bool:
+    """Tell whether a node catches or suppresses all exceptions."""
+    everything = ("Exception", "BaseException")
+    if isinstance(node, ast.ExceptHandler):
+        kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+        return any(k is None or (isinstance(k, ast.Name) and k.id in everything) for k in kinds)
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+        return any(isinstance(a, ast.Name) and a.id in everything for a in node.args)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("try:\n    f()\nexcept Exception:\n    pass", True),
+        ("try:\n    f()\nexcept (OSError, BaseException):\n    pass", True),
+        ("try:\n    f()\nexcept:\n    pass", True),
+        ("with contextlib.suppress(Exception):\n    f()", True),
+        ("with contextlib.suppress(OSError):\n    f()", False),
+        ("try:\n    f()\nexcept OSError:\n    pass", False),
+    ],
+)
+def test_what_catches_everything_is_seen(code, expected):
+    assert any(map(catches_everything, ast.walk(ast.parse(code)))) == expected
+
+
+def test_no_file_catches_everything_or_is_too_long():
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= 400, path
+        for node in ast.walk(ast.parse(text)):
+            assert not catches_everything(node), f"{path}:{getattr(node, 'lineno', 0)}"
+
+
+@pytest.mark.parametrize("module", ["segmitos", "segmitos.detection.pipeline", "segmitos.cli"])
 def test_start_up_loads_nothing_heavy(module):
     heavy = ("torch", "scipy", "onnxruntime", "matplotlib", "pandas", "jinja2", "openslide", "dask")
     code = f"import sys, {module}; print([m for m in {heavy!r} if m in sys.modules])"

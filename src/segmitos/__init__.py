@@ -8,31 +8,34 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from segmitos._version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from segmitos.assess.evaluation import Evaluation, evaluate
-    from segmitos.assess.matching import Match, match_points
-    from segmitos.detect.mitoses import Thresholds
-    from segmitos.detect.model import Model, ModelSpec
+    from segmitos.detection.model import Model, ModelSpec
+    from segmitos.detection.pipeline import detect
+    from segmitos.detection.postprocess import Thresholds
     from segmitos.errors import SegMitosError
+    from segmitos.evaluation.matching import Match, match_points
+    from segmitos.evaluation.scoring import Evaluation, evaluate
     from segmitos.io.datasets import Case, load_dataset
-    from segmitos.io.detections import Detections
+    from segmitos.io.points.detections import Detections
     from segmitos.io.slide import Slide
 
-__version__ = "0.1.0"
 
 _HOMES = {
-    "Case": "segmitos.io.datasets",
-    "Detections": "segmitos.io.detections",
-    "Evaluation": "segmitos.assess.evaluation",
-    "Match": "segmitos.assess.matching",
-    "Model": "segmitos.detect.model",
-    "ModelSpec": "segmitos.detect.model",
+    "Case": "segmitos.io.datasets.case",
+    "Detections": "segmitos.io.points.detections",
+    "Evaluation": "segmitos.evaluation.scoring",
+    "Match": "segmitos.evaluation.matching",
+    "Model": "segmitos.detection.model",
+    "ModelSpec": "segmitos.detection.model",
     "SegMitosError": "segmitos.errors",
-    "Slide": "segmitos.io.slide",
-    "Thresholds": "segmitos.detect.mitoses",
-    "evaluate": "segmitos.assess.evaluation",
-    "load_dataset": "segmitos.io.datasets",
-    "match_points": "segmitos.assess.matching",
+    "Slide": "segmitos.io.slide.slide",
+    "Thresholds": "segmitos.detection.postprocess",
+    "detect": "segmitos.detection.pipeline",
+    "evaluate": "segmitos.evaluation.scoring",
+    "load_dataset": "segmitos.io.datasets.load",
+    "match_points": "segmitos.evaluation.matching",
 }
 
 __all__ = [
@@ -53,8 +56,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "detect":
-        return import_module("segmitos.detect")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'segmitos' has no attribute {name!r}")

@@ -65,7 +65,7 @@ def app() -> None:
     default=True,
     help="Read tissue only; --no-tissue-mask reads all.",
 )
-@word("--binarisation", "'otsu' or a probability; default: the model's.")
+@word("--binarization", "'otsu' or a probability; default: the model's.")
 @number("--min-score", "Mean probability of a mitosis.")
 @number("--min-area", "Area of a mitosis in um2.")
 @number("--hotspot-area", "Area of the hotspot window, mm2.", 2.0)
@@ -145,7 +145,7 @@ def evaluate(**given: Any) -> int:
 @out("Model file to write (.onnx).")
 @file("--thresholds", "thresholds.json that evaluate wrote when tuning.")
 @word("--name", "Name of the model.")
-@word("--licence", "Licence of the weights.", "unstated")
+@word("--license", "License of the weights.", "unstated")
 @word("--intended-use", "What the model is for.", "research use only; not for diagnosis")
 @word("--description", "One line on the model.", "")
 @word("--stain-of", "FORMAT:PATH whose staining every slide is matched to; default: none.")
@@ -197,14 +197,14 @@ def combine(**given: Any) -> int:
 @exclude_option
 @mpp_option
 @threads_option
-def quantise(**given: Any) -> int:
+def quantize(**given: Any) -> int:
     """Make an integer version of a model file: smaller, and faster on most CPUs.
 
-    Example: segmitos quantise mitos14:DIR --exclude H03 -m first.onnx -o first-int8.onnx
+    Example: segmitos quantize mitos14:DIR --exclude H03 -m first.onnx -o first-int8.onnx
     """
-    from segmitos.commands.train import run_quantise
+    from segmitos.commands.train import run_quantize
 
-    return run_quantise(**given)
+    return run_quantize(**given)
 
 
 @app.group("dataset", cls=_InOrder, no_args_is_help=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset_layouts import LAYOUTS, draw, mitos14, points, save, write
+from factories.dataset_layouts import LAYOUTS, draw, mitos14, points, save, write
 from segmitos.errors import DataError, InputError, ScaleError, UsageError
 from segmitos.io.datasets import FORMATS, Case, guess_format, load_dataset
 

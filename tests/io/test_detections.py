@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segmitos.errors import DataError, InputError, ScaleError, UsageError
-from segmitos.io import detections as io
-from segmitos.io.detections import Detections
+from segmitos.io.points import detections as io
+from segmitos.io.points.detections import Detections
 
 coordinate = st.floats(-50, 2e5, allow_nan=False, width=64)
 known = st.floats(0, 1e3) | st.just(math.nan)

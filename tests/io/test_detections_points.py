@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from segmitos.errors import DataError, InputError, ScaleError, UsageError
-from segmitos.io.detections import read_geojson, read_points
+from segmitos.io.points.detections import read_geojson
+from segmitos.io.points.read import read_points
 
 
 def feature(geometry, kind="Mitotic figure", **properties):

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segmitos.errors import DataError, ScaleError, UsageError
-from segmitos.io.detections import Detections
-from segmitos.io.exchange import (
+from segmitos.io.points.detections import Detections
+from segmitos.io.points.exchange import (
     read_coco,
     read_midog,
     to_coco,
@@ -92,7 +92,7 @@ def test_bad_midog(tmp_path, content, message):
         read_midog(tmp_path / "bad.json", 0.25)
 
 
-def test_coco_boxes_are_corner_and_size_around_the_centre():
+def test_coco_boxes_are_corner_and_size_around_the_center():
     content = to_coco(make([(100, 400, 9, 0.75)]), size_px=(2000, 1000))
     item = content["annotations"][0]
     assert item["bbox"] == [75, 375, 50, 50] and item["area"] == 2500

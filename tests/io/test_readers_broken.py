@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dataset_layouts import (
+from factories.dataset_layouts import (
     CBIS_COLUMNS,
     LAYOUTS,
     Field,
@@ -20,7 +20,7 @@ from dataset_layouts import (
 )
 from segmitos.errors import DataError, ScaleError
 from segmitos.io.datasets import load_dataset
-from segmitos.io.describe import find_problems
+from segmitos.report.dataset_report import find_problems
 
 FIELD = draw((96, 64), (70, 21), (30, 47))
 

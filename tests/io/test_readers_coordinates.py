@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_layouts import LAYOUTS, MITOSIS, OTHER, WITHOUT_OTHERS, Field, draw
+from factories.dataset_layouts import LAYOUTS, MITOSIS, OTHER, WITHOUT_OTHERS, Field, draw
 from segmitos.io.datasets import FORMATS, load_dataset
 
 BASE = draw((96, 64), (70, 21), (30, 47))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_layouts import (
+from factories.dataset_layouts import (
     HALF,
     LAYOUTS,
     MITOSIS,
@@ -56,7 +56,7 @@ def load(layout, folder, **options):
 def test_slide_patient_scale_and_scanner(tmp_path, layout, slide, patient, mpp, scanner):
     case = load(layout, tmp_path)
     assert (case.slide, case.patient, case.mpp, case.scanner) == (slide, patient, mpp, scanner)
-    assert case.centred_crop == (layout == "crops")
+    assert case.centered_crop == (layout == "crops")
     assert load(layout, tmp_path, mpp=0.3).mpp == 0.3
 
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import slides
+from factories import slides
 from segmitos.errors import InputError, ScaleError, UsageError
-from segmitos.io.ahead import read_ahead
-from segmitos.io.slide import Slide, check_mpp
+from segmitos.io.geometry import check_mpp
+from segmitos.io.slide import Slide
 
 FORMATS = slides.LOSSLESS | slides.LOSSY
 
@@ -85,7 +85,7 @@ def test_any_cut_at_any_scale_gives_the_same_pixels(
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("mpp", [0.2, 0.25, 0.4, 0.5, 0.75, 1.0])
 def test_places_are_true_at_every_scale(tmp_path: Path, name: str, mpp: float) -> None:
-    """The centre of mass of a disc stays where it is, in level-0 pixels."""
+    """The center of mass of a disc stays where it is, in level-0 pixels."""
     y, x = np.mgrid[:256, :256]
     image = np.full((256, 256, 3), 255, np.uint8)
     image[np.hypot(x - 90.5, y - 150.25) < 14] = 0
@@ -111,9 +111,9 @@ def test_outside_is_white_and_does_not_leak_in() -> None:
         step = mpp / 0.25
         ahead = round(20 / step)
         pixels = slide.read(-ahead * step, -ahead * step, 100, 100, mpp)
-        centres = -0.5 + (np.arange(100) - ahead + 0.5) * step
-        across = (centres > -0.5) & (centres < 39.5)
-        down = (centres > -0.5) & (centres < 49.5)
+        centers = -0.5 + (np.arange(100) - ahead + 0.5) * step
+        across = (centers > -0.5) & (centers < 39.5)
+        down = (centers > -0.5) & (centers < 49.5)
         expected = np.where(np.outer(down, across), 0, 255)
         assert np.array_equal(pixels[..., 1], expected)
     assert (slide.read(1000, 1000, 5, 4, 0.3) == 255).all()
@@ -292,35 +292,9 @@ def test_real_frames(data_dir: Path) -> None:
         assert abs(scaled.mean() - pixels.mean()) < 1
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tif"])
-def test_an_image_read_ahead_is_the_same_image(tmp_path: Path, name: str) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    path = tmp_path / name
-    Image.fromarray(pixels).save(path)
-    with Slide.open(path, mpp=0.25) as slide:
-        expected = slide.read(0, 0, 50, 40)
-    read_ahead(str(path))
-    for _ in range(2):
-        with Slide.open(path, mpp=0.25) as slide:
-            np.testing.assert_array_equal(slide.read(0, 0, 50, 40), expected)
-
-
-def test_what_is_wrong_with_an_image_read_ahead_is_told_where_it_is_used(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    path.write_bytes(path.read_bytes()[:2000])
-    read_ahead(str(path))
-    with pytest.raises(InputError, match="truncated"), Slide.open(path, mpp=0.25) as slide:
-        slide.read(0, 0, 8, 8)
-    read_ahead(str(tmp_path / "none.png"))
-    with pytest.raises(InputError, match="no such file"):
-        Slide.open(tmp_path / "none.png")
-
-
 def test_a_picture_read_in_many_chunks_is_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.random.default_rng(4).integers(0, 256, (900, 1300, 3)).astype(np.uint8)
     slide = Slide.from_array(image, 0.25)
     whole = slide.thumbnail(500)
-    monkeypatch.setattr("segmitos.io.slide_resample.CHUNK_PX", 300)
+    monkeypatch.setattr("segmitos.io.slide.resample.CHUNK_PX", 300)
     np.testing.assert_array_equal(slide.thumbnail(500), whole)

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-import slides
+from factories import slides
 from segmitos.errors import InputError
 from segmitos.io.slide import Slide
 
@@ -72,7 +72,7 @@ def test_palettes(tmp_path: Path, picture: np.ndarray) -> None:
     assert np.array_equal(read(tmp_path / "d.png")[~white], expected[~white])
 
 
-def test_transparent_colour_of_an_rgb_png(tmp_path: Path, picture: np.ndarray) -> None:
+def test_transparent_color_of_an_rgb_png(tmp_path: Path, picture: np.ndarray) -> None:
     image = picture.copy()
     image[:5] = (1, 2, 3)
     Image.fromarray(image).save(tmp_path / "a.png", transparency=(1, 2, 3))

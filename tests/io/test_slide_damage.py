@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-import slides
+from factories import slides
 from segmitos.errors import InputError
 from segmitos.io.slide import Slide
 
@@ -168,7 +168,7 @@ def test_png_damaged_in_the_middle(tmp_path: Path, picture: np.ndarray) -> None:
 def test_too_large_to_be_read_whole(
     tmp_path: Path, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segmitos.io.slide_source.MAX_WHOLE_PX", 100_000)
+    monkeypatch.setattr("segmitos.io.slide.backend.MAX_WHOLE_PX", 100_000)
     slides.save_png(tmp_path / "a.png", picture)
     slides.save_tiff(tmp_path / "a.tif", picture)
     for name in "a.png", "a.tif":

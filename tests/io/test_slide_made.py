@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import slides
+from factories import slides
 from segmitos.io.slide import Slide
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "make_slide.py"

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import tifffile
 
-import slides
+from factories import slides
 from segmitos.errors import InputError
 from segmitos.io.slide import Slide
-from segmitos.io.slide_openslide import OpenSlideSource
-from segmitos.io.slide_tiff import TiffSource, open_tiff
+from segmitos.io.slide.openslide import OpenSlideBackend
+from segmitos.io.slide.tiff import TiffBackend, open_tiff
 
 
 def through_openslide(path: Path, mpp: float | None = 0.25) -> Slide:
-    return Slide(path, OpenSlideSource(path), mpp, "given")
+    return Slide(path, OpenSlideBackend(path), mpp, "given")
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def save_sparse_svs(path: Path, image: np.ndarray) -> None:
 def test_both_readers_agree(tmp_path: Path, picture: np.ndarray) -> None:
     slides.save_svs(tmp_path / "a.svs", picture)
     ours = open_tiff(tmp_path / "a.svs")
-    assert isinstance(ours, TiffSource)
-    theirs = OpenSlideSource(tmp_path / "a.svs")
+    assert isinstance(ours, TiffBackend)
+    theirs = OpenSlideBackend(tmp_path / "a.svs")
     assert ours.format == theirs.format == "aperio"
     assert ours.levels == theirs.levels
     assert ours.scale is not None

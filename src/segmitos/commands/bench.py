@@ -39,7 +39,7 @@ def run_bench(
     json_out: bool,
 ) -> int:
     """Time a field and a slide on every device there is; print the table."""
-    from segmitos.detect.model import Model, available_threads
+    from segmitos.detection.model import Model, available_threads
 
     if not 64 <= size <= 8192:
         raise UsageError(f"--size {size} must be from 64 to 8192 px")

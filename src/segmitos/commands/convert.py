@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from segmitos.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from segmitos.io.detections import Detections
+    from segmitos.io.points.detections import Detections
 
 FORMATS = ("geojson", "csv", "json", "midog", "coco")
 _BY_SUFFIX = {".geojson": "geojson", ".csv": "csv", ".json": "json"}
@@ -24,7 +24,7 @@ def run_convert(
     polygons: bool,
 ) -> int:
     """Read `source` by what is in it, write `out` in the format of --to or of its suffix."""
-    from segmitos.io.slide import check_mpp
+    from segmitos.io.geometry import check_mpp
 
     if mpp is not None:
         check_mpp(mpp, "--mpp")
@@ -56,9 +56,9 @@ def read_any(
         UsageError: where --image is given for a file of one image.
     """
     from segmitos.errors import ScaleError
-    from segmitos.io.detections import read_csv, read_geojson, read_json
-    from segmitos.io.exchange import read_coco, read_midog
-    from segmitos.io.geojson import load_json
+    from segmitos.io.points.detections import read_csv, read_geojson, read_json
+    from segmitos.io.points.exchange import read_coco, read_midog
+    from segmitos.io.points.geojson import load_json
 
     suffix = source.suffix.lower()
     if suffix == ".csv":
@@ -81,8 +81,8 @@ def read_any(
 
 
 def _write(detections: Detections, out: Path, target: str, qupath: str) -> None:
-    from segmitos.io.detections import write_csv, write_detections_json, write_geojson
-    from segmitos.io.exchange import write_coco, write_midog
+    from segmitos.io.points.detections import write_csv, write_detections_json, write_geojson
+    from segmitos.io.points.exchange import write_coco, write_midog
 
     if target == "geojson":
         write_geojson(out, detections, qupath)

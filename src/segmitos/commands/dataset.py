@@ -30,8 +30,8 @@ def run_describe(
 ) -> int:
     """Print what a data set holds and what looks wrong; exit code 1 where something does."""
     from segmitos.io.datasets import load_dataset
-    from segmitos.io.describe import contact_sheet, describe, find_problems
     from segmitos.io.files import write_bytes
+    from segmitos.report.dataset_report import contact_sheet, describe, find_problems
 
     chosen = load_dataset(data, cases or (), exclude or (), mpp)
     summary = describe(chosen)
@@ -68,7 +68,7 @@ def run_convert(
 ) -> int:
     """Write a data set as a `points` folder."""
     from segmitos.io.datasets import load_dataset
-    from segmitos.io.describe import convert_dataset
+    from segmitos.report.dataset_report import convert_dataset
 
     chosen = load_dataset(data, cases or (), exclude or (), mpp)
     count = convert_dataset(chosen, out)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from segmitos.errors import UsageError
-from segmitos.io.ahead import read_ahead
 
 if TYPE_CHECKING:
-    from segmitos.detect.cohort import Outcome
-    from segmitos.detect.job import JobSettings
+    from segmitos.cohort.job import JobSettings
+    from segmitos.cohort.run import Outcome
 
 SHAPES = ("square", "circle", "box")
 QUPATH_TYPES = ("annotation", "detection")
@@ -31,7 +28,7 @@ def run_detect(
     threads: int | None,
     roi: Path | None,
     tissue_mask: bool,
-    binarisation: str | None,
+    binarization: str | None,
     min_score: float | None,
     min_area: float | None,
     hotspot_area: float,
@@ -47,14 +44,10 @@ def run_detect(
     """Run detection on all inputs; print a line each and a total."""
     # Detection does no linear algebra, and the threads for it would spin while they start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    if len(paths) == 1 and workers == 1 and cluster is None and os.path.isfile(paths[0]):
-        read_ahead(paths[0])
     name = _model_name(model)
-    loading = Thread(target=_load, args=(name, device, threads))
-    loading.start()
-    from segmitos.detect.job import JobSettings
-    from segmitos.detect.pipeline import DetectOptions, parse_binarisation
-    from segmitos.io.slide import check_mpp
+    from segmitos.cohort.job import JobSettings
+    from segmitos.detection.pipeline import DetectOptions, parse_binarization
+    from segmitos.io.geometry import check_mpp
 
     if mpp is not None:
         check_mpp(mpp, "--mpp")
@@ -74,7 +67,7 @@ def run_detect(
         threads=threads,
         options=DetectOptions(
             mpp=mpp,
-            binarisation=None if binarisation is None else parse_binarisation(binarisation),
+            binarization=None if binarization is None else parse_binarization(binarization),
             min_score=min_score,
             min_area_um2=min_area,
             tissue=tissue_mask,
@@ -87,7 +80,6 @@ def run_detect(
         qupath=qupath,
         overwrite=overwrite,
     )
-    loading.join()
     _check_early(settings)
     return _run(paths, out.absolute(), settings, workers, cluster, json_out)
 
@@ -96,23 +88,15 @@ def _model_name(model: Path | None) -> str | None:
     """Name a model so that it is found from any folder, and a shipped one on any machine."""
     if model is None:
         return None
-    from segmitos.detect.model import is_shipped
+    from segmitos.detection.model import is_builtin
 
-    return str(model) if is_shipped(model) else str(model.absolute())
-
-
-def _load(model: str | None, device: str, threads: int | None) -> None:
-    """Load a model in the background; what is wrong with it is told where it is used."""
-    from segmitos.detect.model import load_model
-
-    with contextlib.suppress(Exception):
-        load_model(model, device, threads)
+    return str(model) if is_builtin(model) else str(model.absolute())
 
 
 def _check_early(settings: JobSettings) -> None:
     """Refuse a wrong model, threshold or region file once, before any input is read."""
-    from segmitos.detect.model import load_model
-    from segmitos.detect.regions import read_regions
+    from segmitos.detection.model import load_model
+    from segmitos.detection.regions import read_regions
 
     model = load_model(settings.model, settings.device, settings.threads)
     settings.options.thresholds(model.spec.thresholds)
@@ -128,8 +112,8 @@ def _run(
     cluster: str | None,
     json_out: bool,
 ) -> int:
+    from segmitos.cohort.run import run
     from segmitos.commands.progress import Bar
-    from segmitos.detect.cohort import run
 
     bars: dict[str, Bar] = {}
 
@@ -158,7 +142,7 @@ def _run(
         text = f"{len(done)} of {len(outcomes)} done{kept}, {total} mitotic figures; results: {out}"
         print(text)
     if len(outcomes) > 1:
-        from segmitos.assess.report import write_cohort_report
+        from segmitos.report.html import write_cohort_report
 
         write_cohort_report(out)
     if failed and len(outcomes) > 1:
@@ -194,9 +178,9 @@ def _as_json(outcomes: Sequence[Outcome], out: Path) -> dict[str, Any]:
 
 def run_demo(image: Path, out: Path, mpp: float) -> int:
     """Detect on one image with the default model and point to the report."""
-    from segmitos.detect.job import JobSettings
-    from segmitos.detect.pipeline import DetectOptions
-    from segmitos.io.slide import check_mpp
+    from segmitos.cohort.job import JobSettings
+    from segmitos.detection.pipeline import DetectOptions
+    from segmitos.io.geometry import check_mpp
 
     check_mpp(mpp, "--mpp")
     settings = JobSettings(options=DetectOptions(mpp=mpp), overwrite=True)
@@ -208,7 +192,7 @@ def run_demo(image: Path, out: Path, mpp: float) -> int:
 
 def run_report(folder: Path) -> int:
     """Make reports again from saved results."""
-    from segmitos.assess.report import rebuild
+    from segmitos.report.html import rebuild
 
     written = rebuild(folder)
     for path in written:

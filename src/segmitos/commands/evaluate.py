@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from segmitos.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from segmitos.assess.evaluation import Evaluation
-    from segmitos.detect.mitoses import MapAccumulator
+    from segmitos.detection.postprocess import MapAccumulator
+    from segmitos.evaluation.scoring import Evaluation
     from segmitos.io.datasets import Case
-    from segmitos.io.detections import Detections
+    from segmitos.io.points.detections import Detections
 
 
 def run_evaluate(
@@ -33,7 +33,7 @@ def run_evaluate(
     json_out: bool,
 ) -> int:
     """Detect (or read saved detections), match, print, and write tables and pictures."""
-    from segmitos.assess.matching import RULES
+    from segmitos.evaluation.matching import RULES
     from segmitos.io.datasets import load_dataset
 
     if rule != "all" and rule not in RULES:
@@ -60,8 +60,8 @@ def _detected(
     threads: int | None,
 ) -> tuple[dict[str, Detections], list[MapAccumulator]]:
     from segmitos.commands.progress import Bar
-    from segmitos.detect.model import Model
-    from segmitos.detect.pipeline import DetectOptions, detect_slide
+    from segmitos.detection.model import Model
+    from segmitos.detection.pipeline import DetectOptions, detect_slide
     from segmitos.io.slide import Slide
 
     model = Model.load(model_path, device, threads)
@@ -79,7 +79,7 @@ def _detected(
 
 def _saved(cases: Sequence[Case], folder: Path) -> dict[str, Detections]:
     """Read the detections of an output folder of detect, by the names of the cases' images."""
-    from segmitos.io.detections import read_geojson
+    from segmitos.io.points.detections import read_geojson
 
     found = {}
     for case in cases:
@@ -97,7 +97,7 @@ def _score(
     out: Path | None,
     json_out: bool,
 ) -> int:
-    from segmitos.assess.evaluation import compare_rules, evaluate, format_rules
+    from segmitos.evaluation.scoring import compare_rules, evaluate, format_rules
     from segmitos.io.files import write_json
 
     slides = {case.slide for case in cases}
@@ -154,9 +154,9 @@ def _write_report(
     every: dict[str, Evaluation],
     out: Path,
 ) -> None:
-    from segmitos.assess.curves import evaluation_pictures
-    from segmitos.assess.report import render_evaluation
+    from segmitos.evaluation.curves import evaluation_pictures
     from segmitos.io.files import write_bytes, write_text
+    from segmitos.report.html import render_evaluation
 
     rows = [
         {"name": name, **counts.to_dict(), "interval": _interval(main.slide_intervals[name])}
@@ -196,8 +196,8 @@ def _tune(
     threads: int | None,
     json_out: bool,
 ) -> int:
-    from segmitos.assess.curves import tuning_picture
-    from segmitos.assess.tuning import tune
+    from segmitos.evaluation.curves import tuning_picture
+    from segmitos.evaluation.tuning import tune
     from segmitos.io.files import write_bytes, write_json
 
     found, maps = _detected(cases, model, device, threads)
@@ -222,7 +222,7 @@ def _tune(
     chosen = result.thresholds
     print(f"tuned on {about}")
     print(
-        f"binarisation {chosen.binarisation}, area from {chosen.min_area_um2:g} um2, "
+        f"binarization {chosen.binarization}, area from {chosen.min_area_um2:g} um2, "
         f"score from {chosen.min_score:g}"
     )
     print(f"F on these cases {result.counts.f_score:.3f} (flatters: tuned on what it is shown on)")

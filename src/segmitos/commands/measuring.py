@@ -231,7 +231,7 @@ def time_network(
     image: str | None = None,
 ) -> tuple[float, float]:
     """The network alone on a field of `size` px."""
-    from segmitos.detect.model import Model
+    from segmitos.detection.model import Model
 
     loaded = Model.load(None if model is None else Path(model), device, threads)
     field = padded_field(size, image)
@@ -242,8 +242,8 @@ def time_blobs(
     model: str | None, size: int, repeats: int, image: str | None = None
 ) -> tuple[float, float]:
     """Smoothing, threshold and blobs of a field's map."""
-    from segmitos.detect.mitoses import MapAccumulator, smooth
-    from segmitos.detect.model import Model
+    from segmitos.detection.model import Model
+    from segmitos.detection.postprocess import MapAccumulator, smooth
 
     loaded = Model.load(None if model is None else Path(model), "cpu")
     spec = loaded.spec
@@ -253,7 +253,7 @@ def time_blobs(
     def blobs() -> None:
         accumulator = MapAccumulator(map_mpp, spec.stride, guard=False)
         accumulator.add(smooth(probability, spec.smoothing_sigma_um, map_mpp), 0, 0)
-        accumulator.blobs(spec.thresholds.binarisation)
+        accumulator.blobs(spec.thresholds.binarization)
 
     return median(blobs, repeats), size * size / 1e6
 
@@ -262,8 +262,8 @@ def time_image(
     model: str | None, path: str, threads: int, size: int, repeats: int
 ) -> tuple[float, float]:
     """Detection on an image file, opened and decoded each time."""
-    from segmitos.detect.model import Model
-    from segmitos.detect.pipeline import DetectOptions, detect_slide
+    from segmitos.detection.model import Model
+    from segmitos.detection.pipeline import DetectOptions, detect_slide
     from segmitos.io.slide import Slide
 
     loaded = Model.load(None if model is None else Path(model), "auto", threads)
@@ -311,8 +311,8 @@ def time_slide(
     model: str | None, path: str, device: str, threads: int, roi: str | None = None
 ) -> tuple[float, float]:
     """Detection on a slide, as megapixels of tissue; the start of the model does not count."""
-    from segmitos.detect.model import Model
-    from segmitos.detect.pipeline import DetectOptions, detect_slide
+    from segmitos.detection.model import Model
+    from segmitos.detection.pipeline import DetectOptions, detect_slide
     from segmitos.io.slide import Slide
 
     loaded = Model.load(None if model is None else Path(model), device, threads)

@@ -1,4 +1,4 @@
-"""`segmitos train`, `segmitos export` and `segmitos quantise`."""
+"""`segmitos train`, `segmitos export` and `segmitos quantize`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run_train(
     """Load data, split it by slide, train, say how it went."""
     _require_training()
     from segmitos.io.datasets import load_dataset
-    from segmitos.learn.recipe import Recipe, load_recipe
+    from segmitos.training.recipe import Recipe, load_recipe
 
     changes = {"epochs": epochs, "seed": seed}
     if recipe is None:
@@ -70,8 +70,8 @@ def run_train(
     training = [case for case in every if case.name not in kept]
     held_out = [case for case in every if case.name in kept]
 
-    from segmitos.detect.model import available_threads
-    from segmitos.learn.train import train
+    from segmitos.detection.model import available_threads
+    from segmitos.training.train import train
 
     count = len({case.slide for case in training})
     print(
@@ -146,14 +146,14 @@ def run_export(
     out: Path,
     thresholds: Path | None,
     name: str | None,
-    licence: str,
+    license: str,
     intended_use: str,
     description: str,
     stain_of: str | None,
 ) -> int:
     """Write the model file of a run."""
     _require_training()
-    from segmitos.learn.export import export_run
+    from segmitos.training.export import export_run
 
     if out.suffix != ".onnx":
         raise UsageError(f"--out {out} must end in .onnx")
@@ -163,10 +163,10 @@ def run_export(
         out,
         tuned=content,
         name=name or out.stem,
-        licence=licence,
+        license=license,
         intended_use=intended_use,
         description=description,
-        colour=None if stain_of is None else _stain_of(stain_of),
+        color=None if stain_of is None else _stain_of(stain_of),
     )
     size = out.stat().st_size / 1e6
     print(f"{out}: {size:.1f} MB, differs from the network by at most {difference:.1e}")
@@ -186,7 +186,7 @@ def run_combine(
 ) -> int:
     """Write several model files as one."""
     _require_training()
-    from segmitos.learn.combine import combine
+    from segmitos.training.combine import combine
 
     if out.suffix != ".onnx":
         raise UsageError(f"--out {out} must end in .onnx")
@@ -198,7 +198,7 @@ def run_combine(
     return 0
 
 
-def run_quantise(
+def run_quantize(
     data: Sequence[str],
     out: Path,
     model: Path | None,
@@ -209,15 +209,15 @@ def run_quantise(
 ) -> int:
     """Write the integer version of a model file."""
     _require_training()
-    from segmitos.detect.model import WHOLE_MODEL
+    from segmitos.detection.model import WHOLE_MODEL
     from segmitos.io.datasets import load_dataset
-    from segmitos.learn.quantise import quantise
+    from segmitos.training.quantize import quantize
 
     if out.suffix != ".onnx":
         raise UsageError(f"--out {out} must end in .onnx")
     found = load_dataset(data, cases or (), exclude or (), mpp)
     every = max(1, len(found) // CALIBRATION_CASES)
-    made = quantise(model or WHOLE_MODEL, found[::every], out, threads)
+    made = quantize(model or WHOLE_MODEL, found[::every], out, threads)
     print(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, calibrated on {made.crops} crops; probability "
         f"changed by {made.difference[0]:.1g} on average, {made.difference[1]:.2g} at 999 in 1000 "
@@ -230,7 +230,7 @@ def _stain_of(spec: str) -> Any:
     """Measure the staining of a data set: its images together, every eighth pixel."""
     import numpy as np
 
-    from segmitos.detect.colour import od_statistics
+    from segmitos.detection.stain import od_statistics
     from segmitos.io.datasets import load_dataset
     from segmitos.io.slide import Slide
 

@@ -1,1 +1,0 @@
-"""How good, how many: matching, tuning, counting, reports."""

@@ -1,0 +1,1 @@
+"""Many inputs: jobs, their output folders, tables, local processes, clusters."""

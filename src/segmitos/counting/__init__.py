@@ -1,0 +1,1 @@
+"""From detections to a count: hotspot, scores, intervals, summary."""

@@ -1,0 +1,1 @@
+"""From slide to detections: NumPy and an inference runtime, never torch."""

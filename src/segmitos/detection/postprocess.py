@@ -1,0 +1,272 @@
+"""From probability map to mitoses: smooth, binarise, find blobs, filter (paper, section 3.3).
+
+The map comes in parts, in any order. Of each part only what can ever matter is kept: a histogram,
+from which Otsu's threshold of the whole field or slide follows, and the pixels above a floor, as
+sorted coordinates. A slide's map of a gigapixel costs megabytes, blobs cross tile borders freely,
+and one big tile gives the same blobs as many small ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.detection.connected import label_pixels
+from segmitos.errors import DataError, InputError, ModelError, UsageError
+
+# Probabilities at or below the floor are never part of a blob, whatever the threshold.
+FLOOR = 0.1
+BINS = 1024
+# Kernel radius in standard deviations.
+TRUNCATE = 3.0
+# A map of which more than this share lies above the floor is not one of mitoses, unless it is so
+# small that one mitosis fills it; and no map may fill the memory.
+_LARGEST_SHARE = 0.2
+_SMALL_MAP = 1_000_000
+_MOST_CELLS = 8_000_000
+_NOT_MITOSES = (
+    f"{{}} of the map lies above probability {FLOOR}: the image is not what the model was trained "
+    "on (stain, scale, focus); check --mpp"
+)
+# Rounding in a network or in the smoothing may leave 0..1 by this much.
+_ROUNDING = 1e-3
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """How a probability map is turned into mitoses.
+
+    `binarization` is `otsu` (of the whole field or slide) or a fixed probability; blobs are kept
+    where their area is at least `min_area_um2` and their mean probability at least `min_score`.
+    """
+
+    binarization: float | Literal["otsu"]
+    min_area_um2: float
+    min_score: float
+
+    def __post_init__(self) -> None:
+        if self.binarization != "otsu" and not (
+            isinstance(self.binarization, float) and FLOOR <= self.binarization < 1
+        ):
+            raise UsageError(
+                f"binarization {self.binarization!r} must be 'otsu' or from {FLOOR} to below 1"
+            )
+        if not 0 <= self.min_area_um2 < 1e6:
+            raise UsageError(f"min_area_um2 {self.min_area_um2} must be 0 or more")
+        if not 0 <= self.min_score <= 1:
+            raise UsageError(f"min_score {self.min_score} must be from 0 to 1")
+
+
+def tuned_thresholds(tuned: Mapping[str, Any]) -> Thresholds:
+    """Return the thresholds in the content of a thresholds.json of `evaluate --tune`.
+
+    Raises:
+        DataError: where they are not what thresholds can be.
+    """
+    try:
+        return Thresholds(**tuned["thresholds"])
+    except (TypeError, UsageError) as error:
+        raise DataError(f"thresholds are off: {error}") from error
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """Connected regions above the binarization threshold, ordered by y, then x.
+
+    `x_px`, `y_px`: probability-weighted centroids in pixels of the model's scale, pixel centers at
+    integers; `area_um2`; `score`: mean probability; all float64 of shape (n,).
+    `threshold`: the probability that separated them from the rest.
+    """
+
+    x_px: NDArray[np.float64]
+    y_px: NDArray[np.float64]
+    area_um2: NDArray[np.float64]
+    score: NDArray[np.float64]
+    threshold: float
+
+    def __len__(self) -> int:
+        return len(self.x_px)
+
+    def keep(self, thresholds: Thresholds) -> NDArray[np.bool_]:
+        """Mark the blobs that pass the area and score filters (paper, section 3.3)."""
+        result: NDArray[np.bool_] = (self.area_um2 >= thresholds.min_area_um2) & (
+            self.score >= thresholds.min_score
+        )
+        return result
+
+
+def smoothing_radius(sigma_um: float, map_mpp: float) -> int:
+    """Map pixels of context that `smooth` looks at on every side."""
+    return int(TRUNCATE * sigma_um / map_mpp + 0.5)
+
+
+def smooth(
+    probability: NDArray[np.float32], sigma_um: float, map_mpp: float
+) -> NDArray[np.float32]:
+    """Smooth a map (h, w) with a Gaussian of `sigma_um`; borders repeat the edge."""
+    if sigma_um <= 0:
+        return probability
+    radius = smoothing_radius(sigma_um, map_mpp)
+    steps = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (steps * map_mpp / sigma_um) ** 2)
+    weights = (weights / weights.sum()).astype(np.float32)
+    # Added up cell by cell in one order, so that a cell's value does not depend on its tile.
+    height, width = probability.shape
+    padded = np.pad(probability, ((radius, radius), (0, 0)), mode="edge")
+    down = weights[0] * padded[:height]
+    for step, weight in enumerate(weights[1:], 1):
+        down += weight * padded[step : step + height]
+    padded = np.pad(down, ((0, 0), (radius, radius)), mode="edge")
+    across: NDArray[np.float32] = weights[0] * padded[:, :width]
+    for step, weight in enumerate(weights[1:], 1):
+        across += weight * padded[:, step : step + width]
+    return across
+
+
+def otsu_threshold(histogram: NDArray[np.int64]) -> float:
+    """Return the threshold on 0..1 that best splits a histogram into two classes (Otsu 1979).
+
+    Args:
+        histogram: counts in equal bins over 0..1.
+
+    Returns:
+        The upper edge of the last bin of the lower class. Where all counts lie in one bin there
+        are no two classes, and 1.0 is returned: nothing is above it.
+    """
+    counts = histogram.astype(np.float64)
+    bins = len(counts)
+    centers = (np.arange(bins) + 0.5) / bins
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * centers)
+    possible = (below > 0) & (above > 0)
+    if not possible.any():
+        return 1.0
+    low = sums / np.maximum(below, 1)
+    high = (sums[-1] - sums) / np.maximum(above, 1)
+    between = np.where(possible, below * above * (high - low) ** 2, -1.0)
+    return float((np.argmax(between) + 1) / bins)
+
+
+class MapAccumulator:
+    """Takes a smoothed probability map in parts, gives the blobs of the whole."""
+
+    def __init__(
+        self, map_mpp: float, stride: int, guard: bool = True, floor: float = FLOOR
+    ) -> None:
+        """Begin an empty map of `map_mpp` um per cell, `stride` model pixels per cell.
+
+        `guard` refuses maps that cannot be those of mitoses, before they fill the memory. `floor`
+        is the lowest threshold that `blobs` will be asked for: cells at or below it are only
+        counted.
+        """
+        self.map_mpp = map_mpp
+        self.guard = guard
+        self.floor = floor
+        self.stride = stride
+        self.histogram = np.zeros(BINS, np.int64)
+        self._rows: list[NDArray[np.int32]] = []
+        self._columns: list[NDArray[np.int32]] = []
+        self._values: list[NDArray[np.float32]] = []
+        self._above = 0
+
+    def add(
+        self,
+        part: NDArray[np.float32],
+        column: int,
+        row: int,
+        counted: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Add a part (h, w) whose first cell is (`column`, `row`) of the map.
+
+        Args:
+            part: smoothed probabilities.
+            column: of the map.
+            row: of the map.
+            counted: (h, w), the cells that belong to the map; None for all.
+
+        Raises:
+            ModelError: for values that are no probabilities.
+            InputError: if so much of the map is above 0.1 that it would fill the memory.
+        """
+        if not (part.min() >= -_ROUNDING and part.max() <= 1 + _ROUNDING):
+            raise ModelError(
+                f"the model gives values from {part.min()} to {part.max()}, which are no "
+                "probabilities from 0 to 1; export it again"
+            )
+        values = part if counted is None else part[counted]
+        indices = np.clip((values * BINS).astype(np.int32), 0, BINS - 1)
+        self.histogram += np.bincount(indices.ravel(), minlength=BINS)
+        self._above += int(np.count_nonzero(values > FLOOR))
+        kept = part > self.floor
+        if counted is not None:
+            kept &= counted
+        rows, columns = np.nonzero(kept)
+        if self.guard and self._above > _MOST_CELLS:
+            raise InputError(_NOT_MITOSES.format(f"more than {_MOST_CELLS:,} cells"))
+        if len(rows):
+            self._rows.append((rows + row).astype(np.int32))
+            self._columns.append((columns + column).astype(np.int32))
+            self._values.append(part[rows, columns])
+
+    @property
+    def cells(self) -> int:
+        """Cells added and counted so far."""
+        return int(self.histogram.sum())
+
+    def binarization_value(self, binarization: float | Literal["otsu"]) -> float:
+        """Return the probability that a binarization stands for on this map.
+
+        Otsu's threshold is taken from all cells of the map (holistic, as in the paper) and is not
+        let below the floor: on a field without mitoses it would split noise from noise.
+        """
+        if binarization != "otsu":
+            return binarization
+        return max(otsu_threshold(self.histogram), FLOOR)
+
+    def blobs(self, binarization: float | Literal["otsu"]) -> Blobs:
+        """Find the 8-connected regions above a threshold, with area, mean score and centroid.
+
+        Raises:
+            InputError: if so much of the map is above 0.1 that it is not one of mitoses.
+            ValueError: for a threshold below the accumulator's floor.
+        """
+        if self.guard and self._above > _LARGEST_SHARE * max(self.cells, _SMALL_MAP):
+            raise InputError(_NOT_MITOSES.format(f"more than {_LARGEST_SHARE:.0%}"))
+        threshold = self.binarization_value(binarization)
+        if threshold < self.floor:
+            raise ValueError(f"threshold {threshold} lies below the map's floor of {self.floor}")
+        if not self._rows:
+            return _no_blobs(threshold)
+        rows, columns = np.concatenate(self._rows), np.concatenate(self._columns)
+        values = np.concatenate(self._values)
+        above = values > threshold
+        rows, columns, values = rows[above], columns[above], values[above]
+        order = np.lexsort((columns, rows))
+        rows, columns, values = rows[order], columns[order], values[order]
+        if not len(rows):
+            return _no_blobs(threshold)
+        member, count = label_pixels(rows, columns)
+        weights = values.astype(np.float64)
+        area = np.bincount(member, minlength=count)
+        mass = np.bincount(member, weights, count)
+        offset = (self.stride - 1) / 2
+        x = np.bincount(member, weights * columns, count) / mass * self.stride + offset
+        y = np.bincount(member, weights * rows, count) / mass * self.stride + offset
+        sequence = np.lexsort((x, y))
+        return Blobs(
+            x[sequence],
+            y[sequence],
+            (area * self.map_mpp**2)[sequence].astype(np.float64),
+            (mass / area)[sequence].astype(np.float64),
+            threshold,
+        )
+
+
+def _no_blobs(threshold: float) -> Blobs:
+    none = np.zeros(0)
+    return Blobs(none, none, none, none, threshold)

@@ -1,0 +1,192 @@
+"""Where there is tissue: a mask at low resolution, so that only tissue is read.
+
+Stained tissue is colored and darker than glass. Left out are empty glass, black borders, pen
+(strong colors that no stain has, or black ink) and specks of dirt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.detection.connected import label_pixels
+from segmitos.detection.regions import Region, draw_regions
+from segmitos.detection.stain import OD_TABLE
+from segmitos.io.slide import Slide
+
+MASK_MPP = 8.0
+_LARGEST_SIDE_PX = 4096
+_LEAST_OD = 0.06
+_LEAST_CHROMA = 0.03
+_SMALLEST_UM2 = 20_000.0
+_GAP_UM = 48.0
+# Work goes on this far around tissue: the mask is coarse, and mitoses sit at edges too.
+_AROUND_UM = 32.0
+_ROWS_AT_ONCE = 256
+_LARGE_MASK_PX = 2_000_000
+
+Mask = NDArray[np.bool_]
+Overview = tuple[NDArray[np.uint8], float]
+"""A picture (h, w, 3) of the whole slide, and its level-0 pixels per pixel."""
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """A mask (h, w) whose pixel covers `mpp` x `mpp` um of the slide, from its top left corner.
+
+    `area_mm2` is the area of what is marked. Work is done on `around`: the mask and 32 um more.
+    """
+
+    mask: Mask
+    mpp: float
+    area_mm2: float
+
+    @cached_property
+    def around(self) -> Mask:
+        """The mask, grown by 32 um."""
+        return grown(self.mask, max(1, round(_AROUND_UM / self.mpp)))
+
+    @cached_property
+    def _everywhere(self) -> bool:
+        return bool(self.around.all())
+
+    def cells(self, column: int, row: int, columns: int, rows: int, cell_um: float) -> Mask | None:
+        """Tell which cells of a map to work on: those whose center lies on `around`.
+
+        Args:
+            column: of the first cell, counted from the slide's left border.
+            row: of the first cell, from its top.
+            columns: of the answer.
+            rows: of the answer.
+            cell_um: side of a cell.
+
+        Returns:
+            A mask (rows, columns), or None where all of them are.
+        """
+        if self._everywhere:
+            return None
+        ratio = cell_um / self.mpp
+        x = ((column + np.arange(columns) + 0.5) * ratio).astype(np.int64)
+        y = ((row + np.arange(rows) + 0.5) * ratio).astype(np.int64)
+        height, width = self.mask.shape
+        # Past the last mask pixel there is at most its rounding.
+        x, y = np.minimum(x, width - 1), np.minimum(y, height - 1)
+        part = self.around[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
+        if part.all():
+            return None
+        if not part.any():
+            return np.zeros((rows, columns), bool)
+        wanted: Mask = part[np.ix_(y - y[0], x - x[0])]
+        return None if wanted.all() else wanted
+
+
+def tissue_mask(
+    slide: Slide,
+    regions: Sequence[Region] = (),
+    find_tissue: bool = True,
+    overview: Overview | None = None,
+) -> TissueMask:
+    """Mark the tissue of a slide.
+
+    Args:
+        slide: of known scale.
+        regions: level-0 pixels; where there are any, only tissue inside them counts.
+        find_tissue: False marks all of the scanned area.
+        overview: a picture of the whole slide at about `MASK_MPP`; None has one read.
+
+    Raises:
+        ScaleError: where the slide's scale is unknown; InputError: where it is damaged.
+    """
+    mpp = slide.require_mpp()
+    picture, step = overview or read_overview(slide)
+    mask = mark_tissue(picture, mpp * step) if find_tissue else np.ones(picture.shape[:2], bool)
+    x, y, w, h = slide.bounds
+    scanned = np.zeros_like(mask)
+    scanned[int(y / step) : -int(-(y + h) // step), int(x / step) : -int(-(x + w) // step)] = True
+    mask &= scanned
+    if regions:
+        mask &= draw_regions(regions, 1 / step, (mask.shape[0], mask.shape[1]))
+    # By share, since the last mask pixels may stick out of the slide or fall short of its border.
+    area_mm2 = float(mask.mean()) * slide.width * slide.height * mpp**2 / 1e6
+    return TissueMask(mask, mpp * step, area_mm2)
+
+
+def read_overview(slide: Slide) -> Overview:
+    """Return the whole slide at about `MASK_MPP`."""
+    longest = max(slide.width, slide.height)
+    wanted = max(1, round(longest * slide.require_mpp() / MASK_MPP))
+    side = min(longest, wanted, _LARGEST_SIDE_PX)
+    return slide.thumbnail(side), longest / side
+
+
+def mark_tissue(picture: NDArray[np.uint8], mpp: float) -> Mask:
+    """Mark stained tissue on an RGB picture (h, w, 3) of `mpp` um per pixel."""
+    stained, foreign = np.zeros(picture.shape[:2], bool), np.zeros(picture.shape[:2], bool)
+    for top in range(0, len(picture), _ROWS_AT_ONCE):
+        rows = slice(top, top + _ROWS_AT_ONCE)
+        stained[rows], foreign[rows] = _by_color(picture[rows])
+    radius = max(1, round(_GAP_UM / 2 / mpp))
+    closed = ~grown(~grown(stained, radius), radius) & ~foreign
+    # On a picture smaller than a few specks nothing is a speck.
+    least = min(_SMALLEST_UM2, 0.02 * stained.size * mpp**2)
+    return _without_specks(closed, least / mpp**2)
+
+
+def _without_specks(mask: Mask, least_px: float) -> Mask:
+    """Leave out the 8-connected parts of fewer pixels."""
+    if mask.size > _LARGE_MASK_PX:
+        # By coordinates, as below, this would take 24 times the mask's memory; where there is less
+        # to do, its import would take longer than the work.
+        from scipy import ndimage
+
+        parts = np.empty(mask.shape, np.int32)
+        ndimage.label(mask, np.ones((3, 3)), output=parts)
+        keep = np.bincount(parts.ravel()) >= least_px
+        keep[0] = False
+        large_parts: Mask = keep[parts]
+        return large_parts
+    rows, columns = np.nonzero(mask)
+    labels, count = label_pixels(rows, columns)
+    large = (np.bincount(labels, minlength=count) >= least_px)[labels]
+    result = np.zeros(mask.shape, bool)
+    result[rows[large], columns[large]] = True
+    return result
+
+
+def _by_color(picture: NDArray[np.uint8]) -> tuple[Mask, Mask]:
+    """Tell which pixels are stained, and which are ink or black."""
+    density = OD_TABLE[picture]
+    mean = (density[:, :, 0] + density[:, :, 1] + density[:, :, 2]) / 3
+    red, green, blue = (picture[:, :, channel].astype(np.int16) for channel in range(3))
+    low = np.minimum(np.minimum(red, green), blue)
+    high = np.maximum(np.maximum(red, green), blue)
+    black = high < 40
+    grey_shadow = (high - low < 12) & (mean < 0.5)
+    # Haematoxylin and eosin both take green most; green or blue ink takes red most, red ink
+    # leaves red bright while taking green and blue alike and fully.
+    green_ink = (green > red + 15) & (green > 40)
+    blue_ink = (blue > red + 60) & (blue > green + 40) & (density[:, :, 0] > 0.9)
+    red_ink = (red > 150) & (green < 60) & (blue < 60)
+    chroma = density[:, :, 1] - np.minimum(density[:, :, 0], density[:, :, 2])
+    stained = (mean > _LEAST_OD) & ((chroma > _LEAST_CHROMA) | (mean > 0.35))
+    foreign = black | green_ink | blue_ink | red_ink
+    return stained & ~(foreign | grey_shadow), foreign
+
+
+def grown(mask: Mask, radius: int) -> Mask:
+    """Dilate a mask by a square of `radius` pixels; outside of it nothing is marked."""
+    result = mask
+    for axis in (0, 1):
+        wider = result.copy()
+        length = result.shape[axis]
+        for step in range(1, min(radius, length - 1) + 1):
+            early = (slice(None),) * axis + (slice(0, length - step),)
+            late = (slice(None),) * axis + (slice(step, length),)
+            wider[early] |= result[late]
+            wider[late] |= result[early]
+        result = wider
+    return result

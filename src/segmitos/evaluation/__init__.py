@@ -1,0 +1,1 @@
+"""Scoring against annotations: matching, threshold sweep, tuning, curves."""

@@ -1,0 +1,262 @@
+"""How good: counts pooled over all cases, per case and per slide, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.errors import InputError, ScaleError, UsageError
+from segmitos.evaluation.matching import (
+    RULES,
+    Match,
+    bootstrap_interval,
+    f_score,
+    match_case,
+    precision,
+    recall,
+)
+from segmitos.io.points.detections import Detections
+
+# Scales of a case and of its detections may differ by this share: rounding, not another image.
+_SCALE_TOLERANCE = 0.02
+STATISTICS = ("precision", "recall", "f_score")
+
+
+class AnnotatedCase(Protocol):
+    """What evaluation needs of a case of a data set."""
+
+    @property
+    def name(self) -> str:
+        """Name of the image, unique in the data set."""
+
+    @property
+    def slide(self) -> str:
+        """Name of the slide it was cut from."""
+
+    @property
+    def mitoses_xy(self) -> NDArray[np.float64]:
+        """Mitoses (n, 2), level-0 pixels."""
+
+    @property
+    def mpp(self) -> float | None:
+        """Micrometres per pixel, where known."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """True positives, false positives and misses; the ratios follow from them."""
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+
+    @property
+    def precision(self) -> float:
+        """Share of detections that are mitoses; nan without detections."""
+        return precision(self.tp, self.fp)
+
+    @property
+    def recall(self) -> float:
+        """Share of mitoses that were detected; nan without mitoses."""
+        return recall(self.tp, self.fn)
+
+    @property
+    def f_score(self) -> float:
+        """Harmonic mean of both; nan with nothing to find and nothing found."""
+        return f_score(self.tp, self.fp, self.fn)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return counts and ratios; a ratio of nothing is None."""
+        ratios = {name: _json_number(getattr(self, name)) for name in STATISTICS}
+        return {"tp": self.tp, "fp": self.fp, "fn": self.fn, **ratios}
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One image: its counts, and the match behind them."""
+
+    name: str
+    slide: str
+    counts: Counts
+    match: Match
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcome of one evaluation under one rule.
+
+    Attributes:
+        rule: name in `matching.RULES`.
+        distance_um: the rule's.
+        groups: what the bootstrap draws: `slide` or `case`.
+        cases: in the order given.
+        slides: counts pooled over each slide, sorted by name.
+        pooled: counts over all cases.
+        intervals: of precision, recall and f_score, 95 %; nan with fewer than two groups.
+        slide_intervals: of each slide's f_score, drawing its cases.
+        mean_f_score: over slides, leaving out slides with nothing to find and nothing found.
+        unused: names of detections that belong to no case.
+    """
+
+    rule: str
+    distance_um: float
+    groups: str
+    cases: tuple[CaseResult, ...]
+    slides: dict[str, Counts]
+    pooled: Counts
+    intervals: dict[str, tuple[float, float]]
+    slide_intervals: dict[str, tuple[float, float]]
+    mean_f_score: float
+    unused: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the pairs as JSON-able values; nan is None."""
+        return {
+            "rule": self.rule,
+            "rule_note": RULES[self.rule].note,
+            "distance_um": self.distance_um,
+            "pooled": self.pooled.to_dict(),
+            "mean_f_score_over_slides": _json_number(self.mean_f_score),
+            "intervals": {key: _json_pair(value) for key, value in self.intervals.items()},
+            "interval_groups": self.groups,
+            "slides": {
+                name: {
+                    **counts.to_dict(),
+                    "f_score_interval": _json_pair(self.slide_intervals[name]),
+                }
+                for name, counts in self.slides.items()
+            },
+            "cases": [
+                {"name": case.name, "slide": case.slide, **case.counts.to_dict()}
+                for case in self.cases
+            ],
+            "unused": list(self.unused),
+        }
+
+
+def evaluate(
+    cases: Sequence[AnnotatedCase],
+    detections: Mapping[str, Detections],
+    rule: str = "one-to-one",
+    groups: str = "slide",
+    seed: int = 0,
+) -> Evaluation:
+    """Score detections against annotated cases.
+
+    Args:
+        cases: with unique names. A case without a scale takes that of its detections.
+        detections: by case name.
+        rule: name in `matching.RULES`.
+        groups: what varies independently, for the intervals: `slide`, or `case` (field) where
+            there are few slides; fields of one slide are alike, so their interval is too narrow.
+        seed: of the bootstrap.
+
+    Returns:
+        Counts first, pooled over cases, and what follows from them.
+
+    Raises:
+        UsageError: for an unknown rule or grouping, or two cases of one name.
+        InputError: if there are no cases, or a case has no detections (an empty `Detections` is
+            "nothing found").
+        ScaleError: if case and detections disagree on the scale.
+    """
+    if groups not in ("slide", "case"):
+        raise UsageError(f"groups {groups!r}: choose 'slide' or 'case'")
+    if not cases:
+        raise InputError("there are no cases to evaluate")
+    names = [case.name for case in cases]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"two cases are named {twice!r}: evaluate them apart")
+    results = tuple(_evaluate_case(case, detections, rule) for case in cases)
+    slides = {
+        name: _sum(result.counts for result in results if result.slide == name)
+        for name in sorted({result.slide for result in results})
+    }
+    units = list(slides.values()) if groups == "slide" else [result.counts for result in results]
+    values = [counts.f_score for counts in slides.values() if not math.isnan(counts.f_score)]
+    return Evaluation(
+        rule=rule,
+        distance_um=RULES[rule].distance_um,
+        groups=groups,
+        cases=results,
+        slides=slides,
+        pooled=_sum(slides.values()),
+        intervals={
+            name: bootstrap_interval(_rows(units), seed, statistic=name) for name in STATISTICS
+        },
+        slide_intervals={
+            name: bootstrap_interval(_rows(r.counts for r in results if r.slide == name), seed)
+            for name in slides
+        },
+        mean_f_score=sum(values) / len(values) if values else math.nan,
+        unused=tuple(sorted(set(detections) - set(names))),
+    )
+
+
+def compare_rules(
+    cases: Sequence[AnnotatedCase],
+    detections: Mapping[str, Detections],
+    groups: str = "slide",
+    seed: int = 0,
+) -> dict[str, Evaluation]:
+    """Evaluate under every rule of `matching.RULES`. Raises as `evaluate` does."""
+    return {rule: evaluate(cases, detections, rule, groups, seed) for rule in RULES}
+
+
+def format_rules(evaluations: Mapping[str, Evaluation]) -> str:
+    """Return a plain-text table of the rules side by side."""
+    lines = [f"{'rule':<15} {'um':>6} {'TP':>6} {'FP':>6} {'FN':>6}  prec.  recall  F      95 %"]
+    for rule, result in evaluations.items():
+        counts, (low, high) = result.pooled, result.intervals["f_score"]
+        spread = "-" if math.isnan(low) else f"{low:.3f}-{high:.3f}"
+        ratios = f"{_ratio(counts.precision)}  {_ratio(counts.recall)}   {_ratio(counts.f_score)}"
+        lines.append(
+            f"{rule:<15} {result.distance_um:6.3g} {counts.tp:6d} {counts.fp:6d} {counts.fn:6d}  "
+            f"{ratios}  {spread}"
+        )
+    return "\n".join(lines)
+
+
+def _evaluate_case(
+    case: AnnotatedCase, detections: Mapping[str, Detections], rule: str
+) -> CaseResult:
+    found = detections.get(case.name)
+    if found is None:
+        raise InputError(f"case {case.name!r} has no detections: detect on it, or exclude it")
+    mpp = found.mpp if case.mpp is None else case.mpp
+    if abs(mpp / found.mpp - 1) > _SCALE_TOLERANCE:
+        raise ScaleError(
+            f"case {case.name!r}: annotated at {mpp} um/px but detected at {found.mpp} um/px; "
+            "give the same --mpp to both"
+        )
+    match = match_case(found.xy, case.mitoses_xy, mpp, rule)
+    return CaseResult(case.name, case.slide, Counts(match.tp, match.fp, match.fn), match)
+
+
+def _sum(counts: Iterable[Counts]) -> Counts:
+    return sum(counts, Counts())
+
+
+def _rows(counts: Iterable[Counts]) -> list[tuple[int, int, int]]:
+    return [(item.tp, item.fp, item.fn) for item in counts]
+
+
+def _json_number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _json_pair(pair: tuple[float, float]) -> list[float] | None:
+    return None if math.isnan(pair[0]) else list(pair)
+
+
+def _ratio(value: float) -> str:
+    return "  -  " if math.isnan(value) else f"{value:.3f}"

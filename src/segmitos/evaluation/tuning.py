@@ -1,0 +1,320 @@
+"""Thresholds from validation cases: binarization, area and score (paper, section 3.3).
+
+The counts of every combination in the grid are exact one-to-one counts, kept per slide, so that the
+same table answers both what is best and what leave-slides-out cross-validation says of it. Never
+tune on what is called a test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.detection.postprocess import Blobs, Thresholds
+from segmitos.errors import InputError, UsageError
+from segmitos.evaluation.matching import RULES, match_points
+from segmitos.evaluation.scoring import Counts
+from segmitos.evaluation.sweep import added_hits, neighbours_within
+
+Binarization = float | Literal["otsu"]
+Objective = Literal["pooled", "mean"]
+
+BINARIZATIONS: tuple[Binarization, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, "otsu")
+AREAS_UM2: tuple[float, ...] = tuple(float(value) for value in range(0, 62, 2))
+SCORES: tuple[float, ...] = tuple(round(0.01 * value, 2) for value in range(100))
+_FOLDS = 10
+
+
+class BlobSource(Protocol):
+    """A finished map: `detection.postprocess.MapAccumulator`."""
+
+    map_mpp: float
+    stride: int
+
+    def blobs(self, binarization: Binarization) -> Blobs:
+        """Return the blobs at a binarization, in pixels of the model's scale."""
+
+
+# (map, mitoses (n, 2) in level-0 pixels, um per level-0 pixel, slide)
+Item = tuple[BlobSource, NDArray[Any], float, str]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The best thresholds of a grid, and the whole grid behind them.
+
+    Attributes:
+        thresholds: chosen.
+        counts: at them, over all items, by exact matching.
+        f_score: at them by the objective: pooled, or the mean over slides. It was chosen on what it
+            is measured on and flatters; `cross_validated` does not.
+        cross_validated: pooled counts where each fold of slides was scored with thresholds tuned on
+            the others; None with fewer than two slides.
+        objective: `pooled` or `mean`.
+        rule: of matching.
+        binarizations: the grid's first axis; then `areas_um2` and `scores`.
+        areas_um2: see above.
+        scores: see above.
+        table: (slides, binarizations, areas, scores, 3) counts tp, fp, fn.
+        slides: names along the first axis of `table`.
+    """
+
+    thresholds: Thresholds
+    counts: Counts
+    f_score: float
+    cross_validated: Counts | None
+    objective: Objective
+    rule: str
+    binarizations: tuple[Binarization, ...]
+    areas_um2: tuple[float, ...]
+    scores: tuple[float, ...]
+    table: NDArray[np.int32]
+    slides: tuple[str, ...]
+
+    def curve(self, threshold: str) -> list[tuple[Binarization, float]]:
+        """Return (value, F) along one threshold, the other two as chosen.
+
+        Args:
+            threshold: `binarization`, `min_area_um2` or `min_score`.
+        """
+        b, a, s = self._place()
+        values = _objective(self.table, self.objective)
+        grids: dict[str, tuple[Sequence[Binarization], NDArray[np.float64]]] = {
+            "binarization": (self.binarizations, values[:, a, s]),
+            "min_area_um2": (self.areas_um2, values[b, :, s]),
+            "min_score": (self.scores, values[b, a, :]),
+        }
+        if threshold not in grids:
+            raise UsageError(f"threshold {threshold!r}: choose one of {', '.join(grids)}")
+        grid, column = grids[threshold]
+        return list(zip(grid, column.tolist(), strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the outcome and the three curves as JSON-able values."""
+        curves = ("binarization", "min_area_um2", "min_score")
+        return {
+            "thresholds": {name: getattr(self.thresholds, name) for name in curves},
+            "f_score": _none(self.f_score),
+            "objective": self.objective,
+            "rule": self.rule,
+            "tuned_on_itself": self.counts.to_dict(),
+            "cross_validated": (
+                None if self.cross_validated is None else self.cross_validated.to_dict()
+            ),
+            "slides": list(self.slides),
+            "curves": {
+                name: [[value, _none(f)] for value, f in self.curve(name)] for name in curves
+            },
+        }
+
+    def _place(self) -> tuple[int, int, int]:
+        return (
+            self.binarizations.index(self.thresholds.binarization),
+            self.areas_um2.index(self.thresholds.min_area_um2),
+            self.scores.index(self.thresholds.min_score),
+        )
+
+
+def tune(
+    items: Sequence[Item],
+    objective: Objective = "pooled",
+    rule: str = "one-to-one",
+    binarizations: Sequence[Binarization] = BINARIZATIONS,
+    areas_um2: Sequence[float] = AREAS_UM2,
+    scores: Sequence[float] = SCORES,
+) -> Tuning:
+    """Find the thresholds with the best F on validation items.
+
+    Args:
+        items: map, mitoses, scale and slide of each image.
+        objective: F of the pooled counts, or the mean of the slides' F, which one slide with many
+            mitoses cannot dominate.
+        rule: a one-to-one rule of `matching.RULES`.
+        binarizations: probabilities or `otsu` (of each item's own map).
+        areas_um2: least areas.
+        scores: least mean probabilities.
+
+    Returns:
+        The best of the grid; among equals the middle of the largest plateau.
+
+    Raises:
+        UsageError: for an unknown objective, a rule that is not one to one, or an empty grid.
+        InputError: if there are no items or no mitosis in any.
+    """
+    if objective not in ("pooled", "mean"):
+        raise UsageError(f"objective {objective!r}: choose 'pooled' or 'mean'")
+    if rule not in RULES or RULES[rule].method != "optimal":
+        known = ", ".join(name for name, value in RULES.items() if value.method == "optimal")
+        raise UsageError(f"tuning needs a one-to-one rule, not {rule!r}: choose one of {known}")
+    if not (binarizations and areas_um2 and scores):
+        raise UsageError("tuning needs at least one binarization, one area and one score")
+    if not any(len(item[1]) for item in items):
+        raise InputError("there is no mitosis in the cases to tune on")
+    first: tuple[Binarization, ...] = tuple(
+        value if value == "otsu" else float(value) for value in binarizations
+    )
+    grid = first, tuple(map(float, areas_um2)), tuple(map(float, scores))
+    slides = tuple(sorted({item[3] for item in items}))
+    table = _count(items, slides, RULES[rule].distance_um, *grid)
+    idle = _idle(grid[0], grid[2])
+    b, a, s = _best(_objective(table, objective), idle)
+    thresholds = Thresholds(grid[0][b], grid[1][a], grid[2][s])
+    counts = _counts_at(items, thresholds, RULES[rule].distance_um)
+    return Tuning(
+        thresholds=thresholds,
+        counts=counts,
+        f_score=float(_objective(table, objective)[b, a, s]),
+        cross_validated=_cross_validate(table, objective, idle),
+        objective=objective,
+        rule=rule,
+        binarizations=grid[0],
+        areas_um2=grid[1],
+        scores=grid[2],
+        table=table,
+        slides=slides,
+    )
+
+
+def level0_xy(source: BlobSource, blobs: Blobs, mpp: float) -> NDArray[np.float64]:
+    """Return blob centers (n, 2) in level-0 pixels of `mpp` um; pixel centers are at integers."""
+    ratio = source.map_mpp / source.stride / mpp
+    return (np.stack([blobs.x_px, blobs.y_px], axis=1) + 0.5) * ratio - 0.5
+
+
+def _count(
+    items: Sequence[Item],
+    slides: tuple[str, ...],
+    distance_um: float,
+    binarizations: tuple[Binarization, ...],
+    areas_um2: tuple[float, ...],
+    scores: tuple[float, ...],
+) -> NDArray[np.int32]:
+    """Count tp, fp, fn of every slide at every combination of thresholds."""
+    shape = (len(slides), len(binarizations), len(areas_um2), len(scores), 3)
+    table = np.zeros(shape, dtype=np.int32)
+    for source, truth_xy, mpp, slide in items:
+        for index, binarization in enumerate(binarizations):
+            blobs = source.blobs(binarization)
+            near = neighbours_within(level0_xy(source, blobs, mpp), truth_xy, distance_um / mpp)
+            counted = _count_blobs(blobs, near, areas_um2, scores)
+            table[slides.index(slide), index, :, :, :2] += counted
+        table[slides.index(slide), ..., 2] += len(truth_xy)
+    table[..., 2] -= table[..., 0]
+    return table
+
+
+def _count_blobs(
+    blobs: Blobs,
+    near: list[list[int]],
+    areas_um2: tuple[float, ...],
+    scores: tuple[float, ...],
+) -> NDArray[np.int32]:
+    """Count tp and fp of one image: (areas, scores, 2)."""
+    result = np.zeros((len(areas_um2), len(scores), 2), dtype=np.int32)
+    order = np.argsort(-blobs.score, kind="stable")
+    close = np.array([bool(item) for item in near], dtype=bool)
+    known: dict[bytes, NDArray[np.bool_]] = {}
+    for index, area in enumerate(areas_um2):
+        kept = order[blobs.area_um2[order] >= area]
+        # Only blobs near a mitosis can hit; while these stay the same, so do the hits.
+        rivals = kept[close[kept]]
+        key = rivals.tobytes()
+        if key not in known:
+            known[key] = added_hits(near, rivals.tolist())
+        hit = np.cumsum(known[key][kept], dtype=np.int32)
+        # Blobs with score >= threshold; scores are descending along `kept`.
+        number = np.searchsorted(-blobs.score[kept], -np.asarray(scores), side="right")
+        tp = np.concatenate([[0], hit])[number]
+        result[index, :, 0], result[index, :, 1] = tp, number - tp
+    return result
+
+
+def _objective(table: NDArray[np.int32], objective: Objective) -> NDArray[np.float64]:
+    """Return F (binarizations, areas, scores); nan where there is nothing to judge by."""
+    if objective == "pooled":
+        return _f(table.sum(axis=0))
+    per_slide = _f(table)
+    known = ~np.isnan(per_slide)
+    total = np.where(known, per_slide, 0).sum(axis=0)
+    number = known.sum(axis=0)
+    return np.where(number > 0, total / np.maximum(number, 1), math.nan)
+
+
+def _f(counts: NDArray[Any]) -> NDArray[np.float64]:
+    tp, fp, fn = np.moveaxis(counts.astype(np.float64), -1, 0)
+    below = 2 * tp + fp + fn
+    return np.where(below > 0, 2 * tp / np.maximum(below, 1), math.nan)
+
+
+def _idle(binarizations: tuple[Binarization, ...], scores: tuple[float, ...]) -> NDArray[np.bool_]:
+    """Mark (binarizations, scores) that filter nothing: a mean exceeds the threshold it is above.
+
+    The highest of them stays, as the one that stands for no filter.
+    """
+    idle = np.zeros((len(binarizations), len(scores)), dtype=bool)
+    for index, binarization in enumerate(binarizations):
+        if binarization != "otsu":
+            below = [s for s, score in enumerate(scores) if score <= binarization]
+            idle[index, sorted(below, key=lambda s: scores[s])[:-1]] = True
+    return idle
+
+
+def _best(values: NDArray[np.float64], idle: NDArray[np.bool_]) -> tuple[int, int, int]:
+    """Return the middle of the largest plateau of best values, the first of equal ones.
+
+    A plateau lies in one binarization: areas and scores that touch. Scores marked in `idle`
+    (binarizations, scores) are left out: they would draw the middle towards no filter.
+    """
+    from scipy.ndimage import label
+
+    values = np.where(np.isnan(values), -1, values)
+    values = np.where(idle[:, None, :], -2, values)
+    best = values >= values.max() - 1e-12
+    chosen: tuple[int, tuple[int, int, int]] | None = None
+    for b in range(len(values)):
+        plateaus, count = label(best[b])
+        for number in range(1, count + 1):
+            cells = np.argwhere(plateaus == number)
+            if chosen is None or len(cells) > chosen[0]:
+                apart = ((cells - cells.mean(axis=0)) ** 2).sum(axis=1)
+                a, s = cells[int(np.argmin(apart))]
+                chosen = len(cells), (b, int(a), int(s))
+    assert chosen is not None
+    return chosen[1]
+
+
+def _cross_validate(
+    table: NDArray[np.int32], objective: Objective, idle: NDArray[np.bool_]
+) -> Counts | None:
+    """Leave slides out, one by one, or in ten folds where there are more."""
+    slides = len(table)
+    if slides < 2:
+        return None
+    fold_of = np.arange(slides) % min(slides, _FOLDS)
+    total = Counts()
+    for fold in range(int(fold_of.max()) + 1):
+        held_out = fold_of == fold
+        b, a, s = _best(_objective(table[~held_out], objective), idle)
+        tp, fp, fn = (int(value) for value in table[held_out, b, a, s].sum(axis=0))
+        total += Counts(tp, fp, fn)
+    return total
+
+
+def _counts_at(items: Sequence[Item], thresholds: Thresholds, distance_um: float) -> Counts:
+    """Count by the matching that evaluation uses, apart from the table."""
+    total = Counts()
+    for source, truth_xy, mpp, _ in items:
+        blobs = source.blobs(thresholds.binarization)
+        kept = level0_xy(source, blobs, mpp)[blobs.keep(thresholds)]
+        match = match_points(kept, truth_xy, distance_um / mpp)
+        total += Counts(match.tp, match.fp, match.fn)
+    return total
+
+
+def _none(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,14 @@
+"""Data sets by name: FORMAT:PATH -> cases."""
+
+from segmitos.io.datasets.case import Case, Points, no_points
+from segmitos.io.datasets.load import FORMATS, FormatInfo, guess_format, load_dataset
+
+__all__ = [
+    "FORMATS",
+    "Case",
+    "FormatInfo",
+    "Points",
+    "guess_format",
+    "load_dataset",
+    "no_points",
+]

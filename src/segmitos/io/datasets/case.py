@@ -1,0 +1,46 @@
+"""One annotated image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float64]
+
+
+def no_points() -> Points:
+    """Return an empty (0, 2) array of positions."""
+    return np.zeros((0, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One annotated image. Positions are (x, y) level-0 pixels, pixel centers at integers.
+
+    The image need not be there: annotations alone can be described, and whatever reads the image
+    names it. Two cases are equal only where they are one, since arrays have no single truth.
+    """
+
+    name: str
+    image: Path
+    mitoses_xy: Points
+    hard_negatives_xy: Points
+    mpp: float | None
+    slide: str
+    patient: str = ""
+    dataset: str = ""
+    mask: Path | None = None
+    """Pixel mask, 255 inside mitoses or masses."""
+    radii_px: NDArray[np.float64] | None = None
+    """Radius of each lesion of `mitoses_xy`, for masses; shape (n,)."""
+    centered_crop: bool = False
+    """Whether the image was cut round a mitosis."""
+    confidence: NDArray[np.float64] | None = None
+    """Share of annotators that called each of `mitoses_xy` a mitosis; shape (n,)."""
+    scanner: str = ""
+    size_px: tuple[int, int] | None = None
+    """Width and height, where the format or the image's header tells them cheaply."""
+    tumour: str = ""

@@ -1,0 +1,170 @@
+"""Data sets by name: FORMAT:PATH -> cases (image, points or masks, um/px, slide, patient)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from importlib import import_module
+from pathlib import Path
+
+from segmitos.errors import DataError, UsageError
+from segmitos.io.datasets.case import Case
+
+Reader = Callable[[Path], list[Case]]
+
+
+@dataclass(frozen=True)
+class FormatInfo:
+    """A data set format: what it is, and where its reader lives."""
+
+    name: str
+    summary: str
+    home: str
+
+    def read(self, path: Path) -> list[Case]:
+        """Read all cases under a path. Raises DataError."""
+        module, _, function = self.home.partition(":")
+        reader: Reader = getattr(import_module(f"segmitos.io.datasets.{module}"), function)
+        return reader(path)
+
+
+FORMATS: dict[str, FormatInfo] = {
+    info.name: info
+    for info in (
+        FormatInfo("mitos14", "ICPR 2014 MITOS-ATYPIA: frames and click CSVs", "mitos:mitos14"),
+        FormatInfo(
+            "mitos12", "ICPR 2012 MITOSIS: pixel lists, or tiles with masks", "mitos12:mitos12"
+        ),
+        FormatInfo("amida13", "AMIDA13: row,column CSVs, cases 01 to 23", "tupac:amida13"),
+        FormatInfo(
+            "tupac16", "TUPAC16 auxiliary: CSVs, or a SlideRunner database", "tupac:tupac16"
+        ),
+        FormatInfo("midog", "MIDOG 2021, 2022, ++: the organisers' JSON", "midog:midog"),
+        FormatInfo(
+            "cbis-ddsm", "CBIS-DDSM mammograms: case CSVs, masks of masses", "cbis_ddsm:cbis_ddsm"
+        ),
+        FormatInfo(
+            "mini-mias", "mini-MIAS mammograms: circles round masses", "mammography:mini_mias"
+        ),
+        FormatInfo("crops", "crops centered on mitoses, with crops.csv", "crops:crops"),
+        FormatInfo("qupath", "images with QuPath's GeoJSON export beside them", "qupath:qupath"),
+        FormatInfo("points", "images with one CSV or GeoJSON of points each", "points:points"),
+    )
+}
+
+
+def load_dataset(
+    spec: str | Sequence[str],
+    cases: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    mpp: float | None = None,
+) -> list[Case]:
+    """Load one or several data sets.
+
+    Args:
+        spec: `FORMAT:PATH` or several of them; a bare PATH where the format can be told.
+        cases: keep only slides or cases that match one of these patterns (as in a shell).
+        exclude: leave out those that match.
+        mpp: um per pixel instead of the format's own.
+
+    Raises:
+        DataError: for a folder that is not in its format, or a pattern that matches nothing.
+        UsageError: for a format that is not known.
+    """
+    found: list[Case] = []
+    for one in [spec] if isinstance(spec, str) else spec:
+        found += _load_one(one)
+    found = _named_apart(found)
+    chosen = found
+    if cases:
+        for pattern in cases:
+            _require_match(found, pattern, "--cases")
+        chosen = [case for case in chosen if any(_matches(case, p) for p in cases)]
+    for pattern in exclude:
+        _require_match(found, pattern, "--exclude")
+    chosen = [case for case in chosen if not any(_matches(case, p) for p in exclude)]
+    if not chosen:
+        raise DataError(f"no case is left of {len(found)} after --cases and --exclude")
+    if mpp is not None:
+        from segmitos.io.geometry import check_mpp
+
+        check_mpp(mpp, "--mpp")
+        chosen = [dataclasses.replace(case, mpp=mpp) for case in chosen]
+    return chosen
+
+
+def _named_apart(cases: list[Case]) -> list[Case]:
+    """Put data set and slide before the names where two cases have one name."""
+    if len({case.name for case in cases}) == len(cases):
+        return cases
+    named = [
+        dataclasses.replace(case, name=f"{case.dataset}/{case.slide}/{case.name}") for case in cases
+    ]
+    twice = [name for name, count in Counter(case.name for case in named).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{len(twice)} cases are there twice, e.g. {twice[0]}: is a data set given twice?"
+        )
+    return named
+
+
+def _load_one(spec: str) -> list[Case]:
+    name, colon, rest = spec.partition(":")
+    if colon and name in FORMATS:
+        path, info = Path(rest).expanduser(), FORMATS[name]
+        if not rest:
+            raise UsageError(f"{spec} names no path; write {name}:PATH")
+    elif colon and not Path(spec).exists() and not Path(name).exists():
+        raise UsageError(f"{spec}: {name!r} is no format; known: {', '.join(FORMATS)}")
+    else:
+        path = Path(spec).expanduser()
+        info = FORMATS[guess_format(path)] if path.exists() else FORMATS["points"]
+    if not path.exists():
+        raise DataError(f"data set {path} does not exist")
+    cases = info.read(path)
+    if not cases:
+        raise DataError(f"{path} holds no case in the format {info.name} ({info.summary})")
+    return cases
+
+
+# What tells a format, first match first: patterns of which one must be there.
+_SIGNS = {
+    "crops": ("crops.csv",),
+    "mini-mias": ("lesions.csv",),
+    "tupac16": ("mitoses_ground_truth",),
+    "cbis-ddsm": ("mass_case_description_*.csv", "*/mass_case_description_*.csv"),
+    "mitos14": ("frames/x40", "*/frames/x40", "*/*/frames/x40"),
+    "mitos12": ("masks", "[AH][0-9][0-9]_v2"),
+    "midog": ("MIDOG*.json",),
+}
+
+
+def guess_format(path: Path) -> str:
+    """Tell the format of a path by what lies in it. Raises DataError where it cannot."""
+    for name, patterns in _SIGNS.items():
+        if any(next(iter(path.glob(pattern)), None) for pattern in patterns):
+            return name
+    if path.is_file() and path.suffix.lower() == ".json":
+        return "midog"
+    if path.is_dir() and any(path.rglob("*.csv")):
+        return "points"
+    if path.is_dir() and any(path.rglob("*.geojson")):
+        return "qupath"
+    raise DataError(
+        f"the format of {path} cannot be told; write FORMAT:{path} with one of {', '.join(FORMATS)}"
+    )
+
+
+def _matches(case: Case, pattern: str) -> bool:
+    return fnmatch(case.slide, pattern) or fnmatch(case.name, pattern)
+
+
+def _require_match(cases: Sequence[Case], pattern: str, option: str) -> None:
+    if any(_matches(case, pattern) for case in cases):
+        return
+    slides = sorted({case.slide for case in cases})
+    shown = ", ".join(slides[:12]) + (", ..." if len(slides) > 12 else "")
+    raise DataError(f"{option} {pattern} matches no slide or case; slides: {shown}")

@@ -1,0 +1,46 @@
+"""Frames and scales: the one place where positions go from one frame to another.
+
+Positions are (x, y), pixel centers at integers, origin top left. A pixel of one scale covers
+`ratio` pixels of another along each axis, from the first pixel's edge on.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.errors import ScaleError
+
+SMALLEST_MPP, LARGEST_MPP = 0.01, 200.0
+
+
+def rescale(position_px: NDArray[np.float64], ratio: float) -> NDArray[np.float64]:
+    """Return positions in pixels of another scale.
+
+    Args:
+        position_px: positions along one axis, or (n, 2) of both, pixel centers at integers.
+        ratio: pixels of the new scale per pixel of the old one (old um/px over new um/px).
+
+    Returns:
+        The same shape, pixel centers at integers of the new scale.
+    """
+    return (np.asarray(position_px, np.float64) + 0.5) * ratio - 0.5
+
+
+def check_mpp(value: float, what: str = "mpp", largest: float = LARGEST_MPP) -> float:
+    """A scale in micrometres per pixel, checked.
+
+    Raises:
+        ScaleError: unless it is a number from 0.01 to `largest`.
+    """
+    number = math.nan
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+        number = float(value)
+    if not SMALLEST_MPP <= number <= largest:
+        raise ScaleError(
+            f"{what}: {value} is not a scale; give micrometres per pixel between "
+            f"{SMALLEST_MPP} and {largest:g}, e.g. 0.25 for a x40 scan"
+        )
+    return number

@@ -1,0 +1,1 @@
+"""Detections and annotations as points: one module a file format."""

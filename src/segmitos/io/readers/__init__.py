@@ -1,1 +1,0 @@
-"""Readers of data set formats, one file a family: each a function from a path to cases."""

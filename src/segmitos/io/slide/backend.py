@@ -1,0 +1,161 @@
+"""What every image backend offers, and the scale that a file states about itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from segmitos.errors import InputError, ScaleError
+
+Pixels = npt.NDArray[np.uint8]
+
+MAX_WHOLE_PX = 400_000_000
+"""Largest image that is decoded whole (1.2 GB as RGB); larger ones must be tiled files."""
+
+MM_PER_INCH = 25.4
+PRINT_DPI = 2400.0
+"""Densities up to this are a screen's or a printer's (72, 96, 300 ...), not a microscope's."""
+SMALLEST_EMBEDDED_MPP, LARGEST_EMBEDDED_MPP = 0.05, 20.0
+SQUARE_WITHIN = 0.02
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of an image: its size, and level-0 pixels per pixel of it."""
+
+    width: int
+    height: int
+    downsample: float
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Micrometres per level-0 pixel as the file states them, and where it does."""
+
+    mpp_x: float
+    mpp_y: float
+    tag: str
+
+    def square(self, path: Path) -> float:
+        """The one mpp of both axes.
+
+        Raises:
+            ScaleError: if the axes differ by more than 2 %.
+        """
+        mean = (self.mpp_x + self.mpp_y) / 2
+        if abs(self.mpp_x - self.mpp_y) > SQUARE_WITHIN * mean:
+            raise ScaleError(
+                f"{path}: pixels are not square, {self.mpp_x:.4g} x {self.mpp_y:.4g} um "
+                f"({self.tag}); resample the image, or give one value with --mpp"
+            )
+        return mean
+
+
+class SlideBackend(Protocol):
+    """An opened image file: levels, finest first, read in whole pixels of one level."""
+
+    format: str
+    levels: tuple[Level, ...]
+    scale: Scale | None
+    bounds: tuple[int, int, int, int]
+
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """RGB (height, width, 3) of a region that lies inside the level; safe in threads."""
+
+    def close(self) -> None:
+        """Let the file go."""
+
+
+class ArrayBackend:
+    """Pixels that are already in memory."""
+
+    def __init__(self, pixels: Pixels, name: str = "array") -> None:
+        height, width = pixels.shape[:2]
+        self.format = name
+        self.levels: tuple[Level, ...] = (Level(width, height, 1.0),)
+        self.scale: Scale | None = None
+        self.bounds = (0, 0, width, height)
+        self._pixels = pixels
+
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """A copy of the region."""
+        return self._pixels[y : y + height, x : x + width].copy()
+
+    def close(self) -> None:
+        """Nothing to let go."""
+
+
+def plausible_scale(mpp_x: float, mpp_y: float, tag: str) -> Scale | None:
+    """The scale if both values are a microscope's (0.05 to 20 um/px), else None."""
+    for mpp in (mpp_x, mpp_y):
+        if not math.isfinite(mpp) or not SMALLEST_EMBEDDED_MPP <= mpp <= LARGEST_EMBEDDED_MPP:
+            return None
+    return Scale(mpp_x, mpp_y, tag)
+
+
+def scale_from_dpi(dpi_x: float, dpi_y: float, tag: str) -> Scale | None:
+    """The scale from dots per inch, unless they are a screen's or a printer's."""
+    if not (math.isfinite(dpi_x) and math.isfinite(dpi_y)) or min(dpi_x, dpi_y) <= PRINT_DPI:
+        return None
+    return plausible_scale(1000 * MM_PER_INCH / dpi_x, 1000 * MM_PER_INCH / dpi_y, tag)
+
+
+def level_downsample(full: tuple[int, int], size: tuple[int, int]) -> float:
+    """Level-0 pixels per level pixel, from the (width, height) of both.
+
+    Writers halve and round (or crop) the last row and column, so sizes that fit a whole
+    number are taken to mean it: 60,001 -> 30,000 is 2, not 2.00003, which would drift by a
+    pixel over the slide.
+    """
+    ratio = (full[0] / size[0] + full[1] / size[1]) / 2
+    whole = round(ratio)
+    if whole >= 1 and all(
+        math.floor(f / whole) <= s <= math.ceil(f / whole) for f, s in zip(full, size, strict=True)
+    ):
+        return float(whole)
+    return ratio
+
+
+def check_whole_size(path: Path, width: int, height: int) -> None:
+    """Refuse an image too large to be decoded whole.
+
+    Raises:
+        InputError: above MAX_WHOLE_PX pixels.
+    """
+    if width < 1 or height < 1:
+        raise InputError(f"{path}: an image of {width} x {height} px holds nothing")
+    if width * height > MAX_WHOLE_PX:
+        raise InputError(
+            f"{path}: {width} x {height} px is more than the {MAX_WHOLE_PX / 1e6:.0f} Mpx that are "
+            "read whole; convert it to a tiled pyramidal TIFF "
+            "(e.g. vips tiffsave --tile --pyramid --compression jpeg)"
+        )
+
+
+def reduce_16_bit(values: npt.NDArray[Any], path: Path) -> Pixels:
+    """16-bit samples that use their range, as 8-bit ones.
+
+    Raises:
+        InputError: if the largest value shows that only 12 bits or fewer are used: what is
+            white cannot be known then.
+    """
+    largest = int(values.max()) if values.size else 0
+    if 0 < largest < 4096:
+        raise InputError(
+            f"{path}: 16-bit samples with values only up to {largest}, so what is white is "
+            "unknown; convert the image to 8 bits per sample"
+        )
+    # Multiplying by 1/257 maps 65535 to 255; integers in uint32 keep it exact and rounded.
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def on_white(color: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> Pixels:
+    """`color` (h, w, 3) seen through `alpha` (h, w), 0..255, over white."""
+    a = alpha.astype(np.uint16)[..., None]
+    mixed = (color * a + 255 * (255 - a) + 127) // 255
+    return mixed.astype(np.uint8)

@@ -1,0 +1,179 @@
+"""PNG, JPEG and BMP through Pillow: decoded once, whole, when first read."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segmitos.errors import InputError
+from segmitos.io.slide.backend import (
+    Level,
+    Pixels,
+    Scale,
+    check_whole_size,
+    on_white,
+    reduce_16_bit,
+    scale_from_dpi,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFile
+
+PNG, JPEG, BMP = "PNG", "JPEG", "BMP"
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError)
+_ORIENTATION_TAG = 0x0112
+_SCALE_TAGS = {PNG: "PNG pHYs", JPEG: "JPEG density", BMP: "BMP pixels per metre"}
+_PNG_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
+
+
+class PillowBackend:
+    """A plain image file; the header is read at once, the pixels at the first read."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self._path, self._kind = path, kind
+        self._lock = threading.Lock()
+        self._pixels: Pixels | None = None
+        with self._open() as image:
+            check_whole_size(path, *image.size)
+            self._orientation = _orientation(image, _says_more_after_pixels(path, kind))
+            width, height = image.size
+            if self._orientation >= 5:
+                width, height = height, width
+            self.scale = _scale(image, kind)
+        self.format = kind
+        self.levels: tuple[Level, ...] = (Level(width, height, 1.0),)
+        self.bounds = (0, 0, width, height)
+
+    def _open(self) -> ImageFile.ImageFile:
+        # The plug-ins are called directly: `Image.open` has a pixel limit of its own that
+        # warns, or raises, long before ours.
+        try:
+            if self._kind == PNG:
+                from PIL import PngImagePlugin
+
+                return PngImagePlugin.PngImageFile(self._path)
+            if self._kind == JPEG:
+                from PIL import JpegImagePlugin
+
+                return JpegImagePlugin.JpegImageFile(self._path)
+            from PIL import BmpImagePlugin
+
+            return BmpImagePlugin.BmpImageFile(self._path)
+        except _DAMAGE as error:
+            raise InputError(f"{self._path}: damaged {self._kind} file ({error})") from error
+
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """A copy of the region.
+
+        Raises:
+            InputError: if the file turns out truncated or damaged, or in a mode not read.
+        """
+        with self._lock:
+            if self._pixels is None:
+                self._pixels = self._decode()
+        return self._pixels[y : y + height, x : x + width].copy()
+
+    def _decode(self) -> Pixels:
+        if self._kind == JPEG:
+            from segmitos.io.slide.jpeg import damage
+
+            try:
+                problem = damage(self._path.read_bytes())
+            except OSError as error:
+                raise InputError(
+                    f"{self._path}: cannot be read ({error.strerror or error})"
+                ) from error
+            if problem:
+                raise InputError(f"{self._path}: truncated or damaged JPEG file ({problem})")
+        with self._open() as image:
+            try:
+                image.load()
+            except _DAMAGE as error:
+                raise InputError(
+                    f"{self._path}: truncated or damaged {self._kind} file ({error})"
+                ) from error
+            pixels = to_rgb(image, self._path)
+        return orient(pixels, self._orientation)
+
+    def close(self) -> None:
+        """Release the pixels."""
+        self._pixels = None
+
+
+def to_rgb(image: Image.Image, path: Path) -> Pixels:
+    """RGB (h, w, 3) of a loaded Pillow image: alpha over white, 16 bits brought to 8.
+
+    Raises:
+        InputError: for modes without a known white (32-bit integers and floats, Lab, ...).
+    """
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return np.asarray(image)
+    if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PNG"):
+        grey = reduce_16_bit(np.asarray(image), path)
+        return np.repeat(grey[..., None], 3, axis=2)
+    has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    if has_alpha:
+        rgba = np.asarray(image.convert("RGBA"))
+        return on_white(rgba[..., :3], rgba[..., 3])
+    if image.mode in ("L", "1", "P", "CMYK", "YCbCr", "RGBX"):
+        return np.asarray(image.convert("RGB"))
+    raise InputError(
+        f"{path}: pixels of mode {image.mode} cannot be read; convert the image to 8-bit RGB"
+    )
+
+
+def orient(pixels: Pixels, orientation: int) -> Pixels:
+    """Apply an EXIF or TIFF orientation (1 to 8); 5 to 8 swap width and height."""
+    turned: dict[int, Any] = {
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: a[::-1].swapaxes(0, 1),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: a[:, ::-1].swapaxes(0, 1),
+    }
+    return np.ascontiguousarray(turned.get(orientation, lambda a: a)(pixels))
+
+
+def _says_more_after_pixels(path: Path, kind: str) -> bool:
+    """Whether a PNG has EXIF or text behind its pixels, which are decoded to get there."""
+    if kind != PNG:
+        return False
+    with path.open("rb") as file:
+        file.seek(8)
+        pixels_seen = False
+        while len(head := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", head)
+            if pixels_seen and name in _PNG_TEXTS:
+                return True
+            pixels_seen |= name == b"IDAT"
+            file.seek(length + 4, 1)
+    return False
+
+
+def _orientation(image: Image.Image, after_pixels: bool) -> int:
+    from PIL.Image import Image as Plain
+
+    try:
+        exif = image.getexif() if after_pixels else Plain.getexif(image)
+        value = exif.get(_ORIENTATION_TAG, 1)
+    except _DAMAGE:
+        # Broken EXIF is common and says nothing about the pixels.
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _scale(image: Image.Image, kind: str) -> Scale | None:
+    density = image.info.get("dpi")
+    try:
+        dpi_x, dpi_y = (float(value) for value in density) if density else (0.0, 0.0)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return scale_from_dpi(dpi_x, dpi_y, _SCALE_TAGS[kind])

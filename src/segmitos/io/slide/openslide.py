@@ -1,0 +1,146 @@
+"""Whole-slide formats through OpenSlide."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segmitos.errors import InputError
+from segmitos.io.slide.backend import (
+    Level,
+    Pixels,
+    Scale,
+    level_downsample,
+    on_white,
+    plausible_scale,
+)
+
+WINDOW_PX = 512
+CACHED_WINDOWS = 64
+
+
+class OpenSlideBackend:
+    """SVS, NDPI, MRXS, SCN, DICOM, Philips and others; areas never scanned are white."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._windows: OrderedDict[tuple[int, int, int], Pixels] = OrderedDict()
+        self._slide: Any = self._open()
+        properties = dict(self._slide.properties)
+        self.format = properties.get("openslide.vendor", "OpenSlide")
+        full = self._slide.dimensions
+        self.levels: tuple[Level, ...] = tuple(
+            Level(size[0], size[1], level_downsample(full, size))
+            for size in self._slide.level_dimensions
+        )
+        self._own_downsamples: tuple[float, ...] = self._slide.level_downsamples
+        self.scale = _scale(properties)
+        self.bounds = _bounds(properties, full)
+
+    def _open(self) -> Any:
+        import openslide
+
+        try:
+            return openslide.OpenSlide(str(self._path))
+        except openslide.OpenSlideUnsupportedFormatError as error:
+            raise InputError(f"{self._path}: not a slide that OpenSlide knows") from error
+        except (openslide.OpenSlideError, OSError) as error:
+            raise InputError(
+                f"{self._path}: truncated or damaged slide ({_one_line(error)})"
+            ) from error
+
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """RGB of a region of a level.
+
+        Raises:
+            InputError: if the slide is damaged there.
+        """
+        own = self._own_downsamples[level]
+        if own == int(own):
+            return self._read(level, x, y, width, height)
+        # Places are given in level-0 pixels: by fixed windows each pixel of a level whose step
+        # is not whole comes from one and the same request, hence out the same each time.
+        out = np.empty((height, width, 3), np.uint8)
+        for row in range(y // WINDOW_PX, (y + height - 1) // WINDOW_PX + 1):
+            for column in range(x // WINDOW_PX, (x + width - 1) // WINDOW_PX + 1):
+                window = self._window(level, column, row)
+                left, top = column * WINDOW_PX, row * WINDOW_PX
+                x0, x1 = max(x, left), min(x + width, left + window.shape[1])
+                y0, y1 = max(y, top), min(y + height, top + window.shape[0])
+                out[y0 - y : y1 - y, x0 - x : x1 - x] = window[
+                    y0 - top : y1 - top, x0 - left : x1 - left
+                ]
+        return out
+
+    def _window(self, level: int, column: int, row: int) -> Pixels:
+        key = (level, column, row)
+        with self._lock:
+            if key in self._windows:
+                self._windows.move_to_end(key)
+                return self._windows[key]
+        size = self.levels[level]
+        left, top = column * WINDOW_PX, row * WINDOW_PX
+        width = min(WINDOW_PX, size.width - left)
+        height = min(WINDOW_PX, size.height - top)
+        pixels = self._read(level, left, top, width, height)
+        with self._lock:
+            self._windows[key] = pixels
+            while len(self._windows) > CACHED_WINDOWS:
+                self._windows.popitem(last=False)
+        return pixels
+
+    def _read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        import openslide
+
+        own = self._own_downsamples[level]
+        place = (round(x * own), round(y * own))
+        slide = self._slide
+        try:
+            rgba = np.asarray(slide.read_region(place, level, (width, height)))
+        except (openslide.OpenSlideError, OSError) as error:
+            self._reopen(slide)
+            raise InputError(
+                f"{self._path}: damaged at level-0 pixel {place}, in the {width} x {height} px "
+                f"read there at level {level} ({_one_line(error)})"
+            ) from error
+        if rgba[..., 3].min(initial=255) == 255:
+            return np.ascontiguousarray(rgba[..., :3])
+        return on_white(rgba[..., :3], rgba[..., 3])
+
+    def _reopen(self, failed: Any) -> None:
+        """A handle that failed once fails for ever, wherever it reads: take a new one."""
+        with self._lock:
+            if self._slide is failed:
+                self._slide = self._open()
+
+    def close(self) -> None:
+        """Close the slide."""
+        self._slide.close()
+        self._windows.clear()
+
+
+def _scale(properties: dict[str, str]) -> Scale | None:
+    try:
+        mpp_x = float(properties["openslide.mpp-x"])
+        mpp_y = float(properties["openslide.mpp-y"])
+    except (KeyError, ValueError):
+        return None
+    return plausible_scale(mpp_x, mpp_y, "openslide.mpp-x")
+
+
+def _bounds(properties: dict[str, str], full: tuple[int, int]) -> tuple[int, int, int, int]:
+    names = [f"openslide.bounds-{name}" for name in ("x", "y", "width", "height")]
+    try:
+        x, y, width, height = (int(properties[name]) for name in names)
+    except (KeyError, ValueError):
+        return (0, 0, *full)
+    return (x, y, width, height)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

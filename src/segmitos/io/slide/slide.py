@@ -1,0 +1,234 @@
+"""One face for every image: a PNG and a 100,000 px slide read alike, addressed by um/px."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from segmitos.errors import InputError, ScaleError, UsageError
+from segmitos.io.geometry import check_mpp
+from segmitos.io.slide.backend import ArrayBackend, Pixels, SlideBackend
+from segmitos.io.slide.find import find_images
+from segmitos.io.slide.resample import make_axis, read_grid
+
+__all__ = ["Slide", "check_mpp", "find_images"]
+
+COARSEST_READ_MPP = 2000.0
+"""Images have 200 um/px at most, mammograms; they may be read coarser, as networks on masses do."""
+COARSER_WITHIN = 1.01
+"""A pyramid level this much coarser than needed still counts as fine enough."""
+
+
+class Slide:
+    """An image or whole slide, read by region at any scale.
+
+    Attributes:
+        path: the file, or the name given to an array.
+        width: level-0 pixels.
+        height: level-0 pixels.
+        mpp: micrometres per level-0 pixel, None where neither given nor in the file.
+        mpp_source: "given", "embedded: <tag>" or "unknown".
+        format: what the file is, e.g. "PNG", "tiled TIFF", "aperio".
+        level_downsamples: level-0 pixels per pixel of each pyramid level, finest first.
+        bounds: (x, y, width, height) of the scanned area in level-0 pixels.
+    """
+
+    def __init__(
+        self, path: Path, source: SlideBackend, mpp: float | None, mpp_source: str
+    ) -> None:
+        self.path = path
+        self.width, self.height = source.levels[0].width, source.levels[0].height
+        self.mpp, self.mpp_source = mpp, mpp_source
+        self.format = source.format
+        self.level_downsamples = tuple(level.downsample for level in source.levels)
+        self.bounds = source.bounds
+        self._source = source
+
+    @classmethod
+    def open(cls, path: Path | str, mpp: float | None = None) -> Slide:
+        """Open an image; what it holds decides how, not its name.
+
+        Args:
+            path: PNG, JPEG, BMP, TIFF (any layout) or what OpenSlide reads.
+            mpp: micrometres per pixel; overrides what the file says.
+
+        Raises:
+            InputError: if the file is missing, damaged, or not a brightfield image.
+            ScaleError: if `mpp` is impossible, or the file's own pixels are not square.
+        """
+        path = Path(path)
+        given = None if mpp is None else check_mpp(mpp, f"{path}: mpp")
+        source = _open_source(path)
+        if given is not None:
+            return cls(path, source, given, "given")
+        if source.scale is None:
+            return cls(path, source, None, "unknown")
+        try:
+            embedded = source.scale.square(path)
+        except ScaleError:
+            source.close()
+            raise
+        return cls(path, source, embedded, f"embedded: {source.scale.tag}")
+
+    @classmethod
+    def from_array(cls, image: npt.ArrayLike, mpp: float | None, name: str = "array") -> Slide:
+        """A slide of pixels in memory, uint8 RGB (height, width, 3); they are not copied.
+
+        Raises:
+            InputError: if the array is of another type or shape.
+            ScaleError: if `mpp` is impossible.
+        """
+        pixels = np.asarray(image)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+            raise InputError(
+                f"{name}: an array of {pixels.dtype} {pixels.shape} is not an RGB image; "
+                "give uint8 (height, width, 3)"
+            )
+        checked = None if mpp is None else check_mpp(mpp, f"{name}: mpp")
+        source = ArrayBackend(pixels)
+        return cls(Path(name), source, checked, "unknown" if checked is None else "given")
+
+    def require_mpp(self) -> float:
+        """The scale.
+
+        Raises:
+            ScaleError: if it is unknown, with the remedy.
+        """
+        if self.mpp is None:
+            raise ScaleError(
+                f"{self.path}: the file does not say its scale; give micrometres per pixel, "
+                "e.g. --mpp 0.25 for a x40 scan"
+            )
+        return self.mpp
+
+    def read(
+        self, x_px: float, y_px: float, width: int, height: int, mpp: float | None = None
+    ) -> Pixels:
+        """A region as RGB uint8 (height, width, 3), white outside the image.
+
+        Output pixel i has its center at level-0 x = x_px - 0.5 + (i + 0.5) s, s = mpp of the
+        output / mpp of the slide. It is taken from the coarsest pyramid level that is fine
+        enough, resampled without aliasing. Where x_px and y_px are multiples of s the same
+        pixel of the grid comes out the same whatever region is asked for.
+
+        Args:
+            x_px: level-0 pixel whose top left corner is the region's; may be a fraction.
+            y_px: likewise.
+            width: output pixels.
+            height: output pixels.
+            mpp: micrometres per output pixel; None for level 0 as it is.
+
+        Raises:
+            InputError: if the file is damaged there; the message names file and position.
+            ScaleError: if `mpp` is given and impossible, or the slide's own is unknown.
+        """
+        step = 1.0
+        if mpp is not None:
+            wanted = check_mpp(mpp, f"{self.path}: mpp to read at", COARSEST_READ_MPP)
+            step = wanted / self.require_mpp()
+        return self._read_step(x_px, y_px, width, height, step)
+
+    def thumbnail(self, max_side_px: int) -> Pixels:
+        """The whole image as RGB, its longer side at most `max_side_px`; never enlarged."""
+        step = max(1.0, max(self.width, self.height) / max(1, max_side_px))
+        width = max(1, round(self.width / step))
+        height = max(1, round(self.height / step))
+        return self._read_step(0, 0, width, height, step)
+
+    def _read_step(self, x_px: float, y_px: float, width: int, height: int, step: float) -> Pixels:
+        if width < 0 or height < 0 or not (math.isfinite(x_px) and math.isfinite(y_px)):
+            raise UsageError(
+                f"{self.path}: there is no region at ({x_px}, {y_px}) of {width} x {height} px"
+            )
+        fine = [d for d in self.level_downsamples if d <= step * COARSER_WITHIN]
+        number = self.level_downsamples.index(max(fine, default=self.level_downsamples[0]))
+        level = self._source.levels[number]
+        x = make_axis(x_px, step, width, level.width, level.downsample, self.width)
+        y = make_axis(y_px, step, height, level.height, level.downsample, self.height)
+        return read_grid(self._source, number, x, y)
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._source.close()
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        scale = "unknown" if self.mpp is None else f"{self.mpp:g}"
+        return f"Slide({str(self.path)!r}, {self.width} x {self.height} px, {scale} um/px)"
+
+
+def _open_source(path: Path) -> SlideBackend:
+    """The backend for a file, by its first bytes."""
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, not an image")
+        with path.open("rb") as stream:
+            head = stream.read(132)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be opened ({reason})") from error
+    if not head:
+        raise InputError(f"{path}: the file is empty")
+    backend = _backend(head, path.suffix.lower())
+    if backend is None:
+        raise InputError(
+            f"{path}: not an image of a known format (it begins with {head[:12]!r}); "
+            "PNG, JPEG, BMP, TIFF and whole-slide formats are read"
+        )
+    return backend(path)
+
+
+def _backend(head: bytes, suffix: str) -> Callable[[Path], SlideBackend] | None:
+    """The function that opens a file with these first bytes; imports wait until it is called."""
+    if suffix in _OPENSLIDE_SUFFIXES:
+        return _openslide
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return lambda path: _pillow(path, "PNG")
+    if head.startswith(b"\xff\xd8\xff"):
+        return lambda path: _pillow(path, "JPEG")
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return _tiff
+    if head.startswith(b"BM"):
+        return lambda path: _pillow(path, "BMP")
+    if head[128:132] == b"DICM" or head.startswith((b"SQLite format 3\0", b"ZISRAWFILE")):
+        return _openslide
+    return None
+
+
+_OPENSLIDE_SUFFIXES = (".mrxs", ".vms", ".vmu")
+"""Formats whose main file is a picture or a text, so that only the name tells."""
+
+
+def _pillow(path: Path, kind: str) -> SlideBackend:
+    from segmitos.io.slide.image import PillowBackend
+
+    return PillowBackend(path, kind)
+
+
+def _tiff(path: Path) -> SlideBackend:
+    from segmitos.io.slide.tiff import open_tiff
+
+    return open_tiff(path)
+
+
+def _openslide(path: Path) -> SlideBackend:
+    from segmitos.io.slide.openslide import OpenSlideBackend
+
+    return OpenSlideBackend(path)

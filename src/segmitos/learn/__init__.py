@@ -1,1 +1,0 @@
-"""From points to a model file: the only folder that imports torch."""

@@ -1,0 +1,172 @@
+"""The paper: concentric labels drawn from points, and the loss that skips the ring (section 3.2).
+
+A label map holds 1 inside the inner disc of a mitosis, 255 (`IGNORED`) in the ring around it and
+wherever else nothing is known, 0 elsewhere. All rings are drawn before all discs, so that no ring
+erases the disc of a close neighbour, and both are clipped at the border of the map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from segmitos.errors import UsageError
+
+IGNORED = 255
+LabelKind = Literal["mask", "circle", "concentric", "random"]
+
+
+@dataclass(frozen=True)
+class LabelRecipe:
+    """How a point becomes a label. Radii in um; the paper's 12 px at 0.25 um/px are 3 um.
+
+    `mask`: pixel masks as they are. `circle`: disc of `radius_um`, no ring. `concentric`: disc of
+    `radius_um`, ring to `outer_um`. `random`: disc r ~ U(`radius_range_um`), ring to
+    R = r * U(`outer_factor_range`), drawn anew at every use (the paper's 10..17 px, 1.5..2.5).
+    """
+
+    kind: LabelKind = "random"
+    radius_um: float = 3.0
+    outer_um: float = 6.0
+    radius_range_um: tuple[float, float] = (2.5, 4.25)
+    outer_factor_range: tuple[float, float] = (1.5, 2.5)
+    inner_share: float = 0.0
+    """Above 0: disc and ring are shares of each point's own radius (masses, section 4.6)."""
+    outer_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("mask", "circle", "concentric", "random"):
+            raise UsageError(
+                f"label kind {self.kind!r} is not one of mask, circle, concentric, random"
+            )
+        if self.radius_um <= 0 or self.radius_range_um[0] <= 0:
+            raise UsageError(f"label radius {self.radius_um} um must be above 0")
+        if self.kind == "concentric" and self.outer_um < self.radius_um:
+            raise UsageError(
+                f"ring radius {self.outer_um} um is inside the disc of {self.radius_um} um"
+            )
+        if self.inner_share < 0 or (self.inner_share > 0 and self.outer_share < self.inner_share):
+            raise UsageError(
+                f"label shares {self.inner_share} and {self.outer_share} of a mass: give "
+                "0 < inner_share <= outer_share"
+            )
+        if self.kind == "random" and (
+            self.radius_range_um[1] < self.radius_range_um[0]
+            or not 1 <= self.outer_factor_range[0] <= self.outer_factor_range[1]
+        ):
+            raise UsageError(
+                f"random radii {self.radius_range_um} um, factors {self.outer_factor_range}: "
+                "give each as (low, high), factors at least 1"
+            )
+
+    def draw_radii(
+        self,
+        count: int,
+        rng: np.random.Generator,
+        own_um: NDArray[np.float64] | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return inner and outer radii in um for `count` points, each of shape (count,).
+
+        `own_um`, (count,), are the radii of the things themselves: of the circle round a mass, or
+        half of the longer side of its box. They count where the shares are above 0.
+        """
+        if self.inner_share > 0 and own_um is not None:
+            return own_um * self.inner_share, own_um * self.outer_share
+        if self.kind == "random":
+            inner = rng.uniform(*self.radius_range_um, size=count)
+            return inner, inner * rng.uniform(*self.outer_factor_range, size=count)
+        outer = self.radius_um if self.kind == "circle" else self.outer_um
+        return np.full(count, self.radius_um), np.full(count, outer)
+
+
+def concentric_label(
+    points_xy: NDArray[np.float64],
+    inner_px: NDArray[np.float64],
+    outer_px: NDArray[np.float64],
+    shape: tuple[int, int],
+    stride: int = 1,
+) -> NDArray[np.uint8]:
+    """Draw discs and rings round points (paper section 3.2, Fig. 4b).
+
+    Args:
+        points_xy: (n, 2) positions in pixels, pixel centers at integers; may lie outside.
+        inner_px: (n,) disc radii in pixels. A cell is in the disc when its center is within it.
+        outer_px: (n,) ring radii in pixels, at least the inner ones; equal means no ring.
+        shape: (height, width) of the label map, in cells of `stride` px.
+        stride: pixels per cell; the center of cell j lies at `j * stride + (stride - 1) / 2`.
+
+    Returns:
+        uint8 map of `shape`: 1 in discs, 255 in rings, 0 elsewhere.
+    """
+    label = np.zeros(shape, np.uint8)
+    for value, radii in ((IGNORED, outer_px), (1, inner_px)):
+        for (x, y), radius in zip(points_xy, radii, strict=True):
+            _paint_disc(label, x, y, float(radius), stride, value)
+    return label
+
+
+def _paint_disc(
+    label: NDArray[np.uint8], x: float, y: float, radius: float, stride: int, value: int
+) -> None:
+    height, width = label.shape
+    offset = (stride - 1) / 2
+    left = max(0, int(np.ceil((x - radius - offset) / stride)))
+    right = min(width - 1, int(np.floor((x + radius - offset) / stride)))
+    top = max(0, int(np.ceil((y - radius - offset) / stride)))
+    bottom = min(height - 1, int(np.floor((y + radius - offset) / stride)))
+    if left > right or top > bottom:
+        return
+    columns = np.arange(left, right + 1) * stride + offset - x
+    rows = np.arange(top, bottom + 1) * stride + offset - y
+    inside = rows[:, None] ** 2 + columns[None, :] ** 2 <= radius**2
+    label[top : bottom + 1, left : right + 1][inside] = value
+
+
+def concentric_loss(
+    logits: Tensor,
+    label: Tensor,
+    reduction: Literal["mean", "sum"] = "mean",
+    focal: float = 0.0,
+) -> Tensor:
+    """Cross-entropy over discs and background; ignored pixels count neither above nor below.
+
+    With one channel the logit is that of a mitosis and the entropy is binary; with two channels it
+    is the paper's softmax over (background, mitosis), equation 1 without its weight norm, which
+    the optimizer's weight decay supplies. Both are the same function of the logit difference.
+
+    The sum is the paper's form. The mean divides it by the number N of pixels that count, so that
+    a learning rate for the sum equals N times smaller than one for the mean.
+
+    Args:
+        logits: (B, 1, H, W) or (B, 2, H, W).
+        label: (B, H, W) of 0, 1 and 255.
+        reduction: `mean` over the pixels that count, or `sum`.
+        focal: exponent of the focal weight (1 - p of the true class)^focal (Lin et al. 2017);
+            0 is the paper's plain entropy.
+
+    Returns:
+        A scalar; zero, with zero gradient, where every pixel is ignored.
+    """
+    if logits.shape[1] not in (1, 2):
+        raise UsageError(f"logits have {logits.shape[1]} channels; the loss takes 1 or 2")
+    if logits.shape[0] != label.shape[0] or logits.shape[2:] != label.shape[1:]:
+        raise UsageError(
+            f"logits {tuple(logits.shape)} and label {tuple(label.shape)} differ in size"
+        )
+    values = logits.float()
+    logit = values[:, 0] if logits.shape[1] == 1 else values[:, 1] - values[:, 0]
+    counts = label != IGNORED
+    target = (label == 1).to(logit.dtype)
+    losses = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    if focal > 0:
+        losses = losses * (1 - torch.exp(-losses)) ** focal
+    total = torch.where(counts, losses, torch.zeros_like(losses)).sum()
+    if reduction == "sum":
+        return total
+    return total / counts.sum().clamp(min=1)

@@ -1,0 +1,317 @@
+"""Checkpoint -> model file: one .onnx with everything needed to run it inside.
+
+The graph takes raw bytes, uint8 [N, H, W, 3] RGB, and gives probabilities, float32 [N, H/s, W/s]:
+whoever runs the file can get neither the normalization nor the channel order wrong.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segmitos.detection.model import METADATA_KEY, ModelSpec
+from segmitos.detection.postprocess import Thresholds, tuned_thresholds
+from segmitos.detection.stain import Stain
+from segmitos.errors import ModelError
+from segmitos.io.files import write_bytes
+from segmitos.training.checkpoint import load_checkpoint
+from segmitos.training.networks.lite import LiteNetwork
+from segmitos.training.networks.registry import build_network
+from segmitos.training.recipe import Recipe
+
+# The exported graph and the network may differ by no more than this in probability.
+TOLERANCE = 2e-3
+# Where nothing was tuned: in the middle of what serves most models.
+UNTUNED = Thresholds(binarization=0.5, min_area_um2=8.0, min_score=0.7)
+
+
+class _BytesToProbability(nn.Module):
+    """The network between raw bytes and probabilities."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image_BHWC: Tensor) -> Tensor:
+        logits = self.network(image_BHWC.permute(0, 3, 1, 2).float())
+        logit = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+        return torch.sigmoid(logit)
+
+
+def fold_normalization(network: nn.Module) -> nn.Module:
+    """Return an inference copy whose batch normalizations are folded into their convolutions.
+
+    Convolution and normalization are paired by order of execution: a normalization belongs to the
+    convolution whose output it is given. The copy computes the same function up to rounding.
+    """
+    folded = copy.deepcopy(network).eval()
+    producers: dict[int, nn.Module] = {}
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+    hooks = []
+
+    def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if isinstance(module, nn.BatchNorm2d):
+            source = producers.get(inputs[0].data_ptr())
+            if isinstance(source, nn.Conv2d):
+                pairs.append((source, module))
+        producers[output.data_ptr()] = module
+
+    keep: list[Tensor] = []
+
+    def retain(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        keep.append(output)
+        note(module, inputs, output)
+
+    for module in folded.modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            hooks.append(module.register_forward_hook(retain))
+    with torch.inference_mode():
+        folded(torch.zeros(1, 3, 64, 64))
+    for hook in hooks:
+        hook.remove()
+    for convolution, norm in pairs:
+        _fuse(convolution, norm)
+    return folded
+
+
+def _fuse(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    assert norm.running_var is not None and norm.running_mean is not None
+    scale = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
+    bias = convolution.bias.detach() if convolution.bias is not None else torch.zeros_like(scale)
+    convolution.weight = nn.Parameter(convolution.weight.detach() * scale[:, None, None, None])
+    convolution.bias = nn.Parameter((bias - norm.running_mean) * scale + norm.bias.detach())
+    norm.weight = nn.Parameter(torch.ones_like(scale))
+    norm.bias = nn.Parameter(torch.zeros_like(scale))
+    norm.running_mean = torch.zeros_like(scale)
+    norm.running_var = torch.ones_like(scale) - norm.eps
+
+
+def export_network(network: nn.Module, spec: ModelSpec, path: Path) -> float:
+    """Write a network and its specification as a model file, and check that both agree.
+
+    Args:
+        network: trained; its `stride` must be that of the specification.
+        spec: everything else that detection needs.
+        path: of the .onnx file; written only if the check holds.
+
+    Returns:
+        The largest difference in probability between file and network on noise and flat images.
+
+    Raises:
+        ModelError: if the exported graph differs by more than `TOLERANCE`.
+    """
+    network = copy.deepcopy(network).cpu().float().eval()
+    content = network_to_onnx(network, {METADATA_KEY: spec.to_json()})
+    difference = _largest_difference(_BytesToProbability(network).eval(), content)
+    if not difference <= TOLERANCE:
+        raise ModelError(
+            f"the exported graph differs from the network by {difference:.2g} in probability, "
+            f"more than {TOLERANCE}; {path} was not written"
+        )
+    write_bytes(path, content)
+    return difference
+
+
+def trained_network(run: Path) -> tuple[nn.Module, Recipe, dict[str, Any]]:
+    """Return the network of a training run with its averaged weights, its recipe and its state.
+
+    Raises:
+        ModelError: for a run without a whole checkpoint.
+    """
+    groups, state = load_checkpoint(run)
+    recipe = Recipe.from_dict(state["recipe"], str(run))
+    network = build_network(recipe.network, pretrained=False)
+    network.load_state_dict(groups["ema"])
+    return network, recipe, state
+
+
+def export_run(
+    run: Path,
+    path: Path,
+    tuned: dict[str, Any] | None = None,
+    name: str = "model",
+    license: str = "unstated",
+    intended_use: str = "research use only; not for diagnosis",
+    description: str = "",
+    color: Stain | None = None,
+) -> float:
+    """Write the averaged weights of a training run as a model file.
+
+    Args:
+        run: folder that `train` left.
+        path: of the .onnx to write.
+        tuned: content of the thresholds.json of `evaluate --tune`; None takes `UNTUNED`.
+        name: for the specification, as all that follows.
+        license: of the weights.
+        intended_use: what the model is for, and what not.
+        description: one line.
+        color: staining to match every slide to; None takes the common staining of the training
+            where the recipe matched to it, and else leaves colors as they are.
+
+    Returns:
+        The largest difference found between file and network.
+
+    Raises:
+        ModelError: for a run without a whole checkpoint; DataError for thresholds that are off.
+    """
+    network, recipe, state = trained_network(run)
+    try:
+        origin = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {run / 'provenance.json'}: {error}") from error
+    thresholds = tuned_thresholds(tuned) if tuned else UNTUNED
+    if color is None and recipe.augmentation.stain_match > 0 and state.get("stain"):
+        color = Stain(**{key: tuple(value) for key, value in state["stain"].items()})
+    spec = ModelSpec(
+        name=name,
+        mpp=recipe.mpp,
+        stride=cast(int, network.stride),
+        context_px=cast(int, network.context_px),
+        smoothing_sigma_um=recipe.smoothing_sigma_um,
+        thresholds=thresholds,
+        color=color,
+        labels=dataclasses.asdict(recipe.labels),
+        datasets=tuple(origin["training"]["datasets"]),
+        training_commit=origin["commit"],
+        license=license,
+        intended_use=intended_use,
+        description=description,
+        validation=(tuned or {}).get("validation", {}),
+    )
+    spec.check(str(run))
+    return export_network(network, spec, path)
+
+
+def _without_norms(network: nn.Module) -> nn.Module:
+    """Replace the folded normalizations, which now do nothing, by nothing."""
+    for module in network.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                assert child.running_mean is not None
+                if bool((child.running_mean == 0).all()) and bool((child.weight == 1).all()):
+                    setattr(module, name, nn.Identity())
+    return network
+
+
+def network_to_onnx(network: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return the graph of a network, bytes in and probabilities out, as the bytes of an .onnx."""
+    import onnx
+
+    network = copy.deepcopy(network).cpu().float().eval()
+    folded = _without_norms(fold_normalization(network))
+    if isinstance(folded, LiteNetwork):
+        folded.halves = True
+    wrapped = _BytesToProbability(folded).eval()
+
+    buffer = io.BytesIO()
+    example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
+    export = cast(Callable[..., None], torch.onnx.export)
+    with warnings.catch_warnings():
+        # The script-based exporter is the one that needs no further packages.
+        warnings.simplefilter("ignore")
+        export(
+            wrapped,
+            (example,),
+            buffer,
+            input_names=["image"],
+            output_names=["probability"],
+            dynamic_axes={
+                "image": {0: "N", 1: "H", 2: "W"},
+                "probability": {0: "N", 1: "h", 2: "w"},
+            },
+            opset_version=17,
+            dynamo=False,
+        )
+    model = onnx.load_from_string(buffer.getvalue())
+    _normalize_at_once(model)
+    for key, value in (metadata or {}).items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    model.producer_name = "segmitos"
+    onnx.checker.check_model(model)
+    result: bytes = model.SerializeToString()
+    return result
+
+
+def _normalize_at_once(model: Any) -> None:
+    """Replace cast, minus mean, over spread by one dequantization of the bytes.
+
+    It is the same arithmetic in one pass over the image instead of three, where mean and spread are
+    the same for all channels and the mean is whole.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    constants = {entry.name: entry for entry in graph.initializer}
+    made = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            constants[node.output[0]] = node.attribute[0].t
+
+    def value(name: str) -> float | None:
+        if name not in constants:
+            return None
+        content = numpy_helper.to_array(constants[name])
+        return float(content.flat[0]) if bool((content == content.flat[0]).all()) else None
+
+    def before(node: Any, kind: str) -> Any:
+        source = made.get(node.input[0]) if node is not None else None
+        return source if source is not None and source.op_type == kind else None
+
+    for index, over in enumerate(graph.node):
+        minus = before(over, "Sub") if over.op_type == "Div" else None
+        cast_node = before(minus, "Cast")
+        if minus is None or cast_node is None:
+            continue
+        mean, spread = value(minus.input[1]), value(over.input[1])
+        if mean is None or spread is None or mean != round(mean) or not 0 <= mean <= 255:
+            continue
+        graph.initializer.extend(
+            [
+                helper.make_tensor("spread", TensorProto.FLOAT, [], [1 / spread]),
+                helper.make_tensor("mean", TensorProto.UINT8, [], [int(mean)]),
+            ]
+        )
+        once = helper.make_node(
+            "DequantizeLinear", [cast_node.input[0], "spread", "mean"], [over.output[0]]
+        )
+        graph.node.insert(index, once)
+        for old in (over, minus, cast_node):
+            graph.node.remove(old)
+        break
+    used = {name for node in graph.node for name in node.input}
+    for node in list(graph.node):
+        if node.op_type == "Constant" and node.output[0] not in used:
+            graph.node.remove(node)
+
+
+def _largest_difference(wrapped: nn.Module, content: bytes) -> float:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for shape in ((1, 256, 192, 3), (2, 64, 64, 3), (1, 32, 32, 3), (1, 96, 64, 3)):
+        smooth = np.kron(
+            rng.integers(0, 256, (*shape[:1], *(s // 8 for s in shape[1:3]), 3)),
+            np.ones((1, 8, 8, 1)),
+        )
+        for image in (rng.integers(0, 256, shape), smooth, np.full(shape, 255)):
+            pixels = image.astype(np.uint8)
+            with torch.inference_mode():
+                expected = wrapped(torch.from_numpy(pixels)).numpy()
+            got = session.run(None, {"image": pixels})[0]
+            if got.shape != expected.shape:
+                return float("inf")
+            worst = max(worst, float(np.abs(got - expected).max()))
+    return worst

@@ -1,0 +1,80 @@
+"""Hard-negative mining: the network's own false positives become negatives of the next rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from segmitos.training.predict import predictor
+from segmitos.training.recipe import Recipe
+from segmitos.training.sampling import TrainingImage
+
+# A peak this close to a mitosis belongs to it, or to its ring.
+_NEAR_UM = 8.0
+
+
+def mine(
+    network: nn.Module,
+    sources: Sequence[TrainingImage],
+    recipe: Recipe,
+    stride: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Add to `mined_xy` of every source the peaks that are no mitosis; return how many there are.
+
+    Those surer than the recipe's `doubt_above` go to `doubtful_xy` instead, unless they lie at a
+    labelled look-alike.
+
+    A peak found in an earlier round stays, so that what was once learnt is not forgotten. Crops
+    cut round a mitosis hold little tissue, but that of many slides; `mine_crops` says whether they
+    are searched too.
+    """
+    total = 0
+    predict = predictor(network)
+    for source in sources:
+        if source.centered and not recipe.mine_crops:
+            advance(1)
+            continue
+        found = peaks(predict(source.image), recipe.mine_above, stride)
+        found, height = found[:, :2], found[:, 2]
+        if source.mask is not None:
+            rows_, columns_ = source.mask.shape
+            columns = np.clip(np.rint(found[:, 0]).astype(int), 0, columns_ - 1)
+            rows = np.clip(np.rint(found[:, 1]).astype(int), 0, rows_ - 1)
+            outside = source.mask[rows, columns] == 0
+            found, height = found[outside], height[outside]
+        near = _NEAR_UM / recipe.mpp
+        known = np.concatenate([source.mitoses_xy, source.mined_xy, source.doubtful_xy])
+        new = _far_from(found, known, near)
+        doubtful = (
+            new & (height > recipe.doubt_above) & _far_from(found, source.hard_negatives_xy, near)
+        )
+        source.mined_xy = np.concatenate([source.mined_xy, found[new & ~doubtful]])
+        source.doubtful_xy = np.concatenate([source.doubtful_xy, found[doubtful]])
+        total += len(source.mined_xy)
+        advance(1)
+    return total
+
+
+def peaks(probability: NDArray[np.float32], above: float, stride: int) -> NDArray[np.float64]:
+    """Local maxima above a probability: (n, 3) of x, y in image pixels and the probability."""
+    from scipy import ndimage
+
+    highest = ndimage.maximum_filter(probability, size=9, mode="nearest")
+    rows, columns = np.nonzero((probability >= highest) & (probability > above))
+    offset = (stride - 1) / 2
+    found = (columns * stride + offset, rows * stride + offset, probability[rows, columns])
+    return np.stack(found, axis=1).astype(np.float64)
+
+
+def _far_from(
+    points_xy: NDArray[np.float64], others_xy: NDArray[np.float64], distance_px: float
+) -> NDArray[np.bool_]:
+    if not len(points_xy) or not len(others_xy):
+        return np.ones(len(points_xy), np.bool_)
+    gaps = np.hypot(*(points_xy[:, None, :] - others_xy[None, :, :]).transpose(2, 0, 1))
+    far: NDArray[np.bool_] = gaps.min(axis=1) > distance_px
+    return far

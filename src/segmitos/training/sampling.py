@@ -1,0 +1,310 @@
+"""Crops for training: mitoses, look-alikes, mined errors and background, in fixed shares.
+
+A sample is a function of (seed, step, index) alone. That is what makes a training that was killed
+and resumed the same, to the last bit, as one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.detection.stain import Stain, od_statistics, tissue_pixels
+from segmitos.errors import DataError
+from segmitos.io.datasets import Case
+from segmitos.io.slide import Slide
+from segmitos.training.augment import Augmentation, draw_shift, draw_transform, recolor, warp
+from segmitos.training.concentric import IGNORED, concentric_label
+from segmitos.training.recipe import Recipe
+
+# How far a sample's center may lie from that of a crop of `crops` data sets.
+CROP_SHIFT_UM = 6.0
+DOUBT_UM = 6.0
+# The four parts of a mosaic meet in the middle, or so much beside it.
+_MOSAIC_STEP_PX = 16
+_PLACED = ("mitosis", "centered", "hard_negative", "mined")
+# Of these a place is drawn anew each time.
+_ANYWHERE = ("background", "crop_background")
+_KINDS = _PLACED + _ANYWHERE
+
+
+@dataclass
+class TrainingImage:
+    """One image in memory at the model's scale, positions in its pixels."""
+
+    name: str
+    slide: str
+    image: NDArray[np.uint8]
+    mitoses_xy: NDArray[np.float64]
+    hard_negatives_xy: NDArray[np.float64]
+    centered: bool
+    mask: NDArray[np.uint8] | None = None
+    stain: Stain | None = None
+    mined_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    doubtful_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    """Neither mitosis nor background: ignored within `DOUBT_UM`."""
+    radii_px: NDArray[np.float64] | None = None
+    """Of the things at `mitoses_xy`, where they have a size of their own (masses)."""
+
+
+def load_training_images(
+    cases: Sequence[Case], mpp: float, advance: Callable[[int], None] = lambda _: None
+) -> list[TrainingImage]:
+    """Read cases at `mpp` and measure the stain of each slide.
+
+    Raises:
+        InputError: for an image that cannot be read, ScaleError for one of unknown scale.
+    """
+    sources = []
+    for case in cases:
+        with Slide.open(case.image, mpp=case.mpp) as slide:
+            ratio = mpp / slide.require_mpp()
+            width = max(1, int(slide.width / ratio))
+            height = max(1, int(slide.height / ratio))
+            image = slide.read(0, 0, width, height, mpp=mpp)
+        mask = _read_mask(case, width, height) if case.mask is not None else None
+        sources.append(
+            TrainingImage(
+                name=case.name,
+                slide=case.slide,
+                image=image,
+                mitoses_xy=_rescaled(case.mitoses_xy, ratio),
+                hard_negatives_xy=_rescaled(case.hard_negatives_xy, ratio),
+                centered=case.centered_crop,
+                mask=mask,
+                radii_px=None if case.radii_px is None else np.asarray(case.radii_px) / ratio,
+            )
+        )
+        advance(1)
+    _measure_stains(sources)
+    return sources
+
+
+def _rescaled(points_xy: NDArray[np.float64], ratio: float) -> NDArray[np.float64]:
+    """Level-0 pixels to the model's, pixel centers at integers in both."""
+    return (np.asarray(points_xy, float).reshape(-1, 2) + 0.5) / ratio - 0.5
+
+
+def _read_mask(case: Case, width: int, height: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    assert case.mask is not None
+    try:
+        with Image.open(case.mask) as image:
+            small = image.convert("L").resize((width, height), Image.Resampling.NEAREST)
+    except OSError as error:
+        raise DataError(f"cannot read mask {case.mask}: {error}") from error
+    return (np.asarray(small) > 127).astype(np.uint8)
+
+
+def _measure_stains(sources: Sequence[TrainingImage]) -> None:
+    """One stain a slide, from a sixteenth of the pixels of all its images."""
+    by_slide: dict[str, list[TrainingImage]] = {}
+    for source in sources:
+        by_slide.setdefault(source.slide, []).append(source)
+    for members in by_slide.values():
+        pixels = np.concatenate([member.image[::4, ::4].reshape(-1, 3) for member in members])
+        stain = od_statistics(pixels)
+        for member in members:
+            member.stain = stain
+
+
+def common_stain(sources: Sequence[TrainingImage]) -> Stain | None:
+    """Measure the staining that slides are matched to: that of the fields, or of all there is."""
+    fields = [source for source in sources if not source.centered] or list(sources)
+    pixels = [source.image[::8, ::8].reshape(-1, 3) for source in fields]
+    return od_statistics(np.concatenate(pixels)) if pixels else None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A crop (s, s, 3) uint8 and its label (s / stride, s / stride) uint8."""
+
+    image: NDArray[np.uint8]
+    label: NDArray[np.uint8]
+
+
+class CropSampler:
+    """Draws samples from sources by the shares of the recipe."""
+
+    def __init__(self, sources: Sequence[TrainingImage], recipe: Recipe, stride: int) -> None:
+        if not any(len(source.mitoses_xy) or source.mask is not None for source in sources):
+            raise DataError("the training cases hold no mitosis; check --cases and --exclude")
+        self.sources = list(sources)
+        self.recipe = recipe
+        self.stride = stride
+        stains = {source.slide: source.stain for source in sources if source.stain is not None}
+        self.pool = [stains[slide] for slide in sorted(stains)]
+        self.target = common_stain(sources)
+        self.update()
+
+    def update(self) -> None:
+        """Rebuild the lists of places after the sources' mined points have changed."""
+        places: dict[str, list[tuple[int, float, float]]] = {kind: [] for kind in _PLACED}
+        for index, source in enumerate(self.sources):
+            kind = "centered" if source.centered else "mitosis"
+            for kind_of, points in (
+                (kind, source.mitoses_xy),
+                ("hard_negative", source.hard_negatives_xy),
+                ("mined", source.mined_xy),
+            ):
+                places[kind_of].extend((index, float(x), float(y)) for x, y in points)
+        self._places = places
+        self._anywhere = {
+            kind: [i for i, source in enumerate(self.sources) if source.centered == centered]
+            for kind, centered in zip(_ANYWHERE, (False, True), strict=True)
+        }
+        shares = np.array([getattr(self.recipe.sampling, kind) for kind in _KINDS])
+        full = [bool(places[kind]) for kind in _PLACED]
+        full += [bool(self._anywhere[kind]) for kind in _ANYWHERE]
+        shares = np.where(full, shares, 0.0)
+        if shares.sum() == 0:
+            raise DataError("the sampling shares leave nothing to draw from these cases")
+        self._shares = shares / shares.sum()
+
+    def counts(self) -> dict[str, int]:
+        """How many places of each kind there are; images for kinds of background."""
+        return {kind: len(self._places[kind]) for kind in _PLACED} | {
+            kind: len(self._anywhere[kind]) for kind in _ANYWHERE
+        }
+
+    def sample(self, step: int, index: int) -> Sample:
+        """Return sample `index` of batch `step`: the same whenever it is asked for."""
+        rng = np.random.default_rng((self.recipe.seed, step, index))
+        mosaic = self.recipe.sampling.mosaic
+        if mosaic and rng.random() < mosaic:
+            return self._mosaic(rng)
+        chosen = self._choose(rng)
+        if mosaic and chosen[1].centered:
+            return self._mosaic(rng)
+        return self._draw(rng, self.recipe.crop_size_px, *chosen)
+
+    def _mosaic(self, rng: np.random.Generator) -> Sample:
+        """Return four parts of different places, set together at a point near the middle."""
+        width, height = self.recipe.crop_size_px
+        left, top = (
+            side // 2 + _MOSAIC_STEP_PX * int(rng.integers(-1, 2)) for side in (width, height)
+        )
+        rows = [
+            [
+                self._draw(rng, (across, down), *self._choose(rng), within=True)
+                for across in (left, width - left)
+            ]
+            for down in (top, height - top)
+        ]
+        image, label = (
+            np.concatenate([np.concatenate([getattr(part, of) for part in row], 1) for row in rows])
+            for of in ("image", "label")
+        )
+        return Sample(image, label)
+
+    def _choose(self, rng: np.random.Generator) -> tuple[str, TrainingImage, tuple[float, float]]:
+        """Return a kind by its share, and one of its places: the source, x and y."""
+        kind = _KINDS[rng.choice(len(_KINDS), p=self._shares)]
+        if kind in _ANYWHERE:
+            images = self._anywhere[kind]
+            source = self.sources[images[rng.integers(len(images))]]
+            x, y = _tissue_place(source, rng)
+        else:
+            places = self._places[kind]
+            which, x, y = places[rng.integers(len(places))]
+            source = self.sources[which]
+        return kind, source, (x, y)
+
+    def _draw(
+        self,
+        rng: np.random.Generator,
+        size: tuple[int, int],
+        kind: str,
+        source: TrainingImage,
+        place: tuple[float, float],
+        within: bool = False,
+    ) -> Sample:
+        """Return a sample of (width, height); `within`: of pixels of its source alone."""
+        x, y = place
+        shift = self.recipe.sampling.shift_px
+        if kind == "centered" and not within:
+            # Only 16 um lie between such a crop's center and its border.
+            shift = min(shift, round(CROP_SHIFT_UM / self.recipe.mpp))
+        augmentation = self.recipe.augmentation
+        if kind in ("hard_negative", "mined", *_ANYWHERE):
+            augmentation = self.recipe.background_augmentation or augmentation
+        if within and augmentation.rotations not in (1, 2, 4):
+            # At other angles the corners would have to be made up.
+            augmentation = replace(augmentation, rotations=4)
+        right, down = draw_shift(augmentation, shift, rng)
+        x, y = x + right, y + down
+        if within:
+            rows, columns = source.image.shape[:2]
+            reach = max(size) / 2 * (1 + augmentation.scale)
+            x, y = _inside(x, columns, reach), _inside(y, rows, reach)
+        return self._cut(source, (x, y), augmentation, rng, size)
+
+    def _cut(
+        self,
+        source: TrainingImage,
+        center: tuple[float, float],
+        augmentation: Augmentation,
+        rng: np.random.Generator,
+        size: tuple[int, int],
+    ) -> Sample:
+        recipe = self.recipe
+        matrix = draw_transform(augmentation, rng)
+        width, height = size
+        places = np.concatenate([source.mitoses_xy, source.doubtful_xy])
+        crop, moved, valid = warp(source.image, places, center, matrix, (width, height))
+        points, doubtful = np.split(moved, [len(source.mitoses_xy)])
+        # Black padding at a slide's edge tells nothing of tissue.
+        valid &= np.maximum(np.maximum(crop[:, :, 0], crop[:, :, 1]), crop[:, :, 2]) > 4
+        cells = (height // self.stride, width // self.stride)
+        zoom = float(np.sqrt(abs(np.linalg.det(matrix))))
+        if recipe.labels.kind == "mask" and source.mask is not None:
+            label = self._mask_label(source.mask, center, matrix, size)
+        else:
+            own_um = None if source.radii_px is None else source.radii_px * recipe.mpp
+            inner, outer = recipe.labels.draw_radii(len(points), rng, own_um)
+            per_px = recipe.mpp * zoom
+            label = concentric_label(points, inner / per_px, outer / per_px, cells, self.stride)
+            if len(doubtful):
+                around = np.full(len(doubtful), DOUBT_UM / per_px)
+                ignored = concentric_label(doubtful, around, around, cells, self.stride)
+                label[(ignored == 1) & (label == 0)] = IGNORED
+        offset = self.stride // 2
+        label[~valid[offset :: self.stride, offset :: self.stride]] = IGNORED
+        image = recolor(crop, source.stain, self.pool, self.target, augmentation, rng)
+        return Sample(image, label)
+
+    def _mask_label(
+        self,
+        mask: NDArray[np.uint8],
+        center: tuple[float, float],
+        matrix: NDArray[np.float64],
+        size: tuple[int, int],
+    ) -> NDArray[np.uint8]:
+        grey = np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2)
+        crop, _, _ = warp(grey, np.zeros((0, 2)), center, matrix, size)
+        offset = self.stride // 2
+        cells = crop[offset :: self.stride, offset :: self.stride, 0]
+        return (cells > 127).astype(np.uint8)
+
+
+def _inside(place: float, length: int, reach: float) -> float:
+    """Move a place so that `reach` on both sides lies inside; to the middle where it cannot."""
+    last = length - 1 - reach
+    return (length - 1) / 2 if last < reach else min(max(place, reach), last)
+
+
+def _tissue_place(source: TrainingImage, rng: np.random.Generator) -> tuple[float, float]:
+    """Pick a place in tissue; after ten tries on glass, anywhere."""
+    height, width = source.image.shape[:2]
+    x, y = 0.0, 0.0
+    for _ in range(10):
+        x, y = float(rng.uniform(0, width)), float(rng.uniform(0, height))
+        row, column = int(y), int(x)
+        patch = source.image[max(0, row - 16) : row + 16 : 4, max(0, column - 16) : column + 16 : 4]
+        if tissue_pixels(patch).mean() > 0.5:
+            break
+    return x, y

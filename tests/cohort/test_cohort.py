@@ -1,0 +1,319 @@
+"""Many inputs: failures by name, resume, the same bytes however the work is spread."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from factories.synthetic_fields import draw_field
+from factories.toy_models import write_toy
+from segmitos.cohort import job as job_module
+from segmitos.cohort.job import JobSettings
+from segmitos.cohort.run import run
+from segmitos.detection.pipeline import DetectOptions
+from segmitos.errors import InputError, OutputError, UsageError
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c", "d", "e", "f"):
+        Image.fromarray(draw_field(rng, size=160)[0]).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    model = write_toy(tmp_path_factory.mktemp("toy") / "toy.onnx")
+    return JobSettings(str(model), "cpu", 1, DetectOptions(mpp=0.25))
+
+
+@pytest.fixture(scope="module")
+def serial(images, settings, tmp_path_factory):
+    out = tmp_path_factory.mktemp("serial")
+    assert {outcome.status for outcome in run([images], out, settings)} == {"done"}
+    return contents(out)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """All files but run.json, which says when and where."""
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.name not in ("run.json", "cohort.html")
+    }
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_folder_gives_a_result_each_and_a_table(serial, images):
+    assert {name.split("/")[0] for name in serial if "/" in name} == set("abcdef")
+    table = list(csv.DictReader(serial["cohort.csv"].decode().splitlines()))
+    assert [row["name"] for row in table] == list("abcdef")
+    for row in table:
+        summary = json.loads(serial[f"{row['name']}/summary.json"])
+        found = serial[f"{row['name']}/detections.csv"].decode().splitlines()
+        assert int(row["count"]) == summary["count"] == len(found) - 1 > 0
+        points = json.loads(serial[f"{row['name']}/detections.geojson"])["features"]
+        assert sum(p["geometry"]["type"] == "Point" for p in points) == summary["count"]
+    assert "failures.csv" not in serial
+
+
+def test_two_processes_give_the_same_bytes(serial, images, settings, tmp_path):
+    told = []
+    outcomes = run(
+        [images], tmp_path, settings, workers=2, on_outcome=lambda o: told.append(o.name)
+    )
+    assert contents(tmp_path) == serial
+    assert [o.name for o in outcomes] == list("abcdef") == sorted(told)
+
+
+def test_one_failure_is_named_and_stops_nothing(images, settings, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(images, folder)
+    (folder / "b.png").write_bytes(b"this is text")
+    (folder / "c.png").write_bytes((images / "c.png").read_bytes()[:3000])
+    (folder / "d.png").write_bytes(b"")
+    (folder / "z.svs").mkdir()
+    inputs = [tmp_path / "absent.png", folder]
+    outcomes = run(inputs, tmp_path / "out", settings)
+    status = {outcome.path.name: outcome.status for outcome in outcomes}
+    failed = ["absent.png", "b.png", "c.png", "d.png", "z.svs"]
+    assert [name for name in status if status[name] == "failed"] == failed
+    causes = rows(tmp_path / "out" / "failures.csv")
+    assert [Path(row["path"]).name for row in causes] == failed
+    assert all(Path(row["path"]).name in row["cause"] for row in causes)
+    assert not any("\n" in row["cause"] for row in causes)
+    assert not any((tmp_path / "out" / name).exists() for name in ("b", "c", "d", "z"))
+    table = rows(tmp_path / "out" / "cohort.csv")
+    assert [row["status"] for row in table] == [
+        "failed" if Path(row["path"]).name in failed else "done" for row in table
+    ]
+    # Mended, the rest is skipped and the failures go.
+    shutil.copy(images / "b.png", folder / "b.png")
+    again = run([folder / "b.png", folder / "a.png"], tmp_path / "out", settings)
+    assert [outcome.status for outcome in again] == ["done", "skipped"]
+    assert not (tmp_path / "out" / "failures.csv").exists()
+
+
+def test_the_same_results_are_skipped_and_others_are_done_again(images, settings, tmp_path):
+    source = tmp_path / "a.png"
+    shutil.copy(images / "a.png", source)
+    out = tmp_path / "out"
+
+    def again(changed: JobSettings = settings):
+        (outcome,) = run([source], out, changed)
+        return outcome.status, outcome.message
+
+    assert again() == ("done", "")
+    first = (out / "a" / "run.json").read_bytes()
+    assert again()[0] == "skipped" and (out / "a" / "run.json").read_bytes() == first
+    strict = JobSettings(settings.model, "cpu", 1, DetectOptions(mpp=0.25, min_score=0.9))
+    assert again(strict) == ("done", "done again: another settings")
+    assert again(strict)[0] == "skipped"
+    threads = JobSettings(settings.model, "cpu", 2, DetectOptions(mpp=0.25, min_score=0.9))
+    assert again(threads)[0] == "skipped"
+    model = write_toy(tmp_path / "other.onnx", smoothing_sigma_um=0.5)
+    other = JobSettings(str(model), "cpu", 1, DetectOptions(mpp=0.25, min_score=0.9))
+    assert again(other) == ("done", "done again: another model")
+    (out / "a" / "detections.csv").unlink()
+    assert again(other) == ("done", "done again: incomplete")
+    source.write_bytes((images / "b.png").read_bytes())
+    assert again(other) == ("done", "done again: another input")
+
+
+def test_a_changed_region_file_of_the_same_name_is_noticed(images, settings, tmp_path):
+    roi = tmp_path / "roi.geojson"
+
+    def limited(right: int) -> str:
+        ring = [[0, 0], [right, 0], [right, 160], [0, 160], [0, 0]]
+        roi.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+        options = DetectOptions(mpp=0.25, roi=roi)
+        (outcome,) = run(
+            [images / "a.png"], tmp_path / "out", JobSettings(settings.model, "cpu", 1, options)
+        )
+        return outcome.status
+
+    assert [limited(160), limited(160), limited(80)] == ["done", "skipped", "done"]
+
+
+def test_the_result_of_another_file_is_not_replaced(images, settings, tmp_path):
+    for folder, name in (("x", "a"), ("y", "b")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(images / f"{name}.png", tmp_path / folder / "s.png")
+    out = tmp_path / "out"
+    assert run([tmp_path / "x" / "s.png"], out, settings)[0].status == "done"
+    before = contents(out / "s")
+    (outcome,) = run([tmp_path / "y" / "s.png"], out, settings)
+    assert outcome.status == "failed" and "--overwrite" in outcome.message
+    assert contents(out / "s") == before
+    forced = JobSettings(settings.model, "cpu", 1, settings.options, overwrite=True)
+    assert run([tmp_path / "y" / "s.png"], out, forced)[0].status == "done"
+    both = run([tmp_path / "x", tmp_path / "y"], out, settings)
+    assert [o.name for o in both] == ["x__s", "y__s"]
+
+
+def test_the_same_file_by_two_names_is_done_once(images, settings, tmp_path):
+    twice = [images / "a.png", images / ".." / images.name / "a.png", images / "a.png"]
+    assert len(run(twice, tmp_path, settings)) == 1
+
+
+def test_bad_calls_are_refused_before_any_work(images, settings, tmp_path):
+    with pytest.raises(InputError, match="absent"):
+        run([tmp_path / "absent"], tmp_path / "out", settings)
+    with pytest.raises(UsageError, match="--workers 0"):
+        run([images], tmp_path / "out", settings, workers=0)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file"):
+        run([images], tmp_path / "file", settings)
+    with pytest.raises(OutputError, match="file"):
+        run([images], tmp_path / "file" / "below", settings)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_refused(images, settings, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="Permission denied"):
+        run([images], tmp_path, settings)
+
+
+def test_a_decoder_that_stumbles_in_its_own_way_fails_one_input(
+    images, settings, tmp_path, monkeypatch
+):
+    real = job_module.detect_slide
+
+    def stumbling(slide, *args, **options):
+        if slide.path.name == "b.png":
+            raise KeyError("StripOffsets")
+        return real(slide, *args, **options)
+
+    monkeypatch.setattr(job_module, "detect_slide", stumbling)
+    outcomes = run([images], tmp_path, settings)
+    assert [o.status for o in outcomes] == ["done", "failed", *["done"] * 4]
+    assert outcomes[1].message.endswith("b.png: cannot be processed (KeyError: 'StripOffsets')")
+
+
+COMMAND = """
+import sys
+from segmitos.cohort.run import run
+from segmitos.cohort.job import JobSettings
+from segmitos.detection.pipeline import DetectOptions
+
+if __name__ == "__main__":
+    images, out, model, workers = sys.argv[1:]
+    settings = JobSettings(model, "cpu", 1, DetectOptions(mpp=0.25))
+    outcomes = run([images], __import__("pathlib").Path(out), settings, workers=int(workers))
+    for outcome in outcomes:
+        print(outcome.name, outcome.status, outcome.message, flush=True)
+"""
+
+
+def start(images, out, settings, workers, tmp_path):
+    script = tmp_path / "command.py"
+    script.write_text(COMMAND)
+    source = str(Path(job_module.__file__).parents[2])
+    return subprocess.Popen(
+        [sys.executable, str(script), str(images), str(out), settings.model, str(workers)],
+        env={**os.environ, "PYTHONPATH": source},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_at_random_moments_a_rerun_completes(serial, images, settings, tmp_path, workers):
+    rng, out = random.Random(workers), tmp_path / "out"
+    for _ in range(3):
+        process = start(images, out, settings, workers, tmp_path)
+        time.sleep(rng.uniform(0.3, 1.6))
+        process.kill()
+        process.communicate()
+        for folder in out.glob("[a-f]"):
+            assert {f"{folder.name}/{file.name}" for file in folder.iterdir()} - {
+                f"{folder.name}/run.json"
+            } == {name for name in serial if name.startswith(f"{folder.name}/")}
+    assert {outcome.status for outcome in run([images], out, settings)} <= {"done", "skipped"}
+    assert contents(out) == serial
+
+
+def test_what_a_process_left_that_died_during_the_run_is_swept_up(images, settings, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = platform.node().replace("-", "_") or "host"
+    left, foreign = (f".{name}.partial-{host}-{dead.pid}-0123abcd" for name in ("e", "other"))
+
+    def leave(outcome):
+        if outcome.name == "f":
+            for name in (left, foreign):
+                (tmp_path / "out" / name).mkdir()
+
+    run([images], tmp_path / "out", settings, on_outcome=leave)
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [foreign]
+
+
+def test_a_worker_killed_in_its_work_costs_nothing(serial, images, settings, tmp_path):
+    process = start(images, tmp_path / "out", settings, 2, tmp_path)
+    tasks = Path(f"/proc/{process.pid}/task")
+    if not list(tasks.glob("*/children")):
+        process.communicate()
+        pytest.skip("the children of a process cannot be listed here")
+    # Each of the two feeders starts its worker; the one to die has a result or is about to.
+    workers: list[int] = []
+    while process.poll() is None and not (workers and list((tmp_path / "out").glob("[a-f]"))):
+        listed = " ".join(path.read_text() for path in tasks.glob("*/children")).split()
+        commands = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in listed}
+        workers = [int(child) for child, command in commands.items() if b"spawn_main" in command]
+        time.sleep(0.01)
+    os.kill(workers[0], signal.SIGKILL)
+    printed, _ = process.communicate(timeout=60)
+    # Killed after its result was in place and before it said so, a job is found done.
+    assert process.returncode == 0 and printed.count(" done ") + printed.count(" skipped ") == 6
+    assert contents(tmp_path / "out") == serial
+
+
+def test_a_disk_that_fills_up_is_one_clear_line_each(serial, images, settings, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(small)], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no small file system can be mounted here")
+    try:
+        (small / "filler").write_bytes(bytes(200_000))
+        outcomes = run([images], small, settings)
+        failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+        assert failed and all("No space left on device" in o.message for o in failed)
+        assert not list(small.glob(".*")) and len(rows(small / "failures.csv")) == len(failed)
+        with (small / "rest").open("wb", buffering=0) as stream, pytest.raises(OSError, match="No"):
+            while True:
+                stream.write(bytes(1000))
+        with pytest.raises(OutputError, match="No space left on device"):
+            run([images], small, settings)
+        assert not list(small.glob(".*"))
+        (small / "filler").unlink()
+        (small / "rest").unlink()
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
+        outcomes = run([images], small, settings)
+        assert {outcome.status for outcome in outcomes} <= {"done", "skipped"}
+        assert contents(small) == serial
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

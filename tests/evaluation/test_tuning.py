@@ -1,0 +1,209 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segmitos.detection.postprocess import Blobs, MapAccumulator, Thresholds
+from segmitos.errors import InputError, UsageError
+from segmitos.evaluation.matching import match_points
+from segmitos.evaluation.scoring import Counts
+from segmitos.evaluation.sweep import added_hits, neighbours_within, rank
+from segmitos.evaluation.tuning import _best, _idle, level0_xy, tune
+
+STRIDE, MODEL_MPP = 4, 0.25
+
+
+def make_map(seed, mitoses=6, decoys=8, size=160):
+    """A map with bright wide mitoses and duller or smaller look-alikes, and the mitoses."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size]
+    places = generator.uniform(8, size - 8, (mitoses + decoys, 2))
+    probability = np.zeros((size, size), np.float32)
+    for index, (x, y) in enumerate(places):
+        real = index < mitoses
+        peak = generator.uniform(0.7, 0.99) if real else generator.uniform(0.2, 0.8)
+        sigma = generator.uniform(2.0, 3.0) if real else generator.uniform(0.8, 2.2)
+        bump = peak * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
+        probability = np.maximum(probability, bump.astype(np.float32))
+    accumulator = MapAccumulator(MODEL_MPP * STRIDE, STRIDE, guard=False)
+    accumulator.add(probability, 0, 0)
+    truth_px = (places[:mitoses] + 0.5) * STRIDE - 0.5
+    return accumulator, truth_px + generator.normal(0, 4, truth_px.shape)
+
+
+def make_items(count=6, mpp=MODEL_MPP):
+    items = []
+    for seed in range(count):
+        accumulator, truth = make_map(seed)
+        items.append((accumulator, (truth + 0.5) * MODEL_MPP / mpp - 0.5, mpp, f"S{seed % 3}"))
+    return items
+
+
+SMALL = {
+    "binarizations": (0.3, 0.5, "otsu"),
+    "areas_um2": tuple(range(0, 40, 5)),
+    "scores": tuple(np.arange(0.2, 0.9, 0.05)),
+}
+
+
+def count_plainly(items, binarization, area, score):
+    """tp, fp, fn by filtering and matching afresh: what the table must hold."""
+    total = Counts()
+    for accumulator, truth, mpp, _ in items:
+        blobs = accumulator.blobs(binarization)
+        keep = (blobs.area_um2 >= area) & (blobs.score >= score)
+        match = match_points(level0_xy(accumulator, blobs, mpp)[keep], truth, 7.5 / mpp)
+        total += Counts(match.tp, match.fp, match.fn)
+    return total
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.5, 0.2273])
+def test_every_cell_of_the_table_is_the_exact_count(mpp):
+    items = make_items(3, mpp)
+    result = tune(items, **SMALL)
+    for b, binarization in enumerate(result.binarizations):
+        for a in range(0, len(result.areas_um2), 2):
+            for s in range(0, len(result.scores), 3):
+                expected = count_plainly(items, binarization, result.areas_um2[a], result.scores[s])
+                assert Counts(*result.table[:, b, a, s].sum(axis=0).tolist()) == expected
+
+
+def test_the_best_is_the_best_and_beats_no_filter():
+    items = make_items()
+    result = tune(items, **SMALL)
+    best = max(
+        count_plainly(items, b, a, s).f_score
+        for b in SMALL["binarizations"]
+        for a in SMALL["areas_um2"][::2]
+        for s in SMALL["scores"][::2]
+    )
+    assert result.f_score >= best - 1e-12
+    assert result.f_score == pytest.approx(result.counts.f_score)
+    chosen = result.thresholds
+    assert isinstance(chosen, Thresholds)
+    plainly = count_plainly(items, chosen.binarization, chosen.min_area_um2, chosen.min_score)
+    assert plainly == result.counts
+    assert result.f_score > count_plainly(items, chosen.binarization, 0, 0).f_score
+
+
+def test_cross_validation_uses_other_slides_only():
+    items = make_items()
+    result = tune(items, **SMALL)
+    expected = Counts()
+    for slide in ("S0", "S1", "S2"):
+        others = tune([item for item in items if item[3] != slide], **SMALL).thresholds
+        held_out = [item for item in items if item[3] == slide]
+        expected += count_plainly(
+            held_out, others.binarization, others.min_area_um2, others.min_score
+        )
+    assert result.cross_validated == expected
+    assert result.cross_validated.f_score <= result.f_score
+    assert tune(make_items(1), **SMALL).cross_validated is None
+
+
+def test_mean_of_slides():
+    items = make_items()
+    result = tune(items, objective="mean", **SMALL)
+    chosen = result.thresholds
+    values = [
+        count_plainly(
+            [item for item in items if item[3] == slide],
+            chosen.binarization,
+            chosen.min_area_um2,
+            chosen.min_score,
+        ).f_score
+        for slide in result.slides
+    ]
+    assert result.f_score == pytest.approx(np.mean(values))
+
+
+def test_order_of_items_does_not_matter():
+    items = make_items()
+    first, again = tune(items, **SMALL), tune(items[::-1], **SMALL)
+    assert first.thresholds == again.thresholds and first.counts == again.counts
+
+
+def test_curves_pass_through_the_chosen_thresholds():
+    result = tune(make_items(), **SMALL)
+    for name in ("binarization", "min_area_um2", "min_score"):
+        curve = dict(result.curve(name))
+        assert curve[getattr(result.thresholds, name)] == pytest.approx(result.f_score)
+        assert max(curve.values()) == pytest.approx(result.f_score)
+    content = result.to_dict()
+    json.dumps(content, allow_nan=False)
+    assert Thresholds(**content["thresholds"]) == result.thresholds
+    with pytest.raises(UsageError, match="'score'"):
+        result.curve("score")
+
+
+def test_ties_go_to_the_middle_of_the_largest_plateau():
+    values = np.zeros((2, 7, 9))
+    values[0, 6, 8] = 1
+    values[1, 1:6, 2:7] = 1
+    none = np.zeros((2, 9), dtype=bool)
+    assert _best(values, none) == (1, 3, 4)
+    idle = none.copy()
+    idle[1, :5] = True
+    assert _best(values, idle)[2] in (5, 6)
+    values[1, 3, 4] = math.nan
+    assert _best(values, none)[0] == 1 and values[_best(values, none)] == 1
+
+
+def test_scores_below_the_binarization_are_not_chosen():
+    idle = _idle((0.5, "otsu"), (0.1, 0.3, 0.5, 0.7))
+    assert idle.tolist() == [[True, True, False, False], [False] * 4]
+    result = tune(make_items(), binarizations=(0.5,), scores=(0.1, 0.2, 0.3, 0.4, 0.5))
+    assert result.thresholds.min_score == 0.5
+
+
+def test_empty_maps_and_slides_without_mitoses():
+    empty = MapAccumulator(1.0, STRIDE, guard=False)
+    empty.add(np.zeros((20, 20), np.float32), 0, 0)
+    accumulator, truth = make_map(0)
+    items = [(empty, np.zeros((0, 2)), 0.25, "S9"), (accumulator, truth, 0.25, "S0")]
+    assert tune(items, objective="mean", **SMALL).counts.tp > 0
+    with pytest.raises(InputError, match="no mitosis"):
+        tune([(empty, np.zeros((0, 2)), 0.25, "S9")])
+    with pytest.raises(InputError, match="no mitosis"):
+        tune([])
+    found_nothing = tune([(empty, truth, 0.25, "S9")], **SMALL)
+    assert found_nothing.counts == Counts(0, 0, len(truth)) and found_nothing.f_score == 0
+
+
+def test_bad_calls_are_named():
+    items = make_items(1)
+    with pytest.raises(UsageError, match="'f2'"):
+        tune(items, objective="f2")
+    with pytest.raises(UsageError, match=r"'amida13'.*one-to-one, icpr12, icpr14"):
+        tune(items, rule="amida13")
+    with pytest.raises(UsageError, match="at least one"):
+        tune(items, scores=())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 25), st.integers(0, 25))
+def test_added_hits_sum_to_the_optimal_count_of_every_prefix(seed, detected_count, truth_count):
+    generator = np.random.default_rng(seed)
+    detected = generator.uniform(0, 60, (detected_count, 2))
+    truth = generator.uniform(0, 60, (truth_count, 2))
+    score = generator.choice([0.2, 0.4, 0.6, 0.8], detected_count)
+    adds = added_hits(neighbours_within(detected, truth, 12), list(range(detected_count)))
+    for length in range(detected_count + 1):
+        assert adds[:length].sum() == match_points(detected[:length], truth, 12).tp
+    ranked = rank([(detected, score, truth, 12.0)])
+    for threshold, tp, fp in zip(*ranked.at_distinct_scores(), strict=True):
+        match = match_points(detected[score >= threshold], truth, 12)
+        assert (tp, fp) == (match.tp, match.fp)
+
+
+def test_a_long_chain_does_not_exhaust_the_stack():
+    count = 3000
+    # Every detection can take the mitosis on either side; the last one moves all the others.
+    near = [[index, index + 1] for index in range(count)] + [[0]]
+    assert added_hits(near, list(range(count + 1))).all()
+    assert level0_xy(
+        MapAccumulator(1.0, 4), Blobs(*(np.zeros(1) for _ in range(4)), 0.5), 0.125
+    ).tolist() == [[0.5, 0.5]]

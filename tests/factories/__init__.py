@@ -1,0 +1,1 @@
+"""Drawn images, toy models and made-up results that the tests share."""

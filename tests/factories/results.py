@@ -1,0 +1,85 @@
+"""Results made without a model: drawn slides with chosen detections, through the real writers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from factories.toy_models import write_toy
+from segmitos.cohort.job import Job, JobSettings, result_files
+from segmitos.detection.model import Model
+from segmitos.detection.pipeline import DetectOptions, SlideResult
+from segmitos.detection.postprocess import Thresholds
+from segmitos.detection.tissue import TissueMask
+from segmitos.io.points.detections import Detections
+from segmitos.io.slide import Slide
+
+
+def draw_slide(side: int = 3200, mpp: float = 1.25, cells=(), seed: int = 0) -> Slide:
+    """A round pink section on white glass with a dark cell at each place of `cells` (n, 2)."""
+    rng = np.random.default_rng(seed)
+    step = side // 8
+    rows, columns = np.mgrid[:step, :step] + 0.5 - step / 2
+    bumps = 0.44 + 0.02 * np.sin(7 * np.arctan2(rows, columns))
+    inside = np.hypot(rows, columns) < bumps * step
+    stained = np.array([222, 158, 200]) + rng.integers(-14, 15, (step, step, 1))
+    image = np.where(inside[:, :, None], stained, 242).astype(np.uint8)
+    image = np.ascontiguousarray(image.repeat(8, 0).repeat(8, 1))
+    reach = max(2, round(5 / mpp))
+    for x, y in np.asarray(cells, dtype=int).reshape(-1, 2):
+        image[max(0, y - reach) : y + reach, max(0, x - reach) : x + reach] = (70, 30, 95)
+    return Slide.from_array(image, mpp, "made.svs")
+
+
+def tissue_of(slide: Slide) -> TissueMask:
+    """What is not glass."""
+    picture = slide.thumbnail(400)
+    mask = np.asarray(picture.min(axis=2) < 215)
+    mpp = slide.require_mpp() * slide.width / picture.shape[1]
+    return TissueMask(mask, mpp, float(mask.sum()) * mpp**2 / 1e6)
+
+
+def scatter(count: int, side: int = 3200, seed: int = 0) -> np.ndarray:
+    """Points (n, 2) in the disc, a third of them crowded together at the upper right."""
+    rng = np.random.default_rng(seed)
+    angle, radius = rng.uniform(0, 2 * np.pi, count), 0.4 * side * np.sqrt(rng.uniform(0, 1, count))
+    points = side / 2 + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    crowd = count // 3
+    points[:crowd] = rng.normal((0.65 * side, 0.35 * side), 0.05 * side, (crowd, 2))
+    return points.clip(20, side - 20)
+
+
+def detections_at(points: np.ndarray, mpp: float, name: str = "made", seed: int = 0) -> Detections:
+    """Detections of random score and area at the points, ordered as detect orders them."""
+    rng = np.random.default_rng(seed)
+    points = points[np.lexsort((points[:, 0], points[:, 1]))]
+    area, score = rng.uniform(8, 90, len(points)), 0.6 + 0.4 * rng.beta(2, 2, len(points))
+    return Detections(points[:, 0], points[:, 1], area, score, mpp, name)
+
+
+def make_files(
+    folder: Path, slide: Slide, detections: Detections, tissue: TissueMask, **settings: object
+) -> dict[str, bytes]:
+    """Return the files that detect would write for these detections."""
+    model = Model.load(write_toy(folder / "toy.onnx"), device="cpu", threads=1)
+    result = SlideResult(
+        detections=detections,
+        thresholds=Thresholds(0.5, 4.0, 0.6),
+        binarization_value=0.5,
+        tissue=tissue,
+        mpp=slide.require_mpp(),
+        mpp_source="given",
+        width_px=slide.width,
+        height_px=slide.height,
+        device="cpu",
+        accumulator=None,  # what was found is given
+    )
+    job_settings = JobSettings(options=DetectOptions(), **settings)
+    identity = {
+        "input": {"name": detections.name + ".svs", "bytes": 1},
+        "model": {"name": model.spec.name, "sha256": model.sha256},
+        "settings": job_settings.result_settings(),
+    }
+    job = Job("made.svs", str(folder), detections.name, job_settings)
+    return result_files(job, slide, result, model, identity)

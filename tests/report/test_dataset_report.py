@@ -1,0 +1,227 @@
+"""What `dataset describe` counts and finds, what its sheet shows, and conversion to points."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from factories.dataset_layouts import LAYOUTS, MITOSIS, OTHER, draw, save
+from segmitos.errors import DataError, OutputError, ScaleError
+from segmitos.io.datasets import Case, load_dataset
+from segmitos.report.dataset_report import contact_sheet, convert_dataset, describe, find_problems
+
+FIELD = draw((96, 64), (70, 21), (30, 47))
+NONE = np.zeros((0, 2))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def case(tmp_path):
+    image = save(FIELD.pixels, tmp_path / "images" / "a.png")
+    mitoses, others = np.array([FIELD.mitosis], float), np.array([FIELD.other], float)
+    return Case("a", image, mitoses, others, 0.25, "s", "p", "ours", scanner="Aperio")
+
+
+def test_counts(case, tmp_path):
+    empty = dataclasses.replace(
+        case, name="b", slide="t", mitoses_xy=NONE, mpp=None, tumour="melanoma", size_px=(7, 9)
+    )
+    gone = dataclasses.replace(case, name="c", image=tmp_path / "gone.png", patient="")
+    summary = describe([case, empty, gone])
+    assert json.loads(json.dumps(summary)) == summary
+    assert summary == {
+        "datasets": "ours",
+        "cases": 3,
+        "slides": 2,
+        "patients": 2,
+        "mitoses": 2,
+        "hard_negatives": 3,
+        "masks": 0,
+        "empty_cases": 1,
+        "images_missing": 1,
+        "mitoses_by_slide": {"s": 2, "t": 0},
+        "sizes_px": {"96 x 64": 1, "7 x 9": 1, "unknown": 1},
+        "mpp": {"0.25": 2, "unknown": 1},
+        "scanners": {"Aperio": 3},
+        "tumours": {"melanoma": 1},
+    }
+
+
+def test_nothing_is_wrong_with_a_sound_case(case):
+    assert find_problems([case]) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "problems"),
+    [
+        ({"mpp": None}, ["a: um per pixel unknown; give --mpp"]),
+        ({"mitoses_xy": np.array([[96.0, 21]])}, ["a: mitosis at (96, 21) is outside 96 x 64 px"]),
+        (
+            {"hard_negatives_xy": np.array([[5, -1.0]])},
+            ["a: hard negative at (5, -1) is outside 96 x 64 px"],
+        ),
+        # 7.9 px of 0.25 um are within 2 um, 8.1 px are not.
+        (
+            {"mitoses_xy": np.array([[10, 9], [17.9, 9], [40, 9], [48.1, 9]])},
+            ["a: mitosis at (10, 9) and mitosis at (17.9, 9) are within 2 um"],
+        ),
+        (
+            {"hard_negatives_xy": np.array([[71, 22.0], [72, 60]])},
+            ["a: mitosis at (70, 21) and hard negative at (71, 22) are within 2 um"],
+        ),
+        ({"centered_crop": True}, ["a: no mitosis lies in the middle of this crop"]),
+        ({"centered_crop": True, "mitoses_xy": np.array([[47.0, 33]])}, []),
+    ],
+)
+def test_what_looks_wrong(case, changes, problems):
+    assert find_problems([dataclasses.replace(case, **changes)]) == problems
+
+
+def test_missing_and_damaged_files(case, tmp_path):
+    missing = tmp_path / "gone.png"
+    (problem,) = find_problems([dataclasses.replace(case, image=missing)])
+    assert problem == f"a: image {missing} is missing"
+    (problem,) = find_problems([dataclasses.replace(case, mask=missing)])
+    assert problem == f"a: mask {missing} is missing"
+    small = save(FIELD.pixels[:9], tmp_path / "small.png")
+    (problem,) = find_problems([dataclasses.replace(case, mask=small)])
+    assert problem == f"a: mask {small} has 96 x 9 px, the image 96 x 64"
+    small.write_text("no picture")
+    (problem,) = find_problems([dataclasses.replace(case, mask=small)])
+    assert problem == f"a: mask {small} cannot be read"
+    case.image.write_bytes(case.image.read_bytes()[:-60])
+    (problem,) = find_problems([case])
+    assert str(case.image) in problem
+
+
+def test_annotations_without_any_image_are_one_problem_but_still_checked(case, tmp_path):
+    cases = [
+        dataclasses.replace(case, name=name, image=tmp_path / f"{name}.tif", size_px=(80, 64))
+        for name in "xy"
+    ]
+    off = dataclasses.replace(cases[1], mitoses_xy=np.array([[90.0, 5]]))
+    assert find_problems([cases[0], off]) == [
+        f"none of the 2 images is there, e.g. {tmp_path / 'x.tif'}",
+        "y: mitosis at (90, 5) is outside 80 x 64 px",
+    ]
+
+
+def cells(png: bytes) -> list[np.ndarray]:
+    sheet = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    assert sheet.shape[0] % 108 == 0 and sheet.shape[1] % 96 == 0
+    return [
+        sheet[top : top + 96, left : left + 96]
+        for top in range(0, sheet.shape[0], 108)
+        for left in range(0, sheet.shape[1], 96)
+    ]
+
+
+def test_the_sheet_shows_each_label_in_the_middle_of_its_crop(case):
+    mitosis, other = cells(contact_sheet([case]))
+    for crop, value in ((mitosis, MITOSIS), (other, OTHER)):
+        # The middle of 96 px is between two pixels, so that the square's rim is half as dark.
+        assert (crop[45:51, 45:51] == value).all()
+        around = 220.0 - crop[40:56, 40:56, 0]
+        assert around.sum() == pytest.approx(49 * (220 - value), rel=0.01)
+        for axis in (0, 1):
+            middle = np.average(np.arange(40, 56), weights=around.sum(axis=1 - axis))
+            assert middle == pytest.approx(47.5, abs=0.02)
+    assert mitosis[0, 0].tolist() == [0, 160, 64] and other[0, 0].tolist() == [208, 32, 32]
+
+
+def test_masses_are_shown_whole_and_circled(tmp_path):
+    pixels = np.full((300, 400), 60, np.uint8)
+    rows, columns = np.mgrid[:300, :400]
+    pixels[np.hypot(columns - 250, rows - 120) <= 40] = 240
+    image = save(pixels, tmp_path / "mdb001.png")
+    mass = Case("m", image, np.array([[250.0, 120]]), NONE, 200.0, "m", radii_px=np.array([40.0]))
+    (crop,) = cells(contact_sheet([mass]))
+    # The mass takes half of the crop's width.
+    assert (crop[48, 28:68] > 200).all() and (crop[48, 4:20] < 80).all()
+    assert (np.all(crop == (0, 160, 64), axis=2).sum(axis=1)[2:-2] > 4).any()
+
+
+def test_a_crop_of_an_unreadable_image_is_grey(case, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    first, second, *_ = cells(contact_sheet([dataclasses.replace(case, image=broken, name="b")]))
+    assert (first[4:20, 4:20] == 0xC0).all() and (second[4:20, 4:20] == 0xC0).all()
+
+
+def test_a_sheet_without_points_or_images_is_refused(case, tmp_path):
+    for changes in ({"image": tmp_path / "gone.png"}, {"mitoses_xy": NONE}):
+        changed = dataclasses.replace(case, hard_negatives_xy=NONE, **changes)
+        with pytest.raises(DataError, match="no labelled point with an image"):
+            contact_sheet([changed])
+
+
+def test_a_sheet_has_eighty_crops_at_most_from_every_slide(case):
+    many = np.stack([np.arange(200.0) % 96, np.arange(200.0) % 64], axis=1)
+    png = contact_sheet([dataclasses.replace(case, mitoses_xy=many, hard_negatives_xy=many)])
+    frames = [tuple(cell[0, 0]) for cell in cells(png)]
+    assert frames == [(0, 160, 64)] * 40 + [(208, 32, 32)] * 40
+
+
+@pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"mini_mias", "mini_mias_published"}))
+def test_conversion_to_points_keeps_everything(tmp_path, layout):
+    spec = LAYOUTS[layout](tmp_path / "from", FIELD)
+    mpp = None if layout not in ("points", "qupath", "cbis_ddsm") else 0.3
+    before = [dataclasses.replace(case, radii_px=None) for case in load_dataset(spec, mpp=mpp)]
+    assert convert_dataset(before, tmp_path / "to") == 1
+    (after,) = load_dataset(f"points:{tmp_path / 'to'}")
+    assert after.image.read_bytes() == before[0].image.read_bytes()
+    assert after.mitoses_xy.tolist() == before[0].mitoses_xy.tolist()
+    assert after.hard_negatives_xy.tolist() == before[0].hard_negatives_xy.tolist()
+    assert after.mpp == before[0].mpp
+    assert after.slide == before[0].slide.replace("/", "_")
+    assert find_problems([after]) == [] and not list((tmp_path / "to").rglob(".*"))
+
+
+def test_fractions_of_a_pixel_survive_conversion(case, tmp_path):
+    exact = np.array([[1 / 3, 20.1], [0.1 + 0.2, 1e-7]])
+    convert_dataset([dataclasses.replace(case, mitoses_xy=exact)], tmp_path / "to")
+    (after,) = load_dataset(f"points:{tmp_path / 'to'}")
+    assert after.mitoses_xy.tolist() == exact.tolist()
+
+
+def test_slides_of_several_scales_are_converted_together(case, tmp_path):
+    other = dataclasses.replace(case, slide="t", mpp=0.5)
+    convert_dataset([case, other], tmp_path / "to")
+    found = load_dataset(f"points:{tmp_path / 'to'}")
+    assert [(after.slide, after.mpp) for after in found] == [("s", 0.25), ("t", 0.5)]
+
+
+def test_conversions_that_would_lose_something_are_refused(case, tmp_path):
+    out = tmp_path / "to"
+    with pytest.raises(ScaleError, match=r"slide s differ in scale \(0.25 and 0.5 um/px\)"):
+        convert_dataset([case, dataclasses.replace(case, name="b", mpp=0.5)], out)
+    with pytest.raises(DataError, match="would both become"):
+        convert_dataset([case, dataclasses.replace(case)], out)
+    with pytest.raises(DataError, match="their radii cannot be written"):
+        convert_dataset([dataclasses.replace(case, radii_px=np.array([4.0]))], out)
+    with pytest.raises(DataError, match=r"cannot read .*gone\.png"):
+        convert_dataset([dataclasses.replace(case, image=tmp_path / "gone.png")], out)
+    out.mkdir(exist_ok=True)
+    blocked = out / "blocked"
+    blocked.write_text("a file where a folder should be")
+    with pytest.raises(OutputError, match="cannot write"):
+        convert_dataset([case], blocked)
+
+
+def test_the_real_slides_have_no_problem(data_dir):
+    cases = load_dataset(f"mitos14:{data_dir / 'mitos-atypia-14'}", cases=["H12"])
+    assert find_problems(cases) == []
+    (summary, sheet) = describe(cases), cells(contact_sheet(cases))
+    assert summary["mitoses"] == 2 and summary["scanners"] == {"Hamamatsu": len(cases)}
+    # Dark nuclei lie in the middle of both, paler tissue round them.
+    for crop in sheet[:2]:
+        assert crop[40:56, 40:56].mean() < 0.8 * crop[4:-4, 4:-4].mean()

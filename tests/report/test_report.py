@@ -1,0 +1,278 @@
+"""The report of a result: whatever was found, from saved files alone, with nothing from outside."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from factories.results import detections_at, draw_slide, make_files, scatter, tissue_of
+from segmitos.cli import main
+from segmitos.detection.tissue import TissueMask
+from segmitos.errors import InputError
+from segmitos.io.slide import Slide
+from segmitos.report.html import rebuild, render_report, write_cohort_report
+from segmitos.report.pictures import COLUMNS, CROP_PX, MOST_CROPS
+
+MPP = 1.25
+
+
+class Page(HTMLParser):
+    """Text, tags and every reference of a page; fails on tags that do not match."""
+
+    VOID = ("meta", "img", "br", "link", "input")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.references: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.append((tag, values))
+        self.references += [values[k] for k in ("src", "href", "srcset", "action") if k in values]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def page_of(files: dict[str, bytes]) -> Page:
+    return Page(files["report.html"].decode("utf-8"))
+
+
+def crops_of(page: Page) -> int:
+    return sum(tag == "div" and values.get("class") == "crop" for tag, values in page.tags)
+
+
+def made(folder, count, name="made", **settings):
+    points = scatter(count)
+    slide = draw_slide(cells=points[:200])
+    return make_files(folder, slide, detections_at(points, MPP, name), tissue_of(slide), **settings)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("many"), 150)
+
+
+def test_a_report_tells_count_hotspot_scores_cut_offs_and_provenance(many):
+    page = page_of(many)
+    summary = json.loads(many["summary.json"])
+    text = page.text
+    assert "150 mitotic figures in all" in text
+    assert f"{summary['hotspot']['count']} in the hotspot of 2.00 mm²" in text
+    assert "up to 7 / 8 to 14 / 15 and more" in text and "up to 8 / 9 to 17 / 18 and more" in text
+    assert "For research use only. Not for diagnosis." in text
+    assert summary["model"]["sha256"] in text and "synthetic" in text
+    assert "hotspot_area_mm2=2.0" in text and "None" not in text and "nan" not in text.lower()
+
+
+def test_crops_are_the_surest_and_those_nearest_the_threshold(many):
+    page = page_of(many)
+    assert crops_of(page) == MOST_CROPS
+    assert "54 detections between" in page.text
+    rows = list(csv.DictReader(io.StringIO(many["detections.csv"].decode())))
+    scores = [float(rows[index]["score"]) for index in json.loads(many["gallery.json"])]
+    everything = sorted((float(row["score"]) for row in rows), reverse=True)
+    assert scores == everything[:72] + everything[-24:]
+    sheet = Image.open(io.BytesIO(many["gallery.jpg"]))
+    assert sheet.size == (COLUMNS * CROP_PX, MOST_CROPS // COLUMNS * CROP_PX)
+
+
+def test_every_crop_shows_its_own_cell(tmp_path):
+    points = np.array([[1000.0, 1500.0], [1500.0, 1600.0], [2000.0, 1700.0]])
+    slide = draw_slide(cells=points[1:2])  # only the second has a dark cell
+    files = make_files(tmp_path, slide, detections_at(points, MPP), tissue_of(slide))
+    sheet = np.asarray(Image.open(io.BytesIO(files["gallery.jpg"])).convert("L"))
+    middle = [
+        sheet[46:66, place * CROP_PX + 46 : place * CROP_PX + 66].mean() for place in range(3)
+    ]
+    assert json.loads(files["gallery.json"])[int(np.argmin(middle))] == 1
+    assert sorted(middle)[0] < 70 and sorted(middle)[1] > 140
+    assert "0.0000% 0.0000%" in files["report.html"].decode()  # the first is at the corner
+
+
+def test_nothing_is_fetched_from_outside(many):
+    page = page_of(many)
+    assert page.references and all(link.startswith("data:") for link in page.references)
+    html = many["report.html"].decode("utf-8")
+    bare = re.sub(r"data:image/[a-z]+;base64,[A-Za-z0-9+/=]+", "", html)
+    assert "http://" not in bare and "https://" not in bare and "//" not in bare
+    assert all(target.startswith('"') for target in re.findall(r"url\(([^)]*)\)", bare))
+    policy = [
+        values["content"]
+        for tag, values in page.tags
+        if tag == "meta" and values.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert len(policy) == 1 and policy[0].startswith("default-src 'none'; img-src data:;")
+
+
+def test_no_mitosis(tmp_path):
+    files = made(tmp_path, 0)
+    text = page_of(files).text
+    assert "0 mitotic figures in all" in text and "No mitotic figure was found." in text
+    assert "No hotspot: no mitoses were found." in text and "WHO 2019 , hotspot" in text
+    assert "gallery.jpg" not in files and crops_of(page_of(files)) == 0
+
+
+def test_one_mitosis(tmp_path):
+    page = page_of(made(tmp_path, 1))
+    assert "Every detection, the surest first" in page.text and crops_of(page) == 1
+    assert "1 in the hotspot" in page.text
+
+
+def test_fifty_thousand_mitoses_stay_small_and_quick(tmp_path):
+    points = scatter(50_000)
+    slide = draw_slide()
+    detections, tissue = detections_at(points, MPP), tissue_of(slide)
+    began = time.process_time()
+    files = make_files(tmp_path, slide, detections, tissue)
+    assert time.process_time() - began < 15
+    assert len(files["report.html"]) < 5_000_000
+    page = page_of(files)
+    assert "50000 mitotic figures in all" in page.text and "49904 detections between" in page.text
+    # Marks in the upper and in the lower half alike.
+    seen = np.asarray(Image.open(io.BytesIO(files["overview.jpg"])).convert("L")).astype(int)
+    blank = make_files(tmp_path, slide, detections_at(points[:0], MPP), tissue)["overview.jpg"]
+    changed = np.abs(seen - np.asarray(Image.open(io.BytesIO(blank)).convert("L"))) > 40
+    half = len(changed) // 2
+    assert changed[:half].sum() > 3000 and changed[half:].sum() > 3000
+
+
+def test_no_tissue(tmp_path):
+    slide = Slide.from_array(np.full((2000, 2000, 3), 245, np.uint8), 1.0, "glass.svs")
+    nothing = TissueMask(np.zeros((250, 250), bool), 8.0, 0.0)
+    text = page_of(make_files(tmp_path, slide, detections_at(scatter(0), 1.0), nothing)).text
+    assert "No tissue was found, so there is no density." in text and "– per mm²" in text
+    assert "No score: nowhere does" in text and "there is no tissue in the image" in text
+
+
+def test_a_field_smaller_than_the_window(tmp_path):
+    points = np.array([[200.0, 300.0]])
+    slide = draw_slide(side=800, mpp=0.25, cells=points)
+    text = page_of(make_files(tmp_path, slide, detections_at(points, 0.25), tissue_of(slide))).text
+    assert "No score: the image is 0.2 x 0.2 mm: smaller than the 1.41 x 1.41 mm window" in text
+    assert crops_of(page_of(made(tmp_path, 1))) == 1
+
+
+def test_names_cannot_inject_html(tmp_path):
+    name = "<script>alert('x')</script> & \"quotes\""
+    files = made(tmp_path, 2, name)
+    page = page_of(files)
+    assert name in page.text
+    assert "<script>" not in files["report.html"].decode()
+    assert not any(tag == "script" for tag, _ in page.tags)
+
+
+def saved(folder, files):
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def test_report_remakes_the_same_page_from_saved_files(tmp_path, many, capsys):
+    saved(tmp_path / "out" / "made", many)
+    page = tmp_path / "out" / "made" / "report.html"
+    page.unlink()
+    assert main(["report", str(tmp_path / "out")]) == 0
+    assert page.read_bytes() == many["report.html"]
+    assert capsys.readouterr().out.strip() == str(page)
+    assert rebuild(tmp_path / "out" / "made") == [page]
+
+
+@pytest.mark.parametrize("lost", ["detections.csv", "overview.jpg", "gallery.json"])
+def test_report_names_a_lost_file(tmp_path, many, lost, capsys):
+    saved(tmp_path / "made", many)
+    (tmp_path / "made" / lost).unlink()
+    assert main(["report", str(tmp_path / "made")]) == 1
+    error = capsys.readouterr().err
+    assert lost in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("summary.json", b"{"),
+        ("summary.json", b"{}"),
+        ("detections.csv", b"a,b\n1,2\n"),
+        ("gallery.json", b"[7000]"),
+        ("summary.json", b"[1]"),
+    ],
+)
+def test_report_of_a_damaged_result_is_one_line(tmp_path, many, file, content, capsys):
+    saved(tmp_path / "made", many)
+    (tmp_path / "made" / file).write_bytes(content)
+    assert main(["report", str(tmp_path / "made")]) == 1
+    error = capsys.readouterr().err
+    assert "damaged" in error and error.count("\n") == 1
+
+
+def test_report_of_a_folder_without_results(tmp_path):
+    with pytest.raises(InputError, match="holds no result of detect"):
+        rebuild(tmp_path)
+
+
+def test_the_report_is_a_function_of_its_files(many):
+    assert render_report(many).encode() == many["report.html"]
+
+
+def test_cohort_page_lists_sortable_rows_with_thumbnails(tmp_path, many):
+    saved(tmp_path / "made", many)
+    names = [
+        "name",
+        "status",
+        "count",
+        "tissue_area_mm2",
+        "density_per_mm2",
+        "hotspot_count",
+        "hotspot_density_per_mm2",
+    ]
+    rows = [
+        ["made", "done", "150", "9.7", "15.4", "84", "42"],
+        ["<b>bad</b>", "failed", "", "", "", "", ""],
+    ]
+    table = "\n".join(",".join(row) for row in [names, *rows]) + "\n"
+    (tmp_path / "cohort.csv").write_text(table)
+    page = Page(write_cohort_report(tmp_path).read_text())
+    assert "Cohort of 2" in page.text and "1 done, 1 failed, 150 mitotic figures" in page.text
+    assert "<b>bad</b>" in page.text and "failures.csv" in page.text
+    assert sum(tag == "button" for tag, _ in page.tags) == 7
+    assert [link for link in page.references if not link.startswith("data:image/jpeg")] == [
+        "made/report.html"
+    ]
+    assert len(page.references) == 2
+
+
+@pytest.mark.parametrize("kind", ["annotation", "detection"])
+def test_qupath_gets_the_objects_asked_for_and_the_hotspot_as_a_region(tmp_path, kind):
+    files = made(tmp_path, 30, qupath=kind)
+    region, *marks = json.loads(files["detections.geojson"])["features"]
+    hotspot = json.loads(files["summary.json"])["hotspot"]
+    assert region["properties"]["name"] == "Hotspot"
+    assert region["properties"]["objectType"] == "annotation"
+    assert region["geometry"]["coordinates"][0][0] == [hotspot["x_px"], hotspot["y_px"]]
+    assert {mark["properties"]["objectType"] for mark in marks} == {kind} and len(marks) == 30

@@ -1,0 +1,73 @@
+"""The integer version of a model: close to the float one, runs anywhere, refuses nonsense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import pytest
+from PIL import Image
+
+from factories.synthetic_fields import draw_field
+from segmitos.cli import main
+from segmitos.detection.model import WHOLE_MODEL, Model, is_builtin
+from segmitos.errors import ModelError
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("quantize")
+    (folder / "data").mkdir()
+    for name in ("S0_0", "S1_0"):
+        pixels, mitoses, _ = draw_field(np.random.default_rng(len(name)), size=320)
+        Image.fromarray(pixels).save(folder / "data" / f"{name}.png")
+        rows = "".join(f"{x},{y}\n" for x, y in mitoses)
+        (folder / "data" / f"{name}.csv").write_text(f"x,y\n{rows}")
+    out = folder / "small.onnx"
+    code = main(["quantize", f"points:{folder / 'data'}", "--mpp", "0.25", "-o", str(out)])
+    assert code == 0
+    return out
+
+
+def test_it_is_small_and_close_to_the_float_one(quantized):
+    assert quantized.stat().st_size < WHOLE_MODEL.stat().st_size / 2
+    spec = Model.load(quantized).spec
+    assert spec.name == "lite-int8"
+    assert spec.thresholds == Model.load(WHOLE_MODEL).spec.thresholds
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.integers(90, 240, (1, 32, 32, 3)), np.ones((1, 8, 8, 1))).astype(np.uint8)
+    change = np.abs(Model.load(quantized).predict(image) - Model.load(WHOLE_MODEL).predict(image))
+    assert 0 < change.mean() < 0.02
+
+
+def test_its_layers_are_integers_but_for_the_head(quantized):
+    kinds = [node.op_type for node in onnx.load(quantized).graph.node]
+    assert kinds.count("DequantizeLinear") > 100
+    weights = [t for t in onnx.load(quantized).graph.initializer if t.data_type == 3]
+    # Seven bits: CPUs without VNNI must not overflow.
+    values = [onnx.numpy_helper.to_array(tensor).astype(int) for tensor in weights]
+    assert 32 < max(np.abs(value).max() for value in values if value.ndim == 4) <= 64
+
+
+def test_an_integer_model_is_not_quantized_again(quantized, tmp_path, capsys):
+    data = quantized.parent / "data"
+    out = tmp_path / "again.onnx"
+    given = ["quantize", f"points:{data}", "--mpp", "0.25", "-o", str(out)]
+    for model, why in ((str(quantized), "integers already"), ("lite", "a first look")):
+        assert main([*given, "-m", model]) == 1
+        assert why in capsys.readouterr().err
+    assert main([*given, "--threads", "0"]) == 2
+    assert "--threads" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_shipped_models_go_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_builtin(Path("lite-whole")) and not is_builtin(Path("nothing"))
+    assert Model.load(Path("lite-float")).spec.name == "lite-float"
+    with pytest.raises(ModelError, match=r"lite-int8: .*lite, lite-float, lite-whole"):
+        Model.load(Path("lite-int8"))
+    Path("lite").write_text("a file of that name comes first")
+    assert not is_builtin(Path("lite"))

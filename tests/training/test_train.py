@@ -1,0 +1,323 @@
+"""Training end to end on a synthetic set: it learns, resumes exactly, exports what it learnt."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from factories.synthetic_fields import write_cases
+from segmitos.detection.model import Model
+from segmitos.errors import DataError, ModelError, UsageError
+from segmitos.training.augment import NONE
+from segmitos.training.checkpoint import load_checkpoint
+from segmitos.training.export import export_run, fold_normalization, network_to_onnx
+from segmitos.training.mining import mine
+from segmitos.training.networks.registry import build_network
+from segmitos.training.recipe import Recipe, load_recipe
+from segmitos.training.sampling import CropSampler, TrainingImage, load_training_images
+from segmitos.training.train import learning_rate, train
+
+TINY = Recipe.from_dict(
+    {
+        "pretrained": False,
+        "crop_px": 64,
+        "batch": 4,
+        "epochs": 2,
+        "steps_per_epoch": 3,
+        "warmup_steps": 2,
+        "mine_at": [0.5],
+        "mine_above": 0.01,
+        "precision": "32-true",
+        "sampling": {"shift_px": 10},
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    return write_cases(tmp_path_factory.mktemp("fields"))
+
+
+class KilledError(Exception):
+    """Stands for a kill in the middle of a run."""
+
+
+def test_a_killed_and_resumed_run_ends_with_the_same_weights(cases, tmp_path):
+    train(cases[:4], TINY, tmp_path / "whole", cases[4:], accelerator="cpu")
+
+    def kill(event, content):
+        if event == "step" and content["step"] == 5:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(cases[:4], TINY, tmp_path / "broken", cases[4:], on_event=kill, accelerator="cpu")
+    train(cases[:4], TINY, tmp_path / "broken", cases[4:], accelerator="cpu")
+    whole, state = load_checkpoint(tmp_path / "whole")
+    resumed, state_resumed = load_checkpoint(tmp_path / "broken")
+    assert state["step"] == state_resumed["step"] == 6
+    for group in ("network", "ema", "optimizer"):
+        for name, value in whole[group].items():
+            assert torch.equal(value, resumed[group][name]), f"{group} {name}"
+    assert state["history"] == state_resumed["history"]
+    assert state["mined"] and state["mined"] == state_resumed["mined"]
+
+
+def test_provenance_names_data_and_split(cases, tmp_path):
+    recipe = Recipe.from_dict({**TINY.to_dict(), "epochs": 1, "steps_per_epoch": 1, "mine_at": []})
+    train(cases[:4], recipe, tmp_path, cases[4:], accelerator="cpu")
+    content = json.loads((tmp_path / "provenance.json").read_text())
+    assert content["training"]["slides"] == ["S0", "S1"]
+    assert content["validation"]["slides"] == ["S2"]
+    assert content["training"]["mitoses"] == 12
+
+
+def test_a_slide_in_both_halves_is_refused(cases, tmp_path):
+    with pytest.raises(UsageError, match="S0 is in both"):
+        train(cases[:3], TINY, tmp_path, cases[:1], accelerator="cpu")
+
+
+def test_another_recipe_does_not_resume(cases, tmp_path):
+    recipe = Recipe.from_dict({**TINY.to_dict(), "epochs": 1, "steps_per_epoch": 1, "mine_at": []})
+    train(cases[:2], recipe, tmp_path, accelerator="cpu")
+    with pytest.raises(UsageError, match="another recipe"):
+        train(cases[:2], TINY, tmp_path, accelerator="cpu")
+
+
+def test_no_mitosis_is_refused(cases):
+    import dataclasses
+
+    empty = [dataclasses.replace(case, mitoses_xy=np.zeros((0, 2))) for case in cases[:1]]
+    with pytest.raises(DataError, match="no mitosis"):
+        CropSampler(load_training_images(empty, 0.25), TINY, 4)
+
+
+def test_samples_depend_on_seed_step_and_index_alone(cases):
+    sampler = CropSampler(load_training_images(cases[:2], 0.25), TINY, 4)
+    first = [sampler.sample(3, index) for index in range(4)]
+    again = [sampler.sample(3, index) for index in reversed(range(4))][::-1]
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.image, b.image)
+        np.testing.assert_array_equal(a.label, b.label)
+    assert first[0].image.shape == (64, 64, 3) and first[0].label.shape == (16, 16)
+
+
+def test_labels_sit_on_the_mitoses(cases):
+    """Under every positive cell the synthetic field is as dark as its mitoses."""
+    recipe = Recipe.from_dict(
+        {
+            **TINY.to_dict(),
+            "labels": {"kind": "circle", "radius_um": 2.0},
+            "sampling": {"mitosis": 1.0, "hard_negative": 0.0, "background": 0.0, "shift_px": 20},
+            "augmentation": {
+                "stain_transfer": 0.0,
+                "stain_jitter": 0.0,
+                "brightness": 0.0,
+                "blur": 0.0,
+                "jpeg": 0.0,
+            },
+        }
+    )
+    sampler = CropSampler(load_training_images(cases[:4], 0.25), recipe, 4)
+    positives = 0
+    for index in range(40):
+        sample = sampler.sample(0, index)
+        cells = sample.image.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3, 4))
+        positives += (sample.label == 1).sum()
+        assert (cells[sample.label == 1] < 100).all()
+    assert positives > 400
+
+
+def test_the_exported_file_is_the_network(cases, tmp_path):
+    recipe = Recipe.from_dict({**TINY.to_dict(), "epochs": 1, "mine_at": []})
+    train(cases[:4], recipe, tmp_path / "run", accelerator="cpu")
+    difference = export_run(tmp_path / "run", tmp_path / "model.onnx", name="tiny")
+    assert difference < 2e-3
+    model = Model.load(tmp_path / "model.onnx", device="cpu", threads=1)
+    assert model.spec.name == "tiny" and model.spec.stride == 4
+    images = np.random.default_rng(0).integers(0, 256, (2, 96, 64, 3), dtype=np.uint8)
+    probability = model.predict(images)
+    assert probability.shape == (2, 24, 16)
+    network = build_network("lite", pretrained=False)
+    network.load_state_dict(load_checkpoint(tmp_path / "run")[0]["ema"])
+    with torch.inference_mode():
+        logits = network.eval()(torch.from_numpy(images).permute(0, 3, 1, 2).float())
+    np.testing.assert_allclose(probability, torch.sigmoid(logits[:, 0]).numpy(), atol=2e-3)
+
+
+def test_folding_changes_nothing_but_removes_the_normalization():
+    torch.manual_seed(0)
+    network = build_network("lite", pretrained=False)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -1, 1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+    torch.nn.init.normal_(network.head.weight)
+    network.eval()
+    image = torch.rand(1, 3, 96, 64) * 255
+    folded = fold_normalization(network)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(image), network(image), rtol=1e-3, atol=1e-3)
+    norms = [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and all(bool((norm.running_mean == 0).all()) for norm in norms)
+
+
+def test_the_receptive_field_is_what_the_context_was_measured_for():
+    """Its rim is outside of the context; what it weighs is tested on the default model."""
+    torch.manual_seed(0)
+    network = build_network("lite", pretrained=False).eval()
+    image = torch.rand(1, 3, 32, 1024) * 255
+    image.requires_grad_()
+    network(image)[0, 0, 4, 128].backward()
+    reached = image.grad.abs().sum(dim=(0, 1, 2)).nonzero().squeeze(1)
+    half = max(514 - int(reached.min()), int(reached.max()) - 513)
+    assert network.context_px < half <= 197
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    with pytest.raises(ModelError, match="no checkpoint"):
+        load_checkpoint(tmp_path)
+    (tmp_path / "checkpoint.json").write_text("{")
+    with pytest.raises(ModelError, match="damaged"):
+        load_checkpoint(tmp_path)
+
+
+def test_the_schedule_warms_up_and_falls():
+    recipe = Recipe(epochs=10, steps_per_epoch=100, warmup_steps=50)
+    rates = [learning_rate(recipe, step) for step in range(1000)]
+    assert rates[0] < rates[49] and max(rates) <= recipe.learning_rate
+    assert rates[-1] < 0.02 * recipe.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3", "unknown key 'epoch'"),
+        ("epochs = 'three'", "epochs = 'three' must be a whole number"),
+        ("[labels]\nkind = 'disc'", "label kind 'disc'"),
+        ("[labels]\nradius = 3", "unknown key 'radius'"),
+        ("crop_px = 100", "multiple of 32"),
+        ("mine_at = 0.5", "list of numbers"),
+        ("epochs = = 3", "is not TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_key(tmp_path, text, message):
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_recipe(path)
+
+
+def test_a_recipe_survives_json():
+    assert Recipe.from_dict(json.loads(json.dumps(TINY.to_dict()))) == TINY
+
+
+@pytest.mark.parametrize("rows", [32, 64, 96, 160, 224])
+def test_the_exported_halves_give_the_map_of_the_whole(rows):
+    torch.manual_seed(0)
+    network = build_network("lite", pretrained=False).eval()
+    torch.nn.init.normal_(network.head.weight)
+    image = torch.rand(2, 3, rows, 64) * 255
+    with torch.inference_mode():
+        whole = network(image)
+        network.halves = True
+        torch.testing.assert_close(network(image), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_the_exported_graph_normalizes_the_bytes_in_one_pass():
+    import onnx
+
+    content = network_to_onnx(build_network("lite", pretrained=False))
+    nodes = onnx.load_from_string(content).graph.node
+    from_bytes = [node for node in nodes if "image" in node.input]
+    assert [node.op_type for node in from_bytes] == ["Transpose"]
+    after = [node.op_type for node in nodes if from_bytes[0].output[0] in node.input]
+    assert sorted(set(after) - {"Shape"}) == ["DequantizeLinear"]
+
+
+class Blobs(torch.nn.Module):
+    """Certain where the image is dark, and less so where it is grey."""
+
+    stride = 4
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, image_BCHW):
+        light = torch.nn.functional.avg_pool2d(image_BCHW.mean(1, keepdim=True), 4)
+        return (128 - light) / 20
+
+
+def test_mining_takes_false_peaks_and_leaves_out_those_too_sure_to_be_false():
+    image = np.full((96, 400, 3), 250, np.uint8)
+    spots = {"mitosis": (40, 0), "sure": (140, 0), "unsure": (240, 110), "look-alike": (340, 0)}
+    for x, level in spots.values():
+        image[48:52, x : x + 4] = level
+
+    def source():
+        return TrainingImage(
+            name="field",
+            slide="S",
+            image=image,
+            mitoses_xy=np.array([[44.0, 48.0]]),
+            hard_negatives_xy=np.array([[344.0, 48.0]]),
+            centered=False,
+        )
+
+    def found(points):
+        return sorted(round(x / 100) for x in points[:, 0])
+
+    recipe = Recipe.from_dict({**TINY.to_dict(), "mine_above": 0.5})
+    plain, doubting, crop = source(), source(), source()
+    crop.centered = True
+    fields_alone = Recipe.from_dict({**recipe.to_dict(), "mine_crops": False})
+    assert mine(Blobs(), [crop], fields_alone, 4) == 0
+    assert mine(Blobs(), [plain], recipe, 4) == 3
+    assert found(plain.mined_xy) == [1, 2, 3] and not len(plain.doubtful_xy)
+    recipe = Recipe.from_dict({**recipe.to_dict(), "doubt_above": 0.9})
+    assert mine(Blobs(), [doubting], recipe, 4) == 2
+    assert found(doubting.mined_xy) == [2, 3] and found(doubting.doubtful_xy) == [1]
+    assert mine(Blobs(), [doubting], recipe, 4) == 2, "a second round finds nothing new"
+
+
+def test_a_doubtful_place_is_neither_mitosis_nor_background():
+    place = TrainingImage(
+        name="field",
+        slide="S",
+        image=np.full((128, 128, 3), 180, np.uint8),
+        mitoses_xy=np.array([[64.0, 64.0]]),
+        hard_negatives_xy=np.zeros((0, 2)),
+        centered=False,
+    )
+    kinds = {"mitosis": 1.0, "centered": 0.0, "hard_negative": 0.0, "mined": 0.0, "background": 0.0}
+    recipe = Recipe.from_dict(
+        {
+            **TINY.to_dict(),
+            "labels": {"kind": "circle", "radius_um": 2.0},
+            "sampling": {**kinds, "shift_px": 0},
+            "augmentation": dataclasses.asdict(NONE),
+        }
+    )
+    before = CropSampler([place], recipe, 4).sample(0, 0).label
+    place.doubtful_xy = np.array([[88.0, 64.0]])
+    after = CropSampler([place], recipe, 4).sample(0, 0).label
+    rows, columns = np.mgrid[:16, :16]
+    distance = np.hypot(columns * 4 + 1.5 + 32 - 88, rows * 4 + 1.5 + 32 - 64) * 0.25
+    plain = before == 0
+    assert (after[plain & (distance < 5.5)] == 255).all()
+    assert (after[plain & (distance > 6.5)] == 0).all()
+    np.testing.assert_array_equal(after == 1, before == 1)
