@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from segmitos.errors import DataError, InputError, ScaleError, UsageError
 from segmitos.io.points import detections as io
 from segmitos.io.points.detections import Detections
+from segmitos.io.points.read import read_points
 
 coordinate = st.floats(-50, 2e5, allow_nan=False, width=64)
 known = st.floats(0, 1e3) | st.just(math.nan)
@@ -143,7 +144,7 @@ def test_hotspot_is_a_named_region_and_no_mitosis(tmp_path):
     ring = region["geometry"]["coordinates"][0]
     assert ring == [[0, 0], [10, 0], [10, 20], [0, 20], [0, 0]]
     assert io.read_geojson(tmp_path / "a.geojson") == FIGURE
-    mitoses, negatives = io.read_points(tmp_path / "a.geojson")
+    mitoses, negatives = read_points(tmp_path / "a.geojson")
     assert np.array_equal(mitoses, FIGURE.xy) and negatives.shape == (0, 2)
     with pytest.raises(UsageError, match="three corners"):
         FIGURE.to_geojson(regions={"Hotspot": square[:2]})
@@ -158,7 +159,7 @@ def test_every_writer_keeps_axes_apart(tmp_path):
         io.write_csv(tmp_path / "a.csv", found)
         io.write_detections_json(tmp_path / "a.json", found)
         for name in ("a.geojson", "a.csv", "a.json"):
-            assert np.array_equal(io.read_points(tmp_path / name)[0], xy), name
+            assert np.array_equal(read_points(tmp_path / name)[0], xy), name
         first = (tmp_path / "a.csv").read_text().splitlines()[1].split(",")
         assert [float(value) for value in first[:2]] == xy[0].tolist()
 
@@ -230,7 +231,7 @@ def test_missing_scale_and_missing_file(tmp_path):
     with pytest.raises(ScaleError, match="--mpp"):
         io.read_geojson(tmp_path / "a.geojson")
     assert len(io.read_geojson(tmp_path / "a.geojson", 0.25)) == 3
-    for read in (io.read_csv, io.read_json, io.read_geojson, io.read_points):
+    for read in (io.read_csv, io.read_json, io.read_geojson, read_points):
         with pytest.raises((InputError, DataError), match=r"none\.json"):
             read(tmp_path / "none.json")
 

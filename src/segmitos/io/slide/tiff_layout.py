@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import segmitos.io.slide.tiff_scale as scales
 from segmitos.errors import InputError
-from segmitos.io.slide import tiff_scale as scales
 from segmitos.io.slide.backend import Pixels, Scale, check_whole_size
 from segmitos.io.slide.tiff_color import color_reader
 
