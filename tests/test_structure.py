@@ -29,6 +29,8 @@ ORDER = (
     "training",
     "commands",
     "options",
+    "verbs",
+    "console",
     "cli",
 )
 # Of these, `__init__` names all lazily and `__main__` starts the command line.

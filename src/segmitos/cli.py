@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
-from segmitos.errors import SegMitosError
+from segmitos.console import run_app, run_console
 from segmitos.options import (
     FilePath,
     cases_option,
     data_argument,
     device_option,
     exclude_option,
-    file,
-    flag,
     json_option,
     model_option,
     mpp_option,
-    number,
-    option,
-    out,
     qupath_option,
     several,
     threads_option,
-    word,
 )
+from segmitos.verbs.detect import demo, detect, report
 
 
 class _InOrder(click.Group):
@@ -46,52 +39,16 @@ def app() -> None:
     """Find mitoses in H&E images and slides; train a detector from one click per mitosis."""
 
 
-@app.command()
-@click.argument(
-    "paths",
-    nargs=-1,
-    required=True,
-    callback=several,
-    help="Images, slides, folders, globs, or a .txt list of them.",
-)
-@out("Folder for the results.", "segmitos-out")
-@mpp_option
-@model_option
-@device_option
-@threads_option
-@file("--roi", "GeoJSON of regions; work is limited to them.")
-@option(
-    "--tissue-mask/--no-tissue-mask",
-    default=True,
-    help="Read tissue only; --no-tissue-mask reads all.",
-)
-@word("--binarization", "'otsu' or a probability; default: the model's.")
-@number("--min-score", "Mean probability of a mitosis.")
-@number("--min-area", "Area of a mitosis in um2.")
-@number("--hotspot-area", "Area of the hotspot window, mm2.", 2.0)
-@word("--hotspot-shape", "square, circle or box (4:3).", "square")
-@number("--field-diameter", "Field diameter in mm, for the Nottingham score.", 0.55)
-@flag("--map", "Also write the probability map as pyramidal TIFF.", "probability_map")
-@qupath_option
-@number("--workers", "Inputs worked on at once, in processes.", 1, int)
-@word("--cluster", "Address of a Dask scheduler, tcp://HOST:8786.")
-@flag("--overwrite", "Do finished inputs again.")
-@json_option
-def detect(**given: Any) -> int:
-    """Detect mitoses in images and slides.
-
-    Example: segmitos detect slides/ -o results --mpp 0.25
-    """
-    from segmitos.commands.detect import run_detect
-
-    return run_detect(**given)
+app.add_command(detect)
 
 
 @app.command()
 @data_argument
-@out("Folder of the run; resumed if there.")
-@file("--recipe", "Recipe (TOML); default: our own.")
-@option(
+@click.option(
+    "-o", "--out", type=FilePath, required=True, help="Folder of the run; resumed if there."
+)
+@click.option("--recipe", type=FilePath, help="Recipe (TOML); default: our own.")
+@click.option(
     "--validation",
     multiple=True,
     callback=several,
@@ -100,13 +57,13 @@ def detect(**given: Any) -> int:
 @cases_option
 @exclude_option
 @mpp_option
-@file("--start-from", "Folder of a finished run to start from.")
-@number("--epochs", "Instead of the recipe's.", kind=int)
-@number("--seed", "Instead of the recipe's.", kind=int)
-@word("--accelerator", "auto, cpu or cuda.", "auto")
-@number("--devices", "Processes or GPUs.", 1, int)
+@click.option("--start-from", type=FilePath, help="Folder of a finished run to start from.")
+@click.option("--epochs", type=int, help="Instead of the recipe's.")
+@click.option("--seed", type=int, help="Instead of the recipe's.")
+@click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--devices", type=int, default=1, show_default=True, help="Processes or GPUs.")
 @threads_option
-@flag("--restart", "Refuse to resume a run that is there.")
+@click.option("--restart", is_flag=True, help="Refuse to resume a run that is there.")
 def train(**given: Any) -> int:
     """Train a detector from clicks on mitoses.
 
@@ -120,13 +77,21 @@ def train(**given: Any) -> int:
 @app.command()
 @data_argument
 @model_option
-@file("--out", "Folder for tables, curves and galleries.", "-o")
-@file("--detections", "Score saved detections (an output folder of detect) instead of running.")
+@click.option("-o", "--out", type=FilePath, help="Folder for tables, curves and galleries.")
+@click.option(
+    "--detections",
+    type=FilePath,
+    help="Score saved detections (an output folder of detect) instead of running.",
+)
 @cases_option
 @exclude_option
 @mpp_option
-@word("--rule", "Scoring rule; 'all' shows every one.", "one-to-one")
-@flag("--tune", "Find thresholds on these cases: validation, never test.")
+@click.option(
+    "--rule", default="one-to-one", show_default=True, help="Scoring rule; 'all' shows every one."
+)
+@click.option(
+    "--tune", is_flag=True, help="Find thresholds on these cases: validation, never test."
+)
 @device_option
 @threads_option
 @json_option
@@ -142,13 +107,22 @@ def evaluate(**given: Any) -> int:
 
 @app.command()
 @click.argument("run", type=FilePath, help="Folder of a training run.")
-@out("Model file to write (.onnx).")
-@file("--thresholds", "thresholds.json that evaluate wrote when tuning.")
-@word("--name", "Name of the model.")
-@word("--license", "License of the weights.", "unstated")
-@word("--intended-use", "What the model is for.", "research use only; not for diagnosis")
-@word("--description", "One line on the model.", "")
-@word("--stain-of", "FORMAT:PATH whose staining every slide is matched to; default: none.")
+@click.option("-o", "--out", type=FilePath, required=True, help="Model file to write (.onnx).")
+@click.option(
+    "--thresholds", type=FilePath, help="thresholds.json that evaluate wrote when tuning."
+)
+@click.option("--name", help="Name of the model.")
+@click.option("--license", default="unstated", show_default=True, help="License of the weights.")
+@click.option(
+    "--intended-use",
+    default="research use only; not for diagnosis",
+    show_default=True,
+    help="What the model is for.",
+)
+@click.option("--description", default="", show_default=True, help="One line on the model.")
+@click.option(
+    "--stain-of", help="FORMAT:PATH whose staining every slide is matched to; default: none."
+)
 def export(**given: Any) -> int:
     """Turn a training run into a model file, and check that both agree.
 
@@ -167,18 +141,38 @@ def export(**given: Any) -> int:
     callback=several,
     help="Model files (.onnx) of one scale; their maps are averaged.",
 )
-@out("Model file to write (.onnx).")
-@file("--scout", "Model file of a scout: the networks see only what it points at.")
-@number("--above", "Probability of the scout from which on a place is looked at.", 0.1)
-@number("--window", "Side of what the networks see of a place, px.", 128, int)
-@number(
-    "--confirm-above",
-    "Probability of the first network from which on the others look at a place, too; 0: always.",
-    0.0,
+@click.option("-o", "--out", type=FilePath, required=True, help="Model file to write (.onnx).")
+@click.option(
+    "--scout", type=FilePath, help="Model file of a scout: the networks see only what it points at."
 )
-@file("--thresholds", "thresholds.json that evaluate wrote; default: the first network's.")
-@word("--name", "Name of the model.")
-@word("--description", "One line on the model; default: the first network's.")
+@click.option(
+    "--above",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Probability of the scout from which on a place is looked at.",
+)
+@click.option(
+    "--window",
+    type=int,
+    default=128,
+    show_default=True,
+    help="Side of what the networks see of a place, px.",
+)
+@click.option(
+    "--confirm-above",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Probability of the first network from which on the others look, too; 0: always.",
+)
+@click.option(
+    "--thresholds",
+    type=FilePath,
+    help="thresholds.json that evaluate wrote; default: the first network's.",
+)
+@click.option("--name", help="Name of the model.")
+@click.option("--description", help="One line on the model; default: the first network's.")
 def combine(**given: Any) -> int:
     """Make one model file of several: networks averaged, a scout in front of them.
 
@@ -191,8 +185,10 @@ def combine(**given: Any) -> int:
 
 @app.command()
 @data_argument
-@out("Model file to write (.onnx).")
-@file("--model", "Model file (.onnx) in floats; default: lite-whole.", "-m")
+@click.option("-o", "--out", type=FilePath, required=True, help="Model file to write (.onnx).")
+@click.option(
+    "-m", "--model", type=FilePath, help="Model file (.onnx) in floats; default: lite-whole."
+)
 @cases_option
 @exclude_option
 @mpp_option
@@ -229,7 +225,7 @@ def dataset_list(json_out: bool) -> int:
 @cases_option
 @exclude_option
 @mpp_option
-@file("--sheet", "Write a contact sheet of labelled crops (PNG).")
+@click.option("--sheet", type=FilePath, help="Write a contact sheet of labelled crops (PNG).")
 @json_option
 def dataset_describe(**given: Any) -> int:
     """Count cases, slides and mitoses, and list what looks wrong.
@@ -243,7 +239,7 @@ def dataset_describe(**given: Any) -> int:
 
 @dataset_app.command("convert")
 @data_argument
-@out("Folder to write.")
+@click.option("-o", "--out", type=FilePath, required=True, help="Folder to write.")
 @cases_option
 @exclude_option
 @mpp_option
@@ -257,40 +253,18 @@ def dataset_convert(**given: Any) -> int:
     return run_convert(**given)
 
 
-@app.command()
-@click.argument("image", type=FilePath, help="An H&E image, about 0.25 um per pixel.")
-@out("Folder for the result.", "segmitos-demo")
-@number("--mpp", "Micrometres per pixel.", 0.25)
-def demo(image: Path, out: Path, mpp: float) -> int:
-    """Detect mitoses in one image and say where to look at the result.
-
-    Example: segmitos demo field.png
-    """
-    from segmitos.commands.detect import run_demo
-
-    return run_demo(image, out, mpp)
-
-
-@app.command()
-@click.argument("folder", type=FilePath, help="An output folder of detect.")
-def report(folder: Path) -> int:
-    """Make the HTML reports again from saved results, without the model.
-
-    Example: segmitos report results
-    """
-    from segmitos.commands.detect import run_report
-
-    return run_report(folder)
+app.add_command(demo)
+app.add_command(report)
 
 
 @app.command()
 @click.argument("source", type=FilePath, help="GeoJSON, CSV, JSON, Grand Challenge or COCO.")
 @click.argument("out", type=FilePath, help="File to write.")
-@word("--to", "geojson, csv, json, midog or coco; default: by the ending of OUT.")
-@number("--mpp", "Micrometres per pixel, where the file does not say it.")
-@word("--image", "Name of the image to take from a COCO file of several.")
+@click.option("--to", help="geojson, csv, json, midog or coco; default: by the ending of OUT.")
+@click.option("--mpp", type=float, help="Micrometres per pixel, where the file does not say it.")
+@click.option("--image", help="Name of the image to take from a COCO file of several.")
 @qupath_option
-@flag("--polygons", "Outlines of cells stand for their centroids.")
+@click.option("--polygons", is_flag=True, help="Outlines of cells stand for their centroids.")
 def convert(**given: Any) -> int:
     """Convert positions between QuPath, Grand Challenge (MIDOG), COCO, CSV and JSON.
 
@@ -303,9 +277,15 @@ def convert(**given: Any) -> int:
 
 @app.command()
 @model_option
-@number("--size", "Side of the field, pixels.", 2084, int)
-@number("--repeats", "Timed repetitions.", 5, int)
-@file("--image", "A field of tissue at the model's scale to time on; default: a drawn one.")
+@click.option(
+    "--size", type=int, default=2084, show_default=True, help="Side of the field, pixels."
+)
+@click.option("--repeats", type=int, default=5, show_default=True, help="Timed repetitions.")
+@click.option(
+    "--image",
+    type=FilePath,
+    help="A field of tissue at the model's scale to time on; default: a drawn one.",
+)
 @threads_option
 @json_option
 def bench(**given: Any) -> int:
@@ -320,58 +300,12 @@ def bench(**given: Any) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; print one line for an expected error. Returns the exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
-    try:
-        code = app(args=given, prog_name="segmitos", standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    except click.ClickException as error:
-        return _refuse(error, given)
-    except click.Abort:
-        return _fail("stopped", 1)
-    except SegMitosError as error:
-        return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail("interrupted; run the same command again to go on", 130)
-    except MemoryError:
-        return _fail("out of memory; try fewer --workers", 1)
-
-
-def _refuse(error: click.ClickException, given: list[str]) -> int:
-    """Say in one line what is wrong with the call, with the value that was given."""
-    message = error.format_message()
-    if "\n" in message:
-        # A verb without its arguments: the help, which click raises as an error.
-        print(message)
-        return error.exit_code
-    context = getattr(error, "ctx", None)
-    where = "segmitos" if context is None else context.command_path
-    names = getattr(getattr(error, "param", None), "opts", [])
-    for index, argument in enumerate(given):
-        name, equals, value = argument.partition("=")
-        if name in names:
-            value = value if equals else " ".join(given[index + 1 : index + 2])
-            if repr(value) not in message:
-                message = f"{message.rstrip('.')}, not {value!r}"
-    return _fail(f"{message.rstrip('.')}; see '{where} --help'", error.exit_code)
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"segmitos: error: {' '.join(message.split())}", file=sys.stderr)
-    return code
+    return run_app(app, sys.argv[1:] if arguments is None else arguments)
 
 
 def console() -> None:
     """Entry point of the `segmitos` script."""
-    try:
-        code = main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output, `head` say, has seen enough; nothing more can be told to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    sys.exit(code)
+    run_console(main)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segmitos.errors import UsageError
-
 if TYPE_CHECKING:
     from segmitos.cohort.job import JobSettings
     from segmitos.cohort.run import Outcome
-
-SHAPES = ("square", "circle", "box")
-QUPATH_TYPES = ("annotation", "detection")
 
 
 def run_detect(
@@ -51,16 +46,6 @@ def run_detect(
 
     if mpp is not None:
         check_mpp(mpp, "--mpp")
-    if hotspot_shape not in SHAPES:
-        raise UsageError(f"--hotspot-shape {hotspot_shape!r} is not one of {', '.join(SHAPES)}")
-    if not 0.01 <= hotspot_area <= 1000:
-        raise UsageError(f"--hotspot-area {hotspot_area} mm2 must be from 0.01 to 1000")
-    if not 0.4 <= field_diameter <= 0.69:
-        raise UsageError(
-            f"--field-diameter {field_diameter} mm: the Nottingham table covers 0.40 to 0.69 mm"
-        )
-    if qupath not in QUPATH_TYPES:
-        raise UsageError(f"--qupath {qupath!r} is not one of {', '.join(QUPATH_TYPES)}")
     settings = JobSettings(
         model=name,
         device=device,

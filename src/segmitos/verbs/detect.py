@@ -1,0 +1,130 @@
+"""The verbs that detect and show what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from segmitos.options import (
+    FilePath,
+    device_option,
+    json_option,
+    model_option,
+    mpp_option,
+    qupath_option,
+    several,
+    threads_option,
+)
+
+
+@click.command()
+@click.argument(
+    "paths",
+    nargs=-1,
+    required=True,
+    callback=several,
+    help="Images, slides, folders, globs, or a .txt list of them.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=FilePath,
+    default="segmitos-out",
+    show_default=True,
+    help="Folder for the results.",
+)
+@mpp_option
+@model_option
+@device_option
+@threads_option
+@click.option("--roi", type=FilePath, help="GeoJSON of regions; work is limited to them.")
+@click.option(
+    "--tissue-mask/--no-tissue-mask",
+    default=True,
+    show_default=True,
+    help="Read tissue only; --no-tissue-mask reads all.",
+)
+@click.option("--binarization", help="'otsu' or a probability; default: the model's.")
+@click.option("--min-score", type=click.FloatRange(0, 1), help="Mean probability of a mitosis.")
+@click.option("--min-area", type=float, help="Area of a mitosis in um2.")
+@click.option(
+    "--hotspot-area",
+    type=click.FloatRange(0.01, 1000),
+    default=2.0,
+    show_default=True,
+    help="Area of the hotspot window, mm2.",
+)
+@click.option(
+    "--hotspot-shape",
+    type=click.Choice(["square", "circle", "box"]),
+    default="square",
+    show_default=True,
+    help="square, circle or box (4:3).",
+)
+@click.option(
+    "--field-diameter",
+    type=click.FloatRange(0.4, 0.69),
+    default=0.55,
+    show_default=True,
+    help="Field diameter in mm, for the Nottingham score.",
+)
+@click.option(
+    "--map",
+    "probability_map",
+    is_flag=True,
+    help="Also write the probability map as pyramidal TIFF.",
+)
+@qupath_option
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Inputs worked on at once, in processes.",
+)
+@click.option("--cluster", help="Address of a Dask scheduler, tcp://HOST:8786.")
+@click.option("--overwrite", is_flag=True, help="Do finished inputs again.")
+@json_option
+def detect(**given: Any) -> int:
+    """Detect mitoses in images and slides.
+
+    Example: segmitos detect slides/ -o results --mpp 0.25
+    """
+    from segmitos.commands.detect import run_detect
+
+    return run_detect(**given)
+
+
+@click.command()
+@click.argument("image", type=FilePath, help="An H&E image, about 0.25 um per pixel.")
+@click.option(
+    "-o",
+    "--out",
+    type=FilePath,
+    default="segmitos-demo",
+    show_default=True,
+    help="Folder for the result.",
+)
+@click.option("--mpp", type=float, default=0.25, show_default=True, help="Micrometres per pixel.")
+def demo(image: Path, out: Path, mpp: float) -> int:
+    """Detect mitoses in one image and say where to look at the result.
+
+    Example: segmitos demo field.png
+    """
+    from segmitos.commands.detect import run_demo
+
+    return run_demo(image, out, mpp)
+
+
+@click.command()
+@click.argument("folder", type=FilePath, help="An output folder of detect.")
+def report(folder: Path) -> int:
+    """Make the HTML reports again from saved results, without the model.
+
+    Example: segmitos report results
+    """
+    from segmitos.commands.detect import run_report
+
+    return run_report(folder)
