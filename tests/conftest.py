@@ -16,3 +16,13 @@ def data_dir() -> Path:
     if not (folder / "mitos-atypia-14").is_dir():
         pytest.skip(f"no real data in {folder} (set SEGMITOS_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cases_dir() -> Path:
+    """The folder of inputs that once went wrong; the test is skipped where there is none."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "cases"
+    folder = Path(os.environ.get("SEGMITOS_CASES", default))
+    if not (folder / "dicom_glob").is_dir():
+        pytest.skip(f"no cases in {folder} (set SEGMITOS_CASES)")
+    return folder

@@ -19,6 +19,7 @@ from segmitos.evaluation.gallery import PicturedCase, choose_crops, gallery_pict
 from segmitos.evaluation.matching import RULES
 from segmitos.evaluation.scoring import AnnotatedCase, Evaluation
 from segmitos.evaluation.sweep import Ranked, rank
+from segmitos.io.outputs import PROGRAM
 from segmitos.io.points.detections import Detections
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ def _empty(axes: Axes, text: str) -> None:
 def _png(figure: Figure) -> bytes:
     content = io.BytesIO()
     # Without the program's version in it, the file depends on the data alone.
-    figure.savefig(content, format="png", metadata={"Software": None})
+    figure.savefig(content, format="png", metadata={"Software": PROGRAM})
     return content.getvalue()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from segmitos.errors import InputError, UsageError
 from segmitos.evaluation.scoring import AnnotatedCase, Evaluation
+from segmitos.io.files import image_bytes
 from segmitos.io.points.detections import Detections
 
 _CROP_UM, _CROP_PX, _COLUMNS, _MOST_CROPS = 32.0, 128, 6, 24
@@ -100,9 +100,7 @@ def gallery_picture(cases: Sequence[PicturedCase], crops: Sequence[Crop]) -> byt
         draw.line([(x + 6, base), (x + 4 + bar, base)], fill="black", width=2)
         score = "" if math.isnan(crop.score) else f"  {crop.score:.3f}"
         draw.text((x, y + _CROP_PX + 3), f"{crop.case[-18:]}{score}", fill="black", font=font)
-    content = io.BytesIO()
-    sheet.save(content, format="PNG")
-    return content.getvalue()
+    return image_bytes(sheet, drawn=True)
 
 
 def _read_crops(cases: Sequence[PicturedCase], crops: Sequence[Crop]) -> list[NDArray[np.uint8]]:

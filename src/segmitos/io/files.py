@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import platform
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from segmitos.errors import OutputError
+from segmitos.io.outputs import PROGRAM
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
 
 # What another process has half-written is left alone this long: someone may be at it.
 _ABANDONED_S = 3600.0
@@ -87,3 +94,33 @@ def write_json(path: Path, content: Any) -> None:
     """
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     write_text(path, text + "\n")
+
+
+def image_bytes(
+    image: NDArray[np.uint8] | Image.Image,
+    kind: Literal["png", "jpg"] = "png",
+    quality: int = 85,
+    drawn: bool = False,
+) -> bytes:
+    """Return a picture as PNG or JPEG, the same bytes for the same picture.
+
+    Args:
+        image: (h, w) or (h, w, 3) uint8, or a Pillow image.
+        kind: png or jpg.
+        quality: of a JPEG, 1 to 95.
+        drawn: whether it is a drawing for people, which must never become an input: it then says
+            that this program made it (see `outputs.is_own_picture`).
+    """
+    from PIL import Image, PngImagePlugin
+
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    buffer = io.BytesIO()
+    if kind == "jpg":
+        comment = {"comment": PROGRAM.encode()} if drawn else {}
+        picture.save(buffer, "JPEG", quality=quality, **comment)
+    else:
+        about = PngImagePlugin.PngInfo()
+        if drawn:
+            about.add_text("Software", PROGRAM)
+        picture.save(buffer, "PNG", pnginfo=about)
+    return buffer.getvalue()

@@ -29,6 +29,26 @@ def rescale(position_px: NDArray[np.float64], ratio: float) -> NDArray[np.float6
     return (np.asarray(position_px, np.float64) + 0.5) * ratio - 0.5
 
 
+def to_qupath(xy_px: NDArray[np.float64], bounds: tuple[int, int, int, int]) -> NDArray[np.float64]:
+    """Return level-0 positions as QuPath counts them: from the corner of what was scanned.
+
+    QuPath crops a slide to the bounds that OpenSlide states (openslide.bounds-x, -y), so that its
+    origin lies there. An image without bounds has its own corner as origin: nothing changes.
+
+    Args:
+        xy_px: (n, 2) level-0 pixels; how pixel centers are counted is left as it is.
+        bounds: `Slide.bounds`, (x, y, width, height).
+    """
+    return np.asarray(xy_px, np.float64) - np.array(bounds[:2], np.float64)
+
+
+def from_qupath(
+    xy_px: NDArray[np.float64], bounds: tuple[int, int, int, int]
+) -> NDArray[np.float64]:
+    """Return positions that QuPath counted (see `to_qupath`) in the slide's level-0 pixels."""
+    return np.asarray(xy_px, np.float64) + np.array(bounds[:2], np.float64)
+
+
 def check_mpp(value: float, what: str = "mpp", largest: float = LARGEST_MPP) -> float:
     """A scale in micrometres per pixel, checked.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from segmitos.errors import DataError, InputError
 from segmitos.io.datasets import Case
+from segmitos.io.files import image_bytes
 from segmitos.io.slide import Slide
 
 if TYPE_CHECKING:
@@ -55,9 +55,7 @@ def contact_sheet(cases: Sequence[Case]) -> bytes:
     for number, place in enumerate(places):
         row, column = divmod(number, _COLUMNS)
         sheet.paste(_drawn(place), (column * cell[0], row * cell[1]))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    return buffer.getvalue()
+    return image_bytes(sheet, drawn=True)
 
 
 def _places(cases: Sequence[Case]) -> list[_Place]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from segmitos.io.files import image_bytes
 from segmitos.io.points.detections import Detections
 from segmitos.io.slide import Slide
 
@@ -202,9 +203,7 @@ def small(picture: bytes, side_px: int) -> bytes:
 
 
 def _jpeg(image: Any, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+    return image_bytes(image, "jpg", quality, drawn=True)
 
 
 def histogram_svg(

@@ -7,14 +7,13 @@ that it was drawn from, so that it never goes stale and may be deleted at any ti
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.io.files import write_bytes
+from segmitos.io.files import image_bytes, write_bytes
 
 
 def cached(drawn_from: bytes, suffix: str) -> Path:
@@ -26,8 +25,4 @@ def cached(drawn_from: bytes, suffix: str) -> Path:
 
 def save_mask(mask: NDArray[np.uint8], path: Path) -> None:
     """Write a mask (h, w), 0 or 255, as PNG. Raises OutputError as `write_bytes` does."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(mask).save(buffer, "PNG")
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, image_bytes(mask))

@@ -1,6 +1,7 @@
 """Images and slides: one face for every file, read by region at any scale."""
 
-from segmitos.io.slide.find import find_images
+from segmitos.io.slide.entry import InputEntry
+from segmitos.io.slide.find import find_images, find_inputs
 from segmitos.io.slide.slide import Slide
 
-__all__ = ["Slide", "find_images"]
+__all__ = ["InputEntry", "Slide", "find_images", "find_inputs"]

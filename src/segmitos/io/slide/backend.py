@@ -68,7 +68,7 @@ class SlideBackend(Protocol):
         """RGB (height, width, 3) of a region that lies inside the level; safe in threads."""
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
 
 
 class ArrayBackend:
@@ -87,7 +87,7 @@ class ArrayBackend:
         return self._pixels[y : y + height, x : x + width].copy()
 
     def close(self) -> None:
-        """Nothing to let go."""
+        """Nothing to close."""
 
 
 def plausible_scale(mpp_x: float, mpp_y: float, tag: str) -> Scale | None:

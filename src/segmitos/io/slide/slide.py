@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -13,10 +14,13 @@ import numpy.typing as npt
 from segmitos.errors import InputError, ScaleError, UsageError
 from segmitos.io.geometry import check_mpp
 from segmitos.io.slide.backend import ArrayBackend, Pixels, SlideBackend
-from segmitos.io.slide.find import find_images
+from segmitos.io.slide.dicom import is_dicom
+from segmitos.io.slide.refused import refused_suffix
+from segmitos.io.slide.regular import special_file
 from segmitos.io.slide.resample import make_axis, read_grid
+from segmitos.io.text import reason_of
 
-__all__ = ["Slide", "check_mpp", "find_images"]
+__all__ = ["Slide", "check_mpp"]
 
 COARSEST_READ_MPP = 2000.0
 """Images have 200 um/px at most, mammograms; they may be read coarser, as networks on masses do."""
@@ -35,7 +39,8 @@ class Slide:
         mpp_source: "given", "embedded: <tag>" or "unknown".
         format: what the file is, e.g. "PNG", "tiled TIFF", "aperio".
         level_downsamples: level-0 pixels per pixel of each pyramid level, finest first.
-        bounds: (x, y, width, height) of the scanned area in level-0 pixels.
+        bounds: (x, y, width, height) of the scanned area in level-0 pixels; QuPath's frame begins
+            at its corner (see `geometry.to_qupath`).
     """
 
     def __init__(
@@ -153,7 +158,7 @@ class Slide:
         return read_grid(self._source, number, x, y)
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._source.close()
 
     def __enter__(self) -> Slide:
@@ -174,18 +179,9 @@ class Slide:
 
 def _open_source(path: Path) -> SlideBackend:
     """The backend for a file, by its first bytes."""
-    try:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder, not an image")
-        with path.open("rb") as stream:
-            head = stream.read(132)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be opened ({reason})") from error
-    if not head:
-        raise InputError(f"{path}: the file is empty")
+    head = _first_bytes(path)
+    if (reason := refused_suffix(path.name)) is not None:
+        raise InputError(f"{path}: {reason}")
     backend = _backend(head, path.suffix.lower())
     if backend is None:
         raise InputError(
@@ -195,9 +191,32 @@ def _open_source(path: Path) -> SlideBackend:
     return backend(path)
 
 
+def _first_bytes(path: Path) -> bytes:
+    """The first bytes of a regular file; nothing else is opened, as it may never answer.
+
+    Raises:
+        InputError: for a path that is missing, empty, or no regular file.
+    """
+    try:
+        if os.path.isdir(path):
+            raise InputError(f"{path}: is a folder, not an image")
+        if kind := special_file(path):
+            raise InputError(f"{path}: {kind}, not a regular file")
+        with path.open("rb") as stream:
+            head = stream.read(132)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be opened ({reason_of(error)})") from error
+    if not head:
+        raise InputError(f"{path}: the file is empty")
+    return head
+
+
 def _backend(head: bytes, suffix: str) -> Callable[[Path], SlideBackend] | None:
     """The function that opens a file with these first bytes; imports wait until it is called."""
-    if suffix in _OPENSLIDE_SUFFIXES:
+    # The first 128 bytes of a DICOM file are free: often a TIFF header, for other readers.
+    if suffix in _OPENSLIDE_SUFFIXES or is_dicom(head):
         return _openslide
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return lambda path: _pillow(path, "PNG")
@@ -207,7 +226,7 @@ def _backend(head: bytes, suffix: str) -> Callable[[Path], SlideBackend] | None:
         return _tiff
     if head.startswith(b"BM"):
         return lambda path: _pillow(path, "BMP")
-    if head[128:132] == b"DICM" or head.startswith((b"SQLite format 3\0", b"ZISRAWFILE")):
+    if head.startswith((b"SQLite format 3\0", b"ZISRAWFILE")):
         return _openslide
     return None
 

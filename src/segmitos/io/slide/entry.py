@@ -1,0 +1,109 @@
+"""One input as the user named it: a path, and what a table says of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from segmitos.errors import InputError
+from segmitos.io.geometry import check_mpp
+from segmitos.io.text import Row, parse_decimal, read_table, read_text
+
+COLUMNS = ("path", "mpp", "roi", "name")
+LIST_SUFFIX, TABLE_SUFFIX = ".txt", ".csv"
+
+
+@dataclass(frozen=True)
+class InputEntry:
+    """One image to work on."""
+
+    path: Path
+    mpp: float | None = None
+    """um per pixel that a table gives, None where it gives none."""
+    roi: Path | None = None
+    """GeoJSON of the regions that a table gives."""
+    name: str | None = None
+    """Name of the result: a table's, or the folder or series of a DICOM slide; None: the stem."""
+    problem: str = ""
+    """Why there is no image at `path`, empty where there may be one."""
+
+
+def is_list(path: Path) -> bool:
+    """Tell whether a file is a list or a table of inputs, by its name."""
+    return path.suffix.lower() in (LIST_SUFFIX, TABLE_SUFFIX)
+
+
+def read_list(path: Path) -> list[InputEntry]:
+    """Read the entries of a list (.txt) or table (.csv); relative paths are relative to it.
+
+    Raises:
+        InputError: if it cannot be read, names nothing, or a table has columns or values that are
+            not understood.
+    """
+    if path.suffix.lower() == TABLE_SUFFIX:
+        return _read_input_table(path)
+    names = [line.strip() for line in read_text(path).splitlines()]
+    entries = [
+        InputEntry(_resolved(path, _unquoted(name.rstrip(";"))))
+        for name in names
+        if name.strip("; ") and not name.startswith("#")
+    ]
+    if not entries:
+        raise InputError(f"{path}: this list names no image")
+    return entries
+
+
+def _read_input_table(path: Path) -> list[InputEntry]:
+    columns, rows = read_table(path)
+    unknown = [name or "(without a name)" for name in columns if name not in COLUMNS]
+    if "path" not in columns or unknown:
+        what = (
+            "has no column 'path'"
+            if "path" not in columns
+            else f"has columns that are not understood: {', '.join(unknown)}"
+        )
+        raise InputError(
+            f"{path}: a table of inputs has the columns path, mpp, roi, name; this one {what}"
+        )
+    entries = [_entry(path, row) for row in rows]
+    if not entries:
+        raise InputError(f"{path}: this table names no image")
+    taken: dict[str, int] = {}
+    for entry, row in zip(entries, rows, strict=True):
+        if entry.name is not None and taken.setdefault(entry.name, row.line) != row.line:
+            raise InputError(
+                f"{path}, line {row.line}: name {entry.name!r} is that of line {taken[entry.name]}"
+            )
+    return entries
+
+
+def _entry(path: Path, row: Row) -> InputEntry:
+    cells = row.cells
+    where = f"{path}, line {row.line}"
+    if not cells["path"]:
+        raise InputError(f"{where}: no path")
+    mpp = None
+    if text := cells.get("mpp", ""):
+        value = parse_decimal(text)
+        if value is None:
+            raise InputError(f"{where}: mpp {text!r} is not a number")
+        mpp = check_mpp(value, f"{where}: mpp")
+    name = cells.get("name") or None
+    if name is not None and (name in (".", "..") or any(sign in name for sign in "/\\\n\r")):
+        raise InputError(f"{where}: name {name!r} cannot be the name of a folder")
+    roi = cells.get("roi")
+    return InputEntry(
+        _resolved(path, cells["path"]), mpp, _resolved(path, roi) if roi else None, name
+    )
+
+
+def _resolved(listing: Path, name: str) -> Path:
+    return listing.parent / Path(os.path.expanduser(name))
+
+
+def _unquoted(name: str) -> str:
+    for sign in "\"'":
+        if len(name) > 1 and name[0] == name[-1] == sign:
+            return name[1:-1]
+    return name

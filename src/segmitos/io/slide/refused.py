@@ -1,0 +1,34 @@
+"""Containers whose pixels lie in other files, or in formats that are not read: refused by name."""
+
+from __future__ import annotations
+
+_CONVERT = "convert it to a pyramidal OME-TIFF, e.g. with QuPath or bfconvert"
+
+REFUSED_SUFFIXES = {
+    ".vsi": f"Olympus VSI, which keeps its pixels in .ets files elsewhere, is not read; {_CONVERT}",
+    ".ets": f"part of an Olympus VSI slide, which is not read; {_CONVERT}",
+    ".companion.ome": "the text of an OME-TIFF of several files, not an image; name a TIFF of it",
+    ".ome.xml": "the text of an OME image, not an image",
+    ".afi": "a list of Aperio fluorescence images; only brightfield images are read",
+    ".ndpis": "a list of Hamamatsu fluorescence images; only brightfield images are read",
+    ".isyntax": f"Philips iSyntax is not read; {_CONVERT}",
+    ".i2syntax": f"Philips iSyntax is not read; {_CONVERT}",
+    ".kfb": f"KFBio slides are not read; {_CONVERT}",
+    ".sdpc": f"SQRAY slides are not read; {_CONVERT}",
+    ".tmap": f"UNIC slides are not read; {_CONVERT}",
+    ".mds": f"Motic slides are not read; {_CONVERT}",
+    ".mdsx": f"Motic slides are not read; {_CONVERT}",
+    ".lif": f"Leica LIF is not read; {_CONVERT}",
+    ".nd2": f"Nikon ND2 is not read; {_CONVERT}",
+    ".oir": f"Olympus OIR is not read; {_CONVERT}",
+    ".jp2": f"JPEG 2000 files are not read; {_CONVERT}",
+    ".j2k": f"JPEG 2000 files are not read; {_CONVERT}",
+    ".jpx": f"JPEG 2000 files are not read; {_CONVERT}",
+}
+"""Endings of names, and what to say of such a file."""
+
+
+def refused_suffix(name: str) -> str | None:
+    """Say why a file of this name is not read, None where it may be."""
+    folded = name.lower()
+    return next((why for end, why in REFUSED_SUFFIXES.items() if folded.endswith(end)), None)

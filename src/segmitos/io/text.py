@@ -1,0 +1,128 @@
+"""Text as people's programs save it: byte order marks, semicolons, decimal commas."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from segmitos.errors import InputError
+
+_MAX_TEXT_BYTES = 256 << 20
+_DELIMITERS = ",;\t"
+
+
+def read_text(path: Path) -> str:
+    """Read a text file, whatever program saved it.
+
+    UTF-8 with or without a byte order mark, and UTF-16 with one. Bytes that are no UTF-8 are kept
+    as the system keeps them in file names, so that a list may name any file.
+
+    Raises:
+        InputError: if the file cannot be read, or holds NUL characters: then it is no text.
+    """
+    try:
+        if os.path.getsize(path) > _MAX_TEXT_BYTES:
+            raise InputError(f"{path}: {os.path.getsize(path)} bytes are too many for a text file")
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({reason_of(error)})") from error
+    try:
+        text = decode(content)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file ({error})") from error
+    if "\0" in text:
+        raise InputError(f"{path}: not a text file (it holds NUL characters)")
+    return text
+
+
+def decode(content: bytes) -> str:
+    """Return the text of bytes. Raises UnicodeDecodeError for broken UTF-16 alone."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+
+
+def parse_decimal(text: str) -> float | None:
+    """Parse a number with a decimal point or comma; None for anything else, or not finite.
+
+    A text with both, or with several commas, is no number: what the comma means is unknown.
+    """
+    cell = text.strip()
+    if cell.count(",") == 1 and "." not in cell:
+        cell = cell.replace(",", ".")
+    try:
+        value = float(cell) if "_" not in cell else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: its number in the file, and its cells by column."""
+
+    line: int
+    cells: dict[str, str]
+
+
+def read_table(path: Path) -> tuple[list[str], list[Row]]:
+    """Read a table with a header; commas, semicolons or tabs between cells.
+
+    Returns:
+        The names of the columns in lower case, and the rows that are not empty. Cells that are
+        missing at the end of a row are empty.
+
+    Raises:
+        InputError: if it cannot be read, has no header, two columns of one name, or a row with
+            more cells than the header.
+    """
+    text = read_text(path)
+    delimiter = ""
+    lines = text.splitlines(keepends=True)
+    skipped = 0
+    if lines and lines[0].strip().lower() in {f"sep={sign}" for sign in _DELIMITERS}:
+        delimiter, skipped = lines[0].strip()[-1], 1
+    header = next((line for line in lines[skipped:] if line.strip()), "")
+    delimiter = delimiter or max(_DELIMITERS, key=header.count)
+    reader = csv.reader(io.StringIO("".join(lines[skipped:]), newline=""), delimiter=delimiter)
+    names: list[str] = []
+    rows = []
+    try:
+        for cells in reader:
+            stripped = [cell.strip() for cell in cells]
+            if not any(stripped):
+                continue
+            line = reader.line_num + skipped
+            if not names:
+                names = _header(path, stripped)
+            elif any(stripped[len(names) :]):
+                raise InputError(f"{path}, line {line}: more cells than the header has columns")
+            else:
+                padded = [*stripped, *[""] * len(names)]
+                rows.append(Row(line, dict(zip(names, padded, strict=False))))
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: not a table ({error})") from error
+    if not names:
+        raise InputError(f"{path}: the table is empty")
+    return names, rows
+
+
+def _header(path: Path, cells: list[str]) -> list[str]:
+    while cells and not cells[-1]:
+        cells = cells[:-1]
+    names = [cell.lower() for cell in cells]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{path}: two columns are named {twice[0]!r}")
+    return names
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what the system says is wrong, in one line."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(reason).split())
