@@ -26,7 +26,7 @@ format: $(DEV_STAMP)
 	$(BIN)/ruff check --fix .
 
 bench: $(DEV_STAMP)
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python -m benchmarks.field_speed
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

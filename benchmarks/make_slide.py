@@ -1,6 +1,6 @@
 """Make a whole slide of any size from real frames, and write down where each frame went.
 
-    python benchmarks/make_slide.py slide.tif --frames DIR --width 60000 --height 60000
+    python -m benchmarks.make_slide slide.tif --frames DIR --width 60000 --height 60000
 
 The slide is a JPEG-tiled pyramidal BigTIFF. Frames are cropped to whole tiles and laid out as a
 grid; the share `--empty` of it is glass, around the tissue. A frame that comes again brings the
@@ -14,6 +14,7 @@ import argparse
 import functools
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
+from segmitos.console import run_script
 from segmitos.io.slide import Slide, find_images
 
 Pixels = npt.NDArray[np.uint8]
@@ -226,6 +228,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import plainly
-
-    plainly.run(main)
+    sys.exit(run_script(main, "benchmarks.make_slide"))

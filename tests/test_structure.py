@@ -159,10 +159,7 @@ def test_start_up_loads_nothing_heavy(module):
 
 def verbs() -> list[list[str]]:
     return [
-        *(
-            [v]
-            for v in ("detect", "train", "evaluate", "export", "demo", "report", "convert", "bench")
-        ),
+        *([v] for v in ("detect", "train", "evaluate", "export", "demo", "report", "convert")),
         ["dataset", "list"],
         ["dataset", "describe"],
         ["dataset", "convert"],

@@ -22,6 +22,7 @@ from segmitos.options import (
     threads_option,
 )
 from segmitos.verbs.detect import demo, detect, report
+from segmitos.verbs.train import train
 
 
 class _InOrder(click.Group):
@@ -40,38 +41,7 @@ def app() -> None:
 
 
 app.add_command(detect)
-
-
-@app.command()
-@data_argument
-@click.option(
-    "-o", "--out", type=FilePath, required=True, help="Folder of the run; resumed if there."
-)
-@click.option("--recipe", type=FilePath, help="Recipe (TOML); default: our own.")
-@click.option(
-    "--validation",
-    multiple=True,
-    callback=several,
-    help="Slides or cases to validate on, kept from training.",
-)
-@cases_option
-@exclude_option
-@mpp_option
-@click.option("--start-from", type=FilePath, help="Folder of a finished run to start from.")
-@click.option("--epochs", type=int, help="Instead of the recipe's.")
-@click.option("--seed", type=int, help="Instead of the recipe's.")
-@click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--devices", type=int, default=1, show_default=True, help="Processes or GPUs.")
-@threads_option
-@click.option("--restart", is_flag=True, help="Refuse to resume a run that is there.")
-def train(**given: Any) -> int:
-    """Train a detector from clicks on mitoses.
-
-    Example: segmitos train mitos14:DIR --validation H03 -o runs/first
-    """
-    from segmitos.commands.train import run_train
-
-    return run_train(**given)
+app.add_command(train)
 
 
 @app.command()
@@ -273,29 +243,6 @@ def convert(**given: Any) -> int:
     from segmitos.commands.convert import run_convert
 
     return run_convert(**given)
-
-
-@app.command()
-@model_option
-@click.option(
-    "--size", type=int, default=2084, show_default=True, help="Side of the field, pixels."
-)
-@click.option("--repeats", type=int, default=5, show_default=True, help="Timed repetitions.")
-@click.option(
-    "--image",
-    type=FilePath,
-    help="A field of tissue at the model's scale to time on; default: a drawn one.",
-)
-@threads_option
-@json_option
-def bench(**given: Any) -> int:
-    """Time the model on this machine.
-
-    Example: segmitos bench
-    """
-    from segmitos.commands.bench import run_bench
-
-    return run_bench(**given)
 
 
 def main(arguments: list[str] | None = None) -> int:

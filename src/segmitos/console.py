@@ -14,20 +14,34 @@ from segmitos.errors import SegMitosError
 def run_app(app: click.Command, given: list[str]) -> int:
     """Run a command line; print one line for an expected error. Returns the exit code."""
     try:
-        code = app(args=given, prog_name="segmitos", standalone_mode=False)
+        return run_script(lambda: app(args=given, prog_name="segmitos", standalone_mode=False))
+    except click.ClickException as error:
+        return _refuse(error, given)
+
+
+def run_script(work: Callable[[], object], name: str = "segmitos") -> int:
+    """Run the main function of a script; print one line for an expected error.
+
+    Args:
+        work: to be run; what it returns is the exit code, if it is a whole number.
+        name: of the script, for the line.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        code = work()
         return code if isinstance(code, int) else 0
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
-    except click.ClickException as error:
-        return _refuse(error, given)
     except click.Abort:
-        return _fail("stopped", 1)
+        return _fail("stopped", 1, name)
     except SegMitosError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code, name)
     except KeyboardInterrupt:
-        return _fail("interrupted; run the same command again to go on", 130)
+        return _fail("interrupted; run the same command again to go on", 130, name)
     except MemoryError:
-        return _fail("out of memory; try fewer --workers", 1)
+        return _fail("out of memory; try fewer --workers", 1, name)
 
 
 def _refuse(error: click.ClickException, given: list[str]) -> int:
@@ -49,8 +63,8 @@ def _refuse(error: click.ClickException, given: list[str]) -> int:
     return _fail(f"{message.rstrip('.')}; see '{where} --help'", error.exit_code)
 
 
-def _fail(message: str, code: int) -> int:
-    print(f"segmitos: error: {' '.join(message.split())}", file=sys.stderr)
+def _fail(message: str, code: int, name: str = "segmitos") -> int:
+    print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec
 import numpy as np
 import pytest
 
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
-from segmitos.errors import UsageError
-from segmitos.training.augment import NONE, Augmentation, draw_transform, recolor, warp
+from segmitos.errors import DataError, UsageError
+from segmitos.training.augment import (
+    NONE,
+    Augmentation,
+    augment_scanner,
+    augment_stain,
+    draw_transform,
+    warp,
+)
+from segmitos.training.recipe import Recipe
 
 
 def spot_image(x: int, y: int, size: int = 200) -> np.ndarray:
@@ -40,7 +47,7 @@ def test_no_augmentation_is_a_plain_cut():
     crop, points, _ = warp(image, np.array([[40.0, 30.0]]), (39.5, 31.5), matrix, 32)
     np.testing.assert_array_equal(crop, image[16:48, 24:56])
     np.testing.assert_allclose(points, [[16.0, 14.0]])
-    np.testing.assert_array_equal(recolor(crop, None, [], None, NONE, rng), crop)
+    np.testing.assert_array_equal(augment_stain(crop, None, [], None, NONE, rng), crop)
 
 
 def test_rotation_rotates_and_does_not_only_flip():
@@ -88,17 +95,19 @@ def test_the_same_seed_gives_the_same_colors_and_another_seed_others():
     pool = [Stain((0.6,) * 3, (0.25,) * 3)]
 
     def result(seed: int) -> np.ndarray:
-        return recolor(image, stain, pool, None, Augmentation(), np.random.default_rng(seed))
+        return augment_stain(image, stain, pool, None, Augmentation(), np.random.default_rng(seed))
 
     np.testing.assert_array_equal(result(5), result(5))
     assert not np.array_equal(result(5), result(6))
 
 
 def test_probabilities_out_of_range_are_refused():
-    with pytest.raises(UsageError, match="blur"):
-        Augmentation(blur=1.5)
-    with pytest.raises(UsageError, match="sharpen"):
-        Augmentation(sharpen=-0.1)
+    for table, message in (
+        ({"blur": 1.5}, r"augmentation\.blur = 1\.5: expected a number <= 1\.0"),
+        ({"sharpen": -0.1}, r"augmentation\.sharpen = -0\.1: expected a number >= 0\.0"),
+    ):
+        with pytest.raises(DataError, match=message):
+            Recipe.from_dict({"augmentation": table})
     with pytest.raises(UsageError, match="exclude each other"):
         Augmentation(blur=0.6, sharpen=0.6)
 
@@ -109,8 +118,7 @@ def test_sharpening_and_blur_move_the_contrast_of_fine_detail_and_nothing_else()
 
     def spreads(**chances: float) -> tuple[float, float]:
         drawn = [
-            recolor(image, None, [], None, dataclasses.replace(NONE, **chances), rng)
-            for _ in range(20)
+            augment_scanner(image, msgspec.structs.replace(NONE, **chances), rng) for _ in range(20)
         ]
         return float(np.mean([one.std() for one in drawn])), float(np.mean(drawn))
 
@@ -126,8 +134,8 @@ def test_matching_brings_a_slide_to_the_common_stain_as_detection_does():
     image = rng.integers(90, 220, (64, 64, 3)).astype(np.uint8)
     own, common = od_statistics(image), Stain((0.5, 0.7, 0.4), (0.2, 0.25, 0.15))
     assert own is not None
-    recipe = dataclasses.replace(NONE, stain_match=1.0, stain_transfer=1.0)
-    matched = recolor(image, own, [Stain((0.9,) * 3, (0.3,) * 3)], common, recipe, rng)
+    recipe = msgspec.structs.replace(NONE, stain_match=1.0, stain_transfer=1.0)
+    matched = augment_stain(image, own, [Stain((0.9,) * 3, (0.3,) * 3)], common, recipe, rng)
     detected = apply_lookup(image, stain_lookup(own, common))
     assert np.abs(matched.astype(int) - detected.astype(int)).max() <= 1
     assert np.abs(matched.astype(int) - image.astype(int)).max() > 20

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmitos.errors import UsageError
+from segmitos.errors import DataError, UsageError
 from segmitos.training.concentric import IGNORED, LabelRecipe, concentric_label, concentric_loss
+from segmitos.training.recipe import Recipe
 
 
 def label_of(points, inner, outer, shape=(64, 64), stride=1):
@@ -78,8 +79,8 @@ def test_random_radii_stay_in_the_papers_range_and_change():
     ],
 )
 def test_impossible_labels_are_refused(wrong):
-    with pytest.raises(UsageError):
-        LabelRecipe(**wrong)
+    with pytest.raises(DataError, match="labels"):
+        Recipe.from_dict({"labels": wrong})
 
 
 @pytest.mark.parametrize("channels", [1, 2])

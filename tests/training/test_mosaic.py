@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec
 import numpy as np
 import pytest
 
-from segmitos.errors import UsageError
+from segmitos.errors import DataError, UsageError
 from segmitos.training.augment import NONE, Augmentation
 from segmitos.training.concentric import IGNORED
 from segmitos.training.recipe import Recipe, Sampling
@@ -38,7 +37,7 @@ def sampler(
     sources: list[TrainingImage] | None = None,
     **shares: float,
 ) -> CropSampler:
-    none = dict.fromkeys(dataclasses.asdict(Sampling()), 0.0)
+    none = dict.fromkeys(msgspec.to_builtins(Sampling()), 0.0)
     sampling = Sampling(**{**none, **shares, "mosaic": mosaic, "shift_px": 36})
     recipe = Recipe(crop_px=128, augmentation=augmentation, sampling=sampling)
     return CropSampler(sources or three(), recipe, 4)
@@ -77,7 +76,7 @@ def test_without_a_mosaic_only_fields_are_shown_whole():
 
 @pytest.mark.parametrize(("mosaic", "made_up"), [(1.0, False), (0.0, True)])
 def test_turned_and_zoomed_parts_are_of_real_pixels_alone(mosaic, made_up):
-    turning = dataclasses.replace(NONE, rotations=0, mirror=True, scale=0.15)
+    turning = msgspec.structs.replace(NONE, rotations=0, mirror=True, scale=0.15)
     sources = three()
     for one, place in zip(sources, ((20.0, 20.0), (110.0, 64.0), (5.0, 390.0)), strict=True):
         one.mined_xy = np.array([place])
@@ -90,17 +89,17 @@ def test_turned_and_zoomed_parts_are_of_real_pixels_alone(mosaic, made_up):
 
 
 def test_background_of_crops_comes_into_mosaics():
-    drawer = sampler(1.0, crop_background=1.0)
+    drawer = sampler(1.0, external_background=1.0)
     shades = np.concatenate([np.unique(drawer.sample(0, index).image) for index in range(10)])
     assert {100, 150} <= set(shades) and 220 not in shades
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.5])
-def test_a_share_that_is_no_probability_is_refused(wrong):
-    with pytest.raises(UsageError, match="mosaic"):
-        Sampling(mosaic=wrong)
+def test_a_fraction_that_is_no_probability_is_refused(wrong):
+    with pytest.raises(DataError, match=f"sampling.mosaic = {wrong}"):
+        Recipe.from_dict({"sampling": {"mosaic": wrong}})
 
 
 def test_background_of_crops_shown_whole_is_refused():
-    with pytest.raises(UsageError, match=r"crop_background = 0\.1 needs mosaic"):
-        Sampling(crop_background=0.1)
+    with pytest.raises(UsageError, match=r"external_background = 0\.1 needs mosaic"):
+        Sampling(external_background=0.1)

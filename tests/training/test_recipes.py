@@ -6,24 +6,56 @@ from pathlib import Path
 
 import pytest
 
+from segmitos.errors import DataError
 from segmitos.training.networks.registry import NETWORKS
-from segmitos.training.recipe import load_recipe
+from segmitos.training.recipe import Recipe, find_recipe, load_recipe, recipe_names
 
-FOLDER = Path(__file__).parents[2] / "recipes"
-RECIPES = sorted(FOLDER.glob("*.toml"))
-PAPERS = [path for path in RECIPES if path.stem.startswith(("mitos", "amida", "tupac", "cbis"))]
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = [str(path) for path in sorted((ROOT / "experiments/recipes").glob("*.toml"))]
+RECIPES = [*recipe_names(), *EXPERIMENTS]
+PAPERS = [n for n in RECIPES if n.startswith("paper/") or "cbis" in n]
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_loads_and_begins_by_saying_what_it_is(path):
-    assert load_recipe(path).network in NETWORKS
+@pytest.mark.parametrize("name", RECIPES, ids=lambda name: Path(name).stem)
+def test_every_recipe_loads_and_begins_by_saying_what_it_is(name):
+    assert load_recipe(name).network in NETWORKS
+    path = find_recipe(name)
     assert path.read_text(encoding="utf-8").startswith("# ")
-    assert f"`{path.stem}`" in (FOLDER.parent / "docs" / "paper.md").read_text(encoding="utf-8")
+    assert f"`{path.stem}`" in (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
-def test_the_papers_recipes_have_its_optimizer(path):
-    recipe = load_recipe(path)
+def test_a_recipe_starts_from_the_one_it_extends_key_by_key(tmp_path):
+    (tmp_path / "mine.toml").write_text('extends = "lite"\nepochs = 3\n[sampling]\nmined = 0.5\n')
+    (tmp_path / "short.toml").write_text('extends = "mine.toml"\nbatch = 2\n')
+    lite, short = load_recipe("lite"), load_recipe(tmp_path / "short.toml", seed=7)
+    content = lite.to_dict() | {"epochs": 3, "batch": 2, "seed": 7}
+    content["sampling"] = content["sampling"] | {"mined": 0.5}
+    assert short == Recipe.from_dict(content)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('extends = "round.toml"', "in a circle"),
+        ('extends = "absent"', "absent is neither a file nor one of the packaged ones: lite, "),
+        ("extends = 3", "extends = 3 must be the name"),
+        ('extends = "../../etc/passwd"', "neither a file"),
+    ],
+)
+def test_a_recipe_that_extends_nothing_is_refused(tmp_path, text, message):
+    (tmp_path / "round.toml").write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_recipe(tmp_path / "round.toml")
+
+
+def test_a_recipe_is_told_by_name_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe() == load_recipe("lite") == load_recipe(find_recipe("lite"))
+
+
+@pytest.mark.parametrize("name", PAPERS, ids=lambda name: Path(name).stem)
+def test_the_papers_recipes_have_its_optimizer(name):
+    recipe = load_recipe(name)
     assert recipe.network.startswith("fcn")
     rate = {"fcn32s": 1e-10, "fcn16s": 1e-13, "fcn8s": 1e-14}[recipe.network]
     assert (recipe.optimizer, recipe.momentum, recipe.reduction) == ("sgd", 0.99, "sum")
@@ -35,21 +67,20 @@ def test_the_labels_of_table_4_are_its_pixels():
     mpp = 0.2455
     radii = {}
     for name in ("r12", "r15", "r12R24", "r15R30"):
-        labels = load_recipe(FOLDER / f"mitos14-{name}.toml").labels
+        labels = load_recipe(f"paper/mitos14-{name}").labels
         outer = labels.outer_um if labels.kind == "concentric" else 0.0
         radii[name] = (round(labels.radius_um / mpp), round(outer / mpp))
     assert radii == {"r12": (12, 0), "r15": (15, 0), "r12R24": (12, 24), "r15R30": (15, 30)}
-    random = load_recipe(FOLDER / "mitos14-random.toml").labels
+    random = load_recipe("paper/mitos14-random").labels
     assert [round(um / mpp) for um in random.radius_range_um] == [10, 17]
     assert random.outer_factor_range == (1.5, 2.5)
-    assert load_recipe(FOLDER / "mitos14-r12.toml").crop_size_px == (385, 344)
+    assert load_recipe("paper/mitos14-r12").crop_size_px == (385, 344)
 
 
 def test_the_stages_start_from_each_other():
     weights = {
-        name: load_recipe(FOLDER / f"mitos12-{name}.toml").weights
-        for name in ("fcn32s", "fcn16s", "fcn8s")
+        name: load_recipe(f"paper/mitos12-{name}").weights for name in ("fcn32s", "fcn16s", "fcn8s")
     }
-    assert weights["fcn32s"].startswith("caffe:")
+    assert weights["fcn32s"].startswith("fcn32s:")
     assert weights["fcn16s"] == "run:runs/mitos12-fcn32s"
     assert weights["fcn8s"] == "run:runs/mitos12-fcn16s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -96,7 +97,6 @@ def test_another_recipe_does_not_resume(cases, tmp_path):
 
 
 def test_no_mitosis_is_refused(cases):
-    import dataclasses
 
     empty = [dataclasses.replace(case, mitoses_xy=np.zeros((0, 2))) for case in cases[:1]]
     with pytest.raises(DataError, match="no mitosis"):
@@ -206,11 +206,15 @@ def test_the_schedule_warms_up_and_falls():
     ("text", "message"),
     [
         ("epoch = 3", "unknown key 'epoch'"),
-        ("epochs = 'three'", "epochs = 'three' must be a whole number"),
-        ("[labels]\nkind = 'disc'", "label kind 'disc'"),
-        ("[labels]\nradius = 3", "unknown key 'radius'"),
+        ("epochs = 'three'", "epochs = 'three': expected a whole number, got text"),
+        ("[labels]\nkind = 'disc'", r"labels\.kind = 'disc'"),
+        ("[labels]\nradius = 3", r"unknown key 'radius' in \[labels\]"),
         ("crop_px = 100", "multiple of 32"),
-        ("mine_at = 0.5", "list of numbers"),
+        ("mine_at = 0.5", "mine_at = 0.5: expected a list, got a number"),
+        ("mine_at = [0.5, 2.0]", r"mine_at\[1\] = 2\.0: expected a number <= 1\.0"),
+        ("learning_rate = nan", "learning_rate = nan: expected a number > 0.0"),
+        ("augmentation = 'mine'", "'mine' is not one of"),
+        ("sampling = 3", "sampling = 3: expected a table"),
         ("epochs = = 3", "is not TOML"),
     ],
 )
@@ -287,14 +291,14 @@ def test_mining_takes_false_peaks_and_leaves_out_those_too_sure_to_be_false():
     fields_alone = Recipe.from_dict({**recipe.to_dict(), "mine_crops": False})
     assert mine(Blobs(), [crop], fields_alone, 4) == 0
     assert mine(Blobs(), [plain], recipe, 4) == 3
-    assert found(plain.mined_xy) == [1, 2, 3] and not len(plain.doubtful_xy)
-    recipe = Recipe.from_dict({**recipe.to_dict(), "doubt_above": 0.9})
+    assert found(plain.mined_xy) == [1, 2, 3] and not len(plain.ignored_xy)
+    recipe = Recipe.from_dict({**recipe.to_dict(), "ignore_above": 0.9})
     assert mine(Blobs(), [doubting], recipe, 4) == 2
-    assert found(doubting.mined_xy) == [2, 3] and found(doubting.doubtful_xy) == [1]
+    assert found(doubting.mined_xy) == [2, 3] and found(doubting.ignored_xy) == [1]
     assert mine(Blobs(), [doubting], recipe, 4) == 2, "a second round finds nothing new"
 
 
-def test_a_doubtful_place_is_neither_mitosis_nor_background():
+def test_a_ignored_place_is_neither_mitosis_nor_background():
     place = TrainingImage(
         name="field",
         slide="S",
@@ -309,11 +313,11 @@ def test_a_doubtful_place_is_neither_mitosis_nor_background():
             **TINY.to_dict(),
             "labels": {"kind": "circle", "radius_um": 2.0},
             "sampling": {**kinds, "shift_px": 0},
-            "augmentation": dataclasses.asdict(NONE),
+            "augmentation": msgspec.to_builtins(NONE),
         }
     )
     before = CropSampler([place], recipe, 4).sample(0, 0).label
-    place.doubtful_xy = np.array([[88.0, 64.0]])
+    place.ignored_xy = np.array([[88.0, 64.0]])
     after = CropSampler([place], recipe, 4).sample(0, 0).label
     rows, columns = np.mgrid[:16, :16]
     distance = np.hypot(columns * 4 + 1.5 + 32 - 88, rows * 4 + 1.5 + 32 - 64) * 0.25

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
@@ -13,15 +10,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from experiments.convert_caffe import LAYERS, convert, net_parameter, read_caffemodel
 from segmitos.errors import ModelError, UsageError
-from segmitos.training.caffe import net_parameter, read_caffemodel
 from segmitos.training.checkpoint import save_checkpoint
 from segmitos.training.networks.fcn import FCN
 from segmitos.training.networks.lite import LiteNetwork
-from segmitos.training.weights import _CAFFE_NAMES, load_weights, located
+from segmitos.training.weights import load_weights
 
 WIDTH = 1 / 32
-CONVOLUTIONS = sorted(_CAFFE_NAMES.values())
+CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
 
 def vgg16_tensors(network: FCN) -> dict[str, torch.Tensor]:
@@ -92,8 +89,7 @@ def write_caffemodel(path, network: FCN, old: bool, skip: str = "") -> dict[str,
     net = net_parameter()(name="fcn")
     weights = {}
     own = network.state_dict()
-    named = {theirs: f"features.{i}" for theirs, i in _CAFFE_NAMES.items()}
-    for theirs, ours in {**named, "fc6": "fc6", "fc7": "fc7"}.items():
+    for theirs, ours in LAYERS.items():
         shape = tuple(own[f"{ours}.weight"].shape)
         weights[theirs] = rng.normal(size=shape).astype(np.float32)
         bias = rng.normal(size=shape[0]).astype(np.float32)
@@ -118,7 +114,7 @@ def write_caffemodel(path, network: FCN, old: bool, skip: str = "") -> dict[str,
 def test_the_caffe_net_is_read_and_its_colors_turned(tmp_path, old):
     network = FCN(16, WIDTH).eval()
     weights = write_caffemodel(tmp_path / "fcn.caffemodel", network, old)
-    load_weights(network, f"caffe:{tmp_path / 'fcn.caffemodel'}")
+    load_weights(network, f"fcn32s:{convert(tmp_path / 'fcn.caffemodel')}")
     own = network.state_dict()
     assert np.array_equal(own["features.0.weight"].numpy(), weights["conv1_1"][:, ::-1])
     assert np.array_equal(own["features.28.weight"].numpy(), weights["conv5_3"])
@@ -170,42 +166,6 @@ def test_a_run_of_an_earlier_stage_starts_the_next(tmp_path):
         load_weights(back, f"run:{tmp_path / 'later'}")
 
 
-@pytest.fixture
-def served(tmp_path):
-    content = b"weights"
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(404 if "absent" in self.path else 200)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", content, tmp_path / "cache"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_an_address_is_fetched_once_and_checked(served):
-    address, content, cache = served
-    name = f"vgg-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    path = located(f"{address}/{name}", cache)
-    assert path.read_bytes() == content
-    path.write_bytes(b"kept")
-    assert located(f"{address}/{name}", cache).read_bytes() == b"kept"
-    with pytest.raises(ModelError, match=r"damaged: their SHA-256 does not begin 00000000"):
-        located(f"{address}/vgg-00000000.pth", cache)
-    with pytest.raises(ModelError, match="cannot fetch weights"):
-        located(f"{address}/absent.pth", cache)
-    assert sorted(p.name for p in cache.iterdir()) == [name]
-
-
 class Code:
     def __reduce__(self):
         return (print, ("ran",))
@@ -242,24 +202,23 @@ def test_weights_that_do_not_fit_name_the_tensor(tmp_path):
 
 
 def test_a_bad_caffemodel_gives_one_clear_line(tmp_path):
-    network = FCN(32, WIDTH)
     path = tmp_path / "x.caffemodel"
     path.write_bytes(b"\xff\xff\xff")
     with pytest.raises(ModelError, match=r"is no \.caffemodel, or damaged"):
-        load_weights(network, f"caffe:{path}")
+        convert(path)
     path.write_bytes(b"")
     with pytest.raises(ModelError, match="holds no layer with weights"):
-        load_weights(network, f"caffe:{path}")
-    write_caffemodel(path, network, old=False, skip="fc7")
+        convert(path)
+    write_caffemodel(path, FCN(32, WIDTH), old=False, skip="fc7")
     with pytest.raises(ModelError, match="lacks layer fc7"):
-        load_weights(network, f"caffe:{path}")
+        convert(path)
     net = net_parameter()()
     blob = net.layer.add(name="conv1_1").blobs.add()
     blob.shape.dim.extend([2, 2])
     blob.data.extend([1.0, 2.0, 3.0])
     path.write_bytes(net.SerializeToString())
     with pytest.raises(ModelError, match=r"layer conv1_1: 3 numbers do not fill"):
-        load_weights(network, f"caffe:{path}")
+        convert(path)
 
 
 def test_a_source_of_another_form_is_refused():

@@ -34,7 +34,7 @@ def _require_training() -> None:
 def run_train(
     data: Sequence[str],
     out: Path,
-    recipe: Path | None,
+    recipe: str,
     validation: Sequence[str] | None,
     cases: Sequence[str] | None,
     exclude: Sequence[str] | None,
@@ -50,14 +50,9 @@ def run_train(
     """Load data, split it by slide, train, say how it went."""
     _require_training()
     from segmitos.io.datasets import load_dataset
-    from segmitos.training.recipe import Recipe, load_recipe
+    from segmitos.training.recipe import load_recipe
 
-    changes = {"epochs": epochs, "seed": seed}
-    if recipe is None:
-        given = {key: value for key, value in changes.items() if value is not None}
-        chosen = Recipe.from_dict(given, "options")
-    else:
-        chosen = load_recipe(recipe, **changes)
+    chosen = load_recipe(recipe, epochs=epochs, seed=seed)
     every = load_dataset(data, cases or (), exclude or (), mpp)
     kept = set()
     for pattern in validation or ():

@@ -49,6 +49,13 @@ def from_qupath(
     return np.asarray(xy_px, np.float64) + np.array(bounds[:2], np.float64)
 
 
+def pad_to_multiple(image: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
+    """Return an image (h, w, 3) grown with white at its right and bottom to multiples of a side."""
+    height, width = image.shape[:2]
+    room = ((0, -height % multiple), (0, -width % multiple), (0, 0))
+    return np.pad(image, room, constant_values=255)
+
+
 def check_mpp(value: float, what: str = "mpp", largest: float = LARGEST_MPP) -> float:
     """A scale in micrometres per pixel, checked.
 

@@ -8,12 +8,13 @@ another slide of the training set, and by jitter of haematoxylin, eosin and resi
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
@@ -24,54 +25,54 @@ from segmitos.errors import UsageError
 _HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _HED_INVERSE = np.linalg.inv(_HED)
 
+Probability = Annotated[float, Meta(ge=0, le=1)]
 
-@dataclass(frozen=True)
-class Augmentation:
-    """What may happen to a crop. Probabilities in 0..1; nothing happens with `NONE`."""
 
-    rotations: int = 0
+class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What may happen to a crop; nothing happens with `NONE`.
+
+    Raises:
+        UsageError: for chances of blur and sharpening above 1 together.
+    """
+
+    rotations: Annotated[int, Meta(ge=0, le=360)] = 0
     """0: any angle; n: n equal steps of 360 / n degrees; 1: none."""
     mirror: bool = True
-    scale: float = 0.15
+    """Whether half of the crops are mirrored."""
+    scale: Annotated[float, Meta(ge=0, lt=1)] = 0.15
     """Zoom factor within 1 - scale .. 1 + scale."""
-    stain_match: float = 0.0
+    stain_match: Probability = 0.0
     """Chance of moving the slide's staining onto the common one, as detection does."""
-    stain_transfer: float = 0.6
-    """Else, chance of moving it towards that of another slide, by a random share."""
-    stain_jitter: float = 0.12
+    stain_transfer: Probability = 0.6
+    """Else, chance of moving it towards that of another slide, by a random fraction."""
+    stain_jitter: Annotated[float, Meta(ge=0, le=1)] = 0.12
     """Spread of the gain of each stain; half of it for the offset in OD."""
-    brightness: float = 0.12
-    blur: float = 0.2
+    brightness: Annotated[float, Meta(ge=0, le=1)] = 0.12
+    """Spread of brightness, contrast and gamma."""
+    blur: Probability = 0.2
     """Chance of Gaussian blur of up to 1.2 px."""
-    sharpen: float = 0.0
+    sharpen: Probability = 0.0
     """Chance of an unsharp mask instead of blur, as many scanners apply one."""
-    jpeg: float = 0.2
+    jpeg: Probability = 0.2
     """Chance of JPEG compression at quality 40 to 90."""
-    translations: int = 0
+    translations: Literal[0, 1, 9] = 0
     """0: anywhere within the sampling's `shift_px`; 9: the 3 x 3 grid of that step; 1: none."""
 
     def __post_init__(self) -> None:
-        for name in ("stain_match", "stain_transfer", "blur", "sharpen", "jpeg"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"augmentation {name} = {getattr(self, name)} is no probability")
         if self.blur + self.sharpen > 1:
             raise UsageError(
                 f"augmentation blur = {self.blur} and sharpen = {self.sharpen} exclude each other: "
                 "their sum may not be above 1"
             )
-        if not 0 <= self.scale < 1:
-            raise UsageError(f"augmentation scale = {self.scale} must be in 0..1")
-        if self.rotations < 0:
-            raise UsageError(f"augmentation rotations = {self.rotations} must be 0 or more")
-        if self.translations not in (0, 1, 9):
-            raise UsageError(f"augmentation translations = {self.translations} is not 0, 1 or 9")
 
 
 NONE = Augmentation(1, False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def _discrete(rotations: int, mirror: bool, translations: int = 0) -> Augmentation:
-    return dataclasses.replace(NONE, rotations=rotations, mirror=mirror, translations=translations)
+    return msgspec.structs.replace(
+        NONE, rotations=rotations, mirror=mirror, translations=translations
+    )
 
 
 # The paper's, by data set (sections 4.2 to 4.6): of crops round a mitosis or mass, and of the
@@ -179,7 +180,7 @@ def stain_affine(stain: Stain, target: Stain) -> tuple[NDArray[np.float64], NDAr
     return gain, np.array(target.mean) - gain * np.array(stain.mean)
 
 
-def recolor(
+def augment_stain(
     crop: NDArray[np.uint8],
     stain: Stain | None,
     pool: Sequence[Stain],
@@ -187,7 +188,7 @@ def recolor(
     recipe: Augmentation,
     rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
-    """Change the staining, then the scanner, of a crop (h, w, 3) uint8.
+    """Change the staining of a crop (h, w, 3) uint8.
 
     Args:
         crop: RGB.
@@ -204,9 +205,9 @@ def recolor(
         matrix = np.diag(gain)
     elif stain is not None and pool and rng.random() < recipe.stain_transfer:
         gain, shift = stain_affine(stain, pool[int(rng.integers(len(pool)))])
-        share = rng.uniform(0.3, 1.0)
-        matrix = np.diag(1 + share * (gain - 1))
-        offset = share * shift
+        fraction = rng.uniform(0.3, 1.0)
+        matrix = np.diag(1 + fraction * (gain - 1))
+        offset = fraction * shift
     if recipe.stain_jitter:
         gains = 1 + rng.normal(0, recipe.stain_jitter, 3).clip(-0.4, 0.4)
         offsets = rng.normal(0, recipe.stain_jitter / 2, 3).clip(-0.15, 0.15)
@@ -218,12 +219,13 @@ def recolor(
         density = OD_TABLE[crop] @ matrix.astype(np.float32) + offset.astype(np.float32)
         level = np.exp(-density.clip(0, None)) * 256 - 1
         result = np.clip(level, 0, 255).astype(np.uint8)
-    return _scan(result, recipe, rng)
+    return result
 
 
-def _scan(
+def augment_scanner(
     crop: NDArray[np.uint8], recipe: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
+    """Change what differs from scanner to scanner: brightness, contrast, gamma, focus, JPEG."""
     if recipe.brightness:
         contrast = 1 + rng.uniform(-recipe.brightness, recipe.brightness)
         shift = rng.uniform(-recipe.brightness, recipe.brightness) * 128

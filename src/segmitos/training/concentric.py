@@ -7,63 +7,64 @@ erases the disc of a close neighbour, and both are clipped at the border of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
 import torch
+from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from segmitos.errors import UsageError
+from segmitos.training.networks.registry import mitosis_logit
 
 IGNORED = 255
 LabelKind = Literal["mask", "circle", "concentric", "random"]
+Radius = Annotated[float, Meta(gt=0, le=1e6)]
+Factor = Annotated[float, Meta(ge=1, le=100)]
 
 
-@dataclass(frozen=True)
-class LabelRecipe:
+class LabelRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a point becomes a label. Radii in um; the paper's 12 px at 0.25 um/px are 3 um.
 
-    `mask`: pixel masks as they are. `circle`: disc of `radius_um`, no ring. `concentric`: disc of
-    `radius_um`, ring to `outer_um`. `random`: disc r ~ U(`radius_range_um`), ring to
-    R = r * U(`outer_factor_range`), drawn anew at every use (the paper's 10..17 px, 1.5..2.5).
+    Raises:
+        UsageError: for radii that contradict each other.
     """
 
     kind: LabelKind = "random"
-    radius_um: float = 3.0
-    outer_um: float = 6.0
-    radius_range_um: tuple[float, float] = (2.5, 4.25)
-    outer_factor_range: tuple[float, float] = (1.5, 2.5)
-    inner_share: float = 0.0
-    """Above 0: disc and ring are shares of each point's own radius (masses, section 4.6)."""
-    outer_share: float = 0.0
+    """`mask`: pixel masks as they are. `circle`: disc of `radius_um`, no ring. `concentric`: disc
+    of `radius_um`, ring to `outer_um`. `random`: disc r ~ U(`radius_range_um`), ring to
+    R = r * U(`outer_factor_range`), drawn anew at every use."""
+    radius_um: Radius = 3.0
+    """Of the disc, of kinds `circle` and `concentric`."""
+    outer_um: Radius = 6.0
+    """Outer radius of the ring, of kind `concentric`."""
+    radius_range_um: tuple[Radius, Radius] = (2.5, 4.25)
+    """Lowest and highest radius of the disc, of kind `random`; the paper's 10..17 px."""
+    outer_factor_range: tuple[Factor, Factor] = (1.5, 2.5)
+    """Lowest and highest outer radius of the ring as a multiple of the disc's, of kind `random`."""
+    inner_fraction: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    """Above 0: the disc is this fraction of each point's own radius (masses, section 4.6)."""
+    outer_fraction: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    """The ring's outer radius as a fraction of each point's own."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("mask", "circle", "concentric", "random"):
-            raise UsageError(
-                f"label kind {self.kind!r} is not one of mask, circle, concentric, random"
-            )
-        if self.radius_um <= 0 or self.radius_range_um[0] <= 0:
-            raise UsageError(f"label radius {self.radius_um} um must be above 0")
         if self.kind == "concentric" and self.outer_um < self.radius_um:
             raise UsageError(
-                f"ring radius {self.outer_um} um is inside the disc of {self.radius_um} um"
+                f"labels outer_um = {self.outer_um} is inside the disc of radius_um = "
+                f"{self.radius_um}"
             )
-        if self.inner_share < 0 or (self.inner_share > 0 and self.outer_share < self.inner_share):
+        if self.inner_fraction > 0 and self.outer_fraction < self.inner_fraction:
             raise UsageError(
-                f"label shares {self.inner_share} and {self.outer_share} of a mass: give "
-                "0 < inner_share <= outer_share"
+                f"labels inner_fraction = {self.inner_fraction} is above outer_fraction = "
+                f"{self.outer_fraction}"
             )
-        if self.kind == "random" and (
-            self.radius_range_um[1] < self.radius_range_um[0]
-            or not 1 <= self.outer_factor_range[0] <= self.outer_factor_range[1]
-        ):
-            raise UsageError(
-                f"random radii {self.radius_range_um} um, factors {self.outer_factor_range}: "
-                "give each as (low, high), factors at least 1"
-            )
+        for name in ("radius_range_um", "outer_factor_range"):
+            low, high = getattr(self, name)
+            if high < low:
+                raise UsageError(f"labels {name} = {[low, high]}: write the lower one first")
 
     def draw_radii(
         self,
@@ -74,10 +75,10 @@ class LabelRecipe:
         """Return inner and outer radii in um for `count` points, each of shape (count,).
 
         `own_um`, (count,), are the radii of the things themselves: of the circle round a mass, or
-        half of the longer side of its box. They count where the shares are above 0.
+        half of the longer side of its box. They count where `inner_fraction` is above 0.
         """
-        if self.inner_share > 0 and own_um is not None:
-            return own_um * self.inner_share, own_um * self.outer_share
+        if self.inner_fraction > 0 and own_um is not None:
+            return own_um * self.inner_fraction, own_um * self.outer_fraction
         if self.kind == "random":
             inner = rng.uniform(*self.radius_range_um, size=count)
             return inner, inner * rng.uniform(*self.outer_factor_range, size=count)
@@ -96,10 +97,12 @@ def concentric_label(
 
     Args:
         points_xy: (n, 2) positions in pixels, pixel centers at integers; may lie outside.
-        inner_px: (n,) disc radii in pixels. A cell is in the disc when its center is within it.
+        inner_px: (n,) disc radii in pixels. A map pixel is in the disc
+            when its center is within it.
         outer_px: (n,) ring radii in pixels, at least the inner ones; equal means no ring.
-        shape: (height, width) of the label map, in cells of `stride` px.
-        stride: pixels per cell; the center of cell j lies at `j * stride + (stride - 1) / 2`.
+        shape: (height, width) of the label map, in map pixels of `stride` px.
+        stride: image pixels per map pixel; the center of map pixel j lies at
+            `j * stride + (stride - 1) / 2`.
 
     Returns:
         uint8 map of `shape`: 1 in discs, 255 in rings, 0 elsewhere.
@@ -159,8 +162,7 @@ def concentric_loss(
         raise UsageError(
             f"logits {tuple(logits.shape)} and label {tuple(label.shape)} differ in size"
         )
-    values = logits.float()
-    logit = values[:, 0] if logits.shape[1] == 1 else values[:, 1] - values[:, 0]
+    logit = mitosis_logit(logits.float())
     counts = label != IGNORED
     target = (label == 1).to(logit.dtype)
     losses = F.binary_cross_entropy_with_logits(logit, target, reduction="none")

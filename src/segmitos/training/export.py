@@ -7,7 +7,6 @@ whoever runs the file can get neither the normalization nor the channel order wr
 from __future__ import annotations
 
 import copy
-import dataclasses
 import io
 import json
 import warnings
@@ -26,7 +25,7 @@ from segmitos.errors import ModelError
 from segmitos.io.files import write_bytes
 from segmitos.training.checkpoint import load_checkpoint
 from segmitos.training.networks.lite import LiteNetwork
-from segmitos.training.networks.registry import build_network
+from segmitos.training.networks.registry import build_network, mitosis_logit
 from segmitos.training.recipe import Recipe
 
 # The exported graph and the network may differ by no more than this in probability.
@@ -44,8 +43,7 @@ class _BytesToProbability(nn.Module):
 
     def forward(self, image_BHWC: Tensor) -> Tensor:
         logits = self.network(image_BHWC.permute(0, 3, 1, 2).float())
-        logit = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
-        return torch.sigmoid(logit)
+        return torch.sigmoid(mitosis_logit(logits))
 
 
 def fold_normalization(network: nn.Module) -> nn.Module:
@@ -180,7 +178,7 @@ def export_run(
         smoothing_sigma_um=recipe.smoothing_sigma_um,
         thresholds=thresholds,
         color=color,
-        labels=dataclasses.asdict(recipe.labels),
+        labels=recipe.to_dict()["labels"],
         datasets=tuple(origin["training"]["datasets"]),
         training_commit=origin["commit"],
         license=license,

@@ -25,7 +25,7 @@ def mine(
 ) -> int:
     """Add to `mined_xy` of every source the peaks that are no mitosis; return how many there are.
 
-    Those surer than the recipe's `doubt_above` go to `doubtful_xy` instead, unless they lie at a
+    Those surer than the recipe's `ignore_above` go to `ignored_xy` instead, unless they lie at a
     labelled look-alike.
 
     A peak found in an earlier round stays, so that what was once learnt is not forgotten. Crops
@@ -47,13 +47,13 @@ def mine(
             outside = source.mask[rows, columns] == 0
             found, height = found[outside], height[outside]
         near = _NEAR_UM / recipe.mpp
-        known = np.concatenate([source.mitoses_xy, source.mined_xy, source.doubtful_xy])
+        known = np.concatenate([source.mitoses_xy, source.mined_xy, source.ignored_xy])
         new = _far_from(found, known, near)
-        doubtful = (
-            new & (height > recipe.doubt_above) & _far_from(found, source.hard_negatives_xy, near)
+        ignored = (
+            new & (height > recipe.ignore_above) & _far_from(found, source.hard_negatives_xy, near)
         )
-        source.mined_xy = np.concatenate([source.mined_xy, found[new & ~doubtful]])
-        source.doubtful_xy = np.concatenate([source.doubtful_xy, found[doubtful]])
+        source.mined_xy = np.concatenate([source.mined_xy, found[new & ~ignored]])
+        source.ignored_xy = np.concatenate([source.ignored_xy, found[ignored]])
         total += len(source.mined_xy)
         advance(1)
     return total

@@ -9,6 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from segmitos.io.geometry import pad_to_multiple
+from segmitos.training.networks import mitosis_logit
+
 # Sides are padded to a multiple of this, which every network's strides divide.
 _MULTIPLE = 32
 
@@ -30,11 +33,9 @@ def padding(run: Predictor) -> Predictor:
 
     def predict(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         height, width = image.shape[:2]
-        rows, columns = (-(-side // _MULTIPLE) * _MULTIPLE for side in (height, width))
-        padded = np.full((rows, columns, 3), 255, np.uint8)
-        padded[:height, :width] = image
+        padded = pad_to_multiple(image, _MULTIPLE)
         probability = run(padded)
-        stride = rows // probability.shape[0]
+        stride = padded.shape[0] // probability.shape[0]
         return probability[: -(-height // stride), : -(-width // stride)]
 
     return predict
@@ -70,8 +71,7 @@ def _torch(network: nn.Module) -> Predictor:
         with torch.autocast(device.type, torch.bfloat16):
             logits = network(tensor).float()
         network.train(was_training)
-        logit = logits[0, 0] if logits.shape[1] == 1 else logits[0, 1] - logits[0, 0]
-        probability: NDArray[np.float32] = torch.sigmoid(logit).cpu().numpy()
+        probability: NDArray[np.float32] = torch.sigmoid(mitosis_logit(logits)[0]).cpu().numpy()
         return probability
 
     return run

@@ -2,133 +2,151 @@
 
 from __future__ import annotations
 
-import dataclasses
+import re
 import tomllib
-from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
 
 from segmitos.errors import DataError, UsageError
 from segmitos.training.augment import PUBLISHED, Augmentation
 from segmitos.training.concentric import LabelRecipe
 
+RECIPES = Path(str(resources.files("segmitos") / "recipes"))
+"""Folder of the packaged recipes: `lite`, `proposal`, `paper/...`."""
+DEFAULT = "lite"
+# A recipe that extends a recipe that extends ...: more than this is a circle.
+_MAX_DEPTH = 8
 
-@dataclass(frozen=True)
-class Sampling:
-    """Shares of the kinds of crop in a batch; a kind without members gives its share away."""
+Weight = Annotated[float, Meta(ge=0, le=1e6)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
 
-    mitosis: float = 0.26
-    """Mitoses of fields and slides."""
-    centered: float = 0.24
-    """Crops that were cut round a mitosis (`crops` data sets)."""
-    hard_negative: float = 0.16
-    """Labelled look-alikes."""
-    mined: float = 0.22
-    """False positives of the network itself, found in the mining rounds."""
-    background: float = 0.12
+
+class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Fractions of the kinds of crop in a batch; a kind without members leaves its to the others.
+
+    Raises:
+        UsageError: for fractions that are all 0, or background of external crops without mosaics.
+    """
+
+    mitosis: Weight = 0.26
+    """Round mitoses of fields and slides."""
+    centered: Weight = 0.24
+    """External crops that were cut round a mitosis (`crops` data sets)."""
+    hard_negative: Weight = 0.16
+    """Round labelled look-alikes."""
+    mined: Weight = 0.22
+    """Round false positives of the network itself, found in the mining rounds."""
+    background: Weight = 0.12
     """Anywhere in the tissue of fields and slides."""
-    crop_background: float = 0.0
-    """Anywhere in crops of `crops` data sets, as parts of mosaics: more of other laboratories'
-    ordinary cells than the mined ones."""
-    mosaic: float = 0.0
-    """Chance that a sample is four smaller ones, each by these shares and of real pixels alone.
-    Nothing then tells where a crop cut round a mitosis had its center, or that it was one."""
-    shift_px: int = 36
-    """How far from a crop's center its point may lie, in pixels of the model's scale."""
+    external_background: Weight = 0.0
+    """Anywhere in external crops, as parts of mosaics: other laboratories' ordinary cells."""
+    mosaic: Probability = 0.0
+    """Chance that a sample is a mosaic of four smaller ones, each drawn by these fractions and of
+    real pixels alone. Nothing then tells where an external crop had its center, or that it was
+    one."""
+    shift_px: Annotated[int, Meta(ge=0, le=4096)] = 36
+    """How far from a crop's center its point may lie, in pixels of the recipe's scale."""
 
     def __post_init__(self) -> None:
-        shares = (
-            self.mitosis,
-            self.centered,
-            self.hard_negative,
-            self.mined,
-            self.background,
-            self.crop_background,
-        )
-        if min(shares) < 0 or sum(shares) <= 0:
-            raise UsageError(f"sampling shares {shares} must be 0 or more, and not all 0")
-        if self.crop_background and not self.mosaic:
+        kinds = (self.mitosis, self.centered, self.hard_negative, self.mined, self.background)
+        if min(*kinds, self.external_background) < 0 or sum(kinds) + self.external_background <= 0:
             raise UsageError(
-                f"sampling crop_background = {self.crop_background} needs mosaic above 0: shown "
-                "whole, such a crop holds its mitosis"
+                f"sampling fractions {(*kinds, self.external_background)} must be 0 or more, and "
+                "not all 0"
             )
-        if not 0 <= self.mosaic <= 1:
-            raise UsageError(f"sampling mosaic = {self.mosaic} is no probability")
+        if self.external_background and not self.mosaic:
+            raise UsageError(
+                f"sampling external_background = {self.external_background} needs mosaic above 0: "
+                "shown whole, such a crop holds its mitosis"
+            )
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """One experiment. Sizes in pixels are at the recipe's own `mpp`."""
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One experiment. Sizes in pixels are at the recipe's own `mpp`.
+
+    Raises:
+        UsageError: for values that contradict each other. Ranges and kinds of single values are
+            checked by `from_dict`, through which `load_recipe` and `train` go.
+    """
 
     network: str = "lite"
+    """Name in `training.networks.NETWORKS`."""
     pretrained: bool = True
+    """Whether the encoder starts from ImageNet weights, where the network has an encoder."""
     weights: str = ""
-    """Where the weights begin: `vgg16:FILE`, `caffe:FILE` or `run:FOLDER` (`training.weights`)."""
-    mpp: float = 0.25
-    crop_px: int = 128
-    crop_height_px: int = 0
-    """0: crops are square; else `crop_px` is their width (the paper's 385 x 344)."""
-    batch: int = 48
-    epochs: int = 12
-    steps_per_epoch: int = 200
+    """Where all weights start: `vgg16:FILE`, `fcn32s:FILE` or `run:FOLDER` (`training.weights`)."""
+    mpp: Annotated[float, Meta(ge=0.01, le=2000)] = 0.25
+    """Micrometres per pixel at which images are read, trained on and later detected on."""
+    crop_px: Annotated[int, Meta(ge=8, le=4096)] = 128
+    """Width of a crop; a multiple of 32, but for the FCN, which pads by itself."""
+    crop_height_px: Annotated[int, Meta(ge=0, le=4096)] = 0
+    """Height of a crop (the paper's 385 x 344); 0: square."""
+    batch: Annotated[int, Meta(ge=1, le=4096)] = 48
+    """Crops in an optimizer step, over all devices together."""
+    epochs: Annotated[int, Meta(ge=1, le=1_000_000)] = 12
+    """Rounds of `steps_per_epoch` steps; validation and a checkpoint follow each."""
+    steps_per_epoch: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
+    """Optimizer steps in an epoch; crops are drawn at random, so an epoch is no pass over data."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.01
-    bias_rate: float = 1.0
+    """`sgd` with momentum is the paper's."""
+    learning_rate: Annotated[float, Meta(gt=0, le=1e30)] = 1e-3
+    """At its highest, after the warm-up."""
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9
+    """Of `sgd`."""
+    weight_decay: Annotated[float, Meta(ge=0, le=10)] = 0.01
+    """Of weights; biases and normalizations do not decay."""
+    bias_rate: Annotated[float, Meta(ge=0, le=100)] = 1.0
     """Learning rate of the biases as a multiple of that of the weights; 2 in Caffe's FCN."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: int = 100
+    """Learning rate after the warm-up: half a cosine down to a hundredth, or as it is."""
+    warmup_steps: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
+    """Steps in which the learning rate rises from nothing."""
     reduction: Literal["mean", "sum"] = "mean"
-    focal: float = 0.0
+    """Of the loss over the pixels that count; `sum` is the paper's."""
+    focal: Annotated[float, Meta(ge=0, le=10)] = 0.0
     """Exponent of the focal weight in the loss; 0 is the paper's entropy."""
-    gradient_clip: float = 5.0
-    ema: float = 0.995
+    gradient_clip: Annotated[float, Meta(ge=0, le=1e9)] = 5.0
+    """Largest norm of the gradient; 0: any."""
+    ema: Annotated[float, Meta(ge=0, lt=1)] = 0.995
+    """Decay of the exponential moving average of the weights, which is what is validated and
+    exported; 0: the weights themselves."""
     precision: Literal["auto", "bf16-mixed", "32-true", "16-mixed"] = "auto"
     """`auto`: bfloat16 where the machine multiplies it, else float32. A CPU that does not is many
     times slower at it."""
-    mine_at: tuple[float, ...] = (0.25, 0.55)
-    """Shares of the training after which false positives are mined anew."""
-    mine_above: float = 0.2
+    mine_at: Annotated[tuple[Probability, ...], Meta(max_length=100)] = (0.25, 0.55)
+    """Fractions of the training after which false positives are mined anew."""
+    mine_above: Probability = 0.2
+    """Probability above which a local maximum that is no mitosis is a false positive."""
     mine_crops: bool = True
-    """Whether also in crops that were cut round a mitosis (`crops` data sets)."""
-    doubt_above: float = 1.0
-    """False positives surer than this may be mitoses that nobody labelled: ignored, not mined."""
-    smoothing_sigma_um: float = 1.0
-    validate_every: int = 1
-    seed: int = 0
-    labels: LabelRecipe = field(default_factory=LabelRecipe)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    """In a file also the name of a data set, for the paper's (`training.augment.PUBLISHED`)."""
+    """Whether to mine in external crops too."""
+    ignore_above: Probability = 1.0
+    """False positives above this probability may be mitoses that nobody labelled: ignored, not
+    mined."""
+    smoothing_sigma_um: Annotated[float, Meta(ge=0, le=10_000)] = 1.0
+    """Standard deviation of the Gaussian that smooths the map, in validation and detection."""
+    validate_every: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    """Epochs from one validation to the next; the last epoch is always validated."""
+    seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    """Of everything random."""
+    labels: LabelRecipe = LabelRecipe()
+    """How a click becomes a label: the paper's concentric labels and their ablations."""
+    augmentation: Augmentation = Augmentation()
+    """What may happen to a crop. In a file also the name of a data set, for the paper's
+    (`training.augment.PUBLISHED`)."""
     background_augmentation: Augmentation | None = None
     """Of crops that are not round a mitosis; none: the same."""
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = Sampling()
+    """Which crops a batch holds."""
 
     def __post_init__(self) -> None:
-        for name in ("mpp", "crop_px", "batch", "epochs", "steps_per_epoch", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"recipe {name} = {getattr(self, name)} must be above 0")
         if not self.network.startswith("fcn"):
-            # The FCN pads to multiples of 32 by itself.
             for name in ("crop_px", "crop_height_px"):
                 if getattr(self, name) % 32:
-                    raise UsageError(
-                        f"recipe {name} = {getattr(self, name)} must be a multiple of 32"
-                    )
-        for name in ("crop_height_px", "bias_rate", "focal"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"recipe {name} = {getattr(self, name)} may not be below 0")
-        if self.schedule not in ("cosine", "constant"):
-            raise UsageError(f"recipe schedule = {self.schedule!r} is not cosine or constant")
-        if self.optimizer not in ("adamw", "sgd"):
-            raise UsageError(f"recipe optimizer = {self.optimizer!r} is not adamw or sgd")
-        if self.precision not in ("auto", "bf16-mixed", "32-true", "16-mixed"):
-            raise UsageError(
-                f"recipe precision = {self.precision!r} is not auto, bf16-mixed, 32-true or "
-                "16-mixed"
-            )
-        if self.reduction not in ("mean", "sum"):
-            raise UsageError(f"recipe reduction = {self.reduction!r} is not mean or sum")
+                    raise UsageError(f"{name} = {getattr(self, name)} must be a multiple of 32")
 
     @property
     def crop_size_px(self) -> tuple[int, int]:
@@ -142,41 +160,96 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dict that `from_dict` takes back."""
-        return dataclasses.asdict(self)
+        result: dict[str, Any] = msgspec.to_builtins(self)
+        return result
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], where: str = "recipe") -> Recipe:
-        """Build a recipe; an unknown key or a value of the wrong kind is an error.
+        """Build a recipe; an unknown key, or a value of the wrong kind or range, is an error.
 
         Raises:
-            DataError: naming `where` and the key.
+            DataError: naming `where`, the key, its value and what is expected.
         """
-        recipe: Recipe = _build(cls, _with_published(content, where), where)
-        return recipe
+        try:
+            return msgspec.convert(_with_published(content, where), cls)
+        except msgspec.ValidationError as error:
+            raise DataError(f"{where}: {_explain(str(error), content)}") from error
+        except UsageError as error:
+            raise DataError(f"{where}: {error}") from error
 
 
-def load_recipe(path: Path, **changes: Any) -> Recipe:
-    """Read a recipe from a TOML file, with values of `changes` that are not None over it.
+def load_recipe(recipe: str | Path = DEFAULT, **changes: Any) -> Recipe:
+    """Read a packaged recipe by name, or a TOML file by path.
+
+    A file with `extends = "OTHER"` starts from another recipe, a packaged one or a file beside it;
+    what it says itself counts, key by key, in tables too.
+
+    Args:
+        recipe: such as `lite` or `paper/mitos14-random`, or the path of a file.
+        changes: values over those of the file; None leaves a value as it is.
 
     Raises:
-        DataError: for a file that is missing, not TOML, or has an unknown key or a bad value.
+        DataError: for a name that is not packaged, a file that is missing or not TOML, an unknown
+            key or a bad value.
     """
+    path = find_recipe(recipe)
+    content = _read(path, 0)
+    content.update({key: value for key, value in changes.items() if value is not None})
+    return Recipe.from_dict(content, f"recipe {recipe}")
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the packaged recipes."""
+    files = RECIPES.rglob("*.toml")
+    names = sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in files)
+    return [name for name in names if not name.endswith("base")]
+
+
+def find_recipe(recipe: str | Path, beside: Path | None = None) -> Path:
+    """Return the file of a recipe: a packaged name, or a path, relative to `beside` if given.
+
+    Raises:
+        DataError: if there is none, naming those that there are.
+    """
+    packaged = RECIPES / f"{recipe}.toml"
+    if re.fullmatch(r"[\w/-]+", str(recipe)) and packaged.is_file():
+        return packaged
+    path = Path(recipe) if beside is None else beside / recipe
+    if path.is_file():
+        return path
+    raise DataError(
+        f"recipe {recipe} is neither a file nor one of the packaged ones: "
+        f"{', '.join(recipe_names())}"
+    )
+
+
+def _read(path: Path, depth: int) -> dict[str, Any]:
+    """Read a TOML file over the one that it extends."""
+    if depth > _MAX_DEPTH:
+        raise DataError(f"recipe {path} extends recipes in a circle")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"cannot read recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"recipe {path} is not TOML: {error}") from error
-    content.update({key: value for key, value in changes.items() if value is not None})
-    return Recipe.from_dict(content, str(path))
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise DataError(f"recipe {path}: extends = {base!r} must be the name of a recipe")
+    return _merge(_read(find_recipe(base, beside=path.parent), depth + 1), content)
 
 
-_NESTED = {
-    "labels": LabelRecipe,
-    "augmentation": Augmentation,
-    "background_augmentation": Augmentation,
-    "sampling": Sampling,
-}
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return `below` with the values of `above` over it, tables key by key."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = {**old, **value}
+        result[key] = value
+    return result
 
 
 def _with_published(content: dict[str, Any], where: str) -> dict[str, Any]:
@@ -189,52 +262,26 @@ def _with_published(content: dict[str, Any], where: str) -> dict[str, Any]:
             f"{where}: augmentation {name!r} is not one of {', '.join(sorted(PUBLISHED))}; "
             "or write a table of its settings"
         )
-    positive, other = (dataclasses.asdict(kind) for kind in PUBLISHED[name])
+    positive, other = (msgspec.to_builtins(kind) for kind in PUBLISHED[name])
     return {"background_augmentation": other, **content, "augmentation": positive}
 
 
-def _build(kind: Any, content: dict[str, Any], where: str) -> Any:
-    known = {entry.name: entry for entry in dataclasses.fields(kind)}
-    values: dict[str, Any] = {}
-    for key, value in content.items():
-        if key not in known:
-            raise DataError(f"{where}: unknown key {key!r}; known: {', '.join(sorted(known))}")
-        if kind is Recipe and key in _NESTED:
-            if value is None and key == "background_augmentation":
-                continue
-            if not isinstance(value, dict):
-                raise DataError(f"{where}: {key} must be a table, not {value!r}")
-            values[key] = _build(_NESTED[key], value, f"{where}: {key}")
-            continue
-        values[key] = _checked(known[key].type, value, f"{where}: {key}")
-    try:
-        return kind(**values)
-    except UsageError as error:
-        raise DataError(f"{where}: {error}") from error
-
-
-def _checked(annotation: Any, value: Any, where: str) -> Any:
-    """Check a TOML or JSON value against a field's annotation (given as text)."""
-    name = str(annotation)
-    if name.startswith("tuple"):
-        if not isinstance(value, list | tuple) or not all(_is_number(item) for item in value):
-            raise DataError(f"{where} = {value!r} must be a list of numbers")
-        wanted = name.count("float")
-        if "..." not in name and len(value) != wanted:
-            raise DataError(f"{where} = {value!r} must hold {wanted} numbers")
-        return tuple(float(item) for item in value)
-    if name == "float":
-        if not _is_number(value):
-            raise DataError(f"{where} = {value!r} must be a number")
-        return float(value)
-    if name == "int" and (not isinstance(value, int) or isinstance(value, bool)):
-        raise DataError(f"{where} = {value!r} must be a whole number")
-    if name == "bool" and not isinstance(value, bool):
-        raise DataError(f"{where} = {value!r} must be true or false")
-    if (name == "str" or name.startswith("Literal")) and not isinstance(value, str):
-        raise DataError(f"{where} = {value!r} must be text")
-    return value
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _explain(message: str, content: dict[str, Any]) -> str:
+    """Turn msgspec's message and path into `key = value: what is expected`."""
+    reason, _, path = message.partition(" - at `$.")
+    unknown = re.search(r"unknown field `(.*?)`", reason)
+    keys = re.findall(r"[^.\[\]`]+", path)
+    if unknown:
+        kinds = {"labels": LabelRecipe, "sampling": Sampling}
+        kind = Recipe if not keys else kinds.get(keys[0], Augmentation)
+        table = f" in [{'.'.join(keys)}]" if keys else ""
+        known = ", ".join(sorted(kind.__struct_fields__))
+        return f"unknown key {unknown[1]!r}{table}; known: {known}"
+    value: Any = content
+    for key in keys:
+        value = value[int(key) if key.isdigit() else key]
+    words = {"`array`": "a list", "`object`": "a table", "`int`": "a whole number"}
+    words |= {"`float`": "a number", "`bool`": "true or false", "`str`": "text"}
+    for old, new in words.items():
+        reason = reason.replace(old, new)
+    return f"{path.rstrip('`')} = {value!r}: {reason[0].lower()}{reason[1:]}"

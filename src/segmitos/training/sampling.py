@@ -1,33 +1,42 @@
-"""Crops for training: mitoses, look-alikes, mined errors and background, in fixed shares.
+"""Crops for training: mitoses, look-alikes, mined errors and background, in fixed fractions.
 
-A sample is a function of (seed, step, index) alone. That is what makes a training that was killed
-and resumed the same, to the last bit, as one that was not.
+A sample is a function of (seed, step, index) alone, so a training that was killed and resumed is
+bit-identical with one that was not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detection.stain import Stain, od_statistics, tissue_pixels
 from segmitos.errors import DataError
 from segmitos.io.datasets import Case
+from segmitos.io.geometry import rescale
 from segmitos.io.slide import Slide
-from segmitos.training.augment import Augmentation, draw_shift, draw_transform, recolor, warp
+from segmitos.training.augment import (
+    Augmentation,
+    augment_scanner,
+    augment_stain,
+    draw_shift,
+    draw_transform,
+    warp,
+)
 from segmitos.training.concentric import IGNORED, concentric_label
 from segmitos.training.recipe import Recipe
 
 # How far a sample's center may lie from that of a crop of `crops` data sets.
 CROP_SHIFT_UM = 6.0
-DOUBT_UM = 6.0
-# The four parts of a mosaic meet in the middle, or so much beside it.
+IGNORE_RADIUS_UM = 6.0
+# The four parts of a mosaic meet in the middle, or this far beside it.
 _MOSAIC_STEP_PX = 16
 _PLACED = ("mitosis", "centered", "hard_negative", "mined")
 # Of these a place is drawn anew each time.
-_ANYWHERE = ("background", "crop_background")
+_ANYWHERE = ("background", "external_background")
 _KINDS = _PLACED + _ANYWHERE
 
 
@@ -44,8 +53,8 @@ class TrainingImage:
     mask: NDArray[np.uint8] | None = None
     stain: Stain | None = None
     mined_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
-    doubtful_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
-    """Neither mitosis nor background: ignored within `DOUBT_UM`."""
+    ignored_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    """Neither mitosis nor background: ignored within `IGNORE_RADIUS_UM`."""
     radii_px: NDArray[np.float64] | None = None
     """Of the things at `mitoses_xy`, where they have a size of their own (masses)."""
 
@@ -71,8 +80,8 @@ def load_training_images(
                 name=case.name,
                 slide=case.slide,
                 image=image,
-                mitoses_xy=_rescaled(case.mitoses_xy, ratio),
-                hard_negatives_xy=_rescaled(case.hard_negatives_xy, ratio),
+                mitoses_xy=rescale(case.mitoses_xy.reshape(-1, 2), 1 / ratio),
+                hard_negatives_xy=rescale(case.hard_negatives_xy.reshape(-1, 2), 1 / ratio),
                 centered=case.centered_crop,
                 mask=mask,
                 radii_px=None if case.radii_px is None else np.asarray(case.radii_px) / ratio,
@@ -81,11 +90,6 @@ def load_training_images(
         advance(1)
     _measure_stains(sources)
     return sources
-
-
-def _rescaled(points_xy: NDArray[np.float64], ratio: float) -> NDArray[np.float64]:
-    """Level-0 pixels to the model's, pixel centers at integers in both."""
-    return (np.asarray(points_xy, float).reshape(-1, 2) + 0.5) / ratio - 0.5
 
 
 def _read_mask(case: Case, width: int, height: int) -> NDArray[np.uint8]:
@@ -128,7 +132,7 @@ class Sample:
 
 
 class CropSampler:
-    """Draws samples from sources by the shares of the recipe."""
+    """Draws samples from sources by the fractions of the recipe."""
 
     def __init__(self, sources: Sequence[TrainingImage], recipe: Recipe, stride: int) -> None:
         if not any(len(source.mitoses_xy) or source.mask is not None for source in sources):
@@ -157,13 +161,13 @@ class CropSampler:
             kind: [i for i, source in enumerate(self.sources) if source.centered == centered]
             for kind, centered in zip(_ANYWHERE, (False, True), strict=True)
         }
-        shares = np.array([getattr(self.recipe.sampling, kind) for kind in _KINDS])
+        fractions = np.array([getattr(self.recipe.sampling, kind) for kind in _KINDS])
         full = [bool(places[kind]) for kind in _PLACED]
         full += [bool(self._anywhere[kind]) for kind in _ANYWHERE]
-        shares = np.where(full, shares, 0.0)
-        if shares.sum() == 0:
-            raise DataError("the sampling shares leave nothing to draw from these cases")
-        self._shares = shares / shares.sum()
+        fractions = np.where(full, fractions, 0.0)
+        if fractions.sum() == 0:
+            raise DataError("the sampling fractions leave nothing to draw from these cases")
+        self._fractions = fractions / fractions.sum()
 
     def counts(self) -> dict[str, int]:
         """How many places of each kind there are; images for kinds of background."""
@@ -203,7 +207,7 @@ class CropSampler:
 
     def _choose(self, rng: np.random.Generator) -> tuple[str, TrainingImage, tuple[float, float]]:
         """Return a kind by its share, and one of its places: the source, x and y."""
-        kind = _KINDS[rng.choice(len(_KINDS), p=self._shares)]
+        kind = _KINDS[rng.choice(len(_KINDS), p=self._fractions)]
         if kind in _ANYWHERE:
             images = self._anywhere[kind]
             source = self.sources[images[rng.integers(len(images))]]
@@ -234,7 +238,7 @@ class CropSampler:
             augmentation = self.recipe.background_augmentation or augmentation
         if within and augmentation.rotations not in (1, 2, 4):
             # At other angles the corners would have to be made up.
-            augmentation = replace(augmentation, rotations=4)
+            augmentation = msgspec.structs.replace(augmentation, rotations=4)
         right, down = draw_shift(augmentation, shift, rng)
         x, y = x + right, y + down
         if within:
@@ -254,12 +258,12 @@ class CropSampler:
         recipe = self.recipe
         matrix = draw_transform(augmentation, rng)
         width, height = size
-        places = np.concatenate([source.mitoses_xy, source.doubtful_xy])
+        places = np.concatenate([source.mitoses_xy, source.ignored_xy])
         crop, moved, valid = warp(source.image, places, center, matrix, (width, height))
-        points, doubtful = np.split(moved, [len(source.mitoses_xy)])
+        points, ignored_points = np.split(moved, [len(source.mitoses_xy)])
         # Black padding at a slide's edge tells nothing of tissue.
         valid &= np.maximum(np.maximum(crop[:, :, 0], crop[:, :, 1]), crop[:, :, 2]) > 4
-        cells = (height // self.stride, width // self.stride)
+        shape = (height // self.stride, width // self.stride)
         zoom = float(np.sqrt(abs(np.linalg.det(matrix))))
         if recipe.labels.kind == "mask" and source.mask is not None:
             label = self._mask_label(source.mask, center, matrix, size)
@@ -267,15 +271,15 @@ class CropSampler:
             own_um = None if source.radii_px is None else source.radii_px * recipe.mpp
             inner, outer = recipe.labels.draw_radii(len(points), rng, own_um)
             per_px = recipe.mpp * zoom
-            label = concentric_label(points, inner / per_px, outer / per_px, cells, self.stride)
-            if len(doubtful):
-                around = np.full(len(doubtful), DOUBT_UM / per_px)
-                ignored = concentric_label(doubtful, around, around, cells, self.stride)
-                label[(ignored == 1) & (label == 0)] = IGNORED
+            label = concentric_label(points, inner / per_px, outer / per_px, shape, self.stride)
+            if len(ignored_points):
+                around = np.full(len(ignored_points), IGNORE_RADIUS_UM / per_px)
+                near = concentric_label(ignored_points, around, around, shape, self.stride)
+                label[(near == 1) & (label == 0)] = IGNORED
         offset = self.stride // 2
         label[~valid[offset :: self.stride, offset :: self.stride]] = IGNORED
-        image = recolor(crop, source.stain, self.pool, self.target, augmentation, rng)
-        return Sample(image, label)
+        stained = augment_stain(crop, source.stain, self.pool, self.target, augmentation, rng)
+        return Sample(augment_scanner(stained, augmentation, rng), label)
 
     def _mask_label(
         self,
@@ -287,8 +291,7 @@ class CropSampler:
         grey = np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2)
         crop, _, _ = warp(grey, np.zeros((0, 2)), center, matrix, size)
         offset = self.stride // 2
-        cells = crop[offset :: self.stride, offset :: self.stride, 0]
-        return (cells > 127).astype(np.uint8)
+        return (crop[offset :: self.stride, offset :: self.stride, 0] > 127).astype(np.uint8)
 
 
 def _inside(place: float, length: int, reach: float) -> float:

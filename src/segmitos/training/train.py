@@ -295,7 +295,7 @@ def _save(run: _Run, recipe: Recipe, folder: Path) -> None:
         return
     sources, stain = run.sampler.sources, run.sampler.target
     mined = {s.name: s.mined_xy.tolist() for s in sources if len(s.mined_xy)}
-    doubtful = {s.name: s.doubtful_xy.tolist() for s in sources if len(s.doubtful_xy)}
+    ignored = {s.name: s.ignored_xy.tolist() for s in sources if len(s.ignored_xy)}
     save_checkpoint(
         folder,
         {
@@ -307,7 +307,7 @@ def _save(run: _Run, recipe: Recipe, folder: Path) -> None:
             "step": run.step,
             "recipe": recipe.to_dict(),
             "mined": mined,
-            "doubtful": doubtful,
+            "ignored": ignored,
             "stain": None if stain is None else dataclasses.asdict(stain),
             "history": run.history,
         },
@@ -328,7 +328,7 @@ def _resume(run: _Run, recipe: Recipe, folder: Path) -> None:
     run.step = int(state["step"])
     run.history = list(state["history"])
     for source in run.sampler.sources:
-        for kind in ("mined", "doubtful"):
+        for kind in ("mined", "ignored"):
             points = state[kind].get(source.name, [])
             setattr(source, f"{kind}_xy", np.asarray(points, float).reshape(-1, 2))
     run.sampler.update()

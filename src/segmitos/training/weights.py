@@ -1,22 +1,18 @@
-"""Initial weights: VGG-16 of torchvision, the published Caffe FCN-32s, or an earlier run.
+"""Initial weights: VGG-16 of torchvision, the published FCN-32s, or an earlier run.
 
-A source is written `KIND:WHERE`, WHERE a file or an http(s) address, which is fetched once:
+A source is written `KIND:WHERE`:
 
-- `vgg16:` torchvision's names, .safetensors or .pth; fc6 and fc7 are its classifier, reshaped;
-- `caffe:` `fcn32s-heavy-pascal.caffemodel`, the start of the paper's own training;
-- `run:` a folder that `train` left, of the same network or of an earlier stage.
+- `vgg16:FILE`, torchvision's names, .safetensors or .pth; fc6 and fc7 are its classifier, reshaped;
+- `fcn32s:FILE`, `fcn32s-heavy-pascal.safetensors`, the start of the paper's own training;
+  `python -m experiments.convert_caffe` makes it of the published .caffemodel;
+- `run:FOLDER` that `train` left, of the same network or of an earlier stage.
 
-Nothing is unpickled: a .pth is read with `weights_only`, a .caffemodel by `training.caffe`.
+Nothing is unpickled: a .pth is read with `weights_only`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import pickle
-import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,32 +22,13 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from segmitos.errors import ModelError, UsageError
-from segmitos.io.files import write_bytes
-from segmitos.training.caffe import read_caffemodel
 from segmitos.training.checkpoint import load_checkpoint
 from segmitos.training.networks.fcn import FCN, IMAGE_MEAN, IMAGE_STD
 
-# What Caffe's VGG-16 was trained with: means on 0..255, no division; in RGB.
-_CAFFE_MEAN = (122.67891434, 116.66876762, 104.00698793)
-# Layers of `features` that are convolutions, by Caffe's name.
-_CAFFE_NAMES = {
-    "conv1_1": 0,
-    "conv1_2": 2,
-    "conv2_1": 5,
-    "conv2_2": 7,
-    "conv3_1": 10,
-    "conv3_2": 12,
-    "conv3_3": 14,
-    "conv4_1": 17,
-    "conv4_2": 19,
-    "conv4_3": 21,
-    "conv5_1": 24,
-    "conv5_2": 26,
-    "conv5_3": 28,
-}
+# Convolutions in torchvision's `features`.
+_CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 # Tensors that only a later stage of the FCN has; absent, they keep their start at zero.
 _STAGE_PREFIXES = ("score_pool4.", "score_pool3.", "upscore16.", "upscore8.")
-_TIMEOUT_S = 60
 
 
 def load_weights(network: nn.Module, source: str) -> None:
@@ -63,15 +40,13 @@ def load_weights(network: nn.Module, source: str) -> None:
     """
     kind, _, where = source.partition(":")
     if kind not in _LOADERS or not where:
-        raise UsageError(
-            f"weights {source!r}: write vgg16:FILE, caffe:FILE or run:FOLDER (a file or a URL)"
-        )
+        raise UsageError(f"weights {source!r}: write vgg16:FILE, fcn32s:FILE or run:FOLDER")
     if kind == "run":
         load_run(network, Path(where))
         return
     if not isinstance(network, FCN):
         raise UsageError(f"weights {source!r} are for fcn32s, fcn16s and fcn8s alone")
-    _LOADERS[kind](network, located(where))
+    _LOADERS[kind](network, Path(where))
 
 
 def load_run(network: nn.Module, folder: Path) -> None:
@@ -84,36 +59,6 @@ def load_run(network: nn.Module, folder: Path) -> None:
     _fill(network, groups["ema"], str(folder), optional=_STAGE_PREFIXES)
 
 
-def located(where: str, cache: Path | None = None) -> Path:
-    """Return the file itself; an address is fetched to a cache first.
-
-    A name that ends in `-` and eight hexadecimal digits, as torchvision's do, is checked against
-    the SHA-256 of what came.
-
-    Raises:
-        ModelError: if it cannot be fetched, or is not what its name says.
-    """
-    if not where.startswith(("http://", "https://")):
-        return Path(where)
-    folder = cache or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "segmitos"
-    path = folder / where.rsplit("/", 1)[-1]
-    if path.is_file():
-        return path
-    try:
-        with urllib.request.urlopen(where, timeout=_TIMEOUT_S) as answer:
-            content = answer.read()
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise ModelError(
-            f"cannot fetch weights {where}: {error}; fetch the file by other means and name it"
-        ) from error
-    digest = re.search(r"-([0-9a-f]{8})\.\w+$", path.name)
-    if digest and not hashlib.sha256(content).hexdigest().startswith(digest[1]):
-        raise ModelError(f"weights {where} are damaged: their SHA-256 does not begin {digest[1]}")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, content)
-    return path
-
-
 def load_vgg16(network: FCN, path: Path) -> None:
     """Fill `features`, fc6 and fc7 from torchvision's VGG-16; predictions stay as they are.
 
@@ -121,7 +66,7 @@ def load_vgg16(network: FCN, path: Path) -> None:
         ModelError: if the file is missing, damaged, or lacks a tensor.
     """
     tensors = _read_tensors(path)
-    wanted = {f"features.{index}" for index in _CAFFE_NAMES.values()}
+    wanted = [f"features.{index}" for index in _CONVOLUTIONS]
     found = {
         f"{layer}.{part}": _taken(tensors, f"{layer}.{part}", path)
         for layer in wanted
@@ -133,47 +78,24 @@ def load_vgg16(network: FCN, path: Path) -> None:
         found[f"{layer}.weight"] = _reshaped(weight, own.weight, f"{theirs}.weight", path)
         found[f"{layer}.bias"] = _taken(tensors, f"{theirs}.bias", path)
     _fill(network, found, str(path), optional=("score", "upscore", "mean", "std"))
-    _set_scale(network, IMAGE_MEAN, IMAGE_STD)
+    network.mean.copy_(torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1))
+    network.std.copy_(torch.tensor(IMAGE_STD).view(1, 3, 1, 1))
 
 
-def load_caffe(network: FCN, path: Path) -> None:
-    """Fill a network from the published FCN-32s, as Caffe wrote it.
-
-    Its first layer takes BGR and is turned round. Its prediction of PASCAL's 21 classes gives way
-    to a new one, as in the paper: the layer fc7 and all below are kept, the prediction starts at
-    zero.
+def load_fcn32s(network: FCN, path: Path) -> None:
+    """Fill all but the predictions, which start at zero, from a converted FCN-32s.
 
     Raises:
-        ModelError: if the file is missing, damaged, or lacks a layer.
+        ModelError: if the file is missing, damaged, or lacks a tensor.
     """
-    layers = read_caffemodel(path)
-    found: dict[str, Tensor] = {}
-    names = {caffe: f"features.{index}" for caffe, index in _CAFFE_NAMES.items()}
-    for theirs, layer in {**names, "fc6": "fc6", "fc7": "fc7"}.items():
-        if theirs not in layers or len(layers[theirs]) < 2:
-            raise ModelError(f"{path} lacks layer {theirs} with weight and bias")
-        weight, bias = (torch.from_numpy(blob.copy()) for blob in layers[theirs][:2])
-        own = network.get_submodule(layer)
-        assert isinstance(own, nn.Conv2d) and own.bias is not None
-        weight = _reshaped(weight, own.weight, theirs, path)
-        found[f"{layer}.weight"] = weight.flip(1) if theirs == "conv1_1" else weight
-        found[f"{layer}.bias"] = bias.reshape(-1)
-    _fill(network, found, str(path), optional=("score", "upscore", "mean", "std"))
-    _set_scale(network, _CAFFE_MEAN, (1.0, 1.0, 1.0))
+    _fill(network, _read_tensors(path), str(path), optional=("score", "upscore"))
 
 
 _LOADERS: dict[str, Callable[[FCN, Path], None]] = {
     "vgg16": load_vgg16,
-    "caffe": load_caffe,
+    "fcn32s": load_fcn32s,
     "run": load_run,
 }
-
-
-def _set_scale(
-    network: FCN, mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> None:
-    network.mean.copy_(torch.tensor(mean).view(1, 3, 1, 1))
-    network.std.copy_(torch.tensor(std).view(1, 3, 1, 1))
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The `scout` network: a cheap first look that says where a mitosis may be.
+"""The `proposal` network: finds cheaply where a mitosis may be.
 
 Five plain convolutions at half the resolution, 0.6 GFLOP per megapixel of the full one, a
 twentieth of `lite`. It sees 12 um around, enough to tell a dark, compact nucleus from the rest, and
@@ -28,7 +28,7 @@ class _Layer(nn.Module):
         return F.relu(self.norm(self.convolution(x_BCHW)))
 
 
-class ScoutNetwork(nn.Module):
+class ProposalNetwork(nn.Module):
     """Image (N, 3, H, W) on 0..255, H and W multiples of 8 -> logits (N, 1, H / 8, W / 8)."""
 
     stride = 8

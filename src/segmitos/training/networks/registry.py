@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +10,17 @@ from torch import Tensor, nn
 from segmitos.errors import ModelError, UsageError
 from segmitos.training.networks.fcn import FCN
 from segmitos.training.networks.lite import LiteNetwork
-from segmitos.training.networks.proposal import ScoutNetwork
+from segmitos.training.networks.proposal import ProposalNetwork
 
 
-class SegmentationNetwork(Protocol):
-    """What every network offers: image (N, 3, H, W) on 0..255 -> logits (N, 1 or 2, H/s, W/s)."""
+def mitosis_logit(logits: Tensor) -> Tensor:
+    """Return the logit of a mitosis, (B, H, W).
 
-    stride: int
-    context_px: int
-
-    def __call__(self, image_BCHW: Tensor) -> Tensor: ...
+    Args:
+        logits: (B, 1, H, W) of a mitosis, or (B, 2, H, W) of background and mitosis; the softmax
+            over two channels is the sigmoid of their difference.
+    """
+    return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
 
 def lite(pretrained: bool = True) -> nn.Module:
@@ -55,11 +55,11 @@ def load_imagenet_lite0(network: LiteNetwork) -> None:
     network.load_state_dict({name: weights[name] for name in wanted}, strict=False)
 
 
-def scout(pretrained: bool = False) -> nn.Module:
-    """Five plain convolutions to stride 8, for a cheap first look; random weights."""
+def proposal(pretrained: bool = False) -> nn.Module:
+    """Five plain convolutions to stride 8, random, to find candidates cheaply."""
     if pretrained:
-        raise ModelError("scout has no ImageNet weights: give the recipe pretrained = false")
-    return ScoutNetwork()
+        raise ModelError("proposal has no ImageNet weights: give the recipe pretrained = false")
+    return ProposalNetwork()
 
 
 def fcn32s(pretrained: bool = False) -> nn.Module:
@@ -81,7 +81,7 @@ def _fcn(output_stride: int, pretrained: bool, width: float = 1.0) -> nn.Module:
     if pretrained:
         raise ModelError(
             f"fcn{output_stride}s has no weights of its own: give the recipe "
-            'weights = "vgg16:FILE", "caffe:FILE" or "run:FOLDER", or pretrained = false'
+            'weights = "vgg16:FILE", "fcn32s:FILE" or "run:FOLDER", or pretrained = false'
         )
     return FCN(output_stride, width)
 
@@ -93,7 +93,7 @@ def _slim(output_stride: int) -> Callable[[bool], nn.Module]:
 
 NETWORKS: dict[str, Callable[[bool], nn.Module]] = {
     "lite": lite,
-    "scout": scout,
+    "proposal": proposal,
     "fcn32s": fcn32s,
     "fcn16s": fcn16s,
     "fcn8s": fcn8s,

@@ -1,0 +1,1 @@
+"""What is timed: run each with `python -m benchmarks.NAME`, from the repository's root."""
