@@ -1,4 +1,3 @@
-import json
 import math
 import time
 from dataclasses import dataclass
@@ -8,15 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmitos.counting.counting import (
-    Hotspot,
-    Unavailable,
-    count_in_fields,
-    density_per_mm2,
-    field_area_mm2,
-    hotspot,
-)
+from segmitos.counting.grading import Unavailable, field_area_mm2
 from segmitos.counting.hotspot import Box, Disc, densest
+from segmitos.counting.windows import count_in_fields, hotspot
 from segmitos.errors import ScaleError, UsageError
 
 
@@ -169,13 +162,13 @@ def test_window_must_hold_tissue():
     debris = np.array([[18_000.0, 5000.0]] * 5)
     points = np.concatenate([debris, [[2000, 2000], [3000, 3000], [3500, 2500]]])
     anywhere = hotspot(points, 0.25, 20_000, 10_000, 1.0)
-    assert anywhere.count == 5 and anywhere.tissue_share == 1
+    assert anywhere.count == 5 and anywhere.tissue_fraction == 1
     found = hotspot(points, 0.25, 20_000, 10_000, 1.0, tissue=tissue)
-    assert found.count == 3 and found.tissue_share == 1
+    assert found.count == 3 and found.tissue_fraction == 1
     at_edge = hotspot(np.array([[9000.0, 5000.0]]), 0.25, 20_000, 10_000, 1.0, tissue=tissue)
     # The window is 4000 px wide and must begin at 6000 or before to hold half a window of tissue.
-    assert at_edge.count == 1 and 0.5 <= at_edge.tissue_share < 1 and at_edge.x_px <= 6000
-    strict = hotspot(points[:5], 0.25, 20_000, 10_000, 1.0, tissue=tissue, min_tissue_share=0.9)
+    assert at_edge.count == 1 and 0.5 <= at_edge.tissue_fraction < 1 and at_edge.x_px <= 6000
+    strict = hotspot(points[:5], 0.25, 20_000, 10_000, 1.0, tissue=tissue, min_tissue_fraction=0.9)
     assert strict.count == 0
 
 
@@ -193,7 +186,7 @@ def test_share_of_tissue_is_the_masks(shape):
     center = (found.x_px + found.width_px / 2, found.y_px + found.height_px / 2)
     inside = window.holds(xy.astype(float), center)
     covered = np.repeat(np.repeat(mask, 10, 0), 10, 1).reshape(-1)
-    assert found.tissue_share == pytest.approx(covered[inside].mean(), abs=5e-3)
+    assert found.tissue_fraction == pytest.approx(covered[inside].mean(), abs=5e-3)
 
 
 def test_what_cannot_be_computed_says_why():
@@ -205,17 +198,6 @@ def test_what_cannot_be_computed_says_why():
     assert nothing == Unavailable("no mitoses were found")
     bare = Tissue(np.zeros((100, 100), dtype=bool), 100.0)
     assert "50% of tissue" in hotspot(one, 0.25, 40_000, 40_000, tissue=bare).reason
-    json.dumps([small.to_dict(), nothing.to_dict()])
-    assert math.isnan(density_per_mm2(3, 0)) and density_per_mm2(3, 1.5) == 2
-
-
-def test_to_dict_has_the_keys_of_the_summary():
-    found = hotspot(np.array([[5000.0, 5000.0]]), 0.25, 10_000, 10_000)
-    assert isinstance(found, Hotspot) and found
-    content = found.to_dict()
-    assert {"shape", "area_mm2", "x_px", "y_px", "width_px", "height_px", "count"} < set(content)
-    assert content["density_per_mm2"] == 0.5
-    json.dumps(content, allow_nan=False)
 
 
 def test_ten_fields_are_a_box_of_their_area():
@@ -236,6 +218,6 @@ def test_bad_calls_are_named():
     with pytest.raises(UsageError, match="area 0 mm2"):
         hotspot(one, 0.25, 9000, 9000, area_mm2=0)
     with pytest.raises(UsageError, match=r"tissue 1\.5"):
-        hotspot(one, 0.25, 9000, 9000, min_tissue_share=1.5)
+        hotspot(one, 0.25, 9000, 9000, min_tissue_fraction=1.5)
     with pytest.raises(ScaleError):
         hotspot(one, 0, 9000, 9000)

@@ -1,22 +1,26 @@
 """The Nottingham table row by row, the form per mm2, grades, and intervals on a count."""
 
-import json
 import math
 
 import numpy as np
 import pytest
 
-from segmitos.counting.counting import (
-    ValidationCounts,
-    count_interval,
+from segmitos.counting.grading import (
+    NOTTINGHAM_TABLE,
+    cut_offs,
     field_area_mm2,
     nottingham_grade,
     nottingham_score,
-    poisson_interval,
-    score_is_uncertain,
     who_2019_score,
 )
-from segmitos.counting.grading import NOTTINGHAM_TABLE, cut_offs
+from segmitos.counting.intervals import (
+    ReviewedCounts,
+    ValidationCounts,
+    count_interval,
+    poisson_interval,
+    reviewed_interval,
+    score_is_uncertain,
+)
 from segmitos.errors import UsageError
 
 # NHSBSP and Royal College of Pathologists, Pathology reporting of breast disease: field diameter,
@@ -64,7 +68,6 @@ def test_who_form_per_mm2(count, expected, area):
     score = who_2019_score(count * area, area)
     assert score.score == expected and score.system == "WHO 2019"
     assert score.density_per_mm2 == count
-    json.dumps(score.to_dict(), allow_nan=False)
 
 
 def test_who_form_needs_an_area():
@@ -113,7 +116,6 @@ def test_interval_from_validation():
     assert 25 < low < 40 < high < 58
     assert interval.combined[0] < low and interval.combined[1] > high
     assert interval == count_interval(40, model) != count_interval(40, model, seed=1)
-    json.dumps(interval.to_dict(), allow_nan=False)
 
 
 def test_a_model_that_misses_half_expects_twice_the_count():
@@ -171,3 +173,41 @@ def test_bad_calls_are_named():
         count_interval(-2)
     with pytest.raises(UsageError, match="level 1"):
         count_interval(2, level=1)
+
+
+def test_garwood_is_the_quantile_of_the_gamma_distribution():
+    from scipy.special import gammaincinv
+
+    for count in (0, 1, 7, 60, 4000):
+        low = float(gammaincinv(count, 0.05)) if count else 0.0
+        high = float(gammaincinv(count + 1, 0.95))
+        assert poisson_interval(count, 0.9) == pytest.approx((low, high), rel=1e-9)
+
+
+def test_a_reviewed_window_that_was_screened_has_chance_alone():
+    model = ValidationCounts(70, 30, 30)
+    interval = reviewed_interval(ReviewedCounts(confirmed=20, added=3), model, screened=True)
+    assert interval.model is None and interval.count == 23
+    assert interval.combined == poisson_interval(23)
+
+
+def test_reviewed_marks_leave_the_mitoses_that_the_model_missed():
+    model = ValidationCounts(700, 700, 300)
+    marks = reviewed_interval(ReviewedCounts(confirmed=35, added=0), model)
+    # Precision is known now: what was confirmed is there, and as many more as recall says.
+    assert marks.model[0] >= 35 and marks.expected == pytest.approx(35 / 0.7, rel=0.05)
+    alone = count_interval(70, model)
+    assert marks.model[1] - marks.model[0] < alone.model[1] - alone.model[0]
+    # Mitoses that the reader added are among those missed, not on top of them.
+    added = reviewed_interval(ReviewedCounts(confirmed=35, added=5), model)
+    assert added.expected == pytest.approx(marks.expected, rel=0.02) and added.model[0] >= 40
+
+
+def test_undecided_marks_widen_a_reviewed_interval():
+    model = ValidationCounts(700, 300, 0)
+    decided = reviewed_interval(ReviewedCounts(30, 0, 0), model, screened=True)
+    open_ = reviewed_interval(ReviewedCounts(20, 0, 10), model, screened=True)
+    assert open_.model[0] >= 20 and open_.model[1] <= 30 and open_.count == decided.count == 30
+    assert open_.combined[0] < decided.combined[0]
+    with pytest.raises(UsageError, match="none may be negative"):
+        reviewed_interval(ReviewedCounts(-1, 0), model)

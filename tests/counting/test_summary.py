@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from factories.results import detections_at, draw_slide, scatter, tissue_of
-from segmitos.counting.summary import summarize
+from segmitos.counting.count import CountSettings, count, known_validation
+from segmitos.counting.summary import to_dict
 from segmitos.detection.tissue import TissueMask
 
 SIDE_PX, MPP = 3200, 1.25
@@ -23,10 +24,18 @@ def full_tissue(side_px: int, mpp: float) -> TissueMask:
     return TissueMask(np.ones((50, 50), bool), side_px * mpp / 50, (side_px * mpp / 1000) ** 2)
 
 
-def summary_of(points, tissue, side_px=SIDE_PX, mpp=MPP, **options):
-    content, hotspot = summarize(detections_at(points, mpp), tissue, (side_px, side_px), **options)
-    assert json.loads(json.dumps(content, allow_nan=False)) == content
-    return content, hotspot
+def summary_of(points, tissue, side_px=SIDE_PX, mpp=MPP, validation=None, **settings):
+    counted = count(
+        detections_at(points, mpp).xy,
+        mpp,
+        side_px,
+        side_px,
+        tissue,
+        CountSettings(**settings),
+        known_validation(validation),
+    )
+    content = json.loads(json.dumps(to_dict(counted), allow_nan=False))
+    return content, counted.hotspot
 
 
 def test_no_mitoses_where_a_window_fits_score_1_with_a_count_of_0(tissue):
@@ -106,7 +115,8 @@ def test_validation_counts_of_the_model_widen_the_interval(tissue):
 
 
 def test_window_and_field_are_as_asked(tissue):
-    content, _ = summary_of(scatter(90), tissue, area_mm2=1.0, shape="circle")
+    content, _ = summary_of(scatter(90), tissue, hotspot_area_mm2=1.0, hotspot_shape="circle")
     assert content["hotspot"]["shape"] == "circle" and content["hotspot"]["area_mm2"] == 1.0
+    assert content["hotspot"]["density_per_mm2"] == content["hotspot"]["count"]
     smaller, _ = summary_of(scatter(90), tissue, field_diameter_mm=0.44)
     assert smaller["score"]["systems"][1]["three_from"] == 12

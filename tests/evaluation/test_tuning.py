@@ -205,5 +205,5 @@ def test_a_long_chain_does_not_exhaust_the_stack():
     near = [[index, index + 1] for index in range(count)] + [[0]]
     assert added_hits(near, list(range(count + 1))).all()
     assert level0_xy(
-        MapAccumulator(1.0, 4), Blobs(*(np.zeros(1) for _ in range(4)), 0.5), 0.125
+        MapAccumulator(1.0, 4), Blobs(*(np.zeros(1) for _ in range(5)), 0.5), 0.125
     ).tolist() == [[0.5, 0.5]]

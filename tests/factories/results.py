@@ -12,7 +12,9 @@ from segmitos.detection.model import Model
 from segmitos.detection.pipeline import DetectOptions, SlideResult
 from segmitos.detection.postprocess import Thresholds
 from segmitos.detection.tissue import TissueMask
+from segmitos.io.points.candidates import Candidates
 from segmitos.io.points.detections import Detections
+from segmitos.io.points.geojson import point_ids
 from segmitos.io.slide import Slide
 
 
@@ -58,13 +60,38 @@ def detections_at(points: np.ndarray, mpp: float, name: str = "made", seed: int 
     return Detections(points[:, 0], points[:, 1], area, score, mpp, name)
 
 
+def candidates_of(detections: Detections, faint: np.ndarray | None = None) -> Candidates:
+    """Candidates that are the detections, and some that are none at the points `faint` (n, 2)."""
+    others = np.zeros((0, 2)) if faint is None else faint
+    xy = np.concatenate([detections.xy, others])
+    score = np.concatenate([detections.score, np.full(len(others), 0.55)])
+    area = np.concatenate([detections.area_um2, np.full(len(others), 20.0)])
+    order = np.lexsort((xy[:, 0], xy[:, 1]))
+    xy = xy[order]
+    return Candidates(
+        ids=tuple(point_ids(xy, detections.name)),
+        x_px=xy[:, 0],
+        y_px=xy[:, 1],
+        area_um2=area[order],
+        score=score[order],
+        is_detection=(np.arange(len(xy)) < len(detections))[order],
+        mpp=detections.mpp,
+        name=detections.name,
+    )
+
+
 def make_files(
-    folder: Path, slide: Slide, detections: Detections, tissue: TissueMask, **settings: object
+    folder: Path,
+    slide: Slide,
+    detections: Detections,
+    tissue: TissueMask,
+    faint: np.ndarray | None = None,
+    **settings: object,
 ) -> dict[str, bytes]:
     """Return the files that detect would write for these detections."""
     model = Model.load(write_toy(folder / "toy.onnx"), device="cpu", threads=1)
     result = SlideResult(
-        detections=detections,
+        candidates=candidates_of(detections, faint),
         thresholds=Thresholds(0.5, 4.0, 0.6),
         binarization_value=0.5,
         tissue=tissue,

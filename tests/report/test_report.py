@@ -268,9 +268,10 @@ def test_cohort_page_lists_sortable_rows_with_thumbnails(tmp_path, many):
 
 
 @pytest.mark.parametrize("kind", ["annotation", "detection"])
-def test_qupath_gets_the_objects_asked_for_and_the_hotspot_as_a_region(tmp_path, kind):
+def test_qupath_gets_the_objects_asked_for_and_both_windows_as_regions(tmp_path, kind):
     files = made(tmp_path, 30, qupath=kind)
-    region, *marks = json.loads(files["detections.geojson"])["features"]
+    region, fields, *marks = json.loads(files["detections.geojson"])["features"]
+    assert fields["properties"]["name"] == "Ten fields"
     hotspot = json.loads(files["summary.json"])["hotspot"]
     assert region["properties"]["name"] == "Hotspot"
     assert region["properties"]["objectType"] == "annotation"

@@ -185,32 +185,26 @@ def result_files(
     job: Job, slide: Slide, result: SlideResult, model: Model, identity: dict[str, Any]
 ) -> dict[str, bytes]:
     """Return all files of the output folder, by name, but run.json and the probability map."""
-    from segmitos.counting.summary import summarize
+    from segmitos.counting.saved import TISSUE, encode_tissue, new_result
+    from segmitos.counting.summary import TissueFile, UsedThresholds
+    from segmitos.io.points.candidates import CANDIDATES
     from segmitos.io.points.detections import geojson_text
     from segmitos.report.html import prepare_pictures, render_report
 
     settings = job.settings
-    counted, hotspot = summarize(
-        result.detections,
-        result.tissue,
-        (result.width_px, result.height_px),
-        area_mm2=settings.hotspot_area_mm2,
-        shape=settings.hotspot_shape,
-        field_diameter_mm=settings.field_diameter_mm,
-        validation=model.spec.validation,
-    )
-    summary = {
+    height, width = result.tissue.mask.shape
+    about = {
         "name": job.name,
         **identity,
-        **counted,
         "width_px": result.width_px,
         "height_px": result.height_px,
         "mpp": result.mpp,
         "mpp_source": result.mpp_source,
-        "thresholds": {
-            **asdict(result.thresholds),
-            "binarization_value": result.binarization_value,
-        },
+        "bounds_px": slide.bounds,
+        "tissue": TissueFile(result.tissue.mpp, width, height),
+        "thresholds": UsedThresholds(
+            **asdict(result.thresholds), binarization_value=result.binarization_value
+        ),
         "model_card": {
             "description": model.spec.description,
             "datasets": list(model.spec.datasets),
@@ -218,21 +212,23 @@ def result_files(
             "intended_use": model.spec.intended_use,
             "training_commit": model.spec.training_commit,
             "validation": model.spec.validation,
+            "thresholds": asdict(model.spec.thresholds),
             "mpp": model.spec.mpp,
         },
         "versions": package_versions(result.device),
     }
-    outline = None if hotspot is None else hotspot.outline_xy()
+    saved = new_result(result.candidates, result.tissue, about)
+    detections = saved.candidates.detections()
+    windows = {"Hotspot": saved.summary.hotspot, "Ten fields": saved.summary.fields}
+    outlines = {name: window.outline_xy() for name, window in windows.items() if window}
     files = {
-        "detections.csv": result.detections.to_csv().encode("utf-8"),
-        "detections.geojson": geojson_text(
-            result.detections,
-            settings.qupath,
-            {"Hotspot": outline} if outline is not None else None,
-        ).encode("utf-8"),
-        SUMMARY: to_json(summary),
+        CANDIDATES: saved.candidates.to_csv().encode("utf-8"),
+        "detections.csv": detections.to_csv().encode("utf-8"),
+        "detections.geojson": geojson_text(detections, settings.qupath, outlines).encode("utf-8"),
+        TISSUE: encode_tissue(result.tissue),
+        SUMMARY: saved.summary.to_json(),
     }
-    files |= prepare_pictures(slide, result.detections, result.tissue, outline)
+    files |= prepare_pictures(slide, detections, result.tissue, outlines.get("Hotspot"))
     files[REPORT] = render_report(files).encode("utf-8")
     return files
 

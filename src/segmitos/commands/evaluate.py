@@ -70,7 +70,7 @@ def _detected(
     with Bar("evaluating", len(cases)) as bar:
         for case in cases:
             with Slide.open(case.image, mpp=case.mpp) as slide:
-                result = detect_slide(slide, model, DetectOptions(), any_threshold=True)
+                result = detect_slide(slide, model, DetectOptions())
             found[case.name] = result.detections
             maps.append(result.accumulator)
             bar.advance()

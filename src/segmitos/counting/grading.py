@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from segmitos.errors import UsageError
 
@@ -64,10 +63,6 @@ class Unavailable:
     def __bool__(self) -> bool:
         return False
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the reason."""
-        return {"reason": self.reason}
-
 
 @dataclass(frozen=True)
 class MitoticScore:
@@ -100,16 +95,19 @@ class MitoticScore:
         """Mitoses per mm2."""
         return self.count / self.area_mm2
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-able values."""
-        names = ("system", "score", "count", "area_mm2", "one_up_to", "three_from", "basis")
-        values = {name: getattr(self, name) for name in names}
-        return {**values, "density_per_mm2": self.density_per_mm2}
-
 
 def field_area_mm2(diameter_mm: float) -> float:
     """Return the area of one round field of view."""
     return math.pi * (diameter_mm / 2) ** 2
+
+
+def check_field_diameter(value_mm: float) -> None:
+    """Refuse a field diameter that the Nottingham table does not cover. Raises UsageError."""
+    if not 0.40 - 1e-9 <= value_mm <= 0.69 + 1e-9:
+        raise UsageError(
+            f"field diameter {value_mm} mm: the Nottingham table covers 0.40 to 0.69 mm; "
+            "use the score per mm2 for other areas"
+        )
 
 
 def nottingham_score(count: int, field_diameter_mm: float) -> MitoticScore:
@@ -126,11 +124,7 @@ def nottingham_score(count: int, field_diameter_mm: float) -> MitoticScore:
         UsageError: for a diameter outside the table or a negative count.
     """
     _check_count(count)
-    if not 0.40 - 1e-9 <= field_diameter_mm <= 0.69 + 1e-9:
-        raise UsageError(
-            f"field diameter {field_diameter_mm} mm: the Nottingham table covers 0.40 to 0.69 mm; "
-            "use the score per mm2 for other areas"
-        )
+    check_field_diameter(field_diameter_mm)
     area = field_area_mm2(field_diameter_mm) * FIELDS
     hundredths = field_diameter_mm * 100
     row = NOTTINGHAM_TABLE.get(round(hundredths)) if _is_whole(hundredths) else None

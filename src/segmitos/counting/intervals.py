@@ -5,20 +5,22 @@ often was measured on validation cases. And mitoses fall into a window by chance
 cut a little deeper, gives another count (Bonert and Tate, BioMed Eng OnLine 2017;16:28: by this
 alone 16 % of cases are scored wrongly at a field diameter of 0.40 mm, 9 % at 0.69 mm).
 
-With n detections, hits h ~ Binomial(n, P) and misses ~ NegativeBinomial(h + 1/2, R): what was
-missed when each mitosis is seen with chance R and nothing is known of their number. P and R are not
-exact either: P ~ Beta(tp + 1/2, fp + 1/2), R ~ Beta(tp + 1/2, fn + 1/2), Jeffreys' interval (Brown,
-Cai and DasGupta, Statist Sci 2001;16:101-133). The true count in the window is h + misses; the
-count that the tumour's density gives in such windows is ~ Gamma(h + misses + 1/2). All by seeded
-simulation. Sampling alone has Garwood's exact interval (Biometrika 1936;28:437-442).
+With n detections, the true positives are h ~ Binomial(n, P) and the false negatives ~
+NegativeBinomial(h + 1/2, R): what was missed when each mitosis is seen with chance R and nothing is
+known of their number. P and R are not exact either: P ~ Beta(tp + 1/2, fp + 1/2), R ~ Beta(tp +
+1/2, fn + 1/2), Jeffreys' interval (Brown, Cai and DasGupta, Statist Sci 2001;16:101-133). The true
+count in the window is the sum of both; the count that the tumour's density gives in such windows is
+~ Gamma(true count + 1/2). All by seeded simulation. Sampling alone has Garwood's exact interval
+(Biometrika 1936;28:437-442).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segmitos.counting.grading import MitoticScore
 from segmitos.errors import UsageError
@@ -63,17 +65,6 @@ class CountInterval:
     combined: tuple[float, float]
     level: float = 0.95
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-able values."""
-        return {
-            "count": self.count,
-            "expected": self.expected,
-            "model": None if self.model is None else list(self.model),
-            "sampling": list(self.sampling),
-            "combined": list(self.combined),
-            "level": self.level,
-        }
-
 
 def count_interval(
     count: int, model: ValidationCounts | None = None, level: float = 0.95, seed: int = 0
@@ -95,17 +86,85 @@ def count_interval(
     generator = np.random.default_rng(seed)
     precision = generator.beta(model.tp + 0.5, model.fp + 0.5, _DRAWS)
     recall = generator.beta(model.tp + 0.5, model.fn + 0.5, _DRAWS)
-    hits = generator.binomial(count, precision)
-    true = hits + generator.negative_binomial(hits + 0.5, recall)
+    true_positives = generator.binomial(count, precision)
+    true = true_positives + generator.negative_binomial(true_positives + 0.5, recall)
+    mean_precision = (model.tp + 0.5) / (model.tp + model.fp + 1)
+    mean_recall = (model.tp + 0.5) / (model.tp + model.fn + 1)
+    expected = count * mean_precision / mean_recall
+    return _interval_of(count, expected, true, generator, sampling, level)
+
+
+@dataclass(frozen=True)
+class ReviewedCounts:
+    """What a reader made of the marks in one window.
+
+    Attributes:
+        confirmed: detections of the model that the reader calls mitoses.
+        added: mitoses that the model did not detect.
+        undecided: detections that nobody has looked at, or that the reader is unsure of.
+    """
+
+    confirmed: int
+    added: int
+    undecided: int = 0
+
+
+def reviewed_interval(
+    counts: ReviewedCounts,
+    model: ValidationCounts | None = None,
+    screened: bool = False,
+    level: float = 0.95,
+    seed: int = 0,
+) -> CountInterval:
+    """Return the intervals of a reviewed count in one window.
+
+    What the reader has confirmed is true; an undecided detection is true as often as the model's
+    precision says. What the model missed is still missing, but for what the reader added, unless
+    the reader has screened the whole window: then chance alone remains.
+
+    Args:
+        counts: of the window.
+        model: validation counts, where there are any.
+        screened: whether the reader has looked at all of the window.
+        level: of confidence.
+        seed: of the simulation.
+
+    Raises:
+        UsageError: for a negative count or a level outside 0..1.
+    """
+    if min(counts.confirmed, counts.added, counts.undecided) < 0:
+        raise UsageError(f"{counts}: none may be negative")
+    number = counts.confirmed + counts.added + counts.undecided
+    sampling = poisson_interval(number, level)
+    if model is None or (screened and not counts.undecided):
+        return CountInterval(number, float(number), None, sampling, sampling, level)
+    generator = np.random.default_rng(seed)
+    precision = generator.beta(model.tp + 0.5, model.fp + 0.5, _DRAWS)
+    recall = generator.beta(model.tp + 0.5, model.fn + 0.5, _DRAWS)
+    detected = counts.confirmed + generator.binomial(counts.undecided, precision)
+    missed = np.full(_DRAWS, counts.added)
+    if not screened:
+        missed = np.maximum(missed, generator.negative_binomial(detected + 0.5, recall))
+    true = detected + missed
+    return _interval_of(number, float(true.mean()), true, generator, sampling, level)
+
+
+def _interval_of(
+    count: int,
+    expected: float,
+    true: NDArray[np.int64],
+    generator: np.random.Generator,
+    sampling: tuple[float, float],
+    level: float,
+) -> CountInterval:
+    """Return the intervals from draws of the true count in the window."""
     rate = generator.gamma(true + 0.5)
     tail = (1 - level) / 2
     low, high = np.quantile(true, [tail, 1 - tail])
     least, most = np.quantile(rate, [tail, 1 - tail])
-    mean_precision = (model.tp + 0.5) / (model.tp + model.fp + 1)
-    mean_recall = (model.tp + 0.5) / (model.tp + model.fn + 1)
     return CountInterval(
         count=count,
-        expected=count * mean_precision / mean_recall,
+        expected=expected,
         model=(float(low), float(high)),
         sampling=sampling,
         combined=(float(least), float(most)),
@@ -123,11 +182,24 @@ def poisson_interval(count: int, level: float = 0.95) -> tuple[float, float]:
         raise UsageError(f"count {count} must be 0 or more")
     if not 0 < level < 1:
         raise UsageError(f"level {level} must be between 0 and 1")
-    from scipy.special import gammaincinv
-
     tail = (1 - level) / 2
-    low = float(gammaincinv(count, tail)) if count else 0.0
-    return low, float(gammaincinv(count + 1, 1 - tail))
+    low = _poisson_mean(count - 1, 1 - tail) if count else 0.0
+    return low, _poisson_mean(count, tail)
+
+
+def _poisson_mean(count: int, probability: float) -> float:
+    """Return the mean of the Poisson distribution with P(X <= count) = probability.
+
+    By bisection; SciPy's quantile functions take longer to import than a report to make.
+    """
+    k = np.arange(count + 1)
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
+    low, high = 0.0, count + 20 * math.sqrt(count + 1) + 40
+    for _ in range(80):
+        middle = (low + high) / 2
+        below = np.exp(k * math.log(middle) - middle - log_factorial).sum()
+        low, high = (middle, high) if below > probability else (low, middle)
+    return (low + high) / 2
 
 
 def score_is_uncertain(score: MitoticScore, interval: CountInterval) -> bool:

@@ -1,135 +1,110 @@
-"""What is said of one input as a whole: count, density, hotspot, scores, and how sure they are."""
+"""`summary.json`: everything that is said of one image, as a typed object. See docs/summary.md."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
-from segmitos.counting.counting import (
-    NO_MITOSES,
-    Hotspot,
-    Tissue,
-    Unavailable,
-    ValidationCounts,
-    count_in_fields,
-    count_interval,
-    density_per_mm2,
-    hotspot,
-    nottingham_score,
-    score_is_uncertain,
-    who_2019_score,
-)
-from segmitos.counting.grading import MitoticScore
-from segmitos.io.points.detections import Detections
+from segmitos.counting.count import Count
+from segmitos.errors import DataError, InputError
+from segmitos.io.files import json_text
 
-DEFAULT_FIELD_MM = 0.55
-_INTERVAL = (
-    "95 % interval of the expected count in such a window, from the model's precision and recall "
-    "on validation cases and from chance (how mitoses fall into a window); it does not cover "
-    "slides unlike the validation cases."
-)
-_CHANCE_ONLY = (
-    "95 % interval of the expected count in such a window, from chance alone: the model file "
-    "states no validation counts."
-)
+SUMMARY = "summary.json"
 
 
-class MeasuredTissue(Tissue, Protocol):
-    """A tissue mask that knows its area: mask pixels at the border may stick out of the image."""
+@dataclass(frozen=True)
+class TissueFile:
+    """Where the tissue mask is, and its scale."""
 
-    @property
-    def area_mm2(self) -> float:
-        """Area of tissue."""
+    mpp: float
+    """Micrometres per pixel of `tissue.png`, from the image's top left corner."""
+    width: int
+    height: int
 
 
-def summarize(
-    detections: Detections,
-    tissue: MeasuredTissue,
-    size_px: tuple[int, int],
-    area_mm2: float = 2.0,
-    shape: str = "square",
-    field_diameter_mm: float = DEFAULT_FIELD_MM,
-    validation: Mapping[str, Any] | None = None,
-) -> tuple[dict[str, Any], Hotspot | None]:
-    """Count, find the hotspot and score it.
+@dataclass(frozen=True)
+class UsedThresholds:
+    """Thresholds that made detections of candidates."""
 
-    Args:
-        detections: of one image.
-        tissue: mask with its area.
-        size_px: (width, height) of the image, level 0.
-        area_mm2: of the hotspot window.
-        shape: `square`, `circle` or `box`.
-        field_diameter_mm: of the ten fields behind the Nottingham score.
-        validation: `tp`, `fp`, `fn` of the model on validation cases, where known.
+    binarization: float | str
+    binarization_value: float
+    """Probability that the binarization stands for on this image."""
+    min_area_um2: float
+    min_score: float
 
-    Returns:
-        A JSON-able dict with count, tissue_area_mm2, density_per_mm2, hotspot, hotspot_reason,
-        score, score_reason and notes; and the hotspot, or None.
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(Count):
+    """One result of `segmitos detect`.
+
+    Attributes:
+        name: of the result's folder.
+        input: identity of the image.
+        model: name and hash of the model file.
+        settings: that the result depends on.
+        width_px: of the image, level 0.
+        height_px: of the image, level 0.
+        mpp: micrometres per level-0 pixel.
+        mpp_source: where the scale is from.
+        bounds_px: x, y, width, height of the scanned part; QuPath counts from its corner.
+        tissue: the mask.
+        thresholds: that were used.
+        model_card: what the model file says of itself.
+        versions: of the packages that affect a result.
+        warnings: what went other than planned, in words.
     """
-    count = len(detections)
-    area = tissue.area_mm2
-    density = density_per_mm2(count, area)
-    place = (detections.xy, detections.mpp, *size_px)
-    found = hotspot(*place, area_mm2, shape, tissue)
-    fields = count_in_fields(*place, field_diameter_mm, tissue=tissue)
-    known = (
-        ValidationCounts(**{key: int(validation[key]) for key in ("tp", "fp", "fn")})
-        if (validation and all(key in validation for key in ("tp", "fp", "fn")))
-        else None
-    )
-    systems = []
-    in_window, in_fields = _counted(found), _counted(fields)
-    if in_window is not None:
-        systems.append(_scored("hotspot", who_2019_score(in_window, area_mm2), known))
-    if in_fields is not None:
-        score = nottingham_score(in_fields, field_diameter_mm)
-        systems.append(_scored("ten fields", score, known))
-    notes = []
-    if area == 0:
-        notes.append("No tissue was found, so there is no density.")
-    elif isinstance(found, Unavailable):
-        notes.append(f"No hotspot: {found.reason}.")
-    if area > 0 and in_fields is None and in_window is not None and isinstance(fields, Unavailable):
-        notes.append(f"No score from ten fields: {fields.reason}.")
-    content = {
-        "count": count,
-        "tissue_area_mm2": area,
-        "density_per_mm2": None if math.isnan(density) else density,
-        "hotspot": found.to_dict() if isinstance(found, Hotspot) else None,
-        "hotspot_reason": found.reason if isinstance(found, Unavailable) else None,
-        "score": None
-        if not systems
-        else {
-            "systems": systems,
-            "uncertain": any(entry["uncertain"] for entry in systems),
-            "interval_note": _INTERVAL if known else _CHANCE_ONLY,
-        },
-        "score_reason": None if systems or not isinstance(found, Unavailable) else found.reason,
-        "notes": notes,
-    }
-    return content, found if isinstance(found, Hotspot) else None
+
+    name: str
+    input: dict[str, Any]
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    width_px: int
+    height_px: int
+    mpp: float
+    mpp_source: str
+    bounds_px: tuple[int, int, int, int]
+    tissue: TissueFile
+    thresholds: UsedThresholds
+    model_card: dict[str, Any]
+    versions: dict[str, str]
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> bytes:
+        """Return the content of summary.json."""
+        return json_text(to_dict(self)).encode("utf-8")
 
 
-def _counted(found: Hotspot | Unavailable) -> int | None:
-    """Count in a window; none found where a window fits is a count too."""
-    if isinstance(found, Hotspot):
-        return found.count
-    return 0 if found is NO_MITOSES else None
+def to_dict(counted: Count) -> dict[str, Any]:
+    """Return a count or a summary as JSON-able values, with the densities of its windows."""
+    content = asdict(counted)
+    for name, window in (("hotspot", counted.hotspot), ("fields", counted.fields)):
+        if window is not None:
+            content[name]["density_per_mm2"] = window.density_per_mm2
+    return content
 
 
-def _scored(where: str, score: MitoticScore, known: ValidationCounts | None) -> dict[str, Any]:
-    interval = count_interval(score.count, known)
-    low, high = interval.combined
-    scores = sorted({score.of(round(low)), score.score, score.of(round(high))})
-    spread = " to ".join(map(str, dict.fromkeys((scores[0], scores[-1]))))
-    return {
-        **score.to_dict(),
-        "name": f"{score.system}, {where}: {score.basis}",
-        "where": where,
-        "interval": interval.to_dict(),
-        "uncertain": score_is_uncertain(score, interval),
-        "cutoffs": f"up to {score.one_up_to} / {score.one_up_to + 1} to "
-        f"{score.three_from - 1} / {score.three_from} and more",
-        "within": f"{spread} (count {low:.1f} to {high:.1f})",
-    }
+def parse_summary(content: bytes, where: str) -> Summary:
+    """Read the content of a summary.json.
+
+    Raises:
+        DataError: for what is no summary, with the place that is wrong.
+    """
+    import msgspec
+
+    try:
+        return msgspec.json.decode(content, type=Summary)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{where} is damaged or of another version: {error}") from error
+
+
+def read_summary(folder: Path) -> Summary:
+    """Read the summary of a result's folder. Raises InputError, DataError."""
+    path = folder / SUMMARY
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{folder} holds no result of detect (no {SUMMARY})") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    return parse_summary(content, str(path))

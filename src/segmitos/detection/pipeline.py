@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from segmitos.detection.model import Model, ModelSpec
 from segmitos.detection.postprocess import (
-    FLOOR,
     Blobs,
     MapAccumulator,
     Thresholds,
@@ -30,7 +29,10 @@ from segmitos.detection.tiling import Tile, cut_tiles, side_for, trimmed
 from segmitos.detection.tissue import TissueMask, tissue_mask
 from segmitos.detection.view import SlideView
 from segmitos.errors import UsageError
+from segmitos.io.geometry import rescale
+from segmitos.io.points.candidates import Candidates
 from segmitos.io.points.detections import Detections
+from segmitos.io.points.geojson import point_ids
 from segmitos.io.slide import Slide
 
 # Threads that read and decode ahead of the network.
@@ -80,7 +82,7 @@ def parse_binarization(value: str | float) -> str | float:
 class SlideResult:
     """What was found on one slide."""
 
-    detections: Detections
+    candidates: Candidates
     thresholds: Thresholds
     binarization_value: float
     tissue: TissueMask
@@ -90,6 +92,11 @@ class SlideResult:
     height_px: int
     device: str
     accumulator: MapAccumulator
+
+    @property
+    def detections(self) -> Detections:
+        """The candidates that pass the thresholds."""
+        return self.candidates.detections()
 
 
 def detect(
@@ -131,7 +138,6 @@ def detect_slide(
     options: DetectOptions,
     progress: Progress = lambda done, total: None,
     on_map: Callable[[NDArray[np.float32], Tile], None] | None = None,
-    any_threshold: bool = False,
 ) -> SlideResult:
     """Detect mitoses on an opened slide.
 
@@ -141,8 +147,6 @@ def detect_slide(
         options: thresholds, regions, tiles.
         progress: told (tiles done, tiles in all).
         on_map: given every written part of the smoothed map, for saving it.
-        any_threshold: whether the result's `accumulator` will be asked for other binarizations
-            than that of the thresholds; it takes more memory.
 
     Raises:
         ScaleError: where the slide's scale is unknown; InputError: where it is damaged.
@@ -157,10 +161,7 @@ def detect_slide(
     tissue = tissue_mask(slide, regions, options.tissue, view.overview())
     view.match_stain(spec.color, tissue)
     cell_um = spec.mpp * spec.stride
-    floor = FLOOR
-    if not any_threshold and thresholds.binarization != "otsu":
-        floor = thresholds.binarization
-    accumulator = MapAccumulator(cell_um, spec.stride, floor=floor)
+    accumulator = MapAccumulator(cell_um, spec.stride)
     tiles = _tiles(view, spec, tissue, options.tile_px)
     work_px = sum(tile.width * tile.height for tile in tiles)
     device = model.for_work(work_px).device
@@ -178,7 +179,9 @@ def detect_slide(
     model.rest()
     blobs = accumulator.blobs(thresholds.binarization)
     return SlideResult(
-        detections=_kept(blobs, thresholds, view, regions),
+        candidates=_candidates(
+            blobs, accumulator.faint_blobs(thresholds.binarization), thresholds, view, regions
+        ),
         thresholds=thresholds,
         binarization_value=blobs.threshold,
         tissue=tissue,
@@ -206,23 +209,32 @@ def _tiles(view: SlideView, spec: ModelSpec, tissue: TissueMask, tile_px: int | 
     return chosen
 
 
-def _kept(
-    blobs: Blobs, thresholds: Thresholds, view: SlideView, regions: Sequence[Region]
-) -> Detections:
-    """Return the blobs that pass the filters and lie in the regions, in level-0 pixels."""
-    keep = blobs.keep(thresholds)
-    x_px = (blobs.x_px + 0.5) * view.ratio - 0.5
-    y_px = (blobs.y_px + 0.5) * view.ratio - 0.5
+def _candidates(
+    blobs: Blobs, faint: Blobs, thresholds: Thresholds, view: SlideView, regions: Sequence[Region]
+) -> Candidates:
+    """Return the blobs that lie in the regions, in level-0 pixels, ordered by y, then x."""
+
+    def joined(name: str) -> NDArray[np.float64]:
+        return np.concatenate([getattr(blobs, name), getattr(faint, name)])
+
+    x_px = rescale(joined("x_px"), view.ratio)
+    y_px = rescale(joined("y_px"), view.ratio)
+    order = np.lexsort((x_px, y_px))
     if regions:
-        keep &= inside_regions(regions, x_px, y_px)
-    return Detections(
-        x_px=x_px[keep],
-        y_px=y_px[keep],
-        area_um2=blobs.area_um2[keep],
-        score=blobs.score[keep],
+        order = order[inside_regions(regions, x_px[order], y_px[order])]
+    x_px, y_px = x_px[order], y_px[order]
+    name = view.slide.path.name
+    found = Candidates(
+        ids=tuple(point_ids(np.stack([x_px, y_px], axis=1), name)),
+        x_px=x_px,
+        y_px=y_px,
+        area_um2=joined("area_um2")[order],
+        score=joined("score")[order],
+        is_detection=np.zeros(len(order), bool),
         mpp=view.slide.require_mpp(),
-        name=view.slide.path.name,
+        name=name,
     )
+    return found.filtered(blobs.threshold, thresholds.min_area_um2, thresholds.min_score)
 
 
 def _predicted(

@@ -79,13 +79,14 @@ class Blobs:
 
     `x_px`, `y_px`: probability-weighted centroids in pixels of the model's scale, pixel centers at
     integers; `area_um2`; `score`: mean probability; all float64 of shape (n,).
-    `threshold`: the probability that separated them from the rest.
+    `peak`: largest probability; `threshold`: the probability that separated them from the rest.
     """
 
     x_px: NDArray[np.float64]
     y_px: NDArray[np.float64]
     area_um2: NDArray[np.float64]
     score: NDArray[np.float64]
+    peak: NDArray[np.float64]
     threshold: float
 
     def __len__(self) -> int:
@@ -257,16 +258,36 @@ class MapAccumulator:
         offset = (self.stride - 1) / 2
         x = np.bincount(member, weights * columns, count) / mass * self.stride + offset
         y = np.bincount(member, weights * rows, count) / mass * self.stride + offset
+        peak = np.zeros(count)
+        np.maximum.at(peak, member, weights)
         sequence = np.lexsort((x, y))
         return Blobs(
             x[sequence],
             y[sequence],
             (area * self.map_mpp**2)[sequence].astype(np.float64),
             (mass / area)[sequence].astype(np.float64),
+            peak[sequence],
             threshold,
+        )
+
+    def faint_blobs(self, binarization: float | Literal["otsu"]) -> Blobs:
+        """Find the blobs above the floor that a binarization leaves out whole.
+
+        They can never be detections; a reader may want to see them. Those that the binarization
+        cuts smaller or apart are left out here, since `blobs` has them.
+        """
+        faint = self.blobs(FLOOR)
+        keep = faint.peak <= np.float32(self.binarization_value(binarization))
+        return Blobs(
+            faint.x_px[keep],
+            faint.y_px[keep],
+            faint.area_um2[keep],
+            faint.score[keep],
+            faint.peak[keep],
+            faint.threshold,
         )
 
 
 def _no_blobs(threshold: float) -> Blobs:
     none = np.zeros(0)
-    return Blobs(none, none, none, none, threshold)
+    return Blobs(none, none, none, none, none, threshold)

@@ -92,12 +92,17 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         OutputError: as `write_bytes` does.
     """
+    write_text(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """Return JSON with sorted keys and a final newline, the same for the same content."""
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    write_text(path, text + "\n")
+    return text + "\n"
 
 
 def image_bytes(
-    image: NDArray[np.uint8] | Image.Image,
+    image: NDArray[np.uint8] | NDArray[np.bool_] | Image.Image,
     kind: Literal["png", "jpg"] = "png",
     quality: int = 85,
     drawn: bool = False,
@@ -105,7 +110,7 @@ def image_bytes(
     """Return a picture as PNG or JPEG, the same bytes for the same picture.
 
     Args:
-        image: (h, w) or (h, w, 3) uint8, or a Pillow image.
+        image: (h, w) uint8 or bool, (h, w, 3) or (h, w, 4) uint8, or a Pillow image.
         kind: png or jpg.
         quality: of a JPEG, 1 to 95.
         drawn: whether it is a drawing for people, which must never become an input: it then says

@@ -18,7 +18,13 @@ from segmitos.errors import DataError, InputError, ScaleError, UsageError
 from segmitos.io.files import write_json, write_text
 from segmitos.io.geometry import check_mpp
 from segmitos.io.points.classes import Unclassified, classify_marks, parse_number
-from segmitos.io.points.geojson import Polygons, load_json, point_features, region_feature
+from segmitos.io.points.geojson import (
+    Polygons,
+    load_json,
+    point_features,
+    point_ids,
+    region_feature,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +156,9 @@ class Detections:
             raise UsageError(f"object type {object_type!r}: choose 'annotation' or 'detection'")
         rows = np.stack([self.x_px, self.y_px, self.score, self.area_um2], axis=1)
         areas = [region_feature(key, xy, self.name) for key, xy in (regions or {}).items()]
-        marks = point_features(rows, ("score", "area_um2"), object_type, self.name)
+        marks = point_features(
+            rows, ("score", "area_um2"), object_type, point_ids(self.xy, self.name)
+        )
         return {
             "type": "FeatureCollection",
             "segmitos": {"mpp": self.mpp, "name": self.name},

@@ -29,7 +29,17 @@ _NAMESPACE = uuid.UUID("6f1c1f9e-5d0f-5b0c-9d53-6d1b9d0a2f10")
 
 # Outlines of these classes are regions, not cells, and carry no mitosis.
 REGION_CLASSES = frozenset(
-    {"hotspot", "region*", "ignore*", "tissue", "tumor", "tumour", "stroma", "necrosis"}
+    {
+        "hotspot",
+        "ten fields",
+        "region*",
+        "ignore*",
+        "tissue",
+        "tumor",
+        "tumour",
+        "stroma",
+        "necrosis",
+    }
 )
 _CONTAINERS = ("root", "tmaCore", "tile", "PathRootObject", "TMACoreObject", "PathTileObject")
 
@@ -70,23 +80,32 @@ def load_json(path: Path, decimals: bool = False) -> Any:
         raise DataError(f"{path} is nested too deeply to be an annotation file") from error
 
 
-def point_features(
-    rows: NDArray[np.float64], names: Sequence[str], object_type: str, salt: str
-) -> Iterator[dict[str, Any]]:
-    """Yield a Point feature for each row: x, y, then a measurement per name; nan is left out.
+def point_ids(xy_px: NDArray[np.float64], salt: str) -> list[str]:
+    """Return an identity for each position (n, 2) in level-0 pixels.
 
-    The id is the UUID5 of the content, so the same detections have the same ids in every run.
+    It is a UUID5 of the position and `salt` (the image's name), so that the same blob has the same
+    id in every run, with every threshold, and in every file.
     """
     seen: dict[str, int] = {}
-    for x, y, *values in rows.tolist():
+    ids = []
+    for x, y in xy_px.tolist():
+        content = f"{salt}|{x!r}|{y!r}"
+        seen[content] = seen.get(content, 0) + 1
+        ids.append(str(uuid.uuid5(_NAMESPACE, f"{content}|{seen[content]}")))
+    return ids
+
+
+def point_features(
+    rows: NDArray[np.float64], names: Sequence[str], object_type: str, ids: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield a Point feature for each row: x, y, then a measurement per name; nan is left out."""
+    for identity, (x, y, *values) in zip(ids, rows.tolist(), strict=True):
         measured = {
             name: value for name, value in zip(names, values, strict=True) if not math.isnan(value)
         }
-        content = f"{salt}|{x!r}|{y!r}|{measured!r}"
-        seen[content] = seen.get(content, 0) + 1
         yield {
             "type": "Feature",
-            "id": str(uuid.uuid5(_NAMESPACE, f"{content}|{seen[content]}")),
+            "id": identity,
             "geometry": {"type": "Point", "coordinates": [x, y]},
             "properties": {
                 "objectType": object_type,

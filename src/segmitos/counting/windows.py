@@ -1,4 +1,4 @@
-"""How many mitoses, where most of them are, and how sure that is. Grades are in `grading`."""
+"""Where most mitoses are: the hotspot, and the area of ten high-power fields."""
 
 from __future__ import annotations
 
@@ -9,49 +9,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.counting.grading import (
-    FIELDS,
-    MitoticScore,
-    Unavailable,
-    field_area_mm2,
-    nottingham_grade,
-    nottingham_score,
-    who_2019_score,
-)
+from segmitos.counting.grading import FIELDS, Unavailable, field_area_mm2
 from segmitos.counting.hotspot import Box, Disc, Points, Window, densest
-from segmitos.counting.intervals import (
-    CountInterval,
-    ValidationCounts,
-    count_interval,
-    poisson_interval,
-    score_is_uncertain,
-)
 from segmitos.errors import UsageError
 from segmitos.io.geometry import check_mpp
 
-__all__ = [
-    "FIELDS",
-    "NO_MITOSES",
-    "CountInterval",
-    "Hotspot",
-    "MitoticScore",
-    "Unavailable",
-    "ValidationCounts",
-    "count_in_fields",
-    "count_interval",
-    "density_per_mm2",
-    "field_area_mm2",
-    "hotspot",
-    "nottingham_grade",
-    "nottingham_score",
-    "poisson_interval",
-    "score_is_uncertain",
-    "who_2019_score",
-]
-
 SHAPES = ("square", "circle", "box")
 _BOX_RATIO = 4 / 3
-_MIN_TISSUE_SHARE = 0.5
+_MIN_TISSUE_FRACTION = 0.5
 # Told apart from the other reasons, since a count of none in a window that fits can be scored.
 NO_MITOSES = Unavailable("no mitoses were found")
 
@@ -80,7 +45,7 @@ class Hotspot:
         width_px: of the window.
         height_px: of the window.
         count: of mitoses in it, those on its border included.
-        tissue_share: of the window's area; 1 where no mask was given.
+        tissue_fraction: of the window's area; 1 where no mask was given.
     """
 
     shape: str
@@ -90,7 +55,7 @@ class Hotspot:
     width_px: float
     height_px: float
     count: int
-    tissue_share: float = 1.0
+    tissue_fraction: float = 1.0
 
     @property
     def density_per_mm2(self) -> float:
@@ -107,19 +72,14 @@ class Hotspot:
         center = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
         return center + self.width_px / 2 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-able values."""
-        names = ("shape", "area_mm2", "x_px", "y_px", "width_px", "height_px", "count")
-        return {
-            **{name: getattr(self, name) for name in names},
-            "density_per_mm2": self.density_per_mm2,
-            "tissue_share": self.tissue_share,
-        }
-
-
-def density_per_mm2(count: int, area_mm2: float) -> float:
-    """Return mitoses per mm2; nan where the area is 0 (no tissue was found)."""
-    return count / area_mm2 if area_mm2 > 0 else math.nan
+    def holds(self, points_xy: NDArray[Any]) -> NDArray[np.bool_]:
+        """Tell which points (n, 2), level-0 pixels, lie in the window or on its border."""
+        points = np.asarray(points_xy, dtype=np.float64).reshape(-1, 2)
+        window: Window = Box(self.width_px, self.height_px)
+        if self.shape == "circle":
+            window = Disc(self.width_px / 2)
+        center = (self.x_px + self.width_px / 2, self.y_px + self.height_px / 2)
+        return window.holds(points, center)
 
 
 def hotspot(
@@ -130,15 +90,16 @@ def hotspot(
     area_mm2: float = 2.0,
     shape: str = "square",
     tissue: Tissue | None = None,
-    min_tissue_share: float = _MIN_TISSUE_SHARE,
+    min_tissue_fraction: float = _MIN_TISSUE_FRACTION,
 ) -> Hotspot | Unavailable:
     """Find the window with the most mitoses, over all positions, exactly.
 
     The window lies wholly inside the image. With a tissue mask it also holds at least
-    `min_tissue_share` of tissue by area: the plane of window centers is cut into cells of a 64th of
-    the window's side (more on very large slides), the share is taken from the mask in the middle of
-    each cell, and the search is exact over all positions in the cells that pass. Among equal
-    windows one is chosen by a fixed rule, and moved so that its mitoses are in its middle.
+    `min_tissue_fraction` of tissue by area: the plane of window centers is cut into grid squares of
+    a 64th of the window's side (larger on very large slides), the fraction is taken from the mask
+    in the middle of each square, and the search is exact over all positions in the squares that
+    pass. Among equal windows one is chosen by a fixed rule, and moved so that its mitoses are in
+    its middle.
 
     Args:
         points_xy: mitoses (n, 2), level-0 pixels.
@@ -148,19 +109,19 @@ def hotspot(
         area_mm2: of the window; 2 mm2 is the WHO's.
         shape: `square`, `circle`, or `box` (4:3).
         tissue: mask, if the window must lie on tissue.
-        min_tissue_share: least share of the window's area.
+        min_tissue_fraction: least fraction of the window's area.
 
     Returns:
         The hotspot, or why there is none: an image smaller than the window, too little tissue
         anywhere, or `NO_MITOSES` where a window has room and there is nothing to count in it.
 
     Raises:
-        UsageError: for an unknown shape, an area that is not positive, or a share outside 0..1.
+        UsageError: for an unknown shape, an area that is not positive, or a fraction outside 0..1.
         ScaleError: for an impossible scale.
     """
     check_mpp(mpp, "hotspot")
-    if not 0 <= min_tissue_share <= 1:
-        raise UsageError(f"share of tissue {min_tissue_share} must be from 0 to 1")
+    if not 0 <= min_tissue_fraction <= 1:
+        raise UsageError(f"fraction of tissue {min_tissue_fraction} must be from 0 to 1")
     window = _window(shape, area_mm2, mpp)
     half_x, half_y = window.half
     what = f"the {_size(2 * half_x * mpp, 2 * half_y * mpp)} window of {area_mm2:g} mm2 ({shape})"
@@ -171,24 +132,24 @@ def hotspot(
     # Pixel centers are at integers, so the image begins half a pixel before them.
     left, top = half_x - 0.5, half_y - 0.5
     bounds = (left, top, max(left, width_px - half_x - 0.5), max(top, height_px - half_y - 0.5))
-    measure = None if tissue is None else _TissueShare(tissue, window, mpp)
-    lacking = Unavailable(f"nowhere does {what} hold {min_tissue_share:.0%} of tissue")
+    measure = None if tissue is None else _TissueFraction(tissue, window, mpp)
+    lacking = Unavailable(f"nowhere does {what} hold {min_tissue_fraction:.0%} of tissue")
     if not len(points):
-        fits = measure is None or measure.most(bounds, window) >= min_tissue_share
+        fits = measure is None or measure.most(bounds, window) >= min_tissue_fraction
         return NO_MITOSES if fits else lacking
     found = densest(
         points,
         window,
         bounds,
-        None if measure is None else lambda centers: measure(centers) >= min_tissue_share,
+        None if measure is None else lambda centers: measure(centers) >= min_tissue_fraction,
     )
     if found is None:
         return lacking
     count, center = found
     middle = _centered(points, window, bounds, center, count)
-    if measure is None or measure(np.array([middle]))[0] >= min_tissue_share:
+    if measure is None or measure(np.array([middle]))[0] >= min_tissue_fraction:
         center = middle
-    share = 1.0 if measure is None else float(measure(np.array([center]))[0])
+    fraction = 1.0 if measure is None else float(measure(np.array([center]))[0])
     return Hotspot(
         shape=shape,
         area_mm2=area_mm2,
@@ -197,7 +158,7 @@ def hotspot(
         width_px=2 * half_x,
         height_px=2 * half_y,
         count=count,
-        tissue_share=share,
+        tissue_fraction=fraction,
     )
 
 
@@ -209,7 +170,7 @@ def count_in_fields(
     field_diameter_mm: float,
     fields: int = FIELDS,
     tissue: Tissue | None = None,
-    min_tissue_share: float = _MIN_TISSUE_SHARE,
+    min_tissue_fraction: float = _MIN_TISSUE_FRACTION,
 ) -> Hotspot | Unavailable:
     """Count in the area of so many high power fields, where it holds the most mitoses.
 
@@ -224,7 +185,7 @@ def count_in_fields(
         field_diameter_mm: of the microscope's field (0.40 to 0.69 for the Nottingham table).
         fields: how many, ten by convention.
         tissue: see there.
-        min_tissue_share: see there.
+        min_tissue_fraction: see there.
 
     Raises:
         UsageError: for a diameter or a number of fields that is not positive; as `hotspot`.
@@ -232,11 +193,11 @@ def count_in_fields(
     if not (fields >= 1 and math.isfinite(field_diameter_mm) and field_diameter_mm > 0):
         raise UsageError(f"{fields} fields of {field_diameter_mm} mm: both must be above 0")
     area = field_area_mm2(field_diameter_mm) * fields
-    return hotspot(points_xy, mpp, width_px, height_px, area, "box", tissue, min_tissue_share)
+    return hotspot(points_xy, mpp, width_px, height_px, area, "box", tissue, min_tissue_fraction)
 
 
-class _TissueShare:
-    """Share of tissue in a window, by area, from sums over the mask; off the mask there is none."""
+class _TissueFraction:
+    """Fraction of tissue in a window, by area, from sums over the mask; none is off the mask."""
 
     def __init__(self, tissue: Tissue, window: Window, mpp: float) -> None:
         self.scale = mpp / tissue.mpp
@@ -258,7 +219,7 @@ class _TissueShare:
         return total / self.area
 
     def most(self, bounds: tuple[float, float, float, float], window: Window) -> float:
-        """Return the largest share at any center on a grid of a 32nd of the window.
+        """Return the largest fraction at any center on a grid of a 32nd of the window.
 
         On a slide very large for its window the grid is coarser: 2000 places a side.
         """
