@@ -8,13 +8,24 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # The one picture that any machine with a package registry can get: TIAToolbox's (BSD-3).
 DEMO_IMAGE := .cache/target_image.png
 
-.PHONY: demo test lint bench format clean
+.PHONY: demo test test-all wheel docs lint bench format clean
 
 demo: $(RUN_STAMP) $(DEMO_IMAGE)
 	$(BIN)/segmitos demo $(DEMO_IMAGE) -o segmitos-demo
 
+# The tests that take long are left out here; CI runs all.
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(DEV_STAMP)
+	$(BIN)/python -m pytest --cov=segmitos --cov-report=term:skip-covered --cov-fail-under=85
+
+wheel: $(DEV_STAMP) $(DEMO_IMAGE)
+	.ci/check-wheel
+
+docs: $(DEV_STAMP)
+	$(BIN)/python docs/make_commands.py --check
+	$(BIN)/python -m mkdocs build --strict --quiet --site-dir .cache/site
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

@@ -1,7 +1,12 @@
-"""Writes docs/commands.md from the command line's own help: python docs/make_commands.py."""
+"""Writes docs/commands.md from the command line's own help.
+
+python docs/make_commands.py            # write the page
+python docs/make_commands.py --check    # exit 1 where the page is not current
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from segmitos.cli import app
@@ -32,29 +37,37 @@ def section(path: str, command: object) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Write the file."""
-    root = app
+def page() -> str:
+    """Return the text of the page."""
     lines = [
         "# Commands",
         "",
         "Every verb takes `--help`. Exit codes: 0 where every input succeeded, 1 where something",
-        "failed, 2 where the command itself makes no sense. An error is one line that says what is",
-        "wrong, where, with which value, and what to do.",
+        "failed, 2 where the command itself makes no sense, 130 after Ctrl-C. An error is one line",
+        "that says what is wrong, where, with which value, and what to do.",
         "",
         "This page is made from the program's own help by `python docs/make_commands.py`.",
         "",
     ]
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
-        inner = getattr(command, "commands", None)
-        if inner:
-            for sub, subcommand in inner.items():
-                lines += section(f"{name} {sub}", subcommand)
-        else:
+    for name, command in app.commands.items():  # type: ignore[attr-defined]
+        for sub, subcommand in getattr(command, "commands", {}).items():
+            lines += section(f"{name} {sub}", subcommand)
+        if not getattr(command, "commands", None):
             lines += section(name, command)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> int:
+    """Write the page, or compare it."""
     path = Path(__file__).with_name("commands.md")
-    path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    if "--check" in sys.argv[1:]:
+        if path.read_text(encoding="utf-8") == page():
+            return 0
+        print("docs/commands.md is not current: run python docs/make_commands.py")
+        return 1
+    path.write_text(page(), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

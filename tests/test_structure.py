@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import segmitos
+from segmitos.cli import app
 
 SOURCE = Path(segmitos.__file__).parent
 ROOT = SOURCE.parents[1]
@@ -158,12 +160,12 @@ def test_start_up_loads_nothing_heavy(module):
 
 
 def verbs() -> list[list[str]]:
-    return [
-        *([v] for v in ("detect", "train", "evaluate", "export", "demo", "report", "convert")),
-        ["dataset", "list"],
-        ["dataset", "describe"],
-        ["dataset", "convert"],
-    ]
+    """Return every verb of the command line, those in groups by both words."""
+    found = []
+    for name, command in app.commands.items():
+        inner = getattr(command, "commands", None)
+        found += [[name, sub] for sub in inner] if inner else [[name]]
+    return found
 
 
 def help_of(verb: list[str]) -> str:
@@ -179,14 +181,20 @@ def help_of(verb: list[str]) -> str:
 
 
 @pytest.mark.parametrize("verb", verbs(), ids=" ".join)
-def test_every_verb_has_an_example_and_every_option_is_documented(verb):
-    text = help_of(verb)
-    assert f"Example: segmitos {' '.join(verb)}" in text
-    documented = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    section = documented.split(f"## segmitos {' '.join(verb)}\n")[1].split("\n## ")[0]
-    for option in re.findall(r"--[a-z][a-z-]+", text):
-        if option != "--help":
-            assert f"`{option}`" in section, option
+def test_every_verb_has_an_example(verb):
+    assert f"Example: segmitos {' '.join(verb)}" in help_of(verb)
+
+
+def test_the_page_of_commands_is_current():
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "make_commands.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(SOURCE.parent)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_committed_text_names_a_package_registry():

@@ -151,9 +151,7 @@ def on_cluster(jobs: Sequence[Job], address: str) -> Iterator[Result]:
     try:
         from distributed import Client, as_completed
     except ImportError as error:
-        raise UsageError(
-            "--cluster needs Dask distributed: pip install 'segmitos[cluster]'"
-        ) from error
+        raise UsageError("--cluster needs Dask distributed: pip install '.[cluster]'") from error
     connect: Callable[..., Any] = Client
     completed: Callable[..., Any] = as_completed
     try:

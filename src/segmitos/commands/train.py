@@ -26,8 +26,7 @@ def _require_training() -> None:
     missing = [name for module, name in needed.items() if find_spec(module) is None]
     if missing:
         raise UsageError(
-            f"training needs {', '.join(missing)}, which is not installed: "
-            "pip install 'segmitos[train]'"
+            f"training needs {', '.join(missing)}, which is not installed: pip install '.[train]'"
         )
 
 

@@ -234,8 +234,8 @@ def _session(path: Path, content: bytes, device: str, threads: int) -> tuple[Any
     available = onnxruntime.get_available_providers()
     if device == "cuda" and "CUDAExecutionProvider" not in available:
         raise ModelError(
-            "device cuda: this ONNX Runtime has no CUDA provider; pip install 'segmitos[gpu]' "
-            "on a machine with an NVIDIA GPU, or choose --device cpu"
+            "device cuda: this ONNX Runtime has no CUDA provider; on a machine with an NVIDIA GPU "
+            "pip uninstall onnxruntime, pip install onnxruntime-gpu; or choose --device cpu"
         )
     if device == "openvino":
         require_openvino()

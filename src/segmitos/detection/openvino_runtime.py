@@ -26,7 +26,7 @@ def require_openvino() -> Any:
         import openvino
     except ImportError as error:
         raise ModelError(
-            "device openvino: the package is not installed; pip install 'segmitos[openvino]', "
+            "device openvino: the package is not installed; pip install '.[openvino]', "
             "or choose --device cpu"
         ) from error
     return openvino
