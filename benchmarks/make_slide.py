@@ -168,7 +168,7 @@ def read_frames(
     """Frames at the slide's scale, cropped to the whole tiles that all of them fill."""
     images = []
     for path in paths:
-        with Slide.open(path, mpp=frame_mpp or mpp) as slide:
+        with Slide.open(path, mpp=frame_mpp or mpp, override_mpp=True) as slide:
             step = mpp / slide.require_mpp()
             images.append(slide.read(0, 0, int(slide.width / step), int(slide.height / step), mpp))
     height = min(image.shape[0] for image in images) // tile * tile

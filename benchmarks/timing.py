@@ -269,7 +269,7 @@ def time_image(
     loaded = Model.load(None if model is None else Path(model), "auto", threads)
 
     def detect() -> None:
-        with Slide.open(path, mpp=loaded.spec.mpp) as slide:
+        with Slide.open(path, mpp=loaded.spec.mpp, override_mpp=True) as slide:
             detect_slide(slide, loaded, DetectOptions())
 
     return median(detect, repeats), size * size / 1e6

@@ -77,7 +77,7 @@ def detect_all(
 ) -> dict[str, Detections]:
     found = {}
     for case in cases:
-        with Slide.open(case.image, mpp=case.mpp) as slide:
+        with case.open_image() as slide:
             if change is None:
                 result = detect_slide(slide, model, DetectOptions())
             else:

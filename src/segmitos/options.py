@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,23 @@ def several(context: click.Context, parameter: click.Parameter, value: Any) -> l
     return list(value) or None
 
 
-mpp_option = click.option(
-    "--mpp",
-    type=float,
-    help="Micrometres per pixel of the images, where they do not say it themselves.",
-)
+
+
+def mpp_option(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The scale of images that do not say it, and whether it holds for those that do."""
+    insist = click.option(
+        "--override-mpp",
+        is_flag=True,
+        help="Use --mpp even where the images say otherwise.",
+    )
+    given = click.option(
+        "--mpp",
+        type=float,
+        help="Micrometres per pixel of the images, where they do not say it themselves.",
+    )
+    return given(insist(verb))
+
+
 model_option = click.option(
     "-m",
     "--model",

@@ -112,7 +112,7 @@ def _run(job: Job, on_progress: Callable[[str, int, int], None]) -> dict[str, An
 
     # The image may still be decoding in the background, and would be waited for.
     get_ready()
-    with Slide.open(path, mpp=settings.options.mpp) as slide:
+    with Slide.open(path, settings.options.mpp, settings.options.override_mpp) as slide:
         parts = _MapSaver(model) if settings.probability_map else None
         result = detect_slide(
             slide,

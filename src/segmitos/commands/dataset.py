@@ -25,6 +25,7 @@ def run_describe(
     cases: Sequence[str] | None,
     exclude: Sequence[str] | None,
     mpp: float | None,
+    override_mpp: bool,
     sheet: Path | None,
     json_out: bool,
 ) -> int:
@@ -33,7 +34,7 @@ def run_describe(
     from segmitos.io.files import write_bytes
     from segmitos.report.dataset_report import contact_sheet, describe, find_problems
 
-    chosen = load_dataset(data, cases or (), exclude or (), mpp)
+    chosen = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
     summary = describe(chosen)
     problems = find_problems(chosen)
     if sheet is not None:
@@ -65,12 +66,13 @@ def run_convert(
     cases: Sequence[str] | None,
     exclude: Sequence[str] | None,
     mpp: float | None,
+    override_mpp: bool,
 ) -> int:
     """Write a data set as a `points` folder."""
     from segmitos.io.datasets import load_dataset
     from segmitos.report.dataset_report import convert_dataset
 
-    chosen = load_dataset(data, cases or (), exclude or (), mpp)
+    chosen = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
     count = convert_dataset(chosen, out)
     print(f"{count} images with their points in {out}")
     return 0

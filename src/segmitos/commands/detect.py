@@ -18,6 +18,7 @@ def run_detect(
     paths: Sequence[str],
     out: Path,
     mpp: float | None,
+    override_mpp: bool,
     model: Path | None,
     device: str,
     threads: int | None,
@@ -52,6 +53,7 @@ def run_detect(
         threads=threads,
         options=DetectOptions(
             mpp=mpp,
+            override_mpp=override_mpp,
             binarization=None if binarization is None else parse_binarization(binarization),
             min_score=min_score,
             min_area_um2=min_area,
@@ -161,14 +163,14 @@ def _as_json(outcomes: Sequence[Outcome], out: Path) -> dict[str, Any]:
     }
 
 
-def run_demo(image: Path, out: Path, mpp: float) -> int:
+def run_demo(image: Path, out: Path, mpp: float, override_mpp: bool) -> int:
     """Detect on one image with the default model and point to the report."""
     from segmitos.cohort.job import JobSettings
     from segmitos.detection.pipeline import DetectOptions
     from segmitos.io.geometry import check_mpp
 
     check_mpp(mpp, "--mpp")
-    settings = JobSettings(options=DetectOptions(mpp=mpp), overwrite=True)
+    settings = JobSettings(options=DetectOptions(mpp=mpp, override_mpp=override_mpp), overwrite=True)
     code = _run([str(image)], out.absolute(), settings, 1, None, False)
     if code == 0:
         print(f"report: {out.absolute() / image.stem / 'report.html'}")

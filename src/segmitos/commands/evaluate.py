@@ -26,6 +26,7 @@ def run_evaluate(
     cases: Sequence[str] | None,
     exclude: Sequence[str] | None,
     mpp: float | None,
+    override_mpp: bool,
     rule: str,
     tune: bool,
     device: str,
@@ -42,7 +43,7 @@ def run_evaluate(
         raise UsageError("--tune needs the model's maps; it does not go with --detections")
     if tune and out is None:
         raise UsageError("--tune needs -o DIR to write thresholds.json to")
-    chosen = load_dataset(data, cases or (), exclude or (), mpp)
+    chosen = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
     if tune:
         assert out is not None
         return _tune(chosen, model, out, device, threads, json_out)
@@ -62,14 +63,13 @@ def _detected(
     from segmitos.commands.progress import Bar
     from segmitos.detection.model import Model
     from segmitos.detection.pipeline import DetectOptions, detect_slide
-    from segmitos.io.slide import Slide
 
     model = Model.load(model_path, device, threads)
     found: dict[str, Detections] = {}
     maps: list[MapAccumulator] = []
     with Bar("evaluating", len(cases)) as bar:
         for case in cases:
-            with Slide.open(case.image, mpp=case.mpp) as slide:
+            with case.open_image() as slide:
                 result = detect_slide(slide, model, DetectOptions())
             found[case.name] = result.detections
             maps.append(result.accumulator)

@@ -38,6 +38,7 @@ def run_train(
     cases: Sequence[str] | None,
     exclude: Sequence[str] | None,
     mpp: float | None,
+    override_mpp: bool,
     start_from: Path | None,
     epochs: int | None,
     seed: int | None,
@@ -52,7 +53,7 @@ def run_train(
     from segmitos.training.recipe import load_recipe
 
     chosen = load_recipe(recipe, epochs=epochs, seed=seed)
-    every = load_dataset(data, cases or (), exclude or (), mpp)
+    every = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
     kept = set()
     for pattern in validation or ():
         named = {c.name for c in every if fnmatch(c.slide, pattern) or fnmatch(c.name, pattern)}
@@ -199,6 +200,7 @@ def run_quantize(
     cases: Sequence[str] | None,
     exclude: Sequence[str] | None,
     mpp: float | None,
+    override_mpp: bool,
     threads: int | None,
 ) -> int:
     """Write the integer version of a model file."""
@@ -209,7 +211,7 @@ def run_quantize(
 
     if out.suffix != ".onnx":
         raise UsageError(f"--out {out} must end in .onnx")
-    found = load_dataset(data, cases or (), exclude or (), mpp)
+    found = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
     every = max(1, len(found) // CALIBRATION_CASES)
     made = quantize(model or WHOLE_MODEL, found[::every], out, threads)
     print(
@@ -226,11 +228,10 @@ def _stain_of(spec: str) -> Any:
 
     from segmitos.detection.stain import od_statistics
     from segmitos.io.datasets import load_dataset
-    from segmitos.io.slide import Slide
 
     pixels = []
     for case in load_dataset(spec):
-        with Slide.open(case.image, mpp=case.mpp) as slide:
+        with case.open_image() as slide:
             whole = slide.read(0, 0, slide.width, slide.height)
         pixels.append(whole[::8, ::8].reshape(-1, 3))
     stain = od_statistics(np.concatenate(pixels))

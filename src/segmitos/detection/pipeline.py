@@ -46,7 +46,9 @@ class DetectOptions:
     """How to detect. None takes the model's own value."""
 
     mpp: float | None = None
-    """Scale of the input, where the file does not say it; overrides the file."""
+    """Scale of the input, where the file does not say it."""
+    override_mpp: bool = False
+    """Use `mpp` even where the file says otherwise."""
     binarization: str | float | None = None
     min_score: float | None = None
     min_area_um2: float | None = None
@@ -125,7 +127,7 @@ def detect(
     if not isinstance(model, Model):
         model = Model.load(None if model is None else Path(model))
     if isinstance(image, str | Path):
-        opened = Slide.open(Path(image), mpp=mpp)
+        opened = Slide.open(image, mpp, bool(options.get("override_mpp")))
     else:
         opened = Slide.from_array(np.asarray(image), mpp)
     with opened as slide:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from segmitos.errors import ScaleError
 
 SMALLEST_MPP, LARGEST_MPP = 0.01, 200.0
+SAME_WITHIN = 0.02
+"""Fraction by which two scales may differ and still be one: of file and user, of both axes."""
 
 
 def rescale(position_px: NDArray[np.float64], ratio: float) -> NDArray[np.float64]:
@@ -54,6 +56,11 @@ def pad_to_multiple(image: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8
     height, width = image.shape[:2]
     room = ((0, -height % multiple), (0, -width % multiple), (0, 0))
     return np.pad(image, room, constant_values=255)
+
+
+def same_scale(one_mpp: float, other_mpp: float) -> bool:
+    """Tell whether two scales are taken for one: they differ by no more than 2 %."""
+    return abs(one_mpp - other_mpp) <= SAME_WITHIN * max(one_mpp, other_mpp)
 
 
 def check_mpp(value: float, what: str = "mpp", largest: float = LARGEST_MPP) -> float:

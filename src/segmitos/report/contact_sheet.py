@@ -115,6 +115,6 @@ def _reach_px(place: _Place) -> float:
 
 def _crop(place: _Place, reach_px: float) -> NDArray[np.uint8]:
     # The crop is given in pixels, so with 1 um/px its scale is the pixels of one of its own.
-    with Slide.open(place.case.image, mpp=1.0) as slide:
+    with Slide.open(place.case.image, mpp=1.0, override_mpp=True) as slide:
         x, y = (float(value) + 0.5 - reach_px for value in place.xy)
         return slide.read(x, y, _CROP_PX, _CROP_PX, mpp=2 * reach_px / _CROP_PX)

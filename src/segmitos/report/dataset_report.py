@@ -82,7 +82,7 @@ def find_problems(cases: Sequence[Case]) -> list[str]:
                 problems.append(f"{case.name}: image {case.image} is missing")
         else:
             try:
-                with Slide.open(case.image, mpp=case.mpp) as slide:
+                with case.open_image() as slide:
                     size = (slide.width, slide.height)
                     slide.thumbnail(256)
             except InputError as error:

@@ -17,7 +17,6 @@ from segmitos.detection.stain import Stain, od_statistics, tissue_pixels
 from segmitos.errors import DataError
 from segmitos.io.datasets import Case
 from segmitos.io.geometry import rescale
-from segmitos.io.slide import Slide
 from segmitos.training.augment import (
     Augmentation,
     augment_scanner,
@@ -69,7 +68,7 @@ def load_training_images(
     """
     sources = []
     for case in cases:
-        with Slide.open(case.image, mpp=case.mpp) as slide:
+        with case.open_image() as slide:
             ratio = mpp / slide.require_mpp()
             width = max(1, int(slide.width / ratio))
             height = max(1, int(slide.height / ratio))

@@ -25,7 +25,7 @@ from segmitos.options import (
     nargs=-1,
     required=True,
     callback=several,
-    help="Images, slides, folders, globs, or a .txt list of them.",
+    help="Images, slides, folders, globs, a .txt list of them, or a .csv table: path,mpp,roi,name.",
 )
 @click.option(
     "-o",
@@ -107,15 +107,22 @@ def detect(**given: Any) -> int:
     show_default=True,
     help="Folder for the result.",
 )
-@click.option("--mpp", type=float, default=0.25, show_default=True, help="Micrometres per pixel.")
-def demo(image: Path, out: Path, mpp: float) -> int:
+@click.option(
+    "--mpp",
+    type=float,
+    default=0.25,
+    show_default=True,
+    help="Micrometres per pixel, where the image does not say it itself.",
+)
+@click.option("--override-mpp", is_flag=True, help="Use --mpp even where the image says otherwise.")
+def demo(image: Path, out: Path, mpp: float, override_mpp: bool) -> int:
     """Detect mitoses in one image and say where to look at the result.
 
     Example: segmitos demo field.png
     """
     from segmitos.commands.detect import run_demo
 
-    return run_demo(image, out, mpp)
+    return run_demo(image, out, mpp, override_mpp)
 
 
 @click.command()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from segmitos.io.slide import Slide
 
 Points = NDArray[np.float64]
 
@@ -44,3 +48,15 @@ class Case:
     size_px: tuple[int, int] | None = None
     """Width and height, where the format or the image's header tells them cheaply."""
     tumour: str = ""
+    override_mpp: bool = False
+    """Whether `mpp` holds even where the image's file states another scale."""
+
+    def open_image(self) -> Slide:
+        """Open the image at its scale: the file's own, else `mpp`.
+
+        Raises:
+            InputError: as `Slide.open`.
+        """
+        from segmitos.io.slide import Slide
+
+        return Slide.open(self.image, mpp=self.mpp, override_mpp=self.override_mpp)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from segmitos.errors import DataError, UsageError
 from segmitos.io.datasets.case import Case
+from segmitos.io.geometry import check_mpp, same_scale
 
 Reader = Callable[[Path], list[Case]]
 
@@ -61,6 +62,7 @@ def load_dataset(
     cases: Sequence[str] = (),
     exclude: Sequence[str] = (),
     mpp: float | None = None,
+    override_mpp: bool = False,
 ) -> list[Case]:
     """Load one or several data sets.
 
@@ -68,7 +70,8 @@ def load_dataset(
         spec: `FORMAT:PATH` or several of them; a bare PATH where the format can be told.
         cases: keep only slides or cases that match one of these patterns (as in a shell).
         exclude: leave out those that match.
-        mpp: um per pixel instead of the format's own.
+        mpp: um per pixel where neither an image's file nor the format says.
+        override_mpp: use `mpp` whatever they say.
 
     Raises:
         DataError: for a folder that is not in its format, or a pattern that matches nothing.
@@ -88,12 +91,27 @@ def load_dataset(
     chosen = [case for case in chosen if not any(_matches(case, p) for p in exclude)]
     if not chosen:
         raise DataError(f"no case is left of {len(found)} after --cases and --exclude")
-    if mpp is not None:
-        from segmitos.io.geometry import check_mpp
+    return _scaled(chosen, mpp, override_mpp)
 
-        check_mpp(mpp, "--mpp")
-        chosen = [dataclasses.replace(case, mpp=mpp) for case in chosen]
-    return chosen
+
+def _scaled(cases: list[Case], mpp: float | None, override: bool) -> list[Case]:
+    """Give `mpp` to the cases that have no scale, or to all of them."""
+    if mpp is None:
+        if override:
+            raise UsageError("--override-mpp insists on the value of --mpp: give that, too")
+        return cases
+    check_mpp(mpp, "--mpp")
+    if override:
+        return [dataclasses.replace(case, mpp=mpp, override_mpp=True) for case in cases]
+    unknown = [case for case in cases if case.mpp is None]
+    differing = [case for case in cases if case.mpp is not None and not same_scale(case.mpp, mpp)]
+    if differing and not unknown:
+        own = differing[0]
+        raise UsageError(
+            f"--mpp {mpp:g}: the data set says {own.mpp:g} um/px ({own.name}); leave --mpp out, "
+            "or insist with --override-mpp"
+        )
+    return [dataclasses.replace(case, mpp=mpp) if case.mpp is None else case for case in cases]
 
 
 def _named_apart(cases: list[Case]) -> list[Case]:

@@ -1,4 +1,4 @@
-"""What every image backend offers, and the scale that a file states about itself."""
+"""What every image backend offers, and what several of them need."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from segmitos.errors import InputError, ScaleError
+from segmitos.errors import InputError
+from segmitos.io.slide.scale import Scale
 
 Pixels = npt.NDArray[np.uint8]
 
 MAX_WHOLE_PX = 400_000_000
 """Largest image that is decoded whole (1.2 GB as RGB); larger ones must be tiled files."""
-
-MM_PER_INCH = 25.4
-PRINT_DPI = 2400.0
-"""Densities up to this are a screen's or a printer's (72, 96, 300 ...), not a microscope's."""
-SMALLEST_EMBEDDED_MPP, LARGEST_EMBEDDED_MPP = 0.05, 20.0
-SQUARE_WITHIN = 0.02
 
 
 @dataclass(frozen=True)
@@ -31,29 +26,6 @@ class Level:
     width: int
     height: int
     downsample: float
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Micrometres per level-0 pixel as the file states them, and where it does."""
-
-    mpp_x: float
-    mpp_y: float
-    tag: str
-
-    def square(self, path: Path) -> float:
-        """The one mpp of both axes.
-
-        Raises:
-            ScaleError: if the axes differ by more than 2 %.
-        """
-        mean = (self.mpp_x + self.mpp_y) / 2
-        if abs(self.mpp_x - self.mpp_y) > SQUARE_WITHIN * mean:
-            raise ScaleError(
-                f"{path}: pixels are not square, {self.mpp_x:.4g} x {self.mpp_y:.4g} um "
-                f"({self.tag}); resample the image, or give one value with --mpp"
-            )
-        return mean
 
 
 class SlideBackend(Protocol):
@@ -88,21 +60,6 @@ class ArrayBackend:
 
     def close(self) -> None:
         """Nothing to close."""
-
-
-def plausible_scale(mpp_x: float, mpp_y: float, tag: str) -> Scale | None:
-    """The scale if both values are a microscope's (0.05 to 20 um/px), else None."""
-    for mpp in (mpp_x, mpp_y):
-        if not math.isfinite(mpp) or not SMALLEST_EMBEDDED_MPP <= mpp <= LARGEST_EMBEDDED_MPP:
-            return None
-    return Scale(mpp_x, mpp_y, tag)
-
-
-def scale_from_dpi(dpi_x: float, dpi_y: float, tag: str) -> Scale | None:
-    """The scale from dots per inch, unless they are a screen's or a printer's."""
-    if not (math.isfinite(dpi_x) and math.isfinite(dpi_y)) or min(dpi_x, dpi_y) <= PRINT_DPI:
-        return None
-    return plausible_scale(1000 * MM_PER_INCH / dpi_x, 1000 * MM_PER_INCH / dpi_y, tag)
 
 
 def level_downsample(full: tuple[int, int], size: tuple[int, int]) -> float:

@@ -14,12 +14,11 @@ from segmitos.errors import InputError
 from segmitos.io.slide.backend import (
     Level,
     Pixels,
-    Scale,
     check_whole_size,
     on_white,
     reduce_16_bit,
-    scale_from_dpi,
 )
+from segmitos.io.slide.scale import Scale, scale_of_dpi
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -176,4 +175,4 @@ def _scale(image: Image.Image, kind: str) -> Scale | None:
         dpi_x, dpi_y = (float(value) for value in density) if density else (0.0, 0.0)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    return scale_from_dpi(dpi_x, dpi_y, _SCALE_TAGS[kind])
+    return scale_of_dpi(dpi_x, dpi_y, _SCALE_TAGS[kind])

@@ -13,12 +13,22 @@ from segmitos.errors import InputError
 from segmitos.io.slide.backend import (
     Level,
     Pixels,
-    Scale,
     level_downsample,
     on_white,
-    plausible_scale,
 )
+from segmitos.io.slide.scale import Scale, first_understood, scale_of_texts
 
+# What stands under these, where OpenSlide has no um per pixel, is named to the user.
+_SCALE_PROPERTIES = (
+    ("openslide.mpp-x", "openslide.mpp-y"),
+    ("aperio.MPP", "aperio.MPP"),
+    (
+        "mirax.LAYER_0_LEVEL_0_SECTION.MICROMETER_PER_PIXEL_X",
+        "mirax.LAYER_0_LEVEL_0_SECTION.MICROMETER_PER_PIXEL_Y",
+    ),
+    ("ventana.ScanRes", "ventana.ScanRes"),
+    ("trestle.MPP", "trestle.MPP"),
+)
 WINDOW_PX = 512
 CACHED_WINDOWS = 64
 
@@ -125,12 +135,12 @@ class OpenSlideBackend:
 
 
 def _scale(properties: dict[str, str]) -> Scale | None:
-    try:
-        mpp_x = float(properties["openslide.mpp-x"])
-        mpp_y = float(properties["openslide.mpp-y"])
-    except (KeyError, ValueError):
-        return None
-    return plausible_scale(mpp_x, mpp_y, "openslide.mpp-x")
+    """From OpenSlide's own reading, or what stands in the vendor's where it makes nothing of it."""
+    return first_understood(
+        scale_of_texts(properties[x], properties[y], x)
+        for x, y in _SCALE_PROPERTIES
+        if x in properties and y in properties
+    )
 
 
 def _bounds(properties: dict[str, str], full: tuple[int, int]) -> tuple[int, int, int, int]:

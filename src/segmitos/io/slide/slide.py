@@ -18,6 +18,7 @@ from segmitos.io.slide.dicom import is_dicom
 from segmitos.io.slide.refused import refused_suffix
 from segmitos.io.slide.regular import special_file
 from segmitos.io.slide.resample import make_axis, read_grid
+from segmitos.io.slide.scale import choose_scale, unknown_scale
 from segmitos.io.text import reason_of
 
 __all__ = ["Slide", "check_mpp"]
@@ -37,6 +38,7 @@ class Slide:
         height: level-0 pixels.
         mpp: micrometres per level-0 pixel, None where neither given nor in the file.
         mpp_source: "given", "embedded: <tag>" or "unknown".
+        warnings: what a user should know of this image, a line each: scales that differ.
         format: what the file is, e.g. "PNG", "tiled TIFF", "aperio".
         level_downsamples: level-0 pixels per pixel of each pyramid level, finest first.
         bounds: (x, y, width, height) of the scanned area in level-0 pixels; QuPath's frame begins
@@ -44,9 +46,15 @@ class Slide:
     """
 
     def __init__(
-        self, path: Path, source: SlideBackend, mpp: float | None, mpp_source: str
+        self,
+        path: Path,
+        source: SlideBackend,
+        mpp: float | None,
+        mpp_source: str,
+        warnings: tuple[str, ...] = (),
     ) -> None:
         self.path = path
+        self.warnings = warnings
         self.width, self.height = source.levels[0].width, source.levels[0].height
         self.mpp, self.mpp_source = mpp, mpp_source
         self.format = source.format
@@ -55,30 +63,31 @@ class Slide:
         self._source = source
 
     @classmethod
-    def open(cls, path: Path | str, mpp: float | None = None) -> Slide:
+    def open(cls, path: Path | str, mpp: float | None = None, override_mpp: bool = False) -> Slide:
         """Open an image; what it holds decides how, not its name.
 
         Args:
             path: PNG, JPEG, BMP, TIFF (any layout) or what OpenSlide reads.
-            mpp: micrometres per pixel; overrides what the file says.
+            mpp: micrometres per pixel where the file does not say; where it says something that
+                differs by more than 2 %, the file's own is used, and `warnings` names both.
+            override_mpp: use `mpp` in any case.
 
         Raises:
             InputError: if the file is missing, damaged, or not a brightfield image.
             ScaleError: if `mpp` is impossible, or the file's own pixels are not square.
+            UsageError: for `override_mpp` without `mpp`.
         """
         path = Path(path)
         given = None if mpp is None else check_mpp(mpp, f"{path}: mpp")
+        if override_mpp and given is None:
+            raise UsageError("--override-mpp insists on the value of --mpp: give that, too")
         source = _open_source(path)
-        if given is not None:
-            return cls(path, source, given, "given")
-        if source.scale is None:
-            return cls(path, source, None, "unknown")
         try:
-            embedded = source.scale.square(path)
+            chosen = choose_scale(path, source.scale, given, override_mpp)
         except ScaleError:
             source.close()
             raise
-        return cls(path, source, embedded, f"embedded: {source.scale.tag}")
+        return cls(path, source, chosen.mpp, chosen.source, chosen.warnings)
 
     @classmethod
     def from_array(cls, image: npt.ArrayLike, mpp: float | None, name: str = "array") -> Slide:
@@ -105,10 +114,7 @@ class Slide:
             ScaleError: if it is unknown, with the remedy.
         """
         if self.mpp is None:
-            raise ScaleError(
-                f"{self.path}: the file does not say its scale; give micrometres per pixel, "
-                "e.g. --mpp 0.25 for a x40 scan"
-            )
+            raise unknown_scale(self.path, self._source.scale)
         return self.mpp
 
     def read(

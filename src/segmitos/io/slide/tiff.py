@@ -21,12 +21,12 @@ from segmitos.errors import InputError
 from segmitos.io.slide.backend import (
     Level,
     Pixels,
-    Scale,
     SlideBackend,
     level_downsample,
     reduce_16_bit,
 )
 from segmitos.io.slide.image import orient
+from segmitos.io.slide.scale import Scale
 from segmitos.io.slide.tiff_layout import DAMAGE, Layout, TiffLevel, read_layout
 
 CACHE_BYTES = 96 << 20

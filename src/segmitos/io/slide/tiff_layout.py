@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 import segmitos.io.slide.tiff_scale as scales
 from segmitos.errors import InputError
-from segmitos.io.slide.backend import Pixels, Scale, check_whole_size
+from segmitos.io.slide.backend import Pixels, check_whole_size
+from segmitos.io.slide.scale import Scale
 from segmitos.io.slide.tiff_color import color_reader
 
 DAMAGE = (
