@@ -16,8 +16,6 @@ def several(context: click.Context, parameter: click.Parameter, value: Any) -> l
     return list(value) or None
 
 
-
-
 def mpp_option(verb: Callable[..., Any]) -> Callable[..., Any]:
     """The scale of images that do not say it, and whether it holds for those that do."""
     insist = click.option(

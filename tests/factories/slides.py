@@ -135,10 +135,12 @@ def save_fluorescence(path: Path, channels: int = 5, side: int = 64) -> None:
     )
 
 
-def save_svs(path: Path, image: np.ndarray, mpp: bool = True) -> None:
+def save_svs(path: Path, image: np.ndarray, mpp: bool | str = True) -> None:
     """An SVS as Aperio writes it: tiled levels, a thumbnail in strips, scale in the text."""
     text = APERIO.format(w=image.shape[1], h=image.shape[0])
-    if not mpp:
+    if isinstance(mpp, str):
+        text = text.replace("0.2500", mpp)
+    elif not mpp:
         text = text.split("|MPP")[0]
     options: dict[str, Any] = {
         "photometric": "rgb",

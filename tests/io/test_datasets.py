@@ -62,7 +62,10 @@ def test_scale_and_scanner_follow_the_slide_and_can_be_overridden(slides):
     assert (found["A03_00Aa"].mpp, found["A03_00Aa"].scanner) == (0.2455, "Aperio")
     assert (found["H03_00Aa"].mpp, found["H03_00Aa"].scanner) == (0.2273, "Hamamatsu")
     assert found["A03_00Aa"].patient == found["H03_00Aa"].patient == "03"
-    assert {case.mpp for case in load_dataset(f"mitos14:{slides}", mpp=0.5)} == {0.5}
+    insisted = load_dataset(f"mitos14:{slides}", mpp=0.5, override_mpp=True)
+    assert {(case.mpp, case.override_mpp) for case in insisted} == {(0.5, True)}
+    with pytest.raises(UsageError, match=r"--mpp 0\.5: the data set says .* --override-mpp"):
+        load_dataset(f"mitos14:{slides}", mpp=0.5)
     with pytest.raises(ScaleError, match="--mpp"):
         load_dataset(f"mitos14:{slides}", mpp=-1)
 

@@ -167,7 +167,7 @@ def test_scale_in_the_file(folder: Path, name: str, mpp: float | None, source: s
     with Slide.open(folder / name) as slide:
         assert slide.mpp == (None if mpp is None else pytest.approx(mpp))
         assert slide.mpp_source == source
-    with Slide.open(folder / name, mpp=0.5) as slide:
+    with Slide.open(folder / name, mpp=0.5, override_mpp=True) as slide:
         assert (slide.mpp, slide.mpp_source) == (0.5, "given")
 
 
@@ -205,9 +205,10 @@ def test_pixels_that_are_not_square(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     image = slides.picture(20, 10)
     slides.save_tiff(path, image, resolution=(40000, 30000), resolutionunit="CENTIMETER")
-    with pytest.raises(ScaleError, match=r"0\.25 x 0\.3333 um"):
-        Slide.open(path)
-    assert Slide.open(path, mpp=0.25).mpp == 0.25
+    for mpp in (None, 0.25):
+        with pytest.raises(ScaleError, match=r"0\.25 x 0\.3333 um.* --override-mpp"):
+            Slide.open(path, mpp=mpp)
+    assert Slide.open(path, mpp=0.25, override_mpp=True).mpp == 0.25
     slides.save_tiff(path, image, resolution=(40000, 39800), resolutionunit="CENTIMETER")
     assert Slide.open(path).mpp == pytest.approx(0.25063, abs=1e-4)
 

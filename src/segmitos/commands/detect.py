@@ -170,7 +170,9 @@ def run_demo(image: Path, out: Path, mpp: float, override_mpp: bool) -> int:
     from segmitos.io.geometry import check_mpp
 
     check_mpp(mpp, "--mpp")
-    settings = JobSettings(options=DetectOptions(mpp=mpp, override_mpp=override_mpp), overwrite=True)
+    settings = JobSettings(
+        options=DetectOptions(mpp=mpp, override_mpp=override_mpp), overwrite=True
+    )
     code = _run([str(image)], out.absolute(), settings, 1, None, False)
     if code == 0:
         print(f"report: {out.absolute() / image.stem / 'report.html'}")

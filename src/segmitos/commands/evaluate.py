@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def run_evaluate(
     if detections is not None:
         found = _saved(chosen, detections)
     else:
-        found, _ = _detected(chosen, model, device, threads)
+        chosen, found, _ = _detected(chosen, model, device, threads)
     return _score(chosen, found, rule, out, json_out)
 
 
@@ -59,7 +60,8 @@ def _detected(
     model_path: Path | None,
     device: str,
     threads: int | None,
-) -> tuple[dict[str, Detections], list[MapAccumulator]]:
+) -> tuple[list[Case], dict[str, Detections], list[MapAccumulator]]:
+    """Detect on all cases; return them at the scale that was read, with what was found."""
     from segmitos.commands.progress import Bar
     from segmitos.detection.model import Model
     from segmitos.detection.pipeline import DetectOptions, detect_slide
@@ -67,14 +69,20 @@ def _detected(
     model = Model.load(model_path, device, threads)
     found: dict[str, Detections] = {}
     maps: list[MapAccumulator] = []
+    settled: list[Case] = []
+    warnings: list[str] = []
     with Bar("evaluating", len(cases)) as bar:
         for case in cases:
             with case.open_image() as slide:
                 result = detect_slide(slide, model, DetectOptions())
+            warnings += slide.warnings
+            settled.append(replace(case, mpp=result.mpp))
             found[case.name] = result.detections
             maps.append(result.accumulator)
             bar.advance()
-    return found, maps
+    for warning in warnings:
+        print(f"segmitos: warning: {warning}", file=sys.stderr)
+    return settled, found, maps
 
 
 def _saved(cases: Sequence[Case], folder: Path) -> dict[str, Detections]:
@@ -200,7 +208,7 @@ def _tune(
     from segmitos.evaluation.tuning import tune
     from segmitos.io.files import write_bytes, write_json
 
-    found, maps = _detected(cases, model, device, threads)
+    cases, found, maps = _detected(cases, model, device, threads)
     items = [
         (accumulator, case.mitoses_xy, case.mpp or found[case.name].mpp, case.slide)
         for accumulator, case in zip(maps, cases, strict=True)

@@ -84,6 +84,7 @@ def find_problems(cases: Sequence[Case]) -> list[str]:
             try:
                 with case.open_image() as slide:
                     size = (slide.width, slide.height)
+                    problems += [f"{case.name}: {warning}" for warning in slide.warnings]
                     slide.thumbnail(256)
             except InputError as error:
                 problems.append(f"{case.name}: {error}")
