@@ -57,7 +57,7 @@ def test_slide_patient_scale_and_scanner(tmp_path, layout, slide, patient, mpp, 
     case = load(layout, tmp_path)
     assert (case.slide, case.patient, case.mpp, case.scanner) == (slide, patient, mpp, scanner)
     assert case.centered_crop == (layout == "crops")
-    assert load(layout, tmp_path, mpp=0.3).mpp == 0.3
+    assert load(layout, tmp_path, mpp=0.3, override_mpp=True).mpp == 0.3
 
 
 def test_confidence_is_the_share_of_pathologists(tmp_path):
