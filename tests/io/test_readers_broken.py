@@ -172,7 +172,7 @@ def test_a_truncated_image_loads_and_is_found_by_describe(tmp_path, layout):
     (case,) = load_dataset(spec)
     content = case.image.read_bytes()
     case.image.write_bytes(content[: len(content) * 2 // 3])
-    (case,) = load_dataset(spec, mpp=0.25)
+    (case,) = load_dataset(spec, mpp=0.25, override_mpp=True)
     problems = [problem for problem in find_problems([case]) if str(case.image) in problem]
     assert len(problems) == 1 and "\n" not in problems[0]
 
