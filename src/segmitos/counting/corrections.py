@@ -17,14 +17,15 @@ from segmitos.counting.recount import Label, ReviewedMark
 from segmitos.counting.saved import SavedResult
 from segmitos.errors import DataError
 from segmitos.io.geometry import from_qupath
+from segmitos.io.points.candidates import Candidates
 from segmitos.io.points.classes import HARD_NEGATIVE_CLASSES, MITOSIS_CLASSES, plain_name
-from segmitos.io.points.geojson import load_json, read_marks
+from segmitos.io.points.geojson import load_json, point_ids, read_marks
 
 MATCH_UM = 7.5
 _UNSURE = frozenset(
     {"unsure", "uncertain", "unclear", "possible mitosis", "possible mitotic figure"}
 )
-_ATYPICAL = "atypical"
+_ATYPICAL, _UNDECIDED = "atypical", "undecided"
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,16 @@ def corrections(saved: SavedResult, edited: Sequence[EditedMark]) -> list[Review
     candidates = saved.candidates
     labels = [label_of(mark.kind) for mark in edited]
     matched = _match(saved, edited)
+    added_ids = _own_ids(edited, candidates)
     marks: list[ReviewedMark] = []
-    added = 0
     for index, (mark, label) in enumerate(zip(edited, labels, strict=True)):
         place = matched.get(index)
         if place is not None:
             identity = candidates.ids[place]
             # Another class, or none, takes a detection back.
-            verdict: Label = label or "look-alike"
+            verdict: Label | None = label or "look-alike"
+            if mark.kind is not None and plain_name(mark.kind) == _UNDECIDED:
+                verdict = None
             marks.append(ReviewedMark(identity, mark.x_px, mark.y_px, verdict, identity))
         elif mark.kind is not None and plain_name(mark.kind) == "ignore*":
             continue
@@ -84,8 +87,7 @@ def corrections(saved: SavedResult, edited: Sequence[EditedMark]) -> list[Review
                 "'Hard negative' or 'Unsure', or delete it"
             )
         else:
-            added += 1
-            marks.append(ReviewedMark(f"added-{added}", mark.x_px, mark.y_px, label))
+            marks.append(ReviewedMark(added_ids[index], mark.x_px, mark.y_px, label))
     taken = set(matched.values())
     marks += [
         ReviewedMark(candidates.ids[place], x, y, "look-alike", candidates.ids[place])
@@ -107,6 +109,18 @@ def label_of(kind: str | None) -> Label | None:
     if name in MITOSIS_CLASSES:
         return "mitosis"
     return "look-alike" if name in HARD_NEGATIVE_CLASSES else None
+
+
+def _own_ids(edited: Sequence[EditedMark], candidates: Candidates) -> list[str]:
+    """Return an id for each mark that no other has: its own where it can, else by its place."""
+    seen = set(candidates.ids)
+    xy = np.array([(mark.x_px, mark.y_px) for mark in edited]).reshape(-1, 2)
+    ids = []
+    for mark, made in zip(edited, point_ids(xy, f"{candidates.name}|added"), strict=True):
+        own = made if mark.id is None or mark.id in seen else mark.id
+        seen.add(own)
+        ids.append(own)
+    return ids
 
 
 def _match(saved: SavedResult, edited: Sequence[EditedMark]) -> dict[int, int]:
