@@ -18,7 +18,7 @@ def section(path: str, command: object) -> list[str]:
     lines = [f"## segmitos {path}", "", help_text[0].replace("\n", " ").strip(), ""]
     for paragraph in help_text[1:]:
         if paragraph.strip().startswith("Example:"):
-            lines += ["```", paragraph.strip().removeprefix("Example:").strip(), "```", ""]
+            lines += ["```text", paragraph.strip().removeprefix("Example:").strip(), "```", ""]
     rows = []
     for parameter in getattr(command, "params", []):
         text = (getattr(parameter, "help", None) or "").replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,352 @@
+"""The reference of the domain check: made, and measured.
+
+    python -m experiments.domain --data DATA -o domain.json
+
+DATA holds the folders of `FIELDS`. Fields of every laboratory are measured. The reference is made
+of all of them, its limits of laboratories left out. False alarms are counted on laboratories left
+out, catches on odd inputs that are made here of the same fields, and on pictures that are no tissue
+(scikit-image's). Writes the reference, which goes into a model file, and prints the tables of
+docs/domain.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter, ImageOps
+
+from segmitos.detection.domain import (
+    SQUARE_PX,
+    DomainFeatures,
+    DomainReference,
+    Neighbors,
+    ScaleRegression,
+    choose_squares,
+    measure_domain,
+)
+from segmitos.detection.stain import OD_TABLE
+from segmitos.io.files import write_text
+from segmitos.io.slide import Slide
+
+MPP = 0.25
+# laboratory: pattern of its fields, um per pixel
+FIELDS = {
+    "mitos-atypia-14": ("mitos-atypia-14/H*/frames/x40/*.jpg", 0.2273),
+    "mitos12": ("mitos12/*/*.jpg", 0.2456),
+    "midesec": ("midesec/*.jpg", 0.25),
+    "ucsb-breast": ("background/ucsb-breast/*.jpg", 0.31),
+    "monuseg": ("background/monuseg/*.jpg", 0.25),
+    "tnbc": ("background/tnbc/*.jpg", 0.25),
+}
+LARGEST_PX = 1200
+FIELDS_A_LABORATORY = 40
+MEMBERS_A_LABORATORY = 16
+ODD_FIELDS_A_LABORATORY = 3
+MAGNIFICATIONS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
+RIDGE = 10.0
+# Of fields of a laboratory left out, at most this fraction is warned of.
+FALSE_ALARMS = 0.02
+
+Pixels = NDArray[np.uint8]
+# A laboratory, how many times a field was magnified, and its features.
+Magnified = tuple[str, float, DomainFeatures]
+# Ruifrok and Johnston 2001: optical density of hematoxylin, eosin and DAB in red, green, blue.
+_STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
+_TO_STAINS = np.linalg.inv(_STAINS)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One input that was measured."""
+
+    laboratory: str
+    kind: str
+    features: DomainFeatures | None
+
+
+def features_of(image: Pixels) -> DomainFeatures | None:
+    """Measure an image (h, w, 3) at the model's scale as detection does."""
+    from segmitos.detection.tissue import tissue_mask
+    from segmitos.detection.view import SlideView
+
+    with Slide.from_array(image, MPP) as slide:
+        view = SlideView(slide, MPP)
+        tissue = tissue_mask(slide, overview=view.overview())
+        corners = choose_squares(tissue.mask, tissue.mpp / MPP, view.width, view.height)
+        sides = min(SQUARE_PX, view.width), min(SQUARE_PX, view.height)
+        return measure_domain([view.read(x, y, *sides) for x, y in corners])
+
+
+def read_field(path: Path, mpp: float) -> Pixels:
+    """Read a field at the model's scale."""
+    with Slide.open(path, mpp=mpp) as slide:
+        width = min(LARGEST_PX, int(slide.width * mpp / MPP))
+        height = min(LARGEST_PX, int(slide.height * mpp / MPP))
+        return slide.read(0, 0, width, height, mpp=MPP)
+
+
+def _magnified(factor: float) -> Callable[[Pixels], Pixels]:
+    def change(image: Pixels) -> Pixels:
+        # A part that is enough for all squares.
+        side = int(max(400, 1400 / factor))
+        image = image[:side, :side]
+        size = (max(200, round(image.shape[1] * factor)), max(200, round(image.shape[0] * factor)))
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+    return change
+
+
+def _blurred(sigma_px: float) -> Callable[[Pixels], Pixels]:
+    return lambda image: np.asarray(
+        Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma_px))
+    )
+
+
+def _stained(change: Callable[[NDArray[np.float32]], None]) -> Callable[[Pixels], Pixels]:
+    """Return what takes an image apart into stains, changes these, and puts it together."""
+
+    def apply(image: Pixels) -> Pixels:
+        amounts = np.maximum(OD_TABLE[image] @ _TO_STAINS.astype(np.float32), 0)
+        change(amounts)
+        return np.clip(np.exp(-(amounts @ _STAINS)) * 256 - 1, 0, 255).astype(np.uint8)
+
+    return apply
+
+
+def _brown(amounts: NDArray[np.float32]) -> None:
+    """Half of the nuclei brown (DAB), no eosin: immunohistochemistry."""
+    height, width = amounts.shape[:2]
+    coarse = np.random.default_rng(0).random((height // 40 + 1, width // 40 + 1)) < 0.5
+    chosen = np.kron(coarse, np.ones((40, 40), bool))[:height, :width]
+    nuclei = amounts[..., 0].copy()
+    amounts[..., 0] = np.where(chosen, nuclei * 0.3, nuclei)
+    amounts[..., 1] = 0
+    amounts[..., 2] = np.where(chosen, nuclei * 1.2, 0.02)
+
+
+def _without(stain: int, fraction: float) -> Callable[[NDArray[np.float32]], None]:
+    def change(amounts: NDArray[np.float32]) -> None:
+        amounts[..., stain] *= fraction
+
+    return change
+
+
+def _compressed(image: Pixels) -> Pixels:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=5)
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def _noisy(image: Pixels) -> Pixels:
+    noise = np.random.default_rng(0).normal(0, 40, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+def _tinted(*factors: float) -> Callable[[Pixels], Pixels]:
+    return lambda image: np.clip(image * np.array(factors), 0, 255).astype(np.uint8)
+
+
+ODD: dict[str, Callable[[Pixels], Pixels]] = {
+    "unchanged": lambda image: image,
+    "grayscale": lambda image: np.repeat(
+        np.asarray(Image.fromarray(image).convert("L"))[..., None], 3, axis=2
+    ),
+    "immunohistochemistry, drawn": _stained(_brown),
+    "hematoxylin alone": _stained(_without(1, 0.0)),
+    "eosin nearly alone": _stained(_without(0, 0.1)),
+    "red and blue swapped": lambda image: np.ascontiguousarray(image[..., ::-1]),
+    "red and green swapped": lambda image: np.ascontiguousarray(image[..., [1, 0, 2]]),
+    "inverted": lambda image: 255 - image,
+    "yellow light": _tinted(1.0, 0.9, 0.55),
+    "blue light": _tinted(0.6, 0.8, 1.0),
+    "blurred, sigma 0.6 um": _blurred(2.4),
+    "blurred, sigma 1 um": _blurred(4),
+    "blurred, sigma 2 um": _blurred(8),
+    "noise": _noisy,
+    "JPEG quality 5": _compressed,
+    "four gray levels a channel": lambda image: np.asarray(
+        ImageOps.posterize(Image.fromarray(image), 2)
+    ),
+    "magnified 0.25 times": _magnified(0.25),
+    "magnified 0.5 times": _magnified(0.5),
+    "magnified 0.67 times": _magnified(0.67),
+    "magnified 1.5 times": _magnified(1.5),
+    "magnified 2 times": _magnified(2.0),
+    "magnified 4 times": _magnified(4.0),
+}
+
+
+def fields_of(data: Path, laboratory: str, most: int) -> Iterator[Pixels]:
+    """Yield fields of a laboratory, evenly spread over its files."""
+    pattern, mpp = FIELDS[laboratory]
+    paths = sorted(data.glob(pattern))
+    if not paths:
+        sys.exit(f"no fields of {laboratory}: {data / pattern}")
+    for place in np.unique(np.linspace(0, len(paths) - 1, most).astype(int)):
+        yield read_field(paths[place], mpp)
+
+
+def measure_all(
+    data: Path,
+) -> tuple[list[Measured], list[Measured], list[Magnified]]:
+    """Measure fields, odd inputs made of them, and fields at other magnifications."""
+    real, odd, magnified = [], [], []
+    for laboratory in FIELDS:
+        for index, image in enumerate(fields_of(data, laboratory, FIELDS_A_LABORATORY)):
+            found = features_of(image)
+            real.append(Measured(laboratory, "field", found))
+            if index % 4 == 0:
+                for factor in MAGNIFICATIONS:
+                    other = found if factor == 1 else features_of(_magnified(factor)(image))
+                    if other is not None:
+                        magnified.append((laboratory, factor, other))
+        for image in fields_of(data, laboratory, ODD_FIELDS_A_LABORATORY):
+            odd += [
+                Measured(laboratory, kind, features_of(make(image))) for kind, make in ODD.items()
+            ]
+        print(f"measured {laboratory}", file=sys.stderr)
+    return real, odd, magnified
+
+
+def pictures() -> list[Measured]:
+    """Measure pictures that are no H&E: those that come with scikit-image."""
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    found = []
+    for path in sorted(folder.glob("*.png")) + sorted(folder.glob("*.jpg")):
+        image = np.asarray(Image.open(path).convert("RGB"))
+        if min(image.shape[:2]) >= SQUARE_PX:
+            kind = (
+                "immunohistochemistry, real" if path.stem == "ihc" else "pictures of other things"
+            )
+            found.append(Measured("-", kind, features_of(image)))
+    return found
+
+
+def neighbors(real: list[Measured], name: str, without: str = "", limit: float = 0.0) -> Neighbors:
+    """Make a reference of evenly chosen members of every laboratory but one."""
+    chosen, every = [], []
+    for laboratory in FIELDS:
+        own = [
+            getattr(one.features, name)
+            for one in real
+            if one.laboratory == laboratory and one.features is not None
+        ]
+        if laboratory == without or not own:
+            continue
+        every += own
+        places = np.unique(np.linspace(0, len(own) - 1, MEMBERS_A_LABORATORY).astype(int))
+        chosen += [own[place] for place in places]
+    spread = np.std(np.array(every), axis=0)
+    rounded = [tuple(round(float(value), 4) for value in member) for member in chosen]
+    return Neighbors(tuple(round(float(v), 5) for v in spread), tuple(rounded), limit)
+
+
+def regression(
+    magnified: list[Magnified], without: str = "", limit: float = 0.0
+) -> ScaleRegression:
+    """Fit octaves of magnification on fields of every laboratory but one."""
+    kept = [one for one in magnified if one[0] != without]
+    features = np.array([one[2].scale for one in kept])
+    octaves = np.log2([one[1] for one in kept])
+    center, spread = features.mean(axis=0), features.std(axis=0)
+    scaled = (features - center) / spread
+    terms = np.concatenate([scaled, scaled**2, np.ones((len(scaled), 1))], axis=1)
+    # Laboratories count alike, however many fields they have.
+    counts = {name: sum(one[0] == name for one in kept) for name in FIELDS}
+    weight = np.array([1 / counts[one[0]] for one in kept])
+    weight *= len(kept) / weight.sum()
+    left = (terms * weight[:, None]).T @ terms + RIDGE * np.eye(terms.shape[1])
+    solved = np.linalg.solve(left, (terms * weight[:, None]).T @ octaves)
+    return ScaleRegression(
+        *(tuple(round(float(v), 5) for v in values) for values in (center, spread, solved)), limit
+    )
+
+
+def limits(real: list[Measured], magnified: list[Magnified]) -> dict[str, float]:
+    """Return the limit of each measure: what few fields of laboratories left out exceed."""
+    found: dict[str, list[float]] = {"stain": [], "focus": [], "scale": []}
+    for laboratory in FIELDS:
+        own = [m.features for m in real if m.laboratory == laboratory and m.features is not None]
+        # Shared between three measures, the false alarms add up.
+        allowed = 1 - FALSE_ALARMS / 3
+        for name in ("stain", "focus"):
+            reference = neighbors(real, name, laboratory)
+            far = [reference.distance(getattr(one, name)) for one in own]
+            found[name].append(float(np.quantile(far, allowed, method="higher")))
+        fit = regression(magnified, laboratory)
+        octaves = [abs(fit.octaves(one.scale)) for one in own]
+        found["scale"].append(float(np.quantile(octaves, allowed, method="higher")))
+    # The laboratory that is hardest to foresee sets the limit.
+    return {name: round(max(values), 3) for name, values in found.items()}
+
+
+def make_reference(
+    real: list[Measured],
+    magnified: list[Magnified],
+    limit: dict[str, float],
+    without: str = "",
+) -> DomainReference:
+    """Put a reference together, of all laboratories but one."""
+    return DomainReference(
+        tuple(name for name in FIELDS if name != without),
+        neighbors(real, "stain", without, limit["stain"]),
+        neighbors(real, "focus", without, limit["focus"]),
+        regression(magnified, without, limit["scale"]),
+    )
+
+
+def warned(reference: DomainReference, measured: Measured) -> bool:
+    """Tell whether an input gets a warning; one without tissue to measure gets its own status."""
+    return measured.features is None or bool(reference.warnings(measured.features, MPP))
+
+
+def print_tables(
+    real: list[Measured],
+    odd: list[Measured],
+    magnified: list[Magnified],
+    limit: dict[str, float],
+) -> None:
+    """Print false alarms by laboratory left out, and catches by kind of odd input."""
+    print("| laboratory left out | fields | warned of |\n|---|---|---|")
+    by_laboratory = {name: make_reference(real, magnified, limit, name) for name in FIELDS}
+    for name, reference in by_laboratory.items():
+        own = [m for m in real if m.laboratory == name]
+        print(f"| {name} | {len(own)} | {sum(warned(reference, m) for m in own)} |")
+    print("\n| odd input | inputs | warned of |\n|---|---|---|")
+    whole = make_reference(real, magnified, limit)
+    for kind in dict.fromkeys(m.kind for m in odd):
+        own = [m for m in odd if m.kind == kind]
+        # Made of a field of a laboratory, it is judged without that laboratory.
+        caught = sum(warned(by_laboratory.get(m.laboratory, whole), m) for m in own)
+        print(f"| {kind} | {len(own)} | {caught / len(own):.0%} |")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    options = parser.parse_args()
+    real, odd, magnified = measure_all(options.data)
+    odd += pictures()
+    limit = limits(real, magnified)
+    reference = make_reference(real, magnified, limit)
+    text = json.dumps(msgspec.to_builtins(reference), sort_keys=True)
+    write_text(options.out, text + "\n")
+    print(f"limits: {limit}; {len(text) / 1e3:.0f} kB\n")
+    print_tables(real, odd, magnified, limit)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
