@@ -103,7 +103,7 @@ def test_all_pictures(study):
         "F per slide",
         "True positives",
         "False positives",
-        "Misses",
+        "False negatives",
     ]
     for title, content in pictures.items():
         pixels = opened(content)
@@ -117,12 +117,12 @@ def test_crops_are_what_they_say(study):
     chosen = gallery.choose_crops(cases, detections, evaluation)
     assert len(chosen["True positives"]) == min(24, evaluation.pooled.tp)
     assert len(chosen["False positives"]) == evaluation.pooled.fp
-    assert len(chosen["Misses"]) == evaluation.pooled.fn == 3
+    assert len(chosen["False negatives"]) == evaluation.pooled.fn == 3
     scores = [crop.score for crop in chosen["False positives"]]
     assert scores == sorted(scores, reverse=True)
     scores = [crop.score for crop in chosen["True positives"]]
     assert scores == sorted(scores)
-    for title, middle in (("Misses", (200, 0, 0)), ("False positives", (0, 0, 200))):
+    for title, middle in (("False negatives", (200, 0, 0)), ("False positives", (0, 0, 200))):
         pixels = opened(gallery.gallery_picture(cases, chosen[title]))
         for index in range(min(6, len(chosen[title]))):
             x, y = 8 + index * 136 + 64, 8 + 64
@@ -144,7 +144,7 @@ def test_no_scores_no_curves(study):
     cases, detections = study
     bare = {name: Detections.from_points(found.xy, 0.25) for name, found in detections.items()}
     pictures = curves.evaluation_pictures(cases, bare, evaluate(cases, bare))
-    assert "FROC" not in pictures and "F per slide" in pictures and "Misses" in pictures
+    assert "FROC" not in pictures and "F per slide" in pictures and "False negatives" in pictures
 
 
 def test_nothing_to_draw(tmp_path):
@@ -155,7 +155,7 @@ def test_nothing_to_draw(tmp_path):
     one = np.array([5.0])
     false = {"a": Detections(one, one, one, one / 10, 0.25)}
     pictures = curves.evaluation_pictures([case], false, evaluate([case], false))
-    assert {"FROC", "False positives"} <= set(pictures) and "Misses" not in pictures
+    assert {"FROC", "False positives"} <= set(pictures) and "False negatives" not in pictures
     with pytest.raises(UsageError, match="no recall"):
         curves.precision_recall(curves.rank_cases([case], false))
 

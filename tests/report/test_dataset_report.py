@@ -117,10 +117,10 @@ def test_annotations_without_any_image_are_one_problem_but_still_checked(case, t
 
 def cells(png: bytes) -> list[np.ndarray]:
     sheet = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-    assert sheet.shape[0] % 108 == 0 and sheet.shape[1] % 96 == 0
+    assert sheet.shape[0] % 110 == 0 and sheet.shape[1] % 96 == 0
     return [
         sheet[top : top + 96, left : left + 96]
-        for top in range(0, sheet.shape[0], 108)
+        for top in range(0, sheet.shape[0], 110)
         for left in range(0, sheet.shape[1], 96)
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -15,11 +16,13 @@ from PIL import Image
 
 from factories.results import detections_at, draw_slide, make_files, scatter, tissue_of
 from segmitos.cli import main
+from segmitos.counting.saved import read_saved
 from segmitos.detection.tissue import TissueMask
 from segmitos.errors import InputError
 from segmitos.io.slide import Slide
-from segmitos.report.html import rebuild, render_report, write_cohort_report
-from segmitos.report.pictures import COLUMNS, CROP_PX, MOST_CROPS
+from segmitos.report.html import render_report, write_cohort_report
+from segmitos.report.pictures import CROP_PX, MAX_CROPS
+from segmitos.report.result_files import read_pictures, rebuild, shown_crops
 
 MPP = 1.25
 
@@ -65,7 +68,8 @@ def page_of(files: dict[str, bytes]) -> Page:
 
 
 def crops_of(page: Page) -> int:
-    return sum(tag == "div" and values.get("class") == "crop" for tag, values in page.tags)
+    classes = [str(values.get("class")).split() for tag, values in page.tags if tag == "div"]
+    return sum("crop" in names for names in classes)
 
 
 def made(folder, count, name="made", **settings):
@@ -91,36 +95,83 @@ def test_a_report_tells_count_hotspot_scores_cut_offs_and_provenance(many):
     assert "hotspot_area_mm2=2.0" in text and "None" not in text and "nan" not in text.lower()
 
 
-def test_crops_are_the_surest_and_those_nearest_the_threshold(many):
+def shown_scores(files):
+    """Scores of the crops as shown: those in the hotspot, those outside."""
+    rows = {row["id"]: row for row in csv.DictReader(io.StringIO(files["candidates.csv"].decode()))}
+    hotspot = json.loads(files["summary.json"])["hotspot"]
+    parts = ([], [])
+    for identity in json.loads(files["crops.json"])["crops"]:
+        x, y = (float(rows[identity][name]) for name in ("x_px", "y_px"))
+        held = (
+            hotspot["x_px"] <= x <= hotspot["x_px"] + hotspot["width_px"]
+            and hotspot["y_px"] <= y <= hotspot["y_px"] + hotspot["height_px"]
+        )
+        parts[not held].append(float(rows[identity]["score"]))
+    return parts
+
+
+def test_crops_are_the_hotspots_first_the_surest_and_those_nearest_the_threshold(many):
     page = page_of(many)
-    assert crops_of(page) == MOST_CROPS
-    assert "54 detections between" in page.text
+    assert crops_of(page) == MAX_CROPS
+    assert "54 detections are not shown as crops" in page.text
+    text = page.text
+    inside = text.count("in the hotspot (") - text.count("not in the hotspot (")
+    order = [m.group() for m in re.finditer(r"(not )?in the hotspot \(", text)]
+    assert order == ["in the hotspot ("] * inside + ["not in the hotspot ("] * (96 - inside)
+    assert inside == 64
+    # crops.json is sorted by id; its scores are those shown.
+    scores = json.loads(many["summary.json"])["hotspot"]["count"], shown_scores(many)
+    count, (in_window, outside) = scores
+    assert (len(in_window), len(outside)) == (64, 32) and count == 84
     rows = list(csv.DictReader(io.StringIO(many["detections.csv"].decode())))
-    scores = [float(rows[index]["score"]) for index in json.loads(many["gallery.json"])]
     everything = sorted((float(row["score"]) for row in rows), reverse=True)
-    assert scores == everything[:72] + everything[-24:]
-    sheet = Image.open(io.BytesIO(many["gallery.jpg"]))
-    assert sheet.size == (COLUMNS * CROP_PX, MOST_CROPS // COLUMNS * CROP_PX)
+    assert max(in_window + outside) == everything[0]
+    assert min(in_window + outside) == everything[-1]
 
 
 def test_every_crop_shows_its_own_cell(tmp_path):
     points = np.array([[1000.0, 1500.0], [1500.0, 1600.0], [2000.0, 1700.0]])
     slide = draw_slide(cells=points[1:2])  # only the second has a dark cell
     files = make_files(tmp_path, slide, detections_at(points, MPP), tissue_of(slide))
-    sheet = np.asarray(Image.open(io.BytesIO(files["gallery.jpg"])).convert("L"))
-    middle = [
-        sheet[46:66, place * CROP_PX + 46 : place * CROP_PX + 66].mean() for place in range(3)
-    ]
-    assert json.loads(files["gallery.json"])[int(np.argmin(middle))] == 1
-    assert sorted(middle)[0] < 70 and sorted(middle)[1] > 140
-    assert "0.0000% 0.0000%" in files["report.html"].decode()  # the first is at the corner
+    crops = json.loads(files["crops.json"])
+    rows = list(csv.DictReader(io.StringIO(files["candidates.csv"].decode())))
+    assert crops["um"] == 64 and crops["px"] == CROP_PX
+    for row in rows:
+        jpeg = base64.b64decode(crops["crops"][row["id"]])
+        crop = np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"))
+        assert crop.shape == (CROP_PX, CROP_PX)
+        middle = crop[78:98, 78:98].mean()
+        assert middle < 70 if float(row["x_px"]) == 1500 else middle > 140
+
+
+def test_a_crop_leads_to_its_place_on_the_map_and_back(many):
+    page = page_of(many)
+    anchors = {values["id"] for _, values in page.tags if "id" in values}
+    links = [link for link in page.references if link.startswith("#")]
+    assert len(links) == 2 * MAX_CROPS and {link[1:] for link in links} <= anchors
+
+
+def test_the_map_has_both_windows_the_density_and_its_scale(many):
+    html = many["report.html"].decode()
+    assert 'class="window hotspot"' in html and 'class="window fields"' in html
+    assert '<image class="density"' in html and "averaged over about 2 mm²" in html
+    ticks = re.search(r'class="ticks">(.*?)</div>', html)[1]
+    assert re.sub("<.*?>", " ", ticks).split() == ["1", "2", "4", "8", "16", "32", "64+"]
+
+
+def test_scores_stand_at_the_top_and_warnings_before_them(tmp_path):
+    text = page_of(made(tmp_path, 21)).text
+    assert "mitotic score, WHO 2019" in text and "mitotic score, Nottingham" in text
+    warning = text.index("The score would change within the interval")
+    assert warning < text.index("Count")
 
 
 def test_nothing_is_fetched_from_outside(many):
     page = page_of(many)
-    assert page.references and all(link.startswith("data:") for link in page.references)
+    assert page.references and all(link.startswith(("data:", "#")) for link in page.references)
     html = many["report.html"].decode("utf-8")
     bare = re.sub(r"data:image/[a-z]+;base64,[A-Za-z0-9+/=]+", "", html)
+    assert "<script" not in bare
     assert "http://" not in bare and "https://" not in bare and "//" not in bare
     assert all(target.startswith('"') for target in re.findall(r"url\(([^)]*)\)", bare))
     policy = [
@@ -136,12 +187,12 @@ def test_no_mitosis(tmp_path):
     text = page_of(files).text
     assert "0 mitotic figures in all" in text and "No mitotic figure was found." in text
     assert "No hotspot: no mitoses were found." in text and "WHO 2019 , hotspot" in text
-    assert "gallery.jpg" not in files and crops_of(page_of(files)) == 0
+    assert json.loads(files["crops.json"])["crops"] == {} and crops_of(page_of(files)) == 0
 
 
 def test_one_mitosis(tmp_path):
     page = page_of(made(tmp_path, 1))
-    assert "Every detection, the surest first" in page.text and crops_of(page) == 1
+    assert "Every detection: the hotspot's first" in page.text and crops_of(page) == 1
     assert "1 in the hotspot" in page.text
 
 
@@ -154,13 +205,12 @@ def test_fifty_thousand_mitoses_stay_small_and_quick(tmp_path):
     assert time.process_time() - began < 15
     assert len(files["report.html"]) < 5_000_000
     page = page_of(files)
-    assert "50000 mitotic figures in all" in page.text and "49904 detections between" in page.text
-    # Marks in the upper and in the lower half alike.
-    seen = np.asarray(Image.open(io.BytesIO(files["overview.jpg"])).convert("L")).astype(int)
-    blank = make_files(tmp_path, slide, detections_at(points[:0], MPP), tissue)["overview.jpg"]
-    changed = np.abs(seen - np.asarray(Image.open(io.BytesIO(blank)).convert("L"))) > 40
-    half = len(changed) // 2
-    assert changed[:half].sum() > 3000 and changed[half:].sum() > 3000
+    assert "50000 mitotic figures in all" in page.text
+    assert "49904 detections are not shown as crops" in page.text
+    # All are on the map, in one path but for those with a crop.
+    html = files["report.html"].decode()
+    paths = re.findall(r'<path class="line" d="([^"]*)"', html)
+    assert 'class="marks small"' in html and "".join(paths).count("h0") == 50_000
 
 
 def test_no_tissue(tmp_path):
@@ -204,7 +254,7 @@ def test_report_remakes_the_same_page_from_saved_files(tmp_path, many, capsys):
     assert rebuild(tmp_path / "out" / "made") == [page]
 
 
-@pytest.mark.parametrize("lost", ["detections.csv", "overview.jpg", "gallery.json"])
+@pytest.mark.parametrize("lost", ["candidates.csv", "overview.jpg", "crops.json", "tissue.png"])
 def test_report_names_a_lost_file(tmp_path, many, lost, capsys):
     saved(tmp_path / "made", many)
     (tmp_path / "made" / lost).unlink()
@@ -218,8 +268,10 @@ def test_report_names_a_lost_file(tmp_path, many, lost, capsys):
     [
         ("summary.json", b"{"),
         ("summary.json", b"{}"),
-        ("detections.csv", b"a,b\n1,2\n"),
-        ("gallery.json", b"[7000]"),
+        ("candidates.csv", b"a,b\n1,2\n"),
+        ("crops.json", b"[7000]"),
+        ("overview.jpg", b"no picture"),
+        ("tissue.png", b""),
         ("summary.json", b"[1]"),
     ],
 )
@@ -236,8 +288,13 @@ def test_report_of_a_folder_without_results(tmp_path):
         rebuild(tmp_path)
 
 
-def test_the_report_is_a_function_of_its_files(many):
-    assert render_report(many).encode() == many["report.html"]
+def test_the_report_is_a_function_of_its_files(tmp_path, many):
+    saved(tmp_path / "made", many)
+    result = read_saved(tmp_path / "made")
+    picture, crops = read_pictures(tmp_path / "made")
+    assert (
+        render_report(result, picture, shown_crops(result, crops)).encode() == many["report.html"]
+    )
 
 
 def test_cohort_page_lists_sortable_rows_with_thumbnails(tmp_path, many):
@@ -260,7 +317,7 @@ def test_cohort_page_lists_sortable_rows_with_thumbnails(tmp_path, many):
     page = Page(write_cohort_report(tmp_path).read_text())
     assert "Cohort of 2" in page.text and "1 done, 1 failed, 150 mitotic figures" in page.text
     assert "<b>bad</b>" in page.text and "failures.csv" in page.text
-    assert sum(tag == "button" for tag, _ in page.tags) == 7
+    assert sum(tag == "button" for tag, _ in page.tags) == 9
     assert [link for link in page.references if not link.startswith("data:image/jpeg")] == [
         "made/report.html"
     ]

@@ -52,7 +52,7 @@ addEventListener("load", function () {
       range.selectNodeContents(e);
       var text = range.getBoundingClientRect();
       return text.width < 60 && text.height > 100; }).length,
-    crop: (document.querySelector(".crop i") || document.body).getBoundingClientRect().width
+    crop: (document.querySelector(".crop img") || document.body).getBoundingClientRect().width
   };
   parent.document.title = JSON.stringify(facts);
 });

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from segmitos.cohort.results import (
-    REPORT,
     RUN,
     SUMMARY,
     finished,
@@ -108,10 +107,6 @@ def _run(job: Job, on_progress: Callable[[str, int, int], None]) -> dict[str, An
             return {"status": "skipped", "summary": summary}
         note = _check_replaceable(out / job.name, path, identity)
     began = time.time()
-    from segmitos.report.html import get_ready
-
-    # The image may still be decoding in the background, and would be waited for.
-    get_ready()
     with Slide.open(path, settings.options.mpp, settings.options.override_mpp) as slide:
         parts = _MapSaver(model) if settings.probability_map else None
         result = detect_slide(
@@ -185,13 +180,10 @@ def result_files(
     job: Job, slide: Slide, result: SlideResult, model: Model, identity: dict[str, Any]
 ) -> dict[str, bytes]:
     """Return all files of the output folder, by name, but run.json and the probability map."""
-    from segmitos.counting.saved import TISSUE, encode_tissue, new_result
+    from segmitos.counting.saved import new_result
     from segmitos.counting.summary import TissueFile, UsedThresholds
-    from segmitos.io.points.candidates import CANDIDATES
-    from segmitos.io.points.detections import geojson_text
-    from segmitos.report.html import prepare_pictures, render_report
+    from segmitos.report import result_files as report_files
 
-    settings = job.settings
     height, width = result.tissue.mask.shape
     about = {
         "name": job.name,
@@ -217,20 +209,7 @@ def result_files(
         },
         "versions": package_versions(result.device),
     }
-    saved = new_result(result.candidates, result.tissue, about)
-    detections = saved.candidates.detections()
-    windows = {"Hotspot": saved.summary.hotspot, "Ten fields": saved.summary.fields}
-    outlines = {name: window.outline_xy() for name, window in windows.items() if window}
-    files = {
-        CANDIDATES: saved.candidates.to_csv().encode("utf-8"),
-        "detections.csv": detections.to_csv().encode("utf-8"),
-        "detections.geojson": geojson_text(detections, settings.qupath, outlines).encode("utf-8"),
-        TISSUE: encode_tissue(result.tissue),
-        SUMMARY: saved.summary.to_json(),
-    }
-    files |= prepare_pictures(slide, detections, result.tissue, outlines.get("Hotspot"))
-    files[REPORT] = render_report(files).encode("utf-8")
-    return files
+    return report_files.result_files(new_result(result.candidates, result.tissue, about), slide)
 
 
 class _MapSaver:

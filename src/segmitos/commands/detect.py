@@ -181,7 +181,7 @@ def run_demo(image: Path, out: Path, mpp: float, override_mpp: bool) -> int:
 
 def run_report(folder: Path) -> int:
     """Make reports again from saved results."""
-    from segmitos.report.html import rebuild
+    from segmitos.report.result_files import rebuild
 
     written = rebuild(folder)
     for path in written:

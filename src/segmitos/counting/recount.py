@@ -128,6 +128,25 @@ class Recount:
         }
 
 
+@dataclass(frozen=True)
+class Review:
+    """A recount, and who answers for it.
+
+    Attributes:
+        recount: the counts.
+        reader: name of the reader, "" where none was given.
+        source: what the verdicts are from: the name of a file, or the review app.
+        note: free text of the reader.
+        area_reviewed_mm2: area the reader has looked at, None where nobody said.
+    """
+
+    recount: Recount
+    reader: str = ""
+    source: str = ""
+    note: str = ""
+    area_reviewed_mm2: float | None = None
+
+
 def recount(
     saved: SavedResult,
     marks: Sequence[ReviewedMark],

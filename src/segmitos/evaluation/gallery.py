@@ -1,4 +1,4 @@
-"""Galleries of hits, false positives and misses, cut from the images."""
+"""Galleries of true positives, false positives and false negatives, cut from the images."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from segmitos.errors import InputError, UsageError
 from segmitos.evaluation.scoring import AnnotatedCase, Evaluation
 from segmitos.io.files import image_bytes
 from segmitos.io.points.detections import Detections
+from segmitos.report.crops import BAR_UM, SheetCrop, crop_sheet, read_crop
 
 _CROP_UM, _CROP_PX, _COLUMNS, _MOST_CROPS = 32.0, 128, 6, 24
-_BAR_UM = 10.0
 
 
 class PicturedCase(AnnotatedCase, Protocol):
@@ -48,28 +48,32 @@ def choose_crops(
 
     Returns:
         `True positives` of the lowest scores and `False positives` of the highest, where a
-        threshold would act, and `Misses` spread evenly over the cases.
+        threshold would act, and `False negatives` spread evenly over the cases.
     """
-    hits: list[Crop] = []
-    errors: list[Crop] = []
-    misses: list[Crop] = []
+    true_positives: list[Crop] = []
+    false_positives: list[Crop] = []
+    false_negatives: list[Crop] = []
     for case, result in zip(cases, evaluation.cases, strict=True):
         found = detections[case.name]
-        hit = {i for i, _ in result.match.pairs}
-        seen = {j for _, j in result.match.pairs}
+        matched = {i for i, _ in result.match.pairs}
+        found_truth = {j for _, j in result.match.pairs}
         for i in range(len(found)):
             place = (float(found.x_px[i]), float(found.y_px[i]), float(found.score[i]))
-            (hits if i in hit else errors).append(Crop(case.name, *place))
+            (true_positives if i in matched else false_positives).append(Crop(case.name, *place))
         for j, (x, y) in enumerate(case.mitoses_xy.tolist()):
-            if j not in seen:
-                misses.append(Crop(case.name, x, y, math.nan))
-    hits.sort(key=lambda crop: _score_or_least(crop.score))
-    errors.sort(key=lambda crop: -_score_or_least(crop.score))
-    spread = np.unique(np.linspace(0, len(misses) - 1, min(most, len(misses))).round().astype(int))
+            if j not in found_truth:
+                false_negatives.append(Crop(case.name, x, y, math.nan))
+    true_positives.sort(key=lambda crop: _score_or_least(crop.score))
+    false_positives.sort(key=lambda crop: -_score_or_least(crop.score))
+    spread = np.unique(
+        np.linspace(0, len(false_negatives) - 1, min(most, len(false_negatives)))
+        .round()
+        .astype(int)
+    )
     return {
-        "True positives": hits[:most],
-        "False positives": errors[:most],
-        "Misses": [misses[index] for index in spread],
+        "True positives": true_positives[:most],
+        "False positives": false_positives[:most],
+        "False negatives": [false_negatives[index] for index in spread],
     }
 
 
@@ -80,27 +84,19 @@ def gallery_picture(cases: Sequence[PicturedCase], crops: Sequence[Crop]) -> byt
         InputError: if an image cannot be read.
         UsageError: if there are no crops or a case is not among `cases`.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
     if not crops:
         raise UsageError("a gallery needs at least one crop")
+    bar_px = BAR_UM / _CROP_UM * _CROP_PX
     pixels = _read_crops(cases, crops)
-    columns = min(_COLUMNS, len(crops))
-    rows = math.ceil(len(crops) / columns)
-    step_x, step_y = _CROP_PX + 8, _CROP_PX + 26
-    sheet = Image.new("RGB", (columns * step_x + 8, rows * step_y + 8), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(10)
-    bar = round(_BAR_UM / _CROP_UM * _CROP_PX)
-    for index, (crop, image) in enumerate(zip(crops, pixels, strict=True)):
-        x, y = 8 + index % columns * step_x, 8 + index // columns * step_y
-        sheet.paste(Image.fromarray(image), (x, y))
-        base = y + _CROP_PX - 6
-        draw.line([(x + 5, base), (x + 5 + bar, base)], fill="white", width=4)
-        draw.line([(x + 6, base), (x + 4 + bar, base)], fill="black", width=2)
-        score = "" if math.isnan(crop.score) else f"  {crop.score:.3f}"
-        draw.text((x, y + _CROP_PX + 3), f"{crop.case[-18:]}{score}", fill="black", font=font)
-    return image_bytes(sheet, drawn=True)
+    shown = [
+        SheetCrop(image, _caption(crop), bar_px=bar_px)
+        for crop, image in zip(crops, pixels, strict=True)
+    ]
+    return image_bytes(crop_sheet(shown, _CROP_PX, _COLUMNS, gap_px=8), drawn=True)
+
+
+def _caption(crop: Crop) -> str:
+    return crop.case if math.isnan(crop.score) else f"{crop.case}  {crop.score:.3f}"
 
 
 def _read_crops(cases: Sequence[PicturedCase], crops: Sequence[Crop]) -> list[NDArray[np.uint8]]:
@@ -117,13 +113,9 @@ def _read_crops(cases: Sequence[PicturedCase], crops: Sequence[Crop]) -> list[ND
         if not case.image.exists():
             raise InputError(f"cannot read {case.image}: the gallery needs the images")
         with Slide.open(case.image, mpp=case.mpp) as slide:
-            scale = _CROP_UM / _CROP_PX
-            half = _CROP_UM / slide.require_mpp() / 2
             for index, crop in enumerate(crops):
                 if crop.case == name:
-                    # The corner of the crop; pixel centers are at integers.
-                    left, top = crop.x_px + 0.5 - half, crop.y_px + 0.5 - half
-                    pixels[index] = slide.read(left, top, _CROP_PX, _CROP_PX, scale)
+                    pixels[index] = read_crop(slide, crop.x_px, crop.y_px, _CROP_UM, _CROP_PX)
     return [pixels[index] for index in range(len(crops))]
 
 

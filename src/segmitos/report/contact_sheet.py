@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +12,10 @@ from segmitos.errors import DataError, InputError
 from segmitos.io.datasets import Case
 from segmitos.io.files import image_bytes
 from segmitos.io.slide import Slide
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
+from segmitos.report.crops import SheetCrop, crop_sheet, read_crop
 
 _COLUMNS, _MOST = 10, 80
-_CROP_PX, _CAPTION_PX = 96, 12
+_CROP_PX = 96
 _CROP_UM = 24.0
 # A mass is shown with as much again around it.
 _MASS_REACH = 2.0
@@ -44,17 +41,10 @@ def contact_sheet(cases: Sequence[Case]) -> bytes:
     Raises:
         DataError: where there is no labelled point with an image.
     """
-    from PIL import Image
-
     places = _places(cases)
     if not places:
         raise DataError("there is no labelled point with an image to show")
-    rows = -(-len(places) // _COLUMNS)
-    cell = (_CROP_PX, _CROP_PX + _CAPTION_PX)
-    sheet = Image.new("RGB", (min(len(places), _COLUMNS) * cell[0], rows * cell[1]), "white")
-    for number, place in enumerate(places):
-        row, column = divmod(number, _COLUMNS)
-        sheet.paste(_drawn(place), (column * cell[0], row * cell[1]))
+    sheet = crop_sheet([_sheet_crop(place) for place in places], _CROP_PX, _COLUMNS)
     return image_bytes(sheet, drawn=True)
 
 
@@ -80,28 +70,17 @@ def _evenly(places: list[_Place], most: int) -> list[_Place]:
     return [places[int(index)] for index in chosen]
 
 
-def _drawn(place: _Place) -> Picture:
-    from PIL import Image, ImageDraw
-
-    picture = Image.new("RGB", (_CROP_PX, _CROP_PX + _CAPTION_PX), "white")
-    draw = ImageDraw.Draw(picture)
-    reach_px = _reach_px(place)
+def _sheet_crop(place: _Place) -> SheetCrop:
+    side_px = 2 * _reach_px(place)
     try:
-        picture.paste(Image.fromarray(_crop(place, reach_px)), (0, 0))
+        # The crop is given in pixels, so with 1 um/px its scale is the pixels of one of its own.
+        with Slide.open(place.case.image, mpp=1.0, override_mpp=True) as slide:
+            pixels = read_crop(slide, float(place.xy[0]), float(place.xy[1]), side_px, _CROP_PX)
     except InputError:
-        draw.rectangle((0, 0, _CROP_PX - 1, _CROP_PX - 1), fill="#c0c0c0")
-    draw.rectangle((0, 0, _CROP_PX - 1, _CROP_PX - 1), outline=place.color, width=2)
-    middle = (_CROP_PX - 1) / 2
-    if place.radius_px is None:
-        for start, end in ((-24, -16), (16, 24)):
-            draw.line([(middle + start, middle), (middle + end, middle)], fill=place.color)
-            draw.line([(middle, middle + start), (middle, middle + end)], fill=place.color)
-    else:
-        radius = place.radius_px / (2 * reach_px) * _CROP_PX
-        draw.circle((middle, middle), radius, outline=place.color)
+        pixels = None
+    radius = None if place.radius_px is None else place.radius_px / side_px * _CROP_PX
     name = place.case.name.removesuffix(place.case.image.suffix)
-    draw.text((2, _CROP_PX), name[-15:], fill="black")
-    return picture
+    return SheetCrop(pixels, name, place.color, cross=radius is None, radius_px=radius)
 
 
 def _reach_px(place: _Place) -> float:
@@ -111,10 +90,3 @@ def _reach_px(place: _Place) -> float:
     if place.case.mpp is None:
         return _CROP_PX / 2
     return _CROP_UM / 2 / place.case.mpp
-
-
-def _crop(place: _Place, reach_px: float) -> NDArray[np.uint8]:
-    # The crop is given in pixels, so with 1 um/px its scale is the pixels of one of its own.
-    with Slide.open(place.case.image, mpp=1.0, override_mpp=True) as slide:
-        x, y = (float(value) + 0.5 - reach_px for value in place.xy)
-        return slide.read(x, y, _CROP_PX, _CROP_PX, mpp=2 * reach_px / _CROP_PX)

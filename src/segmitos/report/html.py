@@ -1,139 +1,102 @@
-"""The HTML report of one input and of a cohort: self-contained, for the screen, paper and phone.
+"""The HTML report of one result, of a cohort and of an evaluation: for screen, paper and phone.
 
-`prepare_pictures` needs the slide; everything after it works from the saved files of an output
-folder, so that a report can be made again years later without slide or model.
+A page holds all it shows and fetches nothing. The report of a result works from saved files alone,
+so that it can be made again years later without slide or model.
 """
 
 from __future__ import annotations
 
 import base64
 import csv
-import io
-import json
-import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from segmitos.errors import InputError
+from segmitos.counting.recount import Review
+from segmitos.counting.saved import SavedResult
 from segmitos.io.files import write_text
-from segmitos.io.points.detections import Detections
-from segmitos.io.slide import Slide
-from segmitos.report.pictures import (
-    COLUMNS,
-    MOST_RINGS,
-    Mask,
-    gallery,
-    gallery_order,
-    histogram_svg,
-    overview,
-    small,
+from segmitos.report.density import TICKS, legend_gradient
+from segmitos.report.map import MapMark, has_density, map_svg
+from segmitos.report.marks import shown_marks
+from segmitos.report.pictures import OVERVIEW, histogram_svg, shrink, size_of
+
+COHORT_REPORT = "cohort.html"
+MAX_THUMBNAILS = 500
+# Of cohort.csv: name, title, format.
+_COHORT_COLUMNS = (
+    ("count", "Count", "%d"),
+    ("tissue_area_mm2", "Tissue mm²", "%.2f"),
+    ("density_per_mm2", "Per mm²", "%.1f"),
+    ("hotspot_count", "Hotspot", "%d"),
+    ("hotspot_density_per_mm2", "Hotspot per mm²", "%.1f"),
+    ("who_score", "WHO score", "%d"),
+    ("nottingham_score", "Nottingham score", "%d"),
+    ("reviewed_count", "Reviewed count", "%d"),
+    ("reviewed_hotspot_count", "Reviewed hotspot", "%d"),
+    ("reviewed_who_score", "Reviewed WHO", "%d"),
+    ("reviewed_nottingham_score", "Reviewed Nottingham", "%d"),
 )
-
-OVERVIEW, GALLERY, ORDER = "overview.jpg", "gallery.jpg", "gallery.json"
-_NEEDED = ("summary.json", "detections.csv", OVERVIEW, ORDER)
+_ALWAYS_SHOWN = ("count", "tissue_area_mm2", "hotspot_count", "who_score", "nottingham_score")
 
 
-def get_ready() -> None:
-    """Read the template of a result's report now, while there is something else to wait for."""
-    _template("report.html")
+def render_report(
+    saved: SavedResult,
+    picture: bytes,
+    crops: Mapping[str, bytes],
+    review: Review | None = None,
+) -> str:
+    """Return the HTML of one result, or of its review.
 
-
-def prepare_pictures(
-    slide: Slide,
-    detections: Detections,
-    tissue: Mask | None,
-    hotspot_xy: np.ndarray[Any, Any] | None,
-) -> dict[str, bytes]:
-    """Return the pictures of a result as files: overview, gallery, and the gallery's order."""
-    order = gallery_order(detections)
-    files = {OVERVIEW: overview(slide, detections, tissue, hotspot_xy)}
-    sheet = gallery(slide, detections, order)
-    if sheet is not None:
-        files[GALLERY] = sheet
-    files[ORDER] = (json.dumps([int(index) for index in order]) + "\n").encode()
-    return files
-
-
-def render_report(files: Mapping[str, bytes]) -> str:
-    """Return the HTML of one result from its files."""
-    summary = json.loads(files["summary.json"])
-    rows = list(csv.DictReader(io.StringIO(files["detections.csv"].decode("utf-8"))))
-    order = json.loads(files[ORDER])
-    scores = np.array([float(row["score"]) for row in rows])
-    sheet_rows = math.ceil(len(order) / COLUMNS)
-    crops = [
-        {
-            "number": place + 1,
-            # In per cent of the sheet, so that crops can grow and shrink with the page.
-            "left": place % COLUMNS / (COLUMNS - 1) * 100,
-            "top": place // COLUMNS / max(1, sheet_rows - 1) * 100,
-            "x": float(rows[index]["x_px"]),
-            "y": float(rows[index]["y_px"]),
-            "score": float(rows[index]["score"]),
-            "area": float(rows[index]["area_um2"]),
-        }
-        for place, index in enumerate(order)
-    ]
-    threshold = summary["thresholds"]["min_score"]
+    Args:
+        saved: the result.
+        picture: its overview, JPEG.
+        crops: JPEG by the id of the mark, in the order to show.
+        review: the result as a reader corrected it.
+    """
+    counted = saved.summary if review is None else review.recount.reviewed
+    marks = shown_marks(saved, counted.hotspot, None if review is None else review.recount)
+    by_id = {mark.id: mark for mark in marks}
+    shown = [by_id[identity] for identity in crops]
+    numbers = {mark.id: number for number, mark in enumerate(shown, start=1)}
+    on_map = [MapMark(m.x_px, m.y_px, m.state, numbers.get(m.id)) for m in marks]
+    density = has_density(saved, counted.count)
+    detections = saved.candidates.detections()
     return _render(
         "report.html",
-        summary=summary,
-        overview=_data_uri(files[OVERVIEW]),
-        gallery=_data_uri(files[GALLERY]) if GALLERY in files else None,
-        crops=crops,
-        hidden=len(rows) - len(crops),
-        histogram=histogram_svg(
-            scores, threshold, {"threshold": "threshold", "title": "Histogram of scores"}
-        ),
-        most_rings=MOST_RINGS,
-        sheet_width=COLUMNS * 100,
-        sheet_height=sheet_rows * 100,
+        summary=saved.summary,
+        counted=counted,
+        review=review,
+        warnings=_warnings(saved, review),
+        map=map_svg(saved, picture, size_of(picture), on_map, counted.hotspot, counted.fields),
+        density=density,
+        states=sorted({mark.state for mark in marks}),
+        legend=legend_gradient(),
+        ticks=TICKS,
+        crops=[
+            {"number": numbers[mark.id], "mark": mark, "picture": _data_uri(crops[mark.id])}
+            for mark in shown
+        ],
+        hidden=len(marks) - len(shown),
+        histogram=histogram_svg(detections.score, saved.summary.thresholds.min_score),
     )
 
 
-def rebuild(folder: Path) -> list[Path]:
-    """Make the reports of an output folder again, and the cohort's if it has one.
-
-    Args:
-        folder: of one result, or of a whole run of detect.
-
-    Returns:
-        The reports written.
-
-    Raises:
-        InputError: for a folder that holds no result, or one that lacks a file.
-    """
-    if (folder / "summary.json").is_file():
-        return [_rebuild_one(folder)]
-    results = sorted(entry.parent for entry in folder.glob("*/summary.json"))
-    if not results:
-        raise InputError(f"{folder} holds no result of detect (no summary.json)")
-    written = [_rebuild_one(result) for result in results]
-    if (folder / "cohort.csv").is_file():
-        written.append(write_cohort_report(folder))
-    return written
-
-
-def _rebuild_one(folder: Path) -> Path:
-    missing = [name for name in _NEEDED if not (folder / name).is_file()]
-    if missing:
-        raise InputError(f"{folder} lacks {missing[0]}; run detect again with --overwrite")
-    files = {
-        name: (folder / name).read_bytes()
-        for name in (*_NEEDED, GALLERY)
-        if (folder / name).is_file()
-    }
-    path = folder / "report.html"
-    try:
-        html = render_report(files)
-    except (LookupError, ValueError, TypeError) as error:
-        raise InputError(f"{folder}: its saved result is damaged ({error!r})") from error
-    write_text(path, html)
-    return path
+def _warnings(saved: SavedResult, review: Review | None) -> list[str]:
+    """Return what a reader must know first."""
+    counted = saved.summary if review is None else review.recount.reviewed
+    found = [*saved.summary.warnings, *counted.notes]
+    if review is not None:
+        open_marks = review.recount.tally.undecided + review.recount.tally.unsure
+        if open_marks and not review.recount.settled:
+            marks = "1 mark is" if open_marks == 1 else f"{open_marks} marks are"
+            found.append(f"{marks} undecided or unsure, and the score may still change.")
+    elif counted.score is not None and counted.score.uncertain:
+        found.append(
+            "The score would change within the interval of the count: check the borderline "
+            "detections below."
+        )
+    return found
 
 
 def write_cohort_report(folder: Path) -> Path:
@@ -143,15 +106,20 @@ def write_cohort_report(folder: Path) -> Path:
     for row in rows:
         picture = folder / row["name"] / OVERVIEW
         row["thumbnail"] = None
-        if len(rows) <= 500 and picture.is_file():
-            row["thumbnail"] = _data_uri(small(picture.read_bytes(), 120))
-    path = folder / "cohort.html"
-    write_text(path, _render("cohort.html", rows=rows, numbers=_totals(rows)))
+        if len(rows) <= MAX_THUMBNAILS and picture.is_file():
+            row["thumbnail"] = _data_uri(shrink(picture.read_bytes(), 120))
+    path = folder / COHORT_REPORT
+    there = [
+        column
+        for column in _COHORT_COLUMNS
+        if any(row.get(column[0]) for row in rows) or column[0] in _ALWAYS_SHOWN
+    ]
+    write_text(path, _render("cohort.html", rows=rows, numbers=_totals(rows), columns=there))
     return path
 
 
 def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    done = [row for row in rows if row["status"] == "done"]
+    done = [row for row in rows if row["status"] != "failed"]
     return {
         "done": len(done),
         "failed": len(rows) - len(done),
@@ -162,15 +130,12 @@ def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def render_evaluation(evaluation: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     """Return the HTML of an evaluation: its tables and its pictures (PNG bytes by title)."""
-    shown = {
-        title: "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-        for title, content in pictures.items()
-    }
+    shown = {title: _data_uri(content, "png") for title, content in pictures.items()}
     return _render("evaluation.html", evaluation=evaluation, pictures=shown)
 
 
-def _data_uri(picture: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(picture).decode("ascii")
+def _data_uri(picture: bytes, kind: str = "jpeg") -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode("ascii")
 
 
 def _render(template: str, **content: Any) -> str:
@@ -188,5 +153,8 @@ def _template(name: str) -> Any:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+    )
+    environment.filters["units"] = lambda text: (
+        str(text).replace("mm2", "mm²").replace("um2", "µm²")
     )
     return environment.get_template(name)

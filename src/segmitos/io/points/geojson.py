@@ -53,6 +53,7 @@ class Mark:
     kind: str | None
     where: str
     measurements: Mapping[str, float] = field(default_factory=dict)
+    id: str | None = None
 
 
 def load_json(path: Path, decimals: bool = False) -> Any:
@@ -179,8 +180,9 @@ def _marks_of(feature: Any, where: str, polygons: Polygons) -> Iterator[Mark]:
     children = properties.get("childObjects", properties.get("children")) or []
     if object_type not in _CONTAINERS:
         measured = _measurements(properties.get("measurements"), where)
+        identity = feature.get("id")
         for x, y in _positions(feature.get("geometry"), kind, where, polygons):
-            yield Mark(x, y, kind, where, measured)
+            yield Mark(x, y, kind, where, measured, identity if isinstance(identity, str) else None)
     if not isinstance(children, list):
         raise DataError(f"{where}: childObjects must be an array")
     for number, child in enumerate(children, start=1):

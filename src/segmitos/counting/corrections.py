@@ -1,0 +1,172 @@
+"""What a reader changed in a file of marks, say in QuPath: confirmed, rejected, added, moved.
+
+A file holds the marks as the reader left them. What of the model's detections is no longer in it,
+or has another class, was rejected; a mark that stands for no detection was added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.counting.recount import Label, ReviewedMark
+from segmitos.counting.saved import SavedResult
+from segmitos.errors import DataError
+from segmitos.io.geometry import from_qupath
+from segmitos.io.points.candidates import Candidates
+from segmitos.io.points.classes import HARD_NEGATIVE_CLASSES, MITOSIS_CLASSES, plain_name
+from segmitos.io.points.geojson import load_json, point_ids, read_marks
+
+MATCH_UM = 7.5
+_UNSURE = frozenset(
+    {"unsure", "uncertain", "unclear", "possible mitosis", "possible mitotic figure"}
+)
+_ATYPICAL, _UNDECIDED = "atypical", "undecided"
+
+
+@dataclass(frozen=True)
+class EditedMark:
+    """One mark of a reader's file, in level-0 pixels; `kind` is its class, None without one."""
+
+    id: str | None
+    x_px: float
+    y_px: float
+    kind: str | None
+    where: str
+
+
+def read_edited(path: Path, saved: SavedResult) -> list[EditedMark]:
+    """Read the points of a GeoJSON that QuPath, or this program, wrote for a result's image.
+
+    Raises:
+        InputError: if the file cannot be read.
+        DataError: if it is not GeoJSON of points.
+    """
+    marks = read_marks(path, load_json(path))
+    xy = np.array([(mark.x_px, mark.y_px) for mark in marks]).reshape(-1, 2)
+    places = from_qupath(xy, saved.summary.bounds_px).tolist()
+    return [
+        EditedMark(mark.id, x, y, mark.kind, mark.where)
+        for mark, (x, y) in zip(marks, places, strict=True)
+    ]
+
+
+def corrections(saved: SavedResult, edited: Sequence[EditedMark]) -> list[ReviewedMark]:
+    """Return a verdict on every detection of a result from a reader's file of marks.
+
+    Marks are matched to candidates one to one: by id where the file kept it, the others nearest
+    first within 7.5 um, detections before other candidates.
+
+    Raises:
+        DataError: for an added mark without a class, or of a class that is not understood.
+    """
+    candidates = saved.candidates
+    labels = [label_of(mark.kind) for mark in edited]
+    matched = _match(saved, edited)
+    added_ids = _own_ids(edited, candidates)
+    marks: list[ReviewedMark] = []
+    for index, (mark, label) in enumerate(zip(edited, labels, strict=True)):
+        place = matched.get(index)
+        if place is not None:
+            identity = candidates.ids[place]
+            # Another class, or none, takes a detection back.
+            verdict: Label | None = label or "look-alike"
+            if mark.kind is not None and plain_name(mark.kind) == _UNDECIDED:
+                verdict = None
+            marks.append(ReviewedMark(identity, mark.x_px, mark.y_px, verdict, identity))
+        elif mark.kind is not None and plain_name(mark.kind) == "ignore*":
+            continue
+        elif label is None:
+            kind = "no class" if mark.kind is None else f"the class {mark.kind!r}"
+            raise DataError(
+                f"{mark.where} was added and has {kind}: classify it as 'Mitotic figure', "
+                "'Hard negative' or 'Unsure', or delete it"
+            )
+        else:
+            marks.append(ReviewedMark(added_ids[index], mark.x_px, mark.y_px, label))
+    taken = set(matched.values())
+    marks += [
+        ReviewedMark(candidates.ids[place], x, y, "look-alike", candidates.ids[place])
+        for place, (x, y) in enumerate(candidates.xy.tolist())
+        if candidates.is_detection[place] and place not in taken
+    ]
+    return marks
+
+
+def label_of(kind: str | None) -> Label | None:
+    """Return the verdict that a class name stands for, None for any other class and for none."""
+    if kind is None:
+        return None
+    name = plain_name(kind)
+    if name in _UNSURE:
+        return "unsure"
+    if name.startswith(_ATYPICAL):
+        return "atypical"
+    if name in MITOSIS_CLASSES:
+        return "mitosis"
+    return "look-alike" if name in HARD_NEGATIVE_CLASSES else None
+
+
+def _own_ids(edited: Sequence[EditedMark], candidates: Candidates) -> list[str]:
+    """Return an id for each mark that no other has: its own where it can, else by its place."""
+    seen = set(candidates.ids)
+    xy = np.array([(mark.x_px, mark.y_px) for mark in edited]).reshape(-1, 2)
+    ids = []
+    for mark, made in zip(edited, point_ids(xy, f"{candidates.name}|added"), strict=True):
+        own = made if mark.id is None or mark.id in seen else mark.id
+        seen.add(own)
+        ids.append(own)
+    return ids
+
+
+def _match(saved: SavedResult, edited: Sequence[EditedMark]) -> dict[int, int]:
+    """Return the candidate of each mark that stands for one."""
+    candidates = saved.candidates
+    by_id = {identity: place for place, identity in enumerate(candidates.ids)}
+    matched: dict[int, int] = {}
+    taken: set[int] = set()
+    for index, mark in enumerate(edited):
+        place = None if mark.id is None else by_id.get(mark.id)
+        if place is not None and place not in taken:
+            matched[index] = place
+            taken.add(place)
+    reach_px = MATCH_UM / saved.summary.mpp
+    for wanted in (candidates.is_detection, ~candidates.is_detection):
+        left = [index for index in range(len(edited)) if index not in matched]
+        free = [int(place) for place in np.flatnonzero(wanted) if int(place) not in taken]
+        mine = np.array([(edited[index].x_px, edited[index].y_px) for index in left])
+        pairs = nearest_pairs(mine.reshape(-1, 2), candidates.xy[free], reach_px)
+        for own, other in pairs:
+            matched[left[own]] = free[other]
+            taken.add(free[other])
+    return matched
+
+
+def nearest_pairs(
+    first_xy: NDArray[np.float64], second_xy: NDArray[np.float64], reach_px: float
+) -> list[tuple[int, int]]:
+    """Match points one to one, the nearest pairs first; none is further apart than `reach_px`."""
+    order = np.argsort(second_xy[:, 0], kind="stable")
+    x = second_xy[order, 0]
+    found: list[tuple[float, int, int]] = []
+    for own, (here_x, here_y) in enumerate(first_xy.tolist()):
+        low, high = np.searchsorted(x, [here_x - reach_px, here_x + reach_px * (1 + 1e-9)])
+        near = order[low:high]
+        distance = np.hypot(second_xy[near, 0] - here_x, second_xy[near, 1] - here_y)
+        within = distance <= reach_px
+        found += zip(
+            distance[within].tolist(), [own] * int(within.sum()), near[within].tolist(), strict=True
+        )
+    pairs: list[tuple[int, int]] = []
+    seen_first: set[int] = set()
+    seen_second: set[int] = set()
+    for _, own, other in sorted(found):
+        if own not in seen_first and other not in seen_second:
+            seen_first.add(own)
+            seen_second.add(other)
+            pairs.append((own, other))
+    return pairs

@@ -1,0 +1,184 @@
+"""The map of a report: the image with density, tissue outline, windows and marks, as one SVG.
+
+Marks are links to their crops and crops link back; each has an anchor of its own. All is drawn from
+a result's saved files, so that another window or verdict needs no slide.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.counting.saved import SavedResult
+from segmitos.counting.windows import Hotspot
+from segmitos.io.files import image_bytes
+from segmitos.report.density import density_png
+from segmitos.report.marks import State
+
+# A density is shown on images that hold more than one field's worth of it.
+DENSITY_FROM_UM = 2500.0
+MAX_RINGS = 3000
+_RING_UM = 12.0
+# Below this a ring round a cell is a dot.
+_SMALLEST_PX = 6.0
+_OUTLINE_RGBA = (20, 20, 20, 170)
+
+
+@dataclass(frozen=True)
+class MapMark:
+    """One mark on the map; `number` is that of its crop, None where it has none."""
+
+    x_px: float
+    y_px: float
+    state: State = "mitosis"
+    number: int | None = None
+
+
+def has_density(saved: SavedResult, count: int) -> bool:
+    """Tell whether a map of density says anything of an image with so many mitoses."""
+    summary = saved.summary
+    return count > 0 and summary.mpp * max(summary.width_px, summary.height_px) > DENSITY_FROM_UM
+
+
+def map_svg(
+    saved: SavedResult,
+    overview: bytes,
+    size_px: tuple[int, int],
+    marks: Sequence[MapMark],
+    hotspot: Hotspot | None,
+    fields: Hotspot | None,
+) -> str:
+    """Return the map as inline SVG.
+
+    Args:
+        saved: the result.
+        overview: JPEG of the whole image.
+        size_px: width and height of it.
+        marks: to draw.
+        hotspot: window to draw, where there is one.
+        fields: window of ten fields, where there is one.
+    """
+    summary = saved.summary
+    width, height = size_px
+    scale = width / summary.width_px
+    mitoses = np.array(
+        [(mark.x_px, mark.y_px) for mark in marks if mark.state in ("mitosis", "added")]
+    ).reshape(-1, 2)
+    layers = [_image(overview, "jpeg", width, height, "slide")]
+    if has_density(saved, len(mitoses)):
+        picture = density_png(
+            mitoses, summary.width_px, summary.height_px, summary.mpp, saved.tissue.mask
+        )
+        layers.append(_image(picture, "png", width, height, "density"))
+    layers.append(_image(outline_png(saved.tissue.mask), "png", width, height, "outline"))
+    layers += [
+        _window(window, scale, name)
+        for name, window in (("fields", fields), ("hotspot", hotspot))
+        if window is not None
+    ]
+    layers.append(_marks(marks, scale, _RING_UM / 2 / summary.mpp * scale))
+    layers.append(_scale_bar(width, height, summary.mpp / scale))
+    return (
+        f'<svg class="map" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="Map of the image with all marks">{"".join(layers)}</svg>'
+    )
+
+
+def outline_png(tissue: NDArray[np.bool_]) -> bytes:
+    """Return the outline of a mask as PNG with transparency."""
+    padded = np.pad(tissue, 1, constant_values=False)
+    inner = padded.copy()
+    for axis in (0, 1):
+        inner &= np.roll(padded, 1, axis) & np.roll(padded, -1, axis)
+    edge = (padded & ~inner)[1:-1, 1:-1]
+    # What goes on to the image's border has no outline there.
+    edge[[0, -1], :] = edge[:, [0, -1]] = False
+    picture = np.zeros((*tissue.shape, 4), np.uint8)
+    picture[edge] = _OUTLINE_RGBA
+    return image_bytes(picture, drawn=True)
+
+
+def _image(content: bytes, kind: str, width: int, height: int, name: str) -> str:
+    data = base64.b64encode(content).decode("ascii")
+    return (
+        f'<image class="{name}" width="{width}" height="{height}" preserveAspectRatio="none" '
+        f'href="data:image/{kind};base64,{data}"/>'
+    )
+
+
+def _window(window: Hotspot, scale: float, name: str) -> str:
+    x, y = (window.x_px + 0.5) * scale, (window.y_px + 0.5) * scale
+    w, h = window.width_px * scale, window.height_px * scale
+    if window.shape == "circle":
+        shape = f'<circle cx="{x + w / 2:.1f}" cy="{y + h / 2:.1f}" r="{w / 2:.1f}"'
+    else:
+        shape = f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"'
+    # Twice: a white rim keeps the line visible on any color.
+    return f'<g class="window {name}">{shape} class="rim"/>{shape} class="line"/></g>'
+
+
+def _marks(marks: Sequence[MapMark], scale: float, ring_px: float) -> str:
+    """Draw marks with a crop one by one, as links, and all others in one path of each state."""
+    small = " small" if len(marks) > MAX_RINGS else ""
+    by_state: dict[str, list[str]] = {}
+    single = []
+    for mark in marks:
+        x, y = (mark.x_px + 0.5) * scale, (mark.y_px + 0.5) * scale
+        if mark.number is None:
+            by_state.setdefault(mark.state, []).append(_shape(x, y, mark.state, ring_px))
+            continue
+        path = _shape(x, y, mark.state, ring_px)
+        single.append(
+            f'<a href="#c{mark.number}" aria-label="Mark {mark.number}">'
+            f'<g id="m{mark.number}" class="mark {mark.state}">{_stroke(path)}'
+            f"<title>{mark.number}</title></g></a>"
+        )
+    rest = [
+        f'<g class="mark {state}">{_stroke("".join(paths))}</g>'
+        for state, paths in by_state.items()
+    ]
+    ring = " ring" if ring_px > _SMALLEST_PX else ""
+    return f'<g class="marks{small}{ring}">{"".join([*rest, *single])}</g>'
+
+
+def _shape(x: float, y: float, state: str, ring_px: float) -> str:
+    """Return the path of a mark: ring (a dot on a slide), cross if rejected, square if added."""
+    r = max(ring_px, _SMALLEST_PX)
+    if state == "rejected":
+        d = r * 0.7
+        return (
+            f"M{x - d:.1f} {y - d:.1f}l{2 * d:.1f} {2 * d:.1f}"
+            f"m0 {-2 * d:.1f}l{-2 * d:.1f} {2 * d:.1f}"
+        )
+    if state == "added":
+        return f"M{x - r:.1f} {y - r:.1f}h{2 * r:.1f}v{2 * r:.1f}h{-2 * r:.1f}z"
+    if ring_px <= _SMALLEST_PX:
+        return f"M{x:.1f} {y:.1f}h0"
+    half = f"a{r:.1f} {r:.1f} 0 1 0 {{:.1f}} 0"
+    return f"M{x - r:.1f} {y:.1f}" + half.format(2 * r) + half.format(-2 * r)
+
+
+def _stroke(path: str) -> str:
+    return f'<path class="rim" d="{path}"/><path class="line" d="{path}"/>'
+
+
+def _scale_bar(width: int, height: int, um_per_px: float) -> str:
+    """Draw a bar of a round length, about a sixth of the width, at the lower left."""
+    room_um = width * um_per_px / 6
+    power = 10.0 ** np.floor(np.log10(room_um))
+    length_um = max(step * power for step in (1, 2, 5) if step * power <= room_um)
+    text = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
+    size = max(14, width // 45)
+    long = length_um / um_per_px
+    box = max(long, size * 4) + 16
+    left, base = 8, height - 8
+    return (
+        f'<g class="scale"><rect x="{left}" y="{base - size * 1.9:.0f}" width="{box:.0f}" '
+        f'height="{size * 1.9:.0f}" rx="4"/>'
+        f'<path d="M{left + 8} {base - size * 0.45:.1f}h{long:.1f}"/>'
+        f'<text x="{left + 8}" y="{base - size * 0.8:.1f}" font-size="{size}">{text}</text></g>'
+    )

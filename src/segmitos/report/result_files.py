@@ -1,0 +1,173 @@
+"""The files of a result: what is measured on the slide once, and what follows from it.
+
+Whatever follows can be made again from the saved files with other windows or a higher score, and is
+then the same, byte for byte, as if detection had run with these settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from segmitos.counting.saved import (
+    TISSUE,
+    SavedResult,
+    change_settings,
+    encode_tissue,
+    read_saved,
+)
+from segmitos.counting.summary import SUMMARY
+from segmitos.errors import InputError, SegMitosError
+from segmitos.io.files import write_text
+from segmitos.io.points.candidates import CANDIDATES
+from segmitos.io.points.detections import geojson_text
+from segmitos.io.slide import Slide
+from segmitos.report.html import render_report, write_cohort_report
+from segmitos.report.pictures import (
+    CROPS,
+    OVERVIEW,
+    choose_crops,
+    crop_jpegs,
+    decode_crops,
+    encode_crops,
+    overview,
+)
+
+REPORT = "report.html"
+DETECTIONS_CSV, DETECTIONS_GEOJSON = "detections.csv", "detections.geojson"
+SAVED = (SUMMARY, CANDIDATES, TISSUE, OVERVIEW, CROPS)
+"""What a result's other files can be made of."""
+
+
+def result_files(saved: SavedResult, slide: Slide) -> dict[str, bytes]:
+    """Return all files of a result, by name, but run.json and the probability map."""
+    measured = {TISSUE: encode_tissue(saved.tissue), OVERVIEW: overview(slide)}
+    return measured | derived_files(saved, measured[OVERVIEW], {}, slide)
+
+
+def derived_files(
+    saved: SavedResult, picture: bytes, crops: Mapping[str, bytes], slide: Slide | None = None
+) -> dict[str, bytes]:
+    """Return the files that follow from a result's candidates and settings.
+
+    Args:
+        saved: the result.
+        picture: its overview, JPEG.
+        crops: by id, those that there are.
+        slide: to read the other crops from; without it they are left out, and the report says so.
+    """
+    summary = saved.summary
+    detections = saved.candidates.detections()
+    windows = {"Hotspot": summary.hotspot, "Ten fields": summary.fields}
+    outlines = {name: window.outline_xy() for name, window in windows.items() if window}
+    kind = str(summary.settings["qupath"])
+    shown = shown_crops(saved, crops, slide)
+    return {
+        CANDIDATES: saved.candidates.to_csv().encode("utf-8"),
+        DETECTIONS_CSV: detections.to_csv().encode("utf-8"),
+        DETECTIONS_GEOJSON: geojson_text(detections, kind, outlines).encode("utf-8"),
+        SUMMARY: summary.to_json(),
+        CROPS: encode_crops(shown),
+        REPORT: render_report(saved, picture, shown).encode("utf-8"),
+    }
+
+
+def shown_crops(
+    saved: SavedResult, crops: Mapping[str, bytes], slide: Slide | None = None
+) -> dict[str, bytes]:
+    """Return the crops of a report, in its order; those not among `crops` are read from `slide`."""
+    candidates = saved.candidates
+    chosen = choose_crops(candidates, saved.summary.hotspot)
+    xy = candidates.xy
+    places = {candidates.ids[place]: xy[place] for place in chosen}
+    found = dict(crops)
+    if slide is not None:
+        missing = {key: (float(x), float(y)) for key, (x, y) in places.items() if key not in crops}
+        found |= crop_jpegs(slide, missing)
+    return {identity: found[identity] for identity in places if identity in found}
+
+
+def recounted_files(
+    folder: Path, changes: dict[str, Any], image: Path | None = None
+) -> dict[str, bytes]:
+    """Return the files of a result with other settings, without running the networks.
+
+    Args:
+        folder: of the result.
+        changes: values of `counting.saved.COUNT_SETTINGS`.
+        image: the input, for crops that the result has not saved; it may be gone.
+
+    Raises:
+        InputError, DataError: for a folder that is not whole; UsageError: for a bad setting.
+    """
+    saved = change_settings(read_saved(folder), changes)
+    picture, crops = read_pictures(folder)
+    chosen = choose_crops(saved.candidates, saved.summary.hotspot)
+    if image is None or all(saved.candidates.ids[place] in crops for place in chosen):
+        return derived_files(saved, picture, crops)
+    slide = open_image(saved, image)
+    if slide is None:
+        return derived_files(saved, picture, crops)
+    with slide:
+        return derived_files(saved, picture, crops, slide)
+
+
+def open_image(saved: SavedResult, image: Path) -> Slide | None:
+    """Open a result's input again; None where it is gone or is another image by now."""
+    summary = saved.summary
+    try:
+        if image.stat().st_size != summary.input.get("bytes"):
+            return None
+        slide = Slide.open(image, mpp=summary.mpp, override_mpp=True)
+    except (OSError, SegMitosError):
+        return None
+    if (slide.width, slide.height) != (summary.width_px, summary.height_px):
+        slide.close()
+        return None
+    return slide
+
+
+def read_pictures(folder: Path) -> tuple[bytes, dict[str, bytes]]:
+    """Return the overview and the crops of a result. Raises InputError, DataError."""
+    for name in (OVERVIEW, CROPS):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} lacks {name}; run detect again with --overwrite")
+    crops = decode_crops((folder / CROPS).read_bytes(), str(folder / CROPS))
+    return (folder / OVERVIEW).read_bytes(), crops
+
+
+def rebuild(folder: Path) -> list[Path]:
+    """Make the reports of an output folder again, and the cohort's if it has one.
+
+    Args:
+        folder: of one result, or of a whole run of detect.
+
+    Returns:
+        The reports written.
+
+    Raises:
+        InputError: for a folder that holds no result, or one that lacks a file.
+        DataError: for a damaged one.
+    """
+    if (folder / SUMMARY).is_file():
+        return [_rebuild_one(folder)]
+    results = sorted(entry.parent for entry in folder.glob(f"*/{SUMMARY}"))
+    if not results:
+        raise InputError(f"{folder} holds no result of detect (no {SUMMARY})")
+    written = [_rebuild_one(result) for result in results]
+    if (folder / "cohort.csv").is_file():
+        written.append(write_cohort_report(folder))
+    return written
+
+
+def _rebuild_one(folder: Path) -> Path:
+    saved = read_saved(folder)
+    picture, crops = read_pictures(folder)
+    try:
+        html = render_report(saved, picture, shown_crops(saved, crops))
+    except (LookupError, ValueError, TypeError, OSError) as error:
+        raise InputError(f"{folder}: its saved result is damaged ({error!r})") from error
+    path = folder / REPORT
+    write_text(path, html)
+    return path

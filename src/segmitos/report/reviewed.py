@@ -1,0 +1,199 @@
+"""The files of a review: the corrected count, its marks and its report, beside the model's."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segmitos.counting.recount import Label, Review
+from segmitos.counting.saved import SavedResult
+from segmitos.errors import DataError, OutputError
+from segmitos.io.files import json_text
+from segmitos.io.geometry import to_qupath
+from segmitos.io.outputs import PROGRAM
+from segmitos.io.points.geojson import region_feature
+from segmitos.io.slide import Slide
+from segmitos.report.html import render_report
+from segmitos.report.marks import ShownMark, shown_marks
+from segmitos.report.pictures import MAX_CROPS, crop_jpegs
+
+REVIEWED_JSON, REVIEWED_CSV = "reviewed.json", "reviewed.csv"
+REVIEWED_GEOJSON, REVIEWED_HTML = "reviewed.geojson", "reviewed.html"
+REVIEWED = (REVIEWED_GEOJSON, REVIEWED_CSV, REVIEWED_JSON, REVIEWED_HTML)
+_COLUMNS = (
+    "id",
+    "candidate",
+    "x_px",
+    "y_px",
+    "x_um",
+    "y_um",
+    "label",
+    "detection",
+    "in_hotspot",
+    "score",
+    "area_um2",
+)
+_CLASSES: dict[Label | None, tuple[str, tuple[int, int, int]]] = {
+    "mitosis": ("Mitotic figure", (200, 0, 80)),
+    "atypical": ("Atypical mitotic figure", (150, 0, 150)),
+    "look-alike": ("Hard negative", (0, 120, 200)),
+    "unsure": ("Unsure", (230, 160, 0)),
+    None: ("Undecided", (130, 130, 130)),
+}
+
+
+def reviewed_files(
+    saved: SavedResult,
+    review: Review,
+    picture: bytes,
+    crops: Mapping[str, bytes],
+    slide: Slide | None = None,
+) -> dict[str, bytes]:
+    """Return the files of a review, by name; the same for the same verdicts.
+
+    Args:
+        saved: the model's result.
+        review: the counts and who answers for them.
+        picture: overview of the image, JPEG.
+        crops: by id, those that there are.
+        slide: to read the other crops from; without it they are left out.
+    """
+    shown = _shown_crops(saved, review, crops, slide)
+    return {
+        REVIEWED_GEOJSON: _geojson(saved, review).encode("utf-8"),
+        REVIEWED_CSV: _table(saved, review).encode("utf-8"),
+        REVIEWED_JSON: json_text(review_content(saved, review)).encode("utf-8"),
+        REVIEWED_HTML: render_report(saved, picture, shown, review).encode("utf-8"),
+    }
+
+
+def review_content(saved: SavedResult, review: Review) -> dict[str, Any]:
+    """Return the content of reviewed.json; see docs/summary.md."""
+    summary = saved.summary
+    return {
+        "program": PROGRAM,
+        "format": "segmitos review",
+        "version": 1,
+        "name": summary.name,
+        "input": summary.input,
+        "model_file": summary.model,
+        "reader": review.reader,
+        "source": review.source,
+        "note": review.note,
+        "area_reviewed_mm2": review.area_reviewed_mm2,
+        "settings": summary.settings,
+        **review.recount.to_dict(),
+    }
+
+
+def read_review(folder: Path) -> dict[str, Any] | None:
+    """Return the content of a result's reviewed.json, None where it has none.
+
+    Raises:
+        DataError: where it is damaged.
+    """
+    path = folder / REVIEWED_JSON
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != "segmitos review":
+        raise DataError(f"{path} is not a review of SegMitos")
+    return content
+
+
+def check_reader(folder: Path, reader: str) -> None:
+    """Refuse to replace the review of another reader. Raises OutputError, DataError."""
+    earlier = read_review(folder)
+    if earlier is not None and earlier.get("reader", "") != reader:
+        name = earlier.get("reader") or "a reader without a name"
+        raise OutputError(
+            f"{folder} holds the review of {name}; choose another folder with -o, or replace it "
+            "with --overwrite"
+        )
+
+
+def _shown_crops(
+    saved: SavedResult, review: Review, crops: Mapping[str, bytes], slide: Slide | None
+) -> dict[str, bytes]:
+    """Return crops of mitoses and open marks, then of what was rejected, the hotspot's first."""
+    marks = shown_marks(saved, review.recount.reviewed.hotspot, review.recount)
+
+    def rank(mark: ShownMark) -> tuple[bool, bool, float, str]:
+        score = 1.0 if mark.score is None else mark.score
+        return not mark.in_hotspot, mark.state == "rejected", -score, mark.id
+
+    chosen = sorted(marks, key=rank)[:MAX_CROPS]
+    found = dict(crops)
+    if slide is not None:
+        missing = {mark.id: (mark.x_px, mark.y_px) for mark in chosen if mark.id not in crops}
+        found |= crop_jpegs(slide, missing)
+    return {mark.id: found[mark.id] for mark in chosen if mark.id in found}
+
+
+def _table(saved: SavedResult, review: Review) -> str:
+    place = {identity: index for index, identity in enumerate(saved.candidates.ids)}
+    hotspot = review.recount.reviewed.hotspot
+    mpp = saved.summary.mpp
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for mark in review.recount.marks:
+        index = place.get(mark.candidate or "")
+        detected = index is not None and bool(saved.candidates.is_detection[index])
+        inside = hotspot is not None and bool(hotspot.holds(np.array([[mark.x_px, mark.y_px]]))[0])
+        known: tuple[float | str, float | str] = ("", "")
+        if index is not None:
+            known = (float(saved.candidates.score[index]), float(saved.candidates.area_um2[index]))
+        writer.writerow(
+            [
+                mark.id,
+                mark.candidate or "",
+                mark.x_px,
+                mark.y_px,
+                mark.x_px * mpp,
+                mark.y_px * mpp,
+                mark.label or "undecided",
+                int(detected),
+                int(inside),
+                *known,
+            ]
+        )
+    return buffer.getvalue()
+
+
+def _geojson(saved: SavedResult, review: Review) -> str:
+    """Return marks and windows for QuPath, in its frame; ids are kept, so that it reads back."""
+    summary, reviewed = saved.summary, review.recount.reviewed
+    salt = str(summary.input.get("name", summary.name))
+    windows = {"Hotspot": reviewed.hotspot, "Ten fields": reviewed.fields}
+    features = [
+        region_feature(name, to_qupath(window.outline_xy(), summary.bounds_px), salt)
+        for name, window in windows.items()
+        if window is not None
+    ]
+    for mark in review.recount.marks:
+        name, color = _CLASSES[mark.label]
+        at = to_qupath(np.array([[mark.x_px, mark.y_px]]), summary.bounds_px)[0]
+        features.append(
+            {
+                "type": "Feature",
+                "id": mark.candidate or mark.id,
+                "geometry": {"type": "Point", "coordinates": at.tolist()},
+                "properties": {
+                    "objectType": "annotation",
+                    "classification": {"name": name, "color": list(color)},
+                },
+            }
+        )
+    lines = ",\n".join(json.dumps(one, allow_nan=False, ensure_ascii=False) for one in features)
+    about = json.dumps({"mpp": summary.mpp, "name": salt}, ensure_ascii=False)
+    return f'{{"type": "FeatureCollection", "segmitos": {about}, "features": [\n{lines}\n]}}\n'
