@@ -1,6 +1,6 @@
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from segmitos.evaluation.matching import f_score, match_points
 from segmitos.evaluation.scoring import evaluate
 from segmitos.evaluation.tuning import tune
 from segmitos.io.points.detections import Detections
+from segmitos.io.points.regions import Regions
 
 
 @dataclass
@@ -23,6 +24,8 @@ class Case:
     mitoses_xy: np.ndarray
     mpp: float | None
     image: Path
+    unsure_xy: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    regions: Regions | None = None
 
 
 def make_study(folder, images=6, side=600, mpp=0.25):
@@ -82,7 +85,8 @@ def test_average_precision_of_known_rankings():
     def of(hits, mitoses):
         count = len(hits)
         score = np.linspace(1, 0.1, count)
-        ranked = curves.Ranked(score, np.array(hits, bool), np.zeros(count, int), mitoses, 1)
+        none = np.zeros(count, bool)
+        ranked = curves.Ranked(score, np.array(hits, bool), np.zeros(count, int), mitoses, 1, none)
         return curves.average_precision(ranked)
 
     assert of([1, 1, 1], 3) == 1

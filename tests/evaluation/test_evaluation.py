@@ -10,6 +10,7 @@ from segmitos.errors import InputError, ScaleError, UsageError
 from segmitos.evaluation.matching import RULES
 from segmitos.evaluation.scoring import Counts, compare_rules, evaluate, format_rules
 from segmitos.io.points.detections import Detections
+from segmitos.io.points.regions import Regions
 
 
 @dataclass
@@ -18,6 +19,8 @@ class Case:
     slide: str
     mitoses_xy: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     mpp: float | None = 0.25
+    unsure_xy: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    regions: Regions | None = None
 
 
 def found(xy, mpp=0.25):
@@ -122,6 +125,7 @@ def test_nothing_predicted_is_never_perfect():
         "tp": 0,
         "fp": 0,
         "fn": 0,
+        "ignored": 0,
         "precision": None,
         "recall": None,
         "f_score": None,

@@ -14,7 +14,7 @@ from segmitos.detection.postprocess import Thresholds
 from segmitos.detection.tissue import TissueMask
 from segmitos.io.points.candidates import Candidates
 from segmitos.io.points.detections import Detections
-from segmitos.io.points.geojson import point_ids
+from segmitos.io.points.geojson_features import point_ids
 from segmitos.io.slide import Slide
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from factories.points import read_points
 from segmitos.errors import DataError, InputError, ScaleError, UsageError
 from segmitos.io.points import detections as io
 from segmitos.io.points.detections import Detections
-from segmitos.io.points.read import read_points
 
 coordinate = st.floats(-50, 2e5, allow_nan=False, width=64)
 known = st.floats(0, 1e3) | st.just(math.nan)
@@ -207,7 +207,7 @@ def test_many_detections_stay_quick(tmp_path):
     ("text", "message"),
     [
         ("", "first line must name the columns"),
-        ("x,y\n1,2\n", "first line must name the columns"),
+        ("a,b\n1,2\n", "first line must name the columns"),
         ("x_px,y_px\n1,two\n", "line 2: y_px 'two' is not a number"),
         ("x_px,y_px\n1,2\n3,inf\n", "line 3: y_px 'inf' is not a number"),
         ("x_px,y_px\n1,2,3\n", "line 2: 3 values for 2 columns"),
@@ -240,7 +240,7 @@ def test_missing_scale_and_missing_file(tmp_path):
     ("content", "message"),
     [
         ("[]", "not a SegMitos JSON"),
-        ('{"format": "segmitos detections", "version": 2}', "version 2"),
+        ('{"format": "segmitos detections", "version": 3}', "version 3"),
         ('{"format": "segmitos detections", "version": 1, "detections": 3}', "array of objects"),
         (
             '{"format": "segmitos detections", "version": 1, "detections": [{"x_px": "1"}]}',

@@ -126,7 +126,7 @@ def test_pixel_lists_become_masks(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda p: f"tupac16:{make_tupac(p, '30,ninety')}", "line 1: column is 'ninety'"),
+        (lambda p: f"tupac16:{make_tupac(p, '30,ninety')}", "line 1: column 'ninety'"),
         (lambda p: f"tupac16:{make_tupac(p, '90,30')}", "are x and y swapped"),
         (lambda p: f"tupac16:{make_tupac(p, '30')}", "1 columns instead of row,column"),
         (lambda p: f"tupac16:{p}", "no folder mitoses_ground_truth"),

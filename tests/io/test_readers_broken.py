@@ -37,8 +37,8 @@ CROPS = "file,dataset,slide,x_px,y_px,label,subtype,is_centre\n"
 MIAS = "file,tissue,abnormality,severity,x_px,y_px,radius_px\n"
 
 CONTENTS = [
-    ("mitos14", MITOS14, "70,ab,1.0\n", "{file}, line 1: y is 'ab', not a number"),
-    ("mitos14", MITOS14, "1,2,1.0\n70,nan,1.0\n", "{file}, line 2: y is 'nan', not a number"),
+    ("mitos14", MITOS14, "70,ab,1.0\n", "{file}, line 1: y 'ab' is not a number"),
+    ("mitos14", MITOS14, "1,2,1.0\n70,nan,1.0\n", "{file}, line 2: y 'nan' is not a number"),
     ("mitos14", MITOS14, "70,21\n", "{file}, line 1: 2 columns instead of x,y,confidence"),
     (
         "mitos14",
@@ -56,12 +56,12 @@ CONTENTS = [
     ("mitos14", MITOS14, None, "A03_00Aa.tiff has no annotations: {file} is missing"),
     ("mitos12", "H00_v2/H00_01.csv", None, "H00_01.bmp has no annotations: H00_01.csv is missing"),
     ("mitos12", "H00_v2/H00_01.csv", "1,2,3\n", "{file}, line 1: 3 numbers are no list of x,y"),
-    ("mitos12", "H00_v2/H00_01.csv", "1,,2,3\n", "{file}, line 1: pixel is '', not a number"),
+    ("mitos12", "H00_v2/H00_01.csv", "1,,2,3\n", "{file}, line 1: pixel '' is not a number"),
     ("mitos12", "H00_v2/H00_01.csv", "1,2\n21,70\n", "{file}, line 2: point (21, 70) lies outside"),
     ("mitos12_tiles", "masks/A00_01_2.png", None, "A00_01_2.png has no mask in"),
     ("mitos12_tiles", "masks/A00_01_2.png", "no picture", "cannot read mask {file}"),
-    ("tupac16", TUPAC, "21,x\n", "{file}, line 1: column is 'x', not a number"),
-    ("tupac16", TUPAC, "row,column\n21,70\n", "{file}, line 1: row is 'row', not a number"),
+    ("tupac16", TUPAC, "21,x\n", "{file}, line 1: column 'x' is not a number"),
+    ("tupac16", TUPAC, "row,column\n21,70\n", "{file}, line 1: row 'row' is not a number"),
     ("tupac16", TUPAC, "70,21\n", "are x and y swapped?"),
     ("amida13", "nonmitoses_ground_truth/01/02.csv", "999,1\n", "{file}, line 1: point (1, 999)"),
     ("midog", "MIDOG.json", "[1, 2]", "{file} is not a MIDOG JSON"),
@@ -71,8 +71,8 @@ CONTENTS = [
     ("crops", "crops.csv", None, "{file} is missing"),
     ("crops", "crops.csv", "", "{file} lacks the column 'file'; it has no header"),
     ("crops", "crops.csv", "file,slide,x\n", "{file} lacks the column 'dataset'; it has file, "),
-    ("crops", "crops.csv", CROPS + "a,b,c,1,2,mitosis\n", "{file}, line 2: 6 columns instead of 8"),
-    ("crops", "crops.csv", CROPS + "a,b,c,1,?,mitosis,,1\n", "{file}, line 2: y_px is '?'"),
+    ("crops", "crops.csv", CROPS + "a,b,c,1,2,mitosis\n", "{file}, line 2: 6 values for 8 columns"),
+    ("crops", "crops.csv", CROPS + "a,b,c,1,?,mitosis,,1\n", "{file}, line 2: y_px '?'"),
     ("crops", "crops.csv", CROPS + "a,b,c,1,2,cell,,1\n", "{file}, line 2: label is 'cell', not"),
     (
         "crops",
@@ -202,10 +202,10 @@ def test_a_lesion_without_its_mask_is_refused(tmp_path):
     spec = LAYOUTS["cbis_ddsm"](tmp_path, FIELD)
     series = tmp_path / "Mass-Training_P_00001_LEFT_CC_2" / "2.1" / "2.2"
     (series / "1-2.png").unlink()
-    with pytest.raises(DataError, match="line 3: none of its images is a mask of two values"):
+    with pytest.raises(DataError, match="line 5: none of its images is a mask of two values"):
         load_dataset(spec)
     shutil.rmtree(series.parents[1])
-    with pytest.raises(DataError, match=r"line 3: the ROI mask Mass-Training.* is missing"):
+    with pytest.raises(DataError, match=r"line 5: the ROI mask Mass-Training.* is missing"):
         load_dataset(spec)
 
 

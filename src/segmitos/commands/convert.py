@@ -56,9 +56,9 @@ def read_any(
         UsageError: where --image is given for a file of one image.
     """
     from segmitos.errors import ScaleError
+    from segmitos.io.json_files import load_json
     from segmitos.io.points.detections import read_csv, read_geojson, read_json
     from segmitos.io.points.exchange import read_coco, read_midog
-    from segmitos.io.points.geojson import load_json
 
     suffix = source.suffix.lower()
     if suffix == ".csv":

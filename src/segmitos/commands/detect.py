@@ -87,7 +87,7 @@ def _check_early(settings: JobSettings) -> None:
 
     model = load_model(settings.model, settings.device, settings.threads)
     settings.options.thresholds(model.spec.thresholds)
-    if settings.options.roi is not None:
+    if settings.options.roi is not None and not settings.options.roi.is_dir():
         read_regions(settings.options.roi)
 
 

@@ -205,12 +205,19 @@ def _tune(
     json_out: bool,
 ) -> int:
     from segmitos.evaluation.curves import tuning_picture
-    from segmitos.evaluation.tuning import tune
+    from segmitos.evaluation.tuning import Item, tune
     from segmitos.io.files import write_bytes, write_json
 
     cases, found, maps = _detected(cases, model, device, threads)
     items = [
-        (accumulator, case.mitoses_xy, case.mpp or found[case.name].mpp, case.slide)
+        Item(
+            accumulator,
+            case.mitoses_xy,
+            case.mpp or found[case.name].mpp,
+            case.slide,
+            case.unsure_xy,
+            case.regions,
+        )
         for accumulator, case in zip(maps, cases, strict=True)
     ]
     result = tune(items)

@@ -17,14 +17,14 @@ from segmitos.counting.recount import Label, ReviewedMark
 from segmitos.counting.saved import SavedResult
 from segmitos.errors import DataError
 from segmitos.io.geometry import from_qupath
+from segmitos.io.json_files import load_json
+from segmitos.io.points import classes
 from segmitos.io.points.candidates import Candidates
-from segmitos.io.points.classes import HARD_NEGATIVE_CLASSES, MITOSIS_CLASSES, plain_name
-from segmitos.io.points.geojson import load_json, point_ids, read_marks
+from segmitos.io.points.classes import plain_name
+from segmitos.io.points.geojson import read_features
+from segmitos.io.points.geojson_features import point_ids
 
 MATCH_UM = 7.5
-_UNSURE = frozenset(
-    {"unsure", "uncertain", "unclear", "possible mitosis", "possible mitotic figure"}
-)
 _ATYPICAL, _UNDECIDED = "atypical", "undecided"
 
 
@@ -46,7 +46,7 @@ def read_edited(path: Path, saved: SavedResult) -> list[EditedMark]:
         InputError: if the file cannot be read.
         DataError: if it is not GeoJSON of points.
     """
-    marks = read_marks(path, load_json(path))
+    marks, _ = read_features(path, load_json(path))
     xy = np.array([(mark.x_px, mark.y_px) for mark in marks]).reshape(-1, 2)
     places = from_qupath(xy, saved.summary.bounds_px).tolist()
     return [
@@ -101,14 +101,10 @@ def label_of(kind: str | None) -> Label | None:
     """Return the verdict that a class name stands for, None for any other class and for none."""
     if kind is None:
         return None
-    name = plain_name(kind)
-    if name in _UNSURE:
-        return "unsure"
-    if name.startswith(_ATYPICAL):
-        return "atypical"
-    if name in MITOSIS_CLASSES:
-        return "mitosis"
-    return "look-alike" if name in HARD_NEGATIVE_CLASSES else None
+    label = classes.label_of(kind)
+    if label == "mitosis":
+        return "atypical" if plain_name(kind).startswith(_ATYPICAL) else "mitosis"
+    return "look-alike" if label == "non-mitosis" else label
 
 
 def _own_ids(edited: Sequence[EditedMark], candidates: Candidates) -> list[str]:

@@ -24,7 +24,7 @@ from segmitos.detection.postprocess import (
     smooth,
     smoothing_radius,
 )
-from segmitos.detection.regions import Region, inside_regions, read_regions
+from segmitos.detection.regions import Regions, regions_of_slide
 from segmitos.detection.tiling import Tile, cut_tiles, side_for, trimmed
 from segmitos.detection.tissue import TissueMask, tissue_mask
 from segmitos.detection.view import SlideView
@@ -32,7 +32,7 @@ from segmitos.errors import UsageError
 from segmitos.io.geometry import rescale
 from segmitos.io.points.candidates import Candidates
 from segmitos.io.points.detections import Detections
-from segmitos.io.points.geojson import point_ids
+from segmitos.io.points.geojson_features import point_ids
 from segmitos.io.slide import Slide
 
 # Threads that read and decode ahead of the network.
@@ -156,8 +156,8 @@ def detect_slide(
     spec = model.spec
     thresholds = options.thresholds(spec.thresholds)
     view = SlideView(slide, spec.mpp)
-    regions = [] if options.roi is None else read_regions(options.roi)
-    if not regions:
+    regions = None if options.roi is None else regions_of_slide(options.roi, slide)
+    if regions is None:
         # Most slides that are large hold much tissue.
         model.get_ready(view.width * view.height)
     tissue = tissue_mask(slide, regions, options.tissue, view.overview())
@@ -212,7 +212,7 @@ def _tiles(view: SlideView, spec: ModelSpec, tissue: TissueMask, tile_px: int | 
 
 
 def _candidates(
-    blobs: Blobs, faint: Blobs, thresholds: Thresholds, view: SlideView, regions: Sequence[Region]
+    blobs: Blobs, faint: Blobs, thresholds: Thresholds, view: SlideView, regions: Regions | None
 ) -> Candidates:
     """Return the blobs that lie in the regions, in level-0 pixels, ordered by y, then x."""
 
@@ -222,8 +222,8 @@ def _candidates(
     x_px = rescale(joined("x_px"), view.ratio)
     y_px = rescale(joined("y_px"), view.ratio)
     order = np.lexsort((x_px, y_px))
-    if regions:
-        order = order[inside_regions(regions, x_px[order], y_px[order])]
+    if regions is not None:
+        order = order[regions.contains(np.stack([x_px[order], y_px[order]], axis=1))]
     x_px, y_px = x_px[order], y_px[order]
     name = view.slide.path.name
     found = Candidates(

@@ -2,92 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from segmitos.errors import DataError, InputError
+from segmitos.io.points.read_regions import read_regions
+from segmitos.io.points.regions import Regions
+from segmitos.io.slide import Slide
 
-from segmitos.errors import DataError
-from segmitos.io.points.geojson import load_json
+__all__ = ["Regions", "read_regions", "regions_for", "regions_of_slide"]
 
-Region = list[NDArray[np.float64]]
-"""An outer ring and its holes, each (n, 2) in level-0 pixels."""
+_SUFFIXES = (".geojson", ".json")
 
 
-def read_regions(path: Path) -> list[Region]:
-    """Read polygons from GeoJSON: features, geometries, or a list of them.
+def regions_for(roi: Path, image: Path) -> Path:
+    """Return the file of regions that belongs to an image.
+
+    Args:
+        roi: a GeoJSON file for all images, or a folder with one for each: `slide.geojson` or
+            `slide.svs.geojson` for `slide.svs`.
+        image: the image's path.
 
     Raises:
-        InputError: where the file cannot be read.
-        DataError: where it is not GeoJSON or holds no polygon.
+        InputError: where there is none.
     """
-    content = load_json(path)
-    regions = [region for feature in _features(content) for region in _polygons(feature, path)]
-    if not regions:
-        raise DataError(f"{path} holds no polygon to limit the work to")
+    if not roi.is_dir():
+        if not roi.exists():
+            raise InputError(f"{roi}: no such file or folder of regions")
+        return roi
+    names = [f"{stem}{suffix}" for stem in (image.stem, image.name) for suffix in _SUFFIXES]
+    for name in names:
+        if (roi / name).is_file():
+            return roi / name
+    raise InputError(f"{roi} holds no regions of {image.name}: {names[0]} is missing")
+
+
+def regions_of_slide(roi: Path, slide: Slide) -> Regions:
+    """Read the regions of a slide, from QuPath's frame into level-0 pixels.
+
+    Args:
+        roi: as for `regions_for`.
+        slide: opened.
+
+    Raises:
+        InputError: where there is no file, or it cannot be read.
+        DataError: where it is not GeoJSON, holds no polygon, or touches nothing of the slide.
+    """
+    path = regions_for(roi, slide.path)
+    left, top = slide.bounds[:2]
+    regions = read_regions(path).moved(left, top)
+    if not regions.touches(slide.width, slide.height):
+        raise DataError(
+            f"{path}: no region touches the image {slide.path.name} of {slide.width} x "
+            f"{slide.height} px; were they drawn on another image, or at another scale?"
+        )
     return regions
-
-
-def _features(content: Any) -> list[Any]:
-    if isinstance(content, list):
-        return content
-    if isinstance(content, dict) and content.get("type") == "FeatureCollection":
-        found = content.get("features")
-        return found if isinstance(found, list) else []
-    return [content]
-
-
-def _polygons(feature: Any, path: Path) -> list[Region]:
-    geometry = feature.get("geometry", feature) if isinstance(feature, dict) else None
-    if not isinstance(geometry, dict):
-        return []
-    kind, coordinates = geometry.get("type"), geometry.get("coordinates", [])
-    if kind not in ("Polygon", "MultiPolygon"):
-        return []
-    try:
-        several: list[Any] = [coordinates] if kind == "Polygon" else list(coordinates)
-        regions = [[np.asarray(ring, float)[:, :2] for ring in rings] for rings in several]
-    except (TypeError, ValueError, IndexError) as error:
-        raise DataError(f"{path}: a {kind} has coordinates that are no rings of x, y") from error
-    for ring in (ring for region in regions for ring in region):
-        if len(ring) < 3 or ring.shape[1] != 2 or not np.isfinite(ring).all():
-            raise DataError(f"{path}: a {kind} has a ring that is not three or more finite x, y")
-    return [region for region in regions if region]
-
-
-def draw_regions(
-    regions: Sequence[Region], scale: float, shape: tuple[int, int]
-) -> NDArray[np.bool_]:
-    """Return a mask (h, w) of the regions; `scale` is mask pixels per level-0 pixel."""
-    from PIL import Image, ImageDraw
-
-    result = np.zeros(shape, bool)
-    for rings in regions:
-        picture = Image.new("1", (shape[1], shape[0]))
-        draw = ImageDraw.Draw(picture)
-        for index, ring in enumerate(rings):
-            corners = [(float(x) * scale - 0.5, float(y) * scale - 0.5) for x, y in ring]
-            draw.polygon(corners, fill=1 if index == 0 else 0)
-        result |= np.asarray(picture)
-    return result
-
-
-def inside_regions(
-    regions: Sequence[Region], x_px: NDArray[np.float64], y_px: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Tell which points (n,) lie in any region and in none of its holes."""
-    result = np.zeros(len(x_px), bool)
-    for rings in regions:
-        odd = np.zeros(len(x_px), bool)
-        for ring in rings:
-            # A ray to the left crosses the rings an odd number of times from inside only.
-            following = np.roll(ring, -1, axis=0)
-            for (x0, y0), (x1, y1) in zip(ring, following, strict=True):
-                if y0 == y1:
-                    continue
-                within = (y0 > y_px) != (y1 > y_px)
-                odd ^= within & (x_px > x0 + (y_px - y0) / (y1 - y0) * (x1 - x0))
-        result |= odd
-    return result

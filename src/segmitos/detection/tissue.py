@@ -6,7 +6,6 @@ Stained tissue is colored and darker than glass. Left out are empty glass, black
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detection.connected import label_pixels
-from segmitos.detection.regions import Region, draw_regions
+from segmitos.detection.regions import Regions
 from segmitos.detection.stain import OD_TABLE
 from segmitos.io.slide import Slide
 
@@ -86,7 +85,7 @@ class TissueMask:
 
 def tissue_mask(
     slide: Slide,
-    regions: Sequence[Region] = (),
+    regions: Regions | None = None,
     find_tissue: bool = True,
     overview: Overview | None = None,
 ) -> TissueMask:
@@ -94,7 +93,7 @@ def tissue_mask(
 
     Args:
         slide: of known scale.
-        regions: level-0 pixels; where there are any, only tissue inside them counts.
+        regions: level-0 pixels; only tissue inside them counts; None is everywhere.
         find_tissue: False marks all of the scanned area.
         overview: a picture of the whole slide at about `MASK_MPP`; None has one read.
 
@@ -108,8 +107,8 @@ def tissue_mask(
     scanned = np.zeros_like(mask)
     scanned[int(y / step) : -int(-(y + h) // step), int(x / step) : -int(-(x + w) // step)] = True
     mask &= scanned
-    if regions:
-        mask &= draw_regions(regions, 1 / step, (mask.shape[0], mask.shape[1]))
+    if regions is not None:
+        mask &= regions.mask(1 / step, (mask.shape[0], mask.shape[1]))
     # By share, since the last mask pixels may stick out of the slide or fall short of its border.
     area_mm2 = float(mask.mean()) * slide.width * slide.height * mpp**2 / 1e6
     return TissueMask(mask, mpp * step, area_mm2)

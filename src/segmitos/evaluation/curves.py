@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from segmitos.errors import UsageError
 from segmitos.evaluation.gallery import PicturedCase, choose_crops, gallery_picture
 from segmitos.evaluation.matching import RULES
-from segmitos.evaluation.scoring import AnnotatedCase, Evaluation
-from segmitos.evaluation.sweep import Ranked, rank
+from segmitos.evaluation.scoring import AnnotatedCase, Evaluation, is_reviewed
+from segmitos.evaluation.sweep import Ranked, RankedImage, rank
 from segmitos.io.outputs import PROGRAM
 from segmitos.io.points.detections import Detections
 
@@ -77,7 +77,16 @@ def rank_cases(
         found = detections[case.name]
         mpp = found.mpp if case.mpp is None else case.mpp
         distance = RULES["one-to-one"].distance_um / mpp
-        images.append((found.xy, np.asarray(getattr(found, field)), case.mitoses_xy, distance))
+        inside, truth_inside = is_reviewed(case, found.xy), is_reviewed(case, case.mitoses_xy)
+        images.append(
+            RankedImage(
+                found.xy[inside],
+                np.asarray(getattr(found, field))[inside],
+                case.mitoses_xy[truth_inside],
+                distance,
+                case.unsure_xy,
+            )
+        )
     ranked = rank(images)
     return None if not len(ranked.score) or np.isnan(ranked.score).any() else ranked
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from segmitos.errors import UsageError
 
 Points = NDArray[np.float64]
-_Matcher = Callable[[Points, Points, "_Near"], tuple[int, int, list[tuple[int, int]]]]
+_Matcher = Callable[[Points, Points, "Near"], tuple[int, int, list[tuple[int, int]]]]
 
 # Components above this many points on a side are solved as a sparse problem.
 _DENSE_LIMIT = 200
@@ -28,14 +28,19 @@ _DENSE_LIMIT = 200
 class Match:
     """Counts of one comparison, and the pairs (detection index, truth index) behind `tp`.
 
-    Under every rule `tp + fn` is the number of mitoses. `tp + fp` is the number of detections
-    except under the rules that forgive further detections on a mitosis already found.
+    `ignored` are detections that count neither way: those that match no mitosis and lie at an
+    unsure cell, and those outside the reviewed regions; `ignored_truth` are mitoses outside of
+    them. Under every rule `tp + fn + len(ignored_truth)` is the number of mitoses, and `tp + fp +
+    len(ignored)` that of detections except under the rules that forgive further detections on a
+    mitosis already found.
     """
 
     tp: int
     fp: int
     fn: int
     pairs: tuple[tuple[int, int], ...]
+    ignored: tuple[int, ...] = ()
+    ignored_truth: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ RULES: dict[str, Rule] = {
 
 
 @dataclass(frozen=True)
-class _Near:
+class Near:
     """All pairs within the distance: detection and truth indices and distances, (k,) each."""
 
     detected: NDArray[np.intp]
@@ -108,7 +113,11 @@ class _Near:
 
 
 def match_points(
-    detected_xy: NDArray[Any], truth_xy: NDArray[Any], distance_px: float, rule: str = "one-to-one"
+    detected_xy: NDArray[Any],
+    truth_xy: NDArray[Any],
+    distance_px: float,
+    rule: str = "one-to-one",
+    ignored_xy: NDArray[Any] | None = None,
 ) -> Match:
     """Match detections to mitoses.
 
@@ -117,6 +126,8 @@ def match_points(
         truth_xy: (m, 2), the same frame.
         distance_px: largest distance of a pair; `RULES[rule].distance_um / mpp` for a rule's own.
         rule: a name in `RULES`.
+        ignored_xy: unsure cells (k, 2): a detection within the distance of one, and matched to no
+            mitosis, counts neither way.
 
     Returns:
         Counts and pairs; the same input gives the same pairs.
@@ -129,18 +140,31 @@ def match_points(
     if not (math.isfinite(distance_px) and distance_px > 0):
         raise UsageError(f"matching distance {distance_px} px must be above 0")
     detected, truth = _as_points(detected_xy, "detections"), _as_points(truth_xy, "mitoses")
-    near = _pairs_within(detected, truth, distance_px, RULES[rule].strict)
+    near = pairs_within(detected, truth, distance_px, RULES[rule].strict)
     hits, forgiven, pairs = _METHODS[RULES[rule].method](detected, truth, near)
-    return Match(hits, len(detected) - forgiven, len(truth) - hits, tuple(pairs))
+    ignored: tuple[int, ...] = ()
+    if ignored_xy is not None and len(ignored_xy):
+        unsure = _as_points(ignored_xy, "unsure cells")
+        at_unsure = pairs_within(detected, unsure, distance_px, RULES[rule].strict).detected
+        free = np.setdiff1d(at_unsure, [i for i, _ in pairs])
+        if forgiven > hits:
+            free = np.setdiff1d(free, near.detected)
+        ignored = tuple(free.tolist())
+    false = len(detected) - forgiven - len(ignored)
+    return Match(hits, false, len(truth) - hits, tuple(pairs), ignored)
 
 
 def match_case(
-    detected_xy: NDArray[Any], truth_xy: NDArray[Any], mpp: float, rule: str = "one-to-one"
+    detected_xy: NDArray[Any],
+    truth_xy: NDArray[Any],
+    mpp: float,
+    rule: str = "one-to-one",
+    ignored_xy: NDArray[Any] | None = None,
 ) -> Match:
     """Match with the rule's own distance, turned into pixels of `mpp` um. Raises as above."""
     if rule not in RULES:
         raise UsageError(f"unknown matching rule {rule!r}: choose one of {', '.join(RULES)}")
-    return match_points(detected_xy, truth_xy, RULES[rule].distance_um / mpp, rule)
+    return match_points(detected_xy, truth_xy, RULES[rule].distance_um / mpp, rule, ignored_xy)
 
 
 def precision(tp: int, fp: int) -> float:
@@ -211,10 +235,17 @@ def _as_points(values: NDArray[Any], what: str) -> Points:
     return points
 
 
-def _pairs_within(detected: Points, truth: Points, distance: float, strict: bool) -> _Near:
-    """Find all pairs within the distance, ordered by truth, then detection."""
+def pairs_within(detected: Points, truth: Points, distance: float, strict: bool = False) -> Near:
+    """Find all pairs of points within a distance, ordered by truth, then detection.
+
+    Args:
+        detected: (n, 2).
+        truth: (m, 2), the same frame.
+        distance: largest distance of a pair, in the points' unit.
+        strict: whether a pair at exactly the distance is too far.
+    """
     if not len(detected) or not len(truth):
-        return _Near(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0))
+        return Near(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0))
     from scipy.spatial import cKDTree
 
     # A hair wider, then cut by the same arithmetic for every platform and tree shape.
@@ -227,12 +258,10 @@ def _pairs_within(detected: Points, truth: Points, distance: float, strict: bool
     keep = apart < distance if strict else apart <= distance
     i, j, apart = i[keep], j[keep], apart[keep]
     order = np.lexsort((i, j))
-    return _Near(i[order], j[order], apart[order])
+    return Near(i[order], j[order], apart[order])
 
 
-def _optimal(
-    detected: Points, truth: Points, near: _Near
-) -> tuple[int, int, list[tuple[int, int]]]:
+def _optimal(detected: Points, truth: Points, near: Near) -> tuple[int, int, list[tuple[int, int]]]:
     """As many pairs as possible, then the smallest sum of distances."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -255,7 +284,7 @@ def _optimal(
     return len(pairs), len(pairs), pairs
 
 
-def _assign(near: _Near, edges: NDArray[np.intp]) -> list[tuple[int, int]]:
+def _assign(near: Near, edges: NDArray[np.intp]) -> list[tuple[int, int]]:
     """Solve one connected component of the pairs."""
     from scipy.optimize import linear_sum_assignment
 
@@ -297,7 +326,7 @@ def _assign_sparse(
     return i[real].astype(np.intp), j[real].astype(np.intp)
 
 
-def _any(detected: Points, truth: Points, near: _Near) -> tuple[int, int, list[tuple[int, int]]]:
+def _any(detected: Points, truth: Points, near: Near) -> tuple[int, int, list[tuple[int, int]]]:
     """A mitosis is found where any detection is near; all such detections are forgiven."""
     best: dict[int, tuple[float, int]] = {}
     for i, j, apart in _edges(near):
@@ -306,9 +335,7 @@ def _any(detected: Points, truth: Points, near: _Near) -> tuple[int, int, list[t
     return len(best), len(np.unique(near.detected)), pairs
 
 
-def _nearest(
-    detected: Points, truth: Points, near: _Near
-) -> tuple[int, int, list[tuple[int, int]]]:
+def _nearest(detected: Points, truth: Points, near: Near) -> tuple[int, int, list[tuple[int, int]]]:
     """Each mitosis, in order, takes the nearest detection that is still free."""
     taken: dict[int, int] = {}
     done: set[int] = set()
@@ -319,7 +346,7 @@ def _nearest(
     return len(taken), len(taken), sorted(taken.items())
 
 
-def _first(detected: Points, truth: Points, near: _Near) -> tuple[int, int, list[tuple[int, int]]]:
+def _first(detected: Points, truth: Points, near: Near) -> tuple[int, int, list[tuple[int, int]]]:
     """Each detection, in order, takes the first mitosis that is still free."""
     taken: dict[int, int] = {}
     done: set[int] = set()
@@ -330,7 +357,7 @@ def _first(detected: Points, truth: Points, near: _Near) -> tuple[int, int, list
     return len(taken), len(taken), sorted(taken.items())
 
 
-def _edges(near: _Near) -> zip[tuple[int, int, float]]:
+def _edges(near: Near) -> zip[tuple[int, int, float]]:
     return zip(near.detected.tolist(), near.truth.tolist(), near.distance.tolist(), strict=True)
 
 

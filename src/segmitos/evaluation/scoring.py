@@ -21,6 +21,7 @@ from segmitos.evaluation.matching import (
     recall,
 )
 from segmitos.io.points.detections import Detections
+from segmitos.io.points.regions import Regions
 
 # Scales of a case and of its detections may differ by this share: rounding, not another image.
 _SCALE_TOLERANCE = 0.02
@@ -43,20 +44,45 @@ class AnnotatedCase(Protocol):
         """Mitoses (n, 2), level-0 pixels."""
 
     @property
+    def unsure_xy(self) -> NDArray[np.float64]:
+        """Cells (k, 2) that are neither mitosis nor hard negative: counted neither way."""
+
+    @property
+    def regions(self) -> Regions | None:
+        """Where every mitosis is marked; nothing outside is counted."""
+
+    @property
     def mpp(self) -> float | None:
         """Micrometres per pixel, where known."""
 
 
+def is_reviewed(case: AnnotatedCase, points_xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which points (n, 2) lie where every mitosis of a case is marked."""
+    if case.regions is None:
+        return np.ones(len(points_xy), np.bool_)
+    return case.regions.contains(points_xy)
+
+
 @dataclass(frozen=True)
 class Counts:
-    """True positives, false positives and misses; the ratios follow from them."""
+    """True positives, false positives and misses; the ratios follow from them.
+
+    `ignored` are detections that count neither way: at an unsure cell, or outside what was
+    reviewed.
+    """
 
     tp: int = 0
     fp: int = 0
     fn: int = 0
+    ignored: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+        return Counts(
+            self.tp + other.tp,
+            self.fp + other.fp,
+            self.fn + other.fn,
+            self.ignored + other.ignored,
+        )
 
     @property
     def precision(self) -> float:
@@ -76,7 +102,8 @@ class Counts:
     def to_dict(self) -> dict[str, Any]:
         """Return counts and ratios; a ratio of nothing is None."""
         ratios = {name: _json_number(getattr(self, name)) for name in STATISTICS}
-        return {"tp": self.tp, "fp": self.fp, "fn": self.fn, **ratios}
+        counts = {"tp": self.tp, "fp": self.fp, "fn": self.fn, "ignored": self.ignored}
+        return {**counts, **ratios}
 
 
 @dataclass(frozen=True)
@@ -238,8 +265,31 @@ def _evaluate_case(
             f"case {case.name!r}: annotated at {mpp} um/px but detected at {found.mpp} um/px; "
             "give the same --mpp to both"
         )
-    match = match_case(found.xy, case.mitoses_xy, mpp, rule)
-    return CaseResult(case.name, case.slide, Counts(match.tp, match.fp, match.fn), match)
+    match = match_annotated(case, found.xy, mpp, rule)
+    counts = Counts(match.tp, match.fp, match.fn, len(match.ignored))
+    return CaseResult(case.name, case.slide, counts, match)
+
+
+def match_annotated(
+    case: AnnotatedCase, detected_xy: NDArray[np.float64], mpp: float, rule: str = "one-to-one"
+) -> Match:
+    """Match detections (n, 2) to a case's mitoses inside its reviewed regions.
+
+    Raises:
+        UsageError: for an unknown rule.
+    """
+    inside = np.flatnonzero(is_reviewed(case, detected_xy))
+    truth = np.flatnonzero(is_reviewed(case, case.mitoses_xy))
+    match = match_case(detected_xy[inside], case.mitoses_xy[truth], mpp, rule, case.unsure_xy)
+    outside = np.setdiff1d(np.arange(len(detected_xy)), inside)
+    return Match(
+        match.tp,
+        match.fp,
+        match.fn,
+        tuple((int(inside[i]), int(truth[j])) for i, j in match.pairs),
+        tuple(sorted([*inside[list(match.ignored)].tolist(), *outside.tolist()])),
+        tuple(np.setdiff1d(np.arange(len(case.mitoses_xy)), truth).tolist()),
+    )
 
 
 def _sum(counts: Iterable[Counts]) -> Counts:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from segmitos.evaluation.matching import pairs_within
 
 Neighbours = Sequence[Sequence[int]]
 
@@ -22,17 +24,12 @@ def neighbours_within(
     detected_xy: NDArray[Any], truth_xy: NDArray[Any], distance_px: float
 ) -> list[list[int]]:
     """Return, for each detection, the mitoses within the distance, nearest first."""
-    if not len(detected_xy) or not len(truth_xy):
-        return [[] for _ in range(len(detected_xy))]
-    from scipy.spatial import cKDTree
-
-    truth = np.asarray(truth_xy, dtype=np.float64)
-    result: list[list[int]] = []
-    near: Any = cKDTree(truth).query_ball_point(detected_xy, distance_px * (1 + 1e-9))
-    for position, indices in zip(detected_xy, near, strict=True):
-        apart = np.hypot(*(truth[indices] - position).T) if indices else np.zeros(0)
-        ranked = sorted(zip(apart.tolist(), indices, strict=True))
-        result.append([index for value, index in ranked if value <= distance_px])
+    detected = np.asarray(detected_xy, np.float64).reshape(-1, 2)
+    truth = np.asarray(truth_xy, np.float64).reshape(-1, 2)
+    near = pairs_within(detected, truth, distance_px)
+    result: list[list[int]] = [[] for _ in range(len(detected))]
+    for index in np.lexsort((near.truth, near.distance)).tolist():
+        result[int(near.detected[index])].append(int(near.truth[index]))
     return result
 
 
@@ -88,6 +85,7 @@ class Ranked:
         image: (n,) index of its image.
         mitoses: in all images.
         images: how many there are, with or without detections.
+        ignored: (n,) bool, whether the detection adds no hit and lies at an unsure cell.
     """
 
     score: NDArray[np.float64]
@@ -95,6 +93,7 @@ class Ranked:
     image: NDArray[np.intp]
     mitoses: int
     images: int
+    ignored: NDArray[np.bool_]
 
     def at_distinct_scores(
         self,
@@ -104,16 +103,35 @@ class Ranked:
             return np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)
         last = np.flatnonzero(np.diff(self.score, append=-np.inf))
         tp = np.cumsum(self.hit)[last].astype(np.int64)
-        return self.score[last], tp, last + 1 - tp
+        ignored = np.cumsum(self.ignored)[last].astype(np.int64)
+        return self.score[last], tp, last + 1 - tp - ignored
+
+
+class RankedImage(NamedTuple):
+    """Detections (n, 2) with scores (n,), mitoses (m, 2), unsure cells (k, 2) of one image."""
+
+    detected_xy: NDArray[Any]
+    score: NDArray[Any]
+    truth_xy: NDArray[Any]
+    distance_px: float
+    ignored_xy: NDArray[Any] = np.zeros((0, 2))
+
+
+def at_points(
+    detected_xy: NDArray[Any], points_xy: NDArray[Any], distance_px: float
+) -> NDArray[np.bool_]:
+    """Tell which detections (n, 2) lie within the distance of any point."""
+    near = neighbours_within(detected_xy, points_xy, distance_px)
+    return np.array([bool(found) for found in near], np.bool_)
 
 
 def rank(
-    images: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any], float]],
+    images: Sequence[RankedImage | tuple[NDArray[Any], NDArray[Any], NDArray[Any], float]],
 ) -> Ranked:
     """Rank the detections of all images by score.
 
     Args:
-        images: (detected_xy (n, 2), score (n,), truth_xy (m, 2), distance_px) of each.
+        images: one of each; plain tuples are taken for `RankedImage`.
 
     Returns:
         The ranking, ties in the order given.
@@ -121,15 +139,21 @@ def rank(
     scores: list[NDArray[np.float64]] = []
     hits: list[NDArray[np.bool_]] = []
     owners: list[NDArray[np.intp]] = []
-    for index, (detected_xy, score, truth_xy, distance_px) in enumerate(images):
-        order = np.argsort(-np.asarray(score, dtype=np.float64), kind="stable")
-        near = neighbours_within(detected_xy, truth_xy, distance_px)
-        scores.append(np.asarray(score, dtype=np.float64)[order])
+    unsure: list[NDArray[np.bool_]] = []
+    ranked = [RankedImage(*image) for image in images]
+    for index, image in enumerate(ranked):
+        values = np.asarray(image.score, dtype=np.float64)
+        order = np.argsort(-values, kind="stable")
+        near = neighbours_within(image.detected_xy, image.truth_xy, image.distance_px)
+        scores.append(values[order])
         hits.append(added_hits(near, order.tolist())[order])
         owners.append(np.full(len(order), index, dtype=np.intp))
-    mitoses = sum(len(truth_xy) for _, _, truth_xy, _ in images)
+        unsure.append(at_points(image.detected_xy, image.ignored_xy, image.distance_px)[order])
+    mitoses = sum(len(image.truth_xy) for image in ranked)
     if not scores:
-        return Ranked(np.zeros(0), np.zeros(0, bool), np.zeros(0, np.intp), mitoses, 0)
+        none = np.zeros(0, bool)
+        return Ranked(np.zeros(0), none, np.zeros(0, np.intp), mitoses, 0, none)
     score, hit, owner = np.concatenate(scores), np.concatenate(hits), np.concatenate(owners)
+    ignored = np.concatenate(unsure) & ~hit
     order = np.argsort(-score, kind="stable")
-    return Ranked(score[order], hit[order], owner[order], mitoses, len(images))
+    return Ranked(score[order], hit[order], owner[order], mitoses, len(images), ignored[order])

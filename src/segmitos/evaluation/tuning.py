@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from segmitos.detection.postprocess import Blobs, Thresholds
 from segmitos.errors import InputError, UsageError
 from segmitos.evaluation.matching import RULES, match_points
 from segmitos.evaluation.scoring import Counts
-from segmitos.evaluation.sweep import added_hits, neighbours_within
+from segmitos.evaluation.sweep import added_hits, at_points, neighbours_within
+from segmitos.io.points.regions import Regions
 
 Binarization = float | Literal["otsu"]
 Objective = Literal["pooled", "mean"]
@@ -40,8 +41,47 @@ class BlobSource(Protocol):
         """Return the blobs at a binarization, in pixels of the model's scale."""
 
 
-# (map, mitoses (n, 2) in level-0 pixels, um per level-0 pixel, slide)
-Item = tuple[BlobSource, NDArray[Any], float, str]
+class Item(NamedTuple):
+    """What one image gives to tune on.
+
+    Attributes:
+        source: its map.
+        truth_xy: mitoses (n, 2) in level-0 pixels.
+        mpp: um per level-0 pixel.
+        slide: name.
+        ignored_xy: unsure cells (k, 2): a blob there counts neither way.
+        regions: where every mitosis is marked; None is everywhere.
+    """
+
+    source: BlobSource
+    truth_xy: NDArray[Any]
+    mpp: float
+    slide: str
+    ignored_xy: NDArray[Any] = np.zeros((0, 2))
+    regions: Regions | None = None
+
+    def inside(self, points_xy: NDArray[Any]) -> NDArray[np.bool_]:
+        """Tell which points (n, 2) count."""
+        if self.regions is None:
+            return np.ones(len(points_xy), np.bool_)
+        return self.regions.contains(points_xy)
+
+    @property
+    def counted_xy(self) -> NDArray[Any]:
+        """The mitoses that count."""
+        return self.truth_xy[self.inside(self.truth_xy)]
+
+    def blobs(self, binarization: Binarization) -> tuple[Blobs, NDArray[np.float64]]:
+        """Return the blobs that count, and their centers in level-0 pixels."""
+        blobs = self.source.blobs(binarization)
+        xy = level0_xy(self.source, blobs, self.mpp)
+        kept = self.inside(xy)
+        columns = {
+            field.name: getattr(blobs, field.name)[kept]
+            for field in fields(blobs)
+            if field.name != "threshold"
+        }
+        return replace(blobs, **columns), xy[kept]
 
 
 @dataclass(frozen=True)
@@ -121,7 +161,7 @@ class Tuning:
 
 
 def tune(
-    items: Sequence[Item],
+    items: Sequence[Item | tuple[BlobSource, NDArray[Any], float, str]],
     objective: Objective = "pooled",
     rule: str = "one-to-one",
     binarizations: Sequence[Binarization] = BINARIZATIONS,
@@ -131,7 +171,7 @@ def tune(
     """Find the thresholds with the best F on validation items.
 
     Args:
-        items: map, mitoses, scale and slide of each image.
+        items: one of each image; plain tuples are taken for `Item`.
         objective: F of the pooled counts, or the mean of the slides' F, which one slide with many
             mitoses cannot dominate.
         rule: a one-to-one rule of `matching.RULES`.
@@ -153,18 +193,19 @@ def tune(
         raise UsageError(f"tuning needs a one-to-one rule, not {rule!r}: choose one of {known}")
     if not (binarizations and areas_um2 and scores):
         raise UsageError("tuning needs at least one binarization, one area and one score")
-    if not any(len(item[1]) for item in items):
+    images = [Item(*item) for item in items]
+    if not any(len(item.counted_xy) for item in images):
         raise InputError("there is no mitosis in the cases to tune on")
     first: tuple[Binarization, ...] = tuple(
         value if value == "otsu" else float(value) for value in binarizations
     )
     grid = first, tuple(map(float, areas_um2)), tuple(map(float, scores))
-    slides = tuple(sorted({item[3] for item in items}))
-    table = _count(items, slides, RULES[rule].distance_um, *grid)
+    slides = tuple(sorted({item.slide for item in images}))
+    table = _count(images, slides, RULES[rule].distance_um, *grid)
     idle = _idle(grid[0], grid[2])
     b, a, s = _best(_objective(table, objective), idle)
     thresholds = Thresholds(grid[0][b], grid[1][a], grid[2][s])
-    counts = _counts_at(items, thresholds, RULES[rule].distance_um)
+    counts = _counts_at(images, thresholds, RULES[rule].distance_um)
     return Tuning(
         thresholds=thresholds,
         counts=counts,
@@ -197,13 +238,14 @@ def _count(
     """Count tp, fp, fn of every slide at every combination of thresholds."""
     shape = (len(slides), len(binarizations), len(areas_um2), len(scores), 3)
     table = np.zeros(shape, dtype=np.int32)
-    for source, truth_xy, mpp, slide in items:
+    for item in items:
+        row = slides.index(item.slide)
         for index, binarization in enumerate(binarizations):
-            blobs = source.blobs(binarization)
-            near = neighbours_within(level0_xy(source, blobs, mpp), truth_xy, distance_um / mpp)
-            counted = _count_blobs(blobs, near, areas_um2, scores)
-            table[slides.index(slide), index, :, :, :2] += counted
-        table[slides.index(slide), ..., 2] += len(truth_xy)
+            blobs, xy = item.blobs(binarization)
+            near = neighbours_within(xy, item.counted_xy, distance_um / item.mpp)
+            unsure = at_points(xy, item.ignored_xy, distance_um / item.mpp)
+            table[row, index, :, :, :2] += _count_blobs(blobs, near, unsure, areas_um2, scores)
+        table[row, ..., 2] += len(item.counted_xy)
     table[..., 2] -= table[..., 0]
     return table
 
@@ -211,6 +253,7 @@ def _count(
 def _count_blobs(
     blobs: Blobs,
     near: list[list[int]],
+    unsure: NDArray[np.bool_],
     areas_um2: tuple[float, ...],
     scores: tuple[float, ...],
 ) -> NDArray[np.int32]:
@@ -227,10 +270,11 @@ def _count_blobs(
         if key not in known:
             known[key] = added_hits(near, rivals.tolist())
         hit = np.cumsum(known[key][kept], dtype=np.int32)
+        ignored = np.cumsum((unsure & ~known[key])[kept], dtype=np.int32)
         # Blobs with score >= threshold; scores are descending along `kept`.
         number = np.searchsorted(-blobs.score[kept], -np.asarray(scores), side="right")
-        tp = np.concatenate([[0], hit])[number]
-        result[index, :, 0], result[index, :, 1] = tp, number - tp
+        tp, neither = (np.concatenate([[0], values])[number] for values in (hit, ignored))
+        result[index, :, 0], result[index, :, 1] = tp, number - tp - neither
     return result
 
 
@@ -308,11 +352,15 @@ def _cross_validate(
 def _counts_at(items: Sequence[Item], thresholds: Thresholds, distance_um: float) -> Counts:
     """Count by the matching that evaluation uses, apart from the table."""
     total = Counts()
-    for source, truth_xy, mpp, _ in items:
-        blobs = source.blobs(thresholds.binarization)
-        kept = level0_xy(source, blobs, mpp)[blobs.keep(thresholds)]
-        match = match_points(kept, truth_xy, distance_um / mpp)
-        total += Counts(match.tp, match.fp, match.fn)
+    for item in items:
+        blobs, xy = item.blobs(thresholds.binarization)
+        match = match_points(
+            xy[blobs.keep(thresholds)],
+            item.counted_xy,
+            distance_um / item.mpp,
+            ignored_xy=item.ignored_xy,
+        )
+        total += Counts(match.tp, match.fp, match.fn, len(match.ignored))
     return total
 
 

@@ -16,6 +16,8 @@ from segmitos.errors import ScaleError
 SMALLEST_MPP, LARGEST_MPP = 0.01, 200.0
 SAME_WITHIN = 0.02
 """Fraction by which two scales may differ and still be one: of file and user, of both axes."""
+LARGEST_PX = 1e9
+"""No position in an annotation file is further from the origin."""
 
 
 def rescale(position_px: NDArray[np.float64], ratio: float) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from segmitos.errors import DataError, OutputError
 from segmitos.io.files import json_text
 from segmitos.io.geometry import to_qupath
 from segmitos.io.outputs import PROGRAM
-from segmitos.io.points.geojson import region_feature
+from segmitos.io.points.geojson_features import region_feature
 from segmitos.io.slide import Slide
 from segmitos.report.html import render_report
 from segmitos.report.marks import ShownMark, shown_marks

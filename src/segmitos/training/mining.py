@@ -10,7 +10,7 @@ from torch import nn
 
 from segmitos.training.predict import predictor
 from segmitos.training.recipe import Recipe
-from segmitos.training.sampling import TrainingImage
+from segmitos.training.sampling import TrainingImage, is_reviewed
 
 # A peak this close to a mitosis belongs to it, or to its ring.
 _NEAR_UM = 8.0
@@ -39,6 +39,7 @@ def mine(
             advance(1)
             continue
         found = peaks(predict(source.image), recipe.mine_above, stride)
+        found = found[is_reviewed(source, found[:, :2])]
         found, height = found[:, :2], found[:, 2]
         if source.mask is not None:
             rows_, columns_ = source.mask.shape

@@ -53,7 +53,9 @@ class TrainingImage:
     stain: Stain | None = None
     mined_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
     ignored_xy: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
-    """Neither mitosis nor background: ignored within `IGNORE_RADIUS_UM`."""
+    """Unsure cells and doubtful peaks: neither mitosis nor background, ignored around."""
+    reviewed: NDArray[np.uint8] | None = None
+    """(height, width), 1 where every mitosis is marked; nothing elsewhere teaches. None: all."""
     radii_px: NDArray[np.float64] | None = None
     """Of the things at `mitoses_xy`, where they have a size of their own (masses)."""
 
@@ -83,12 +85,32 @@ def load_training_images(
                 hard_negatives_xy=rescale(case.hard_negatives_xy.reshape(-1, 2), 1 / ratio),
                 centered=case.centered_crop,
                 mask=mask,
+                ignored_xy=rescale(case.unsure_xy.reshape(-1, 2), 1 / ratio),
+                reviewed=_reviewed(case, 1 / ratio, height, width),
                 radii_px=None if case.radii_px is None else np.asarray(case.radii_px) / ratio,
             )
         )
         advance(1)
     _measure_stains(sources)
     return sources
+
+
+def _reviewed(case: Case, scale: float, height: int, width: int) -> NDArray[np.uint8] | None:
+    if case.regions is None:
+        return None
+    return case.regions.mask(scale, (height, width)).astype(np.uint8)
+
+
+def is_reviewed(source: TrainingImage, points_xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which points (n, 2) lie where every mitosis is marked."""
+    if source.reviewed is None:
+        return np.ones(len(points_xy), np.bool_)
+    rows, columns = source.reviewed.shape
+    column, row = np.rint(points_xy).astype(int).T
+    inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+    inside[inside] = source.reviewed[row[inside], column[inside]] > 0
+    result: NDArray[np.bool_] = inside
+    return result
 
 
 def _read_mask(case: Case, width: int, height: int) -> NDArray[np.uint8]:
@@ -154,10 +176,16 @@ class CropSampler:
                 ("hard_negative", source.hard_negatives_xy),
                 ("mined", source.mined_xy),
             ):
-                places[kind_of].extend((index, float(x), float(y)) for x, y in points)
+                inside = points[is_reviewed(source, points)]
+                places[kind_of].extend((index, float(x), float(y)) for x, y in inside)
         self._places = places
         self._anywhere = {
-            kind: [i for i, source in enumerate(self.sources) if source.centered == centered]
+            kind: [
+                index
+                for index, source in enumerate(self.sources)
+                if source.centered == centered
+                and (source.reviewed is None or source.reviewed.any())
+            ]
             for kind, centered in zip(_ANYWHERE, (False, True), strict=True)
         }
         fractions = np.array([getattr(self.recipe.sampling, kind) for kind in _KINDS])
@@ -275,6 +303,8 @@ class CropSampler:
                 around = np.full(len(ignored_points), IGNORE_RADIUS_UM / per_px)
                 near = concentric_label(ignored_points, around, around, shape, self.stride)
                 label[(near == 1) & (label == 0)] = IGNORED
+        if source.reviewed is not None:
+            valid &= _warp_mask(source.reviewed, center, matrix, size)
         offset = self.stride // 2
         label[~valid[offset :: self.stride, offset :: self.stride]] = IGNORED
         stained = augment_stain(crop, source.stain, self.pool, self.target, augmentation, rng)
@@ -287,10 +317,22 @@ class CropSampler:
         matrix: NDArray[np.float64],
         size: tuple[int, int],
     ) -> NDArray[np.uint8]:
-        grey = np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2)
-        crop, _, _ = warp(grey, np.zeros((0, 2)), center, matrix, size)
         offset = self.stride // 2
-        return (crop[offset :: self.stride, offset :: self.stride, 0] > 127).astype(np.uint8)
+        inside = _warp_mask(mask, center, matrix, size)
+        return inside[offset :: self.stride, offset :: self.stride].astype(np.uint8)
+
+
+def _warp_mask(
+    mask: NDArray[np.uint8],
+    center: tuple[float, float],
+    matrix: NDArray[np.float64],
+    size: tuple[int, int],
+) -> NDArray[np.bool_]:
+    """Move a mask of 0 and 1 as `warp` moves its image."""
+    grey = np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2)
+    crop, _, _ = warp(grey, np.zeros((0, 2)), center, matrix, size)
+    inside: NDArray[np.bool_] = crop[:, :, 0] > 127
+    return inside
 
 
 def _inside(place: float, length: int, reach: float) -> float:
@@ -300,13 +342,23 @@ def _inside(place: float, length: int, reach: float) -> float:
 
 
 def _tissue_place(source: TrainingImage, rng: np.random.Generator) -> tuple[float, float]:
-    """Pick a place in tissue; after ten tries on glass, anywhere."""
+    """Pick a reviewed place in tissue; after ten tries on glass, any reviewed place."""
     height, width = source.image.shape[:2]
     x, y = 0.0, 0.0
     for _ in range(10):
         x, y = float(rng.uniform(0, width)), float(rng.uniform(0, height))
         row, column = int(y), int(x)
+        if source.reviewed is not None and not source.reviewed[row, column]:
+            x, y = _reviewed_place(source.reviewed, rng)
+            row, column = int(y), int(x)
         patch = source.image[max(0, row - 16) : row + 16 : 4, max(0, column - 16) : column + 16 : 4]
         if tissue_pixels(patch).mean() > 0.5:
             break
     return x, y
+
+
+def _reviewed_place(reviewed: NDArray[np.uint8], rng: np.random.Generator) -> tuple[float, float]:
+    """Pick one of the reviewed pixels, all alike."""
+    places = np.flatnonzero(reviewed)
+    row, column = divmod(int(places[rng.integers(len(places))]), reviewed.shape[1])
+    return float(column), float(row)

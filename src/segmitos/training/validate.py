@@ -13,7 +13,7 @@ from segmitos.detection.postprocess import MapAccumulator, smooth
 from segmitos.evaluation.matching import f_score, match_points, precision, recall
 from segmitos.training.predict import predictor
 from segmitos.training.recipe import Recipe
-from segmitos.training.sampling import TrainingImage
+from segmitos.training.sampling import TrainingImage, is_reviewed
 
 BINARIZATION = 0.5
 _DISTANCE_UM = 7.5
@@ -44,7 +44,7 @@ def validate(network: nn.Module, sources: Sequence[TrainingImage], recipe: Recip
     Returns:
         The best of the sweep; one-to-one matching within 7.5 um, counts pooled over all images.
     """
-    found: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]] = []
+    found: list[tuple[NDArray[np.float64], NDArray[np.float64], TrainingImage]] = []
     predict = predictor(network)
     for source in sources:
         probability = predict(source.image)
@@ -53,12 +53,19 @@ def validate(network: nn.Module, sources: Sequence[TrainingImage], recipe: Recip
         accumulator = MapAccumulator(map_mpp, stride, guard=False)
         accumulator.add(smooth(probability, recipe.smoothing_sigma_um, map_mpp), 0, 0)
         blobs = accumulator.blobs(BINARIZATION)
-        found.append((np.stack([blobs.x_px, blobs.y_px], 1), blobs.score, source.mitoses_xy))
+        points = np.stack([blobs.x_px, blobs.y_px], 1)
+        inside = is_reviewed(source, points)
+        found.append((points[inside], blobs.score[inside], source))
     best = Validation(0.0, 0.0, 0.0, float(_SCORES[0]))
     for threshold in _SCORES:
         tp = fp = fn = 0
-        for points, scores, truth in found:
-            match = match_points(points[scores >= threshold], truth, _DISTANCE_UM / recipe.mpp)
+        for points, scores, source in found:
+            match = match_points(
+                points[scores >= threshold],
+                source.mitoses_xy[is_reviewed(source, source.mitoses_xy)],
+                _DISTANCE_UM / recipe.mpp,
+                ignored_xy=source.ignored_xy,
+            )
             tp, fp, fn = tp + match.tp, fp + match.fp, fn + match.fn
         value = f_score(tp, fp, fn)
         if value > best.f_score:

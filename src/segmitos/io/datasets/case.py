@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from segmitos.io.points.regions import Regions
 
 if TYPE_CHECKING:
     from segmitos.io.slide import Slide
@@ -20,7 +22,7 @@ def no_points() -> Points:
     return np.zeros((0, 2))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Case:
     """One annotated image. Positions are (x, y) level-0 pixels, pixel centers at integers.
 
@@ -50,6 +52,31 @@ class Case:
     tumour: str = ""
     override_mpp: bool = False
     """Whether `mpp` holds even where the image's file states another scale."""
+    unsure_xy: Points = field(default_factory=no_points)
+    """Neither mitosis nor hard negative: ignored in training, counted neither way in scoring."""
+    regions: Regions | None = None
+    """Where every mitosis is marked: nothing else is sampled, mined or scored. None: everywhere."""
+    laboratory: str = ""
+    """Who made and scanned the slides; scores that hold in one laboratory may fail in the next."""
+
+    def __repr__(self) -> str:
+        counts = (
+            f"{len(points)} {name}"
+            for name, points in (
+                ("mitoses", self.mitoses_xy),
+                ("hard negatives", self.hard_negatives_xy),
+                ("unsure", self.unsure_xy),
+            )
+        )
+        scale = "scale unknown" if self.mpp is None else f"{self.mpp:g} um/px"
+        regions = "" if self.regions is None else f", {self.regions}"
+        return f"Case({self.name!r}, slide {self.slide}, {', '.join(counts)}, {scale}{regions})"
+
+    def is_reviewed(self, points_xy: Points) -> NDArray[np.bool_]:
+        """Tell which points (n, 2) lie where every mitosis is marked."""
+        if self.regions is None:
+            return np.ones(len(points_xy), np.bool_)
+        return self.regions.contains(points_xy)
 
     def open_image(self) -> Slide:
         """Open the image at its scale: the file's own, else `mpp`.

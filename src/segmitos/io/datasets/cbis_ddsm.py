@@ -97,7 +97,7 @@ def _lesion(row: dict[str, str], where: str) -> _Lesion:
     if pathology not in _MALIGNANT:
         known = ", ".join(_MALIGNANT)
         raise DataError(f"{where}: pathology is {row['pathology']!r}, not one of {known}")
-    image, crop, mask = (row[name].replace("\\", "/").strip('"/ ') for name in _PATHS)
+    image, crop, mask = (row[name.lower()].replace("\\", "/").strip('"/ ') for name in _PATHS)
     return _Lesion(where, row["patient_id"], _MALIGNANT[pathology], image, (mask, crop))
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.table import named_rows, number, require_folder
+from segmitos.io.points.classes import LABELS, Label, label_of
 
 MPP = 0.25
 _COLUMNS = ("file", "dataset", "slide", "x_px", "y_px", "label")
-_LABELS = {"mitosis": True, "non-mitosis": False, "hard negative": False}
 
 
 def crops(path: Path) -> list[Case]:
@@ -32,25 +32,28 @@ def crops(path: Path) -> list[Case]:
     """
     require_folder(path, "crops")
     table = path / "crops.csv"
-    points: dict[str, tuple[list[tuple[float, float]], list[tuple[float, float]]]] = {}
+    points: dict[str, dict[Label, list[tuple[float, float]]]] = {}
     slides: dict[str, str] = {}
+    laboratories: dict[str, str] = {}
     for line, row in named_rows(table, _COLUMNS):
-        file, label = row["file"], row["label"].lower()
-        if label not in _LABELS:
-            known = ", ".join(_LABELS)
+        file, label = row["file"], label_of(row["label"])
+        if label is None:
+            known = ", ".join(LABELS)
             raise DataError(f"{table}, line {line}: label is {row['label']!r}, not one of {known}")
         x, y = (number(row[name], table, line, name) for name in ("x_px", "y_px"))
-        mitoses, others = points.setdefault(file, ([], []))
-        (mitoses if _LABELS[label] else others).append((x, y))
+        points.setdefault(file, {name: [] for name in LABELS})[label].append((x, y))
         slide = f"{row['dataset']}/{row['slide']}"
+        laboratories[file] = row["dataset"]
         if slides.setdefault(file, slide) != slide:
             raise DataError(f"{table}, line {line}: {file} is of {slides[file]} and of {slide}")
     return [
         Case(
             name=file,
             image=path / file,
-            mitoses_xy=np.array(points[file][0], float).reshape(-1, 2),
-            hard_negatives_xy=np.array(points[file][1], float).reshape(-1, 2),
+            mitoses_xy=np.array(points[file]["mitosis"], float).reshape(-1, 2),
+            hard_negatives_xy=np.array(points[file]["non-mitosis"], float).reshape(-1, 2),
+            unsure_xy=np.array(points[file]["unsure"], float).reshape(-1, 2),
+            laboratory=laboratories[file],
             mpp=MPP,
             slide=slide,
             patient=slide,

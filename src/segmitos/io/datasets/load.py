@@ -91,7 +91,10 @@ def load_dataset(
     chosen = [case for case in chosen if not any(_matches(case, p) for p in exclude)]
     if not chosen:
         raise DataError(f"no case is left of {len(found)} after --cases and --exclude")
-    return _scaled(chosen, mpp, override_mpp)
+    return [
+        case if case.laboratory else dataclasses.replace(case, laboratory=_laboratory(case))
+        for case in _scaled(chosen, mpp, override_mpp)
+    ]
 
 
 def _scaled(cases: list[Case], mpp: float | None, override: bool) -> list[Case]:
@@ -112,6 +115,11 @@ def _scaled(cases: list[Case], mpp: float | None, override: bool) -> list[Case]:
             "or insist with --override-mpp"
         )
     return [dataclasses.replace(case, mpp=mpp) if case.mpp is None else case for case in cases]
+
+
+def _laboratory(case: Case) -> str:
+    """Guess who made the slides of a case: the data set, and its scanner where that is known."""
+    return " / ".join(part for part in (case.dataset, case.scanner) if part)
 
 
 def _named_apart(cases: list[Case]) -> list[Case]:

@@ -155,7 +155,7 @@ def _case(
         image=file,
         mitoses_xy=mitoses[:, :2],
         hard_negatives_xy=others[:, :2],
-        mpp=image_header(file)[1] or _MPP.get(scanner),
+        mpp=image_header(file).mpp or _MPP.get(scanner),
         slide=stem,
         patient=stem,
         dataset="midog",
@@ -181,7 +181,7 @@ def _case_table(folder: Path) -> dict[str, dict[str, str]]:
     """Rows of the case table by slide number, where one lies beside the JSON."""
     result: dict[str, dict[str, str]] = {}
     for path in sorted(folder.glob("*.csv")):
-        rows = [",".join(line).split(";") for line in read_lines(path)]
+        rows = [cells for _, cells in read_lines(path)]
         if rows and {"Slide", "Scanner"} <= set(rows[0]):
             named = [dict(zip(rows[0], cells, strict=False)) for cells in rows[1:] if any(cells)]
             result |= {row["Slide"]: row for row in named}

@@ -103,7 +103,7 @@ def _field(image: Path) -> Case:
 def _pixel_lists(table: Path) -> list[NDArray[np.float64]]:
     """Read one (n, 2) list of x, y a line."""
     lists = []
-    for line, cells in enumerate(read_lines(table), start=1):
+    for line, cells in read_lines(table):
         while cells and not cells[-1]:
             cells.pop()
         values = [number(cell, table, line, "pixel") for cell in cells]

@@ -1,10 +1,13 @@
-"""A folder of images with one CSV or GeoJSON of points each: what a researcher has tonight.
+"""A folder of images with one CSV or GeoJSON of points each.
 
 `field.png` beside `field.csv` or `field.geojson`; or the tables in a folder `points/`. A CSV has a
-header with `x,y` or `x_px,y_px` and may have `label`. An image without a table has no mitosis only
-if its table is there and empty; without one it is an error, since nobody may have looked. Frames
-of one slide share what stands before the last `_`, or lie in a folder named after it. The scale is
-the image's own, or what stands in a file `mpp.txt` in its folder or one above.
+header with `x,y` or `x_px,y_px` and may have `label` (mitosis, non-mitosis, unsure), `confidence`
+and `laboratory`. Where not all of an image was looked at, the polygons of `field.regions.geojson`
+(or of `field.geojson` itself) are the reviewed regions. An image has no mitosis only if its table
+is there and empty; without one it is an error, since nobody may have looked. Frames of one slide
+share what stands before the last `_`, or lie in a folder named after it. The scale is the image's
+own, or what stands in a file `mpp.txt` in its folder or one above; `laboratory.txt`
+names the laboratory in the same way.
 """
 
 from __future__ import annotations
@@ -12,12 +15,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from segmitos.errors import DataError, ScaleError
-from segmitos.io.datasets.case import Case, Points
+from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.table import check_inside, image_header, require_folder
 from segmitos.io.geometry import check_mpp
-from segmitos.io.points.read import read_points
+from segmitos.io.points.geojson import Polygons
+from segmitos.io.points.read import read_annotations
+from segmitos.io.points.read_regions import read_regions
+from segmitos.io.points.regions import Regions
 from segmitos.io.slide import find_images
+from segmitos.io.tables import parse_number, read_text
 
 
 def points(path: Path) -> list[Case]:
@@ -28,18 +37,16 @@ def points(path: Path) -> list[Case]:
         ScaleError: for an `mpp.txt` that is no scale.
     """
     require_folder(path, "points")
-    return annotated_images(path, _table_of, read_points)
+    return annotated_images(path, _table_of)
 
 
 def annotated_images(
-    path: Path,
-    table_of: Callable[[Path], Path | None],
-    read: Callable[[Path], tuple[Points, Points]],
+    path: Path, table_of: Callable[[Path], Path | None], polygons: Polygons = "refuse"
 ) -> list[Case]:
     """Read a folder of images, each with a file of points that `table_of` finds.
 
     Raises:
-        DataError: for an image without a file, and what `read` raises.
+        DataError: for an image without a file, and what `read_annotations` raises.
     """
     cases = []
     for image in find_images([path]):
@@ -49,42 +56,77 @@ def annotated_images(
                 f"{image} has no annotations: {image.with_suffix('.csv').name} or "
                 f"{image.with_suffix('.geojson').name} is missing (an empty table means none)"
             )
-        mitoses, others = read(table)
-        size, mpp = image_header(image)
-        given = _written_mpp(image.parent, path)
-        check_inside(mitoses, size, table)
-        check_inside(others, size, table)
-        parent = image.parent.relative_to(path)
-        name = parent.as_posix() if parent.parts else image.stem.rpartition("_")[0] or image.stem
-        cases.append(
-            Case(
-                name=image.relative_to(path).with_suffix("").as_posix(),
-                image=image,
-                mitoses_xy=mitoses,
-                hard_negatives_xy=others,
-                mpp=mpp if given is None else given,
-                slide=name,
-                patient=name,
-                dataset=path.name,
-                size_px=size,
-            )
-        )
+        cases.append(_case(image, table, path, polygons))
     return cases
+
+
+def _case(image: Path, table: Path, root: Path, polygons: Polygons) -> Case:
+    header = image_header(image)
+    given = _written_mpp(image.parent, root)
+    found = read_annotations(table, qupath_offset_px=header.qupath_offset_px, polygons=polygons)
+    drawn = regions_beside(image)
+    regions = found.regions if drawn is None else drawn.moved(*header.qupath_offset_px)
+    check_inside(found.xy, header.size_px, table)
+    if regions is not None and header.size_px is not None:
+        check_touching(regions, header.size_px, table)
+    parent = image.parent.relative_to(root)
+    slide = parent.as_posix() if parent.parts else image.stem.rpartition("_")[0] or image.stem
+    is_mitosis = found.is_label("mitosis")
+    confidence = np.asarray(found.confidence)[is_mitosis]
+    return Case(
+        name=image.relative_to(root).with_suffix("").as_posix(),
+        image=image,
+        mitoses_xy=found.xy[is_mitosis],
+        hard_negatives_xy=found.of("non-mitosis"),
+        unsure_xy=found.of("unsure"),
+        mpp=header.mpp if given is None else given,
+        slide=slide,
+        patient=slide,
+        dataset=root.name,
+        size_px=header.size_px,
+        regions=regions,
+        confidence=None if np.isnan(confidence).any() or not len(confidence) else confidence,
+        laboratory=found.laboratory or _written(image.parent, root, "laboratory.txt")[1],
+    )
+
+
+def regions_beside(image: Path) -> Regions | None:
+    """Read `IMAGE.regions.geojson` beside an image, in QuPath's frame; None where there is none."""
+    for folder in (image.parent, image.parent / "points"):
+        file = folder / f"{image.stem}.regions.geojson"
+        if file.is_file():
+            return read_regions(file)
+    return None
+
+
+def check_touching(regions: Regions, size: tuple[int, int], path: Path) -> None:
+    """Raise DataError where the regions of a file touch nothing of the image."""
+    if not regions.touches(*size):
+        raise DataError(
+            f"{path}: its regions touch nothing of the image of {size[0]} x {size[1]} px"
+        )
 
 
 def _written_mpp(folder: Path, root: Path) -> float | None:
     """Read the nearest `mpp.txt` from a folder up to the root, None without one."""
+    note, text = _written(folder, root, "mpp.txt")
+    if note is None:
+        return None
+    try:
+        return check_mpp(parse_number(text, str(note)), str(note))
+    except DataError as error:
+        raise ScaleError(f"{note}: {text[:40]!r} is not a scale in um/px") from error
+
+
+def _written(folder: Path, root: Path, name: str) -> tuple[Path | None, str]:
+    """Read the nearest file of a name from a folder up to the root: its path and its text."""
     for place in (folder, *folder.parents):
-        note = place / "mpp.txt"
+        note = place / name
         if note.is_file():
-            text = note.read_text(encoding="utf-8", errors="replace").strip()
-            try:
-                return check_mpp(float(text), str(note))
-            except ValueError as error:
-                raise ScaleError(f"{note}: {text[:40]!r} is not a scale in um/px") from error
+            return note, read_text(note).strip()
         if place == root:
             break
-    return None
+    return None, ""
 
 
 def _table_of(image: Path) -> Path | None:

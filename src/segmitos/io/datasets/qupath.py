@@ -1,10 +1,13 @@
 """What a pathologist drew in QuPath: images with the GeoJSON of File > Export objects.
 
 The export of `slide.svs` is `slide.geojson` or `slide.svs.geojson`, beside the image or in a
-folder `annotations` next to it. Every object has a class: points (or outlines, which stand for
-their centroid) of `Mitotic figure`, and of `Hard negative` for look-alikes. Regions such as
-`Hotspot`, `Region*` or `Tumor` and what is classed `Ignore*` are passed over; an object without a
-class, or of another one, is refused by name, since nobody can tell what it means.
+folder `annotations` next to it. Every point has a class: `Mitotic figure`, `Hard negative` for
+look-alikes, `Unsure` for neither; outlines of these classes stand for their centroid. Outlines
+without a class, or of class `Region*`, are the reviewed regions: every mitosis in them is marked,
+and nothing outside is used. `Ignore*` and `Necrosis` are cut out of them, or of the whole image.
+`Hotspot`, `Tumor`, `Stroma` and `Tissue` are passed over; another class is refused by name, since
+nobody can tell what it means. Positions are in QuPath's frame, which begins at the bounds of the
+scanned area.
 
 An export without objects is an empty collection, and says that there is no mitosis.
 """
@@ -14,10 +17,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from segmitos.errors import DataError
-from segmitos.io.datasets.case import Case, Points
+from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.points import annotated_images
 from segmitos.io.datasets.table import require_folder
-from segmitos.io.points.read import read_points
 from segmitos.io.slide import find_images
 
 
@@ -32,11 +34,7 @@ def qupath(path: Path) -> list[Case]:
     images = find_images([path])
     if not any(_export_of(image) for image in images):
         raise DataError(f"{path} holds no QuPath export (IMAGE.geojson beside IMAGE)")
-    return annotated_images(path, _export_of, _read)
-
-
-def _read(export: Path) -> tuple[Points, Points]:
-    return read_points(export, polygons="centroid")
+    return annotated_images(path, _export_of, polygons="centroid")
 
 
 def _export_of(image: Path) -> Path | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import math
-import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.errors import DataError, InputError
+from segmitos.io.geometry import LARGEST_PX
+from segmitos.io.tables import parse_number, read_table
 
 # A point may lie this far beyond the border: annotations are rounded.
 SLACK_PX = 2.0
@@ -32,51 +33,33 @@ def images_under(folder: Path, recursive: bool = False) -> list[Path]:
     )
 
 
-def read_lines(path: Path) -> list[list[str]]:
-    """Read a CSV as rows of stripped cells, blank rows as empty lists. Raises DataError."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing") from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not a text file ({error.reason})") from error
-    try:
-        return [[cell.strip() for cell in row] for row in csv.reader(text.splitlines())]
-    except csv.Error as error:
-        raise DataError(f"{path} is not a CSV file ({error})") from error
+def read_lines(path: Path) -> list[tuple[int, list[str]]]:
+    """Read a CSV as line numbers and rows of stripped cells, without blank rows.
+
+    Raises:
+        DataError: if it is missing or no CSV.
+    """
+    if not path.exists():
+        raise DataError(f"{path} is missing")
+    return [(line, list(cells)) for line, cells in read_table(path).rows]
 
 
-def number(text: str, path: Path, line: int, column: str) -> float:
+def number(text: str, path: Path, line: int, column: str, delimiter: str = ";") -> float:
     """Turn a cell into a finite number. Raises DataError with file, line, column and value."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise DataError(f"{path}, line {line}: {column} is {text!r}, not a number")
-    return value
+    return parse_number(text, f"{path}, line {line}: {column}", delimiter)
 
 
 def named_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line number and cells by column of a CSV with a header; blank lines are passed over.
+    """Yield line number and cells by (lower-case) column of a CSV with a header.
 
     Raises:
         DataError: where a column is missing, or a row is of another length than the header.
     """
-    lines = read_lines(path)
-    header = lines[0] if lines else []
-    missing = [name for name in columns if name not in header]
-    if missing:
-        has = ", ".join(header) or "no header"
-        raise DataError(f"{path} lacks the column {missing[0]!r}; it has {has}")
-    for line, cells in enumerate(lines[1:], start=2):
-        if not any(cells):
-            continue
-        if len(cells) != len(header):
-            raise DataError(f"{path}, line {line}: {len(cells)} columns instead of {len(header)}")
-        yield line, dict(zip(header, cells, strict=True))
+    if not path.exists():
+        raise DataError(f"{path} is missing")
+    table = read_table(path)
+    table.require(columns)
+    return table.named()
 
 
 def headless_points(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
@@ -85,18 +68,22 @@ def headless_points(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
     Raises:
         DataError: for a row that is too short or a cell that is no number.
     """
+    if not path.exists():
+        raise DataError(f"{path} is missing")
+    table = read_table(path)
     rows = []
-    for line, cells in enumerate(read_lines(path), start=1):
-        if not any(cells):
-            continue
+    for line, cells in table.rows:
         if len(cells) < len(columns):
             raise DataError(
                 f"{path}, line {line}: {len(cells)} columns instead of {','.join(columns)}"
             )
         rows.append(
-            [number(cell, path, line, name) for cell, name in zip(cells, columns, strict=False)]
+            [table.number(cell, line, name) for cell, name in zip(cells, columns, strict=False)]
         )
-    return np.array(rows, float).reshape(-1, len(columns))
+    points = np.array(rows, float).reshape(-1, len(columns))
+    if (np.abs(points[:, :2]) > LARGEST_PX).any():
+        raise DataError(f"{path}: a position is beyond {LARGEST_PX:g} px")
+    return points
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -110,8 +97,17 @@ def image_size(path: Path) -> tuple[int, int]:
         raise DataError(str(error)) from error
 
 
-def image_header(path: Path) -> tuple[tuple[int, int] | None, float | None]:
-    """Read size and scale from an image's header, None each where it cannot be read.
+@dataclass(frozen=True)
+class ImageHeader:
+    """What an image's header says: width and height, scale, where QuPath's frame begins."""
+
+    size_px: tuple[int, int] | None = None
+    mpp: float | None = None
+    qupath_offset_px: tuple[float, float] = (0.0, 0.0)
+
+
+def image_header(path: Path) -> ImageHeader:
+    """Read size, scale and bounds from an image's header; None each where it cannot be read.
 
     One damaged image does not keep a data set from being described: `find_problems` names it, and
     so does whatever reads it.
@@ -120,9 +116,10 @@ def image_header(path: Path) -> tuple[tuple[int, int] | None, float | None]:
 
     try:
         with Slide.open(path) as slide:
-            return (slide.width, slide.height), slide.mpp
+            x, y = slide.bounds[:2]
+            return ImageHeader((slide.width, slide.height), slide.mpp, (float(x), float(y)))
     except InputError:
-        return None, None
+        return ImageHeader()
 
 
 def is_inside(
@@ -158,13 +155,11 @@ def _line_with(path: Path, x: float, y: float) -> int | None:
     """Find the line of a table that holds both numbers, for the error message."""
     if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         return None
-    for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for line, cells in read_table(path).rows:
         values = set()
-        for cell in re.split(r"[,;\t]", text):
-            try:
-                values.add(float(cell))
-            except ValueError:
-                continue
+        for cell in cells:
+            with suppress(DataError):
+                values.add(parse_number(cell, ""))
         if {x, y} <= values:
             return line
     return None

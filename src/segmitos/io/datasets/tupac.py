@@ -13,11 +13,7 @@ independent readers swap the cells (a third does not, and is wrong).
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
-
-import numpy as np
 
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case, Points, no_points
@@ -28,24 +24,11 @@ from segmitos.io.datasets.table import (
     images_under,
     require_folder,
 )
+from segmitos.io.points.sliderunner import read_sliderunner
 
 MPP = 0.25
 _TRUTH, _OTHERS = "mitoses_ground_truth", "nonmitoses_ground_truth"
 _LAST_AMIDA = 23
-# What the classes of the published databases are called, in lower case.
-_MITOSIS = ("mitosis", "mitose", "mitotic figure", "mitotic figures", "mitotic cell")
-_LOOK_ALIKE = (
-    "hard negative",
-    "non-mitotic figure",
-    "not mitotic figure",
-    "nonmitosis",
-    "non-mitosis",
-    "nonmitotic cell",
-    "non-mitotic cell",
-    "mitotic figure look-alike",
-    "hard negative look-alike",
-    "imposter",
-)
 
 
 def amida13(path: Path) -> list[Case]:
@@ -91,7 +74,7 @@ def _folders(path: Path, dataset: str) -> list[Case]:
 
 
 def _case(slide: str, stem: str, image: Path, path: Path, dataset: str) -> Case:
-    size, _ = image_header(image)
+    size = image_header(image).size_px
     mitoses, look_alikes = (
         _swapped(path / folder / slide / f"{stem}.csv", size) for folder in (_TRUTH, _OTHERS)
     )
@@ -120,54 +103,24 @@ def _swapped(table: Path, size: tuple[int, int] | None) -> Points:
 def sliderunner(path: Path, dataset: str, mpp: float) -> list[Case]:
     """Read a SlideRunner database: one case a slide, whose image lies in the database's folder.
 
-    The class of an annotation is the agreed one; cells that are neither mitoses nor look-alikes,
-    and deleted annotations, are passed over. A position is the center of its corners (one corner
-    for spots, two for circles and boxes), x, y in level-0 pixels. The tables are joined as
-    SlideRunner's README and the repository of TUPAC16's alternative labels describe it.
+    Annotations that are neither mitoses nor look-alikes nor unsure are passed over.
 
     Raises:
         DataError: for a file that is no such database, or has no class of mitoses.
     """
-    try:
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True)) as database:
-            classes = dict(database.execute("SELECT uid, name FROM Classes"))
-            columns = {row[1] for row in database.execute("PRAGMA table_info(Slides)")}
-            size = "width, height" if {"width", "height"} <= columns else "NULL, NULL"
-            slides = database.execute(f"SELECT uid, filename, {size} FROM Slides").fetchall()
-            columns = {row[1] for row in database.execute("PRAGMA table_info(Annotations)")}
-            rows = database.execute(
-                "SELECT a.slide, a.agreedClass, AVG(c.coordinateX), AVG(c.coordinateY) "
-                "FROM Annotations a JOIN Annotations_coordinates c ON c.annoId = a.uid "
-                + ("WHERE a.deleted = 0 " if "deleted" in columns else "")
-                + "GROUP BY a.uid ORDER BY a.uid"
-            ).fetchall()
-    except sqlite3.Error as error:
-        raise DataError(f"{path} is not a SlideRunner database: {error}") from error
-    kinds = {
-        uid: str(name).strip().lower().replace("_", " ") in _MITOSIS
-        for uid, name in classes.items()
-        if str(name).strip().lower().replace("_", " ") in _MITOSIS + _LOOK_ALIKE
-    }
-    if not any(kinds.values()):
-        names = ", ".join(map(str, classes.values()))
-        raise DataError(f"{path}: none of its classes is mitosis: {names}")
-    points: dict[tuple[int, bool], list[tuple[float, float]]] = {}
-    for slide, kind, x, y in rows:
-        if kind in kinds and x is not None:
-            points.setdefault((slide, kinds[kind]), []).append((float(x), float(y)))
     return [
         Case(
-            name=Path(filename).stem,
-            image=path.parent / filename,
-            mitoses_xy=np.array(points.get((uid, True), []), float).reshape(-1, 2),
-            hard_negatives_xy=np.array(points.get((uid, False), []), float).reshape(-1, 2),
+            name=Path(slide.filename).stem,
+            image=path.parent / slide.filename,
+            mitoses_xy=slide.annotations.of("mitosis"),
+            hard_negatives_xy=slide.annotations.of("non-mitosis"),
+            unsure_xy=slide.annotations.of("unsure"),
             mpp=mpp,
             # Stitched cases are `01_stitched1.tif`; the case's number is the slide.
-            slide=Path(filename).stem.split("_")[0],
-            patient=Path(filename).stem.split("_")[0],
+            slide=Path(slide.filename).stem.split("_")[0],
+            patient=Path(slide.filename).stem.split("_")[0],
             dataset=dataset,
-            size_px=(int(width), int(height)) if width and height else None,
+            size_px=slide.size_px,
         )
-        for uid, filename, width, height in slides
+        for slide in read_sliderunner(path)
     ]

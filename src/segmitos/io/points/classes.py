@@ -1,91 +1,85 @@
-"""The class names of mitoses and look-alikes, as people write them."""
+"""The class names of mitoses, look-alikes and unsure cells, as people write them."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Literal
 
 from segmitos.errors import DataError, UsageError
-from segmitos.io.points.geojson import Mark
 
+Label = Literal["mitosis", "non-mitosis", "unsure"]
 Unclassified = Literal["refuse", "mitosis", "ignore"]
+
+LABELS: tuple[Label, ...] = ("mitosis", "non-mitosis", "unsure")
+"""Mitotic figure, hard negative (look-alike), and neither: counted neither way."""
 
 # Compared without case; plural, hyphen and underscore make no difference.
 MITOSIS_CLASSES = frozenset(
-    {"mitotic figure", "mitosis", "mitoses", "mitotic", "mitotic cell", "mf"}
+    {
+        "mitotic figure",
+        "mitosis",
+        "mitoses",
+        "mitose",
+        "mitotic",
+        "mitotic cell",
+        "mf",
+        "atypical",
+        "atypical mitosis",
+        "atypical mitotic figure",
+        "typical mitosis",
+        "typical mitotic figure",
+        "normal mitosis",
+        "normal mitotic figure",
+    }
 )
 HARD_NEGATIVE_CLASSES = frozenset(
     {
         "hard negative",
         "non mitotic figure",
         "not mitotic figure",
+        "nonmitotic figure",
         "non mitosis",
         "non mitoses",
         "not mitosis",
         "nonmitosis",
-        "nonmitotic figure",
         "non mitotic",
+        "not mitotic",
+        "nonmitotic",
         "non mitotic cell",
+        "nonmitotic cell",
         "hard negative imposter",
         "hard negative look alike",
+        "mitotic figure look alike",
+        "mitosis like",
         "imposter",
         "impostor",
         "look alike",
         "lookalike",
     }
 )
-
-
-def classify_marks(
-    marks: Iterable[Mark],
-    unclassified: Unclassified = "refuse",
-    mitosis_classes: Collection[str] = MITOSIS_CLASSES,
-    hard_negative_classes: Collection[str] = HARD_NEGATIVE_CLASSES,
-) -> tuple[list[Mark], list[Mark]]:
-    """Split marks into mitoses and hard negatives by class. Raises DataError for other classes.
-
-    QuPath's `Ignore*` is left out.
-    """
-    if unclassified not in ("refuse", "mitosis", "ignore"):
-        raise UsageError(f"unclassified={unclassified!r}: choose 'refuse', 'mitosis' or 'ignore'")
-    positive, negative = normal_names(mitosis_classes), normal_names(hard_negative_classes)
-    mitoses: list[Mark] = []
-    negatives: list[Mark] = []
-    for mark in marks:
-        if mark.kind is None:
-            if unclassified == "refuse":
-                raise DataError(
-                    f"{mark.where} has no class: classify it as 'Mitotic figure' or "
-                    "'Hard negative', or ask for unclassified='mitosis' or 'ignore'"
-                )
-            if unclassified == "mitosis":
-                mitoses.append(mark)
-        elif plain_name(mark.kind) in positive:
-            mitoses.append(mark)
-        elif plain_name(mark.kind) in negative:
-            negatives.append(mark)
-        elif plain_name(mark.kind) != "ignore*":
-            raise DataError(
-                f"{mark.where}: class {mark.kind!r} is neither mitosis nor hard negative; rename "
-                "it 'Mitotic figure' or 'Hard negative', or 'Ignore*' to leave it out"
-            )
-    return mitoses, negatives
-
-
-def parse_number(text: str, name: str, where: str, required: bool = True) -> float:
-    """Parse a cell as a finite number; empty is nan where not required. Raises DataError."""
-    cell = text.strip()
-    if not cell and not required:
-        return math.nan
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise DataError(f"{where}: {name} {text!r} is not a number")
-    return value
+UNSURE_CLASSES = frozenset(
+    {
+        "unsure",
+        "uncertain",
+        "unclear",
+        "undecided",
+        "doubtful",
+        "equivocal",
+        "ambiguous",
+        "indeterminate",
+        "not sure",
+        "unsure cell",
+        "unsure mitosis",
+        "uncertain mitosis",
+        "possible mitosis",
+        "unsure mitotic figure",
+        "uncertain mitotic figure",
+        "possible mitotic figure",
+    }
+)
+IGNORED_CLASS = "ignore*"
+"""QuPath's class of what is left out."""
 
 
 def plain_name(name: str) -> str:
@@ -94,6 +88,46 @@ def plain_name(name: str) -> str:
     return re.sub(r"(figure|cell|negative|imposter|impostor|alike)s$", r"\1", words)
 
 
-def normal_names(names: Collection[str]) -> set[str]:
-    """Return class names as `plain_name` has them."""
-    return {plain_name(name) for name in names}
+class Classes:
+    """Tells the label of a class name, with the names that the caller adds or sets."""
+
+    def __init__(
+        self,
+        mitosis: Collection[str] = MITOSIS_CLASSES,
+        hard_negative: Collection[str] = HARD_NEGATIVE_CLASSES,
+        unsure: Collection[str] = UNSURE_CLASSES,
+    ) -> None:
+        groups = zip(LABELS, (mitosis, hard_negative, unsure), strict=True)
+        self._labels: dict[str, Label] = {
+            plain_name(name): label for label, names in groups for name in names
+        }
+
+    def label(self, name: str) -> Label | None:
+        """Return the label of a class name (`Mitosis: atypical` is a `Mitosis`), None if unknown.
+
+        `Mitosis: unsure` and the like are unsure: the part after the colon says so.
+        """
+        parts = [self._labels.get(plain_name(part)) for part in name.split(":")]
+        return "unsure" if "unsure" in parts else parts[0]
+
+
+CLASSES = Classes()
+
+
+def label_of(name: str) -> Label | None:
+    """Return the label of a class name as the field writes it, None where it is not known."""
+    return CLASSES.label(name)
+
+
+def check_unclassified(unclassified: str) -> None:
+    """Raise UsageError unless it says what an object without a class is."""
+    if unclassified not in ("refuse", "mitosis", "ignore"):
+        raise UsageError(f"unclassified={unclassified!r}: choose 'refuse', 'mitosis' or 'ignore'")
+
+
+def unknown_class(name: str, where: str) -> DataError:
+    """Return the error for a class that is not understood."""
+    return DataError(
+        f"{where}: class {name[:60]!r} is neither mitosis nor hard negative nor unsure; rename it "
+        "'Mitotic figure', 'Hard negative' or 'Unsure', or 'Ignore*' to leave it out"
+    )

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.errors import DataError, InputError, ScaleError, UsageError
+from segmitos.errors import ScaleError, UsageError
 from segmitos.io.files import write_json, write_text
 from segmitos.io.geometry import check_mpp
-from segmitos.io.points.classes import Unclassified, classify_marks, parse_number
-from segmitos.io.points.geojson import (
-    Polygons,
-    load_json,
+from segmitos.io.json_files import load_json
+from segmitos.io.points.annotations import Annotations
+from segmitos.io.points.classes import Label, Unclassified
+from segmitos.io.points.csv_points import read_csv_annotations
+from segmitos.io.points.geojson import Polygons, own_member, read_geojson_annotations
+from segmitos.io.points.geojson_features import (
+    collection_text,
     point_features,
     point_ids,
     region_feature,
 )
+from segmitos.io.points.native_json import FORMAT, read_native_annotations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,6 @@ __all__ = [
 ]
 
 CSV_COLUMNS = ("x_px", "y_px", "x_um", "y_um", "area_um2", "score")
-_JSON_FORMAT = "segmitos detections"
 _FIELDS = ("x_px", "y_px", "area_um2", "score")
 
 
@@ -89,8 +89,34 @@ class Detections:
         unknown = np.full(len(points), math.nan)
         return cls(points[:, 0], points[:, 1], unknown, unknown, mpp, name)
 
+    @classmethod
+    def from_annotations(cls, annotations: Annotations, mpp: float | None = None) -> Detections:
+        """Make detections of the mitoses of annotations; hard negatives and unsure are left out.
+
+        Raises:
+            ScaleError: if `mpp` is neither given nor theirs.
+        """
+        scale = mpp if mpp is not None else annotations.mpp
+        if scale is None:
+            raise ScaleError(
+                f"{annotations.name} does not say its scale: give um per pixel, e.g. --mpp 0.25"
+            )
+        own = annotations.select(annotations.is_label("mitosis"))
+        assert own.area_um2 is not None and own.score is not None
+        return cls(own.xy[:, 0], own.xy[:, 1], own.area_um2, own.score, scale, own.name)
+
+    def to_annotations(self) -> Annotations:
+        """Return them as labelled points, all mitoses."""
+        labels: tuple[Label, ...] = ("mitosis",)
+        columns = (self.xy, labels * len(self), self.score, self.area_um2)
+        return Annotations(*columns, mpp=self.mpp, name=self.name)
+
     def __len__(self) -> int:
         return len(self.x_px)
+
+    def __repr__(self) -> str:
+        noun = "mitotic figure" if len(self) == 1 else "mitotic figures"
+        return f"Detections({self.name!r}, {len(self)} {noun}, {self.mpp:g} um/px)"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Detections):
@@ -121,7 +147,7 @@ class Detections:
         """Return an object for `json.dumps`; an unknown value is null."""
         table = np.stack([getattr(self, field) for field in _FIELDS], axis=1).tolist()
         return {
-            "format": _JSON_FORMAT,
+            "format": FORMAT,
             "version": 1,
             "name": self.name,
             "mpp": self.mpp,
@@ -138,6 +164,7 @@ class Detections:
         self,
         object_type: str = "annotation",
         regions: Mapping[str, NDArray[Any]] | None = None,
+        qupath_offset_px: tuple[float, float] = (0.0, 0.0),
     ) -> dict[str, Any]:
         """Return a GeoJSON FeatureCollection that QuPath opens as it is.
 
@@ -145,25 +172,28 @@ class Detections:
             object_type: `annotation` (can be edited and classified in QuPath) or `detection`
                 (lighter, for tens of thousands).
             regions: outlines (k, 2) in level-0 pixels to draw with them, by name (`Hotspot`).
+            qupath_offset_px: where QuPath's frame begins on the slide, in level-0 pixels
+                (`openslide.bounds-x`, `-y`); subtracted from every position.
 
         Returns:
-            The collection. Its member `segmitos` keeps `mpp` and `name`, which GeoJSON lacks.
+            The collection. Its member `segmitos` keeps `mpp`, `name` and the offset, which GeoJSON
+            lacks.
 
         Raises:
             UsageError: for another object type or an outline without area.
         """
         if object_type not in ("annotation", "detection"):
             raise UsageError(f"object type {object_type!r}: choose 'annotation' or 'detection'")
-        rows = np.stack([self.x_px, self.y_px, self.score, self.area_um2], axis=1)
-        areas = [region_feature(key, xy, self.name) for key, xy in (regions or {}).items()]
-        marks = point_features(
-            rows, ("score", "area_um2"), object_type, point_ids(self.xy, self.name)
-        )
-        return {
-            "type": "FeatureCollection",
-            "segmitos": {"mpp": self.mpp, "name": self.name},
-            "features": [*areas, *marks],
-        }
+        offset = np.array(qupath_offset_px, np.float64)
+        rows = np.column_stack([self.xy - offset, self.score, self.area_um2])
+        outlines = {key: np.asarray(xy, float) - offset for key, xy in (regions or {}).items()}
+        areas = [region_feature(key, xy, self.name) for key, xy in outlines.items()]
+        ids = point_ids(self.xy, self.name)
+        points = point_features(rows, ("score", "area_um2"), object_type, ids)
+        about: dict[str, Any] = {"mpp": self.mpp, "name": self.name}
+        if offset.any():
+            about["qupath_offset_px"] = offset.tolist()
+        return {"type": "FeatureCollection", "segmitos": about, "features": [*areas, *points]}
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return a pandas table with the columns of the CSV.
@@ -174,7 +204,9 @@ class Detections:
         try:
             import pandas as pd
         except ImportError as error:
-            raise UsageError("to_dataframe needs pandas: pip install '.[dataframe]'") from error
+            raise UsageError(
+                "to_dataframe needs pandas: pip install 'segmitos[dataframe]'"
+            ) from error
         columns = (self.x_px, self.y_px, self.x_px * self.mpp, self.y_px * self.mpp)
         values = (*columns, self.area_um2, self.score)
         return pd.DataFrame(dict(zip(CSV_COLUMNS, values, strict=True)))
@@ -195,25 +227,20 @@ def write_geojson(
     detections: Detections,
     object_type: str = "annotation",
     regions: Mapping[str, NDArray[Any]] | None = None,
+    qupath_offset_px: tuple[float, float] = (0.0, 0.0),
 ) -> None:
     """Write `geojson_text`. Raises OutputError, UsageError."""
-    write_text(path, geojson_text(detections, object_type, regions))
+    write_text(path, geojson_text(detections, object_type, regions, qupath_offset_px))
 
 
 def geojson_text(
     detections: Detections,
     object_type: str = "annotation",
     regions: Mapping[str, NDArray[Any]] | None = None,
+    qupath_offset_px: tuple[float, float] = (0.0, 0.0),
 ) -> str:
     """Return `Detections.to_geojson` as text, one feature a line. Raises UsageError."""
-    collection = detections.to_geojson(object_type, regions)
-    lines = ",\n".join(
-        json.dumps(feature, allow_nan=False, ensure_ascii=False)
-        for feature in collection["features"]
-    )
-    about = json.dumps(collection["segmitos"], ensure_ascii=False)
-    head = f'{{"type": "FeatureCollection", "segmitos": {about}, "features": ['
-    return f"{head}\n{lines}\n]}}\n" if lines else f"{head}]}}\n"
+    return collection_text(detections.to_geojson(object_type, regions, qupath_offset_px))
 
 
 def read_csv(path: Path | str, mpp: float | None = None) -> Detections:
@@ -226,58 +253,13 @@ def read_csv(path: Path | str, mpp: float | None = None) -> Detections:
         DataError: for missing columns or a value that is not a number, with its line.
         ScaleError: if `mpp` is neither given nor told by the file.
     """
-    path = Path(path)
-    try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV file") from error
-    header = [name.strip() for name in rows[0]] if rows else []
-    if not {"x_px", "y_px"} <= set(header):
-        raise DataError(f"{path}: the first line must name the columns {','.join(CSV_COLUMNS)}")
-    columns: dict[str, list[float]] = {name: [] for name in CSV_COLUMNS}
-    for number, row in enumerate(rows[1:], start=2):
-        if not any(cell.strip() for cell in row):
-            continue
-        if len(row) != len(header):
-            raise DataError(f"{path}, line {number}: {len(row)} values for {len(header)} columns")
-        cells = dict(zip(header, row, strict=True))
-        for name, values in columns.items():
-            required = name in ("x_px", "y_px")
-            values.append(
-                parse_number(cells.get(name, ""), name, f"{path}, line {number}", required)
-            )
-    x, y, x_um, y_um, area, score = (np.array(columns[name], dtype=float) for name in CSV_COLUMNS)
-    if mpp is None:
-        mpp = _scale_between(np.concatenate([x, y]), np.concatenate([x_um, y_um]), path)
-    return Detections(x, y, area, score, mpp, path.stem)
+    return _detections(read_csv_annotations(Path(path), mpp), Path(path), mpp)
 
 
 def read_json(path: Path | str) -> Detections:
     """Read what `write_detections_json` wrote. Raises InputError, DataError, ScaleError."""
     path = Path(path)
-    content = load_json(path)
-    if not isinstance(content, dict) or content.get("format") != _JSON_FORMAT:
-        raise DataError(f"{path} is not a SegMitos JSON file (format {_JSON_FORMAT!r})")
-    if content.get("version") != 1:
-        raise DataError(f"{path}: version {content.get('version')!r} is not known; expected 1")
-    items = content.get("detections")
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise DataError(f"{path}: 'detections' must be an array of objects")
-    columns: list[list[float]] = []
-    for field in _FIELDS:
-        values = [item.get(field) for item in items]
-        for number, value in enumerate(values, start=1):
-            missing = value is None and field not in ("x_px", "y_px")
-            if not missing and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise DataError(f"{path}, detection {number}: {field} {value!r} is not a number")
-        columns.append([math.nan if value is None else float(value) for value in values])
-    x, y, area, score = (np.array(column, dtype=float) for column in columns)
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise DataError(f"{path}: positions must be finite")
-    name = content.get("name", "")
-    return Detections(x, y, area, score, content.get("mpp", math.nan), str(name))
+    return _detections(read_native_annotations(path, load_json(path)), path, None)
 
 
 def read_geojson(
@@ -286,50 +268,24 @@ def read_geojson(
     unclassified: Unclassified = "refuse",
     polygons: Polygons = "refuse",
 ) -> Detections:
-    """Read the mitoses of a GeoJSON file, ours or QuPath's; see `read_points` for the options.
+    """Read the mitoses of a GeoJSON file, ours or QuPath's; see `read_annotations`.
 
-    Measurements `score` and `area_um2` are kept; objects of hard-negative classes are left out.
+    Measurements `score` and `area_um2` are kept; hard negatives and unsure cells are left out.
 
     Raises:
         InputError: if the file cannot be read.
         DataError: if it is not GeoJSON, or holds what cannot be a mitosis.
         ScaleError: if `mpp` is neither given nor in the file.
     """
-    from segmitos.io.points.geojson import read_marks
-
     path = Path(path)
     content = load_json(path)
-    about = content.get("segmitos") if isinstance(content, dict) else None
-    about = about if isinstance(about, dict) else {}
-    marks, _ = classify_marks(read_marks(path, content, polygons), unclassified)
-    scale = mpp if mpp is not None else about.get("mpp")
-    if scale is None:
+    about = own_member(content)
+    annotations = read_geojson_annotations(path, content, unclassified, polygons)
+    annotations = replace(annotations, name=about.name or path.stem, mpp=mpp or about.mpp)
+    return _detections(annotations.moved(*about.qupath_offset_px), path, mpp)
+
+
+def _detections(annotations: Annotations, path: Path, mpp: float | None) -> Detections:
+    if mpp is None and annotations.mpp is None:
         raise ScaleError(f"{path} does not say its scale: give um per pixel, e.g. --mpp 0.25")
-    measured = [
-        [mark.measurements.get(name, math.nan) for mark in marks] for name in ("area_um2", "score")
-    ]
-    return Detections(
-        np.array([mark.x_px for mark in marks], dtype=float),
-        np.array([mark.y_px for mark in marks], dtype=float),
-        np.array(measured[0], dtype=float),
-        np.array(measured[1], dtype=float),
-        scale,
-        str(about.get("name", path.stem)),
-    )
-
-
-def _scale_between(px: NDArray[np.float64], um: NDArray[np.float64], path: Path) -> float:
-    """Return the shortest decimal mpp with px * mpp == um for every value."""
-    used = np.isfinite(um) & (px != 0)
-    if used.any():
-        px, um = px[used], um[used]
-        widest = int(np.argmax(np.abs(px)))
-        ratio = float(um[widest] / px[widest])
-        neighbours = [ratio, math.nextafter(ratio, 0), math.nextafter(ratio, math.inf)]
-        for candidate in [*(float(f"{ratio:.{digits}g}") for digits in range(1, 17)), *neighbours]:
-            if np.array_equal(px * candidate, um):
-                return candidate
-        if np.allclose(px * ratio, um, rtol=1e-6, atol=1e-3):
-            return ratio
-        raise DataError(f"{path}: x_um and y_um are not one multiple of x_px and y_px")
-    raise ScaleError(f"{path} does not say its scale: give um per pixel, e.g. --mpp 0.25")
+    return Detections.from_annotations(annotations, mpp)

@@ -13,9 +13,9 @@ import numpy as np
 from segmitos.errors import DataError, ScaleError, UsageError
 from segmitos.io.files import write_json, write_text
 from segmitos.io.geometry import check_mpp
+from segmitos.io.json_files import load_json
 from segmitos.io.points.classes import HARD_NEGATIVE_CLASSES, MITOSIS_CLASSES
 from segmitos.io.points.detections import Detections
-from segmitos.io.points.geojson import load_json
 
 MITOSIS_NAME = "mitotic figure"
 REJECTED_NAME = "non-mitotic figure"

@@ -1,52 +1,54 @@
-"""GeoJSON as QuPath writes and reads it: features with a class, measurements and an identity.
+"""GeoJSON as QuPath writes it: features with a class, a name and measurements.
 
-Coordinates are level-0 pixels, x before y. QuPath counts from the corner of the first pixel and
-SegMitos from its center; that half pixel (about 0.1 um) is not added, so that the numbers in a
-GeoJSON file are the numbers everywhere else.
+Coordinates in a file are in QuPath's frame: level-0 pixels, x before y, counted from the corner of
+the scanned area where a slide has one (`openslide.bounds-x`, `-y`); the caller adds that corner.
+QuPath counts from the corner of the first pixel and SegMitos from its center; that half pixel
+(about 0.1 um) is not added, so that the numbers in a GeoJSON file are the numbers everywhere else.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from segmitos.errors import DataError, InputError, UsageError
+from segmitos.errors import DataError, UsageError
+from segmitos.io.geometry import LARGEST_PX, check_mpp
+from segmitos.io.json_files import is_number
+from segmitos.io.points.annotations import Annotations
+from segmitos.io.points.classes import (
+    CLASSES,
+    IGNORED_CLASS,
+    Classes,
+    Label,
+    Unclassified,
+    check_unclassified,
+    unknown_class,
+)
+from segmitos.io.points.regions import Polygon, Regions
 
 Polygons = Literal["refuse", "centroid"]
 
-MITOSIS_CLASS = "Mitotic figure"
-MITOSIS_COLOR = (200, 0, 80)
-REGION_COLOR = (40, 90, 200)
-_NAMESPACE = uuid.UUID("6f1c1f9e-5d0f-5b0c-9d53-6d1b9d0a2f10")
-
-# Outlines of these classes are regions, not cells, and carry no mitosis.
-REGION_CLASSES = frozenset(
-    {
-        "hotspot",
-        "ten fields",
-        "region*",
-        "ignore*",
-        "tissue",
-        "tumor",
-        "tumour",
-        "stroma",
-        "necrosis",
-    }
+REVIEWED_CLASSES = frozenset(
+    {"region*", "region", "roi", "reviewed", "reviewed region", "reviewed area"}
 )
+"""Outlines of these classes, and those without one, are where every mitosis is marked."""
+EXCLUDED_CLASSES = frozenset({IGNORED_CLASS, "ignore", "necrosis"})
+"""Outlines of these classes are left out of the image."""
+OTHER_REGION_CLASSES = frozenset({"hotspot", "ten fields", "tissue", "tumor", "tumour", "stroma"})
+"""Outlines of these classes say nothing about where mitoses are marked."""
 _CONTAINERS = ("root", "tmaCore", "tile", "PathRootObject", "TMACoreObject", "PathTileObject")
+_CELLS = ("detection", "cell", "PathDetectionObject", "PathCellObject")
 
 
 @dataclass(frozen=True)
-class Mark:
-    """One position of a GeoJSON file: `kind` is its class, None where it has none."""
+class Annotation:
+    """One point of a GeoJSON file: `kind` is its class, None where it has none."""
 
     x_px: float
     y_px: float
@@ -56,103 +58,60 @@ class Mark:
     id: str | None = None
 
 
-def load_json(path: Path, decimals: bool = False) -> Any:
-    """Read a JSON file; with `decimals`, fractions keep all their digits (decimal.Decimal).
+@dataclass(frozen=True)
+class Outline:
+    """One polygon or several of a GeoJSON file, as one object."""
+
+    polygons: tuple[Polygon, ...]
+    kind: str | None
+    name: str
+    where: str
+    is_cell: bool
+    measurements: Mapping[str, float] = field(default_factory=dict)
+
+    def centroid(self) -> Annotation:
+        """Return the center of mass; holes count negative, whichever way they wind."""
+        x, y = _centroid(self.polygons)
+        return Annotation(x, y, self.kind, self.where, self.measurements)
+
+
+@dataclass(frozen=True)
+class OwnMember:
+    """What SegMitos's own GeoJSON adds: scale, name, and where QuPath's frame begins."""
+
+    mpp: float | None = None
+    name: str = ""
+    qupath_offset_px: tuple[float, float] = (0.0, 0.0)
+
+
+def own_member(content: Any) -> OwnMember:
+    """Return the member `segmitos` of a parsed GeoJSON, its defaults where there is none.
 
     Raises:
-        InputError: if the file cannot be read.
-        DataError: if it is not JSON, naming the line.
+        DataError: where it is there and not understood.
     """
-    from decimal import Decimal
-
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not a text file (UTF-8)") from error
-    if not text.strip():
-        raise DataError(f"{path} is empty")
-    try:
-        return json.loads(text, parse_float=Decimal if decimals else None)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise DataError(f"{path} is nested too deeply to be an annotation file") from error
+    about = content.get("segmitos") if isinstance(content, dict) else None
+    if about is None:
+        return OwnMember()
+    if not isinstance(about, dict):
+        raise DataError(f"the member segmitos must be an object, not {str(about)[:60]!r}")
+    mpp, offset = about.get("mpp"), about.get("qupath_offset_px", [0.0, 0.0])
+    return OwnMember(
+        None if mpp is None else check_mpp(mpp, "segmitos.mpp"),
+        str(about.get("name", "")),
+        _position(offset, "segmitos.qupath_offset_px"),
+    )
 
 
-def point_ids(xy_px: NDArray[np.float64], salt: str) -> list[str]:
-    """Return an identity for each position (n, 2) in level-0 pixels.
+def read_features(path: Path, content: Any) -> tuple[list[Annotation], list[Outline]]:
+    """Return points and outlines of a parsed GeoJSON: FeatureCollection, Feature, or bare array.
 
-    It is a UUID5 of the position and `salt` (the image's name), so that the same blob has the same
-    id in every run, with every threshold, and in every file.
-    """
-    seen: dict[str, int] = {}
-    ids = []
-    for x, y in xy_px.tolist():
-        content = f"{salt}|{x!r}|{y!r}"
-        seen[content] = seen.get(content, 0) + 1
-        ids.append(str(uuid.uuid5(_NAMESPACE, f"{content}|{seen[content]}")))
-    return ids
-
-
-def point_features(
-    rows: NDArray[np.float64], names: Sequence[str], object_type: str, ids: Sequence[str]
-) -> Iterator[dict[str, Any]]:
-    """Yield a Point feature for each row: x, y, then a measurement per name; nan is left out."""
-    for identity, (x, y, *values) in zip(ids, rows.tolist(), strict=True):
-        measured = {
-            name: value for name, value in zip(names, values, strict=True) if not math.isnan(value)
-        }
-        yield {
-            "type": "Feature",
-            "id": identity,
-            "geometry": {"type": "Point", "coordinates": [x, y]},
-            "properties": {
-                "objectType": object_type,
-                "classification": {"name": MITOSIS_CLASS, "color": list(MITOSIS_COLOR)},
-                "measurements": measured,
-            },
-        }
-
-
-def region_feature(name: str, outline_xy: NDArray[Any], salt: str) -> dict[str, Any]:
-    """Return a named, locked polygon annotation from its outline (k, 2), closed or not.
+    MultiPoint gives one annotation per point. Containers (root, TMA cores) are passed over, what
+    is in them is not.
 
     Raises:
-        UsageError: if the outline has fewer than three corners.
+        DataError: for what is not GeoJSON, or a geometry that is neither, naming the feature.
     """
-    corners = np.asarray(outline_xy, dtype=np.float64).tolist()
-    if len(corners) > 1 and corners[0] == corners[-1]:
-        corners = corners[:-1]
-    if len(corners) < 3:
-        raise UsageError(f"region {name!r} needs at least three corners, not {len(corners)}")
-    corners.append(corners[0])
-    return {
-        "type": "Feature",
-        "id": str(uuid.uuid5(_NAMESPACE, f"{salt}|region|{name}|{corners!r}")),
-        "geometry": {"type": "Polygon", "coordinates": [corners]},
-        "properties": {
-            "objectType": "annotation",
-            "name": name,
-            "classification": {"name": name, "color": list(REGION_COLOR)},
-            "isLocked": True,
-        },
-    }
-
-
-def read_marks(path: Path, content: Any, polygons: Polygons = "refuse") -> list[Mark]:
-    """Return every position of a parsed GeoJSON: FeatureCollection, Feature, or bare array.
-
-    MultiPoint gives one mark per point. Regions (`REGION_CLASSES`) and containers are passed over.
-    Other outlines are refused, or with `polygons="centroid"` stand for their centroid.
-
-    Raises:
-        DataError: for what is not GeoJSON of features or has outlines or lines where points belong,
-            naming the feature.
-    """
-    if polygons not in ("refuse", "centroid"):
-        raise UsageError(f"polygons={polygons!r}: choose 'refuse' or 'centroid'")
     if isinstance(content, dict) and content.get("type") == "FeatureCollection":
         features = content.get("features")
     elif isinstance(content, dict) and content.get("type") == "Feature":
@@ -163,13 +122,124 @@ def read_marks(path: Path, content: Any, polygons: Polygons = "refuse") -> list[
         raise DataError(
             f"{path} is not GeoJSON: expected a FeatureCollection, a Feature or an array of them"
         )
-    marks: list[Mark] = []
+    points: list[Annotation] = []
+    outlines: list[Outline] = []
     for number, feature in enumerate(features, start=1):
-        marks.extend(_marks_of(feature, f"{path}, feature {number}", polygons))
-    return marks
+        for found in _objects(feature, f"{path}, feature {number}"):
+            if isinstance(found, Outline):
+                outlines.append(found)
+            else:
+                points.append(found)
+    return points, outlines
 
 
-def _marks_of(feature: Any, where: str, polygons: Polygons) -> Iterator[Mark]:
+def read_geojson_annotations(
+    path: Path,
+    content: Any,
+    unclassified: Unclassified = "refuse",
+    polygons: Polygons = "refuse",
+    classes: Classes = CLASSES,
+) -> Annotations:
+    """Return the labelled points and reviewed regions of a parsed GeoJSON, in the file's frame.
+
+    Args:
+        path: for messages.
+        content: from `load_json`.
+        unclassified: what a point without a class is. An outline without one is a region.
+        polygons: whether outlines of cells are refused or stand for their centroid.
+        classes: the names of mitoses, hard negatives and unsure cells.
+
+    Raises:
+        DataError: for a class or geometry that is not understood, naming the feature.
+    """
+    check_unclassified(unclassified)
+    if polygons not in ("refuse", "centroid"):
+        raise UsageError(f"polygons={polygons!r}: choose 'refuse' or 'centroid'")
+    points, outlines = read_features(path, content)
+    left_out: Counter[str] = Counter()
+    cells: list[Annotation] = []
+    included: list[Polygon] = []
+    excluded: list[Polygon] = []
+    names: list[str] = []
+    for outline in outlines:
+        role = _role(outline, unclassified, polygons, classes)
+        if role == "cell":
+            cells.append(outline.centroid())
+        elif role == "included":
+            included += outline.polygons
+            names += [outline.name or outline.kind or ""] * len(outline.polygons)
+        elif role == "excluded":
+            excluded += outline.polygons
+        else:
+            left_out[f"{outline.kind} outline"] += 1
+    labels: list[Label] = []
+    rows = []
+    for point in [*points, *cells]:
+        label = _label(point, unclassified, classes)
+        if label is None:
+            left_out[point.kind or "unclassified"] += 1
+            continue
+        labels.append(label)
+        measured = (point.measurements.get(key, math.nan) for key in ("score", "area_um2"))
+        rows.append((point.x_px, point.y_px, *measured, _fraction(point)))
+    regions = (
+        Regions(tuple(included) if included else None, tuple(excluded), tuple(names))
+        if included or excluded
+        else None
+    )
+    return Annotations.from_rows(rows, labels, regions=regions, left_out=left_out)
+
+
+def _role(
+    outline: Outline, unclassified: Unclassified, polygons: Polygons, classes: Classes
+) -> Literal["cell", "included", "excluded", "other"]:
+    """Tell what an outline is. Raises DataError where nobody can."""
+    kind = None if outline.kind is None else outline.kind.lower()
+    if kind in EXCLUDED_CLASSES:
+        return "excluded"
+    if kind in REVIEWED_CLASSES:
+        return "included"
+    if kind in OTHER_REGION_CLASSES:
+        return "other"
+    wanted = polygons == "centroid"
+    if kind is None and not outline.is_cell and not (wanted and unclassified == "mitosis"):
+        return "included"
+    if wanted:
+        return "cell"
+    if kind is not None and classes.label(kind) is None:
+        raise DataError(
+            f"{outline.where}: an outline of class {outline.kind!r}; rename it 'Region*' if every "
+            "mitosis in it is marked, 'Ignore*' to leave it out, or delete it"
+        )
+    raise DataError(
+        f"{outline.where} is a Polygon of class {outline.kind or 'none'}: mitoses are points; draw "
+        "points, or ask for polygons='centroid' to take the middle of each outline"
+    )
+
+
+def _label(point: Annotation, unclassified: Unclassified, classes: Classes) -> Label | None:
+    """Return a point's label, None where it is left out. Raises DataError for other classes."""
+    if point.kind is None:
+        if unclassified == "refuse":
+            raise DataError(
+                f"{point.where} has no class: classify it as 'Mitotic figure', 'Hard negative' or "
+                "'Unsure', or ask for unclassified='mitosis' or 'ignore'"
+            )
+        return "mitosis" if unclassified == "mitosis" else None
+    label = classes.label(point.kind)
+    if label is None and point.kind.lower() != IGNORED_CLASS:
+        raise unknown_class(point.kind, point.where)
+    return label
+
+
+def _fraction(point: Annotation) -> float:
+    value = point.measurements.get("confidence", math.nan)
+    if not (math.isnan(value) or 0 <= value <= 1):
+        raise DataError(f"{point.where}: confidence {value} is not between 0 and 1")
+    return value
+
+
+def _objects(feature: Any, where: str) -> Iterator[Annotation | Outline]:
     if not isinstance(feature, dict) or feature.get("type") != "Feature":
         raise DataError(f"{where} is not a GeoJSON Feature")
     properties = feature.get("properties") or {}
@@ -180,27 +250,46 @@ def _marks_of(feature: Any, where: str, polygons: Polygons) -> Iterator[Mark]:
     children = properties.get("childObjects", properties.get("children")) or []
     if object_type not in _CONTAINERS:
         measured = _measurements(properties.get("measurements"), where)
-        identity = feature.get("id")
-        for x, y in _positions(feature.get("geometry"), kind, where, polygons):
-            yield Mark(x, y, kind, where, measured, identity if isinstance(identity, str) else None)
+        identity = feature["id"] if isinstance(feature.get("id"), str) else None
+        geometry = feature.get("geometry")
+        shape = geometry.get("type") if isinstance(geometry, dict) else None
+        coordinates = geometry.get("coordinates") if isinstance(geometry, dict) else None
+        if shape in ("Point", "MultiPoint"):
+            places = [coordinates] if shape == "Point" else coordinates
+            for place in places if isinstance(places, list) else [places]:
+                x, y = _position(place, where)
+                yield Annotation(x, y, kind, where, measured, identity)
+        elif shape in ("Polygon", "MultiPolygon"):
+            name = properties.get("name")
+            polygons = read_polygons(geometry, where)
+            is_cell = object_type in _CELLS
+            yield Outline(
+                polygons, kind, name if isinstance(name, str) else "", where, is_cell, measured
+            )
+        elif kind is None or kind.lower() not in EXCLUDED_CLASSES | OTHER_REGION_CLASSES:
+            raise DataError(
+                f"{where}: geometry {shape or 'missing'} cannot be a mitosis; expected Point"
+            )
     if not isinstance(children, list):
         raise DataError(f"{where}: childObjects must be an array")
     for number, child in enumerate(children, start=1):
-        yield from _marks_of(child, f"{where}, child {number}", polygons)
+        yield from _objects(child, f"{where}, child {number}")
 
 
 def _kind(classification: Any, where: str) -> str | None:
-    """Return the class: a name, an object with `name` or `names`, or a derived `A: B` (its `A`)."""
+    """Return the class: a name, an object with `name` or `names`, or a derived `A: B`."""
     if isinstance(classification, dict):
         names = classification.get("names")
         classification = (
-            names[0] if isinstance(names, list) and names else classification.get("name")
+            ": ".join(map(str, names))
+            if isinstance(names, list) and names
+            else classification.get("name")
         )
     if classification is None:
         return None
     if not isinstance(classification, str):
-        raise DataError(f"{where}: classification must be a name, not {classification!r}")
-    return classification.split(":")[0].strip() or None
+        raise DataError(f"{where}: classification must be a name, not {classification!r:.60}")
+    return classification.strip() or None
 
 
 def _measurements(values: Any, where: str) -> dict[str, float]:
@@ -211,54 +300,42 @@ def _measurements(values: Any, where: str) -> dict[str, float]:
         values = {str(item.get("name")): item.get("value") for item in values}
     if not isinstance(values, dict):
         raise DataError(f"{where}: measurements must be an object or a list of name and value")
-    return {
-        str(name): float(value)
-        for name, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    return {str(name): float(value) for name, value in values.items() if is_number(value)}
 
 
-def _positions(
-    geometry: Any, kind: str | None, where: str, polygons: Polygons
-) -> list[tuple[float, float]]:
-    shape = geometry.get("type") if isinstance(geometry, dict) else None
-    coordinates = geometry.get("coordinates") if isinstance(geometry, dict) else None
-    if shape == "Point":
-        return [_position(coordinates, where)]
-    if shape == "MultiPoint" and isinstance(coordinates, list):
-        return [_position(item, where) for item in coordinates]
-    if kind is not None and kind.lower() in REGION_CLASSES:
-        return []
-    if shape in ("Polygon", "MultiPolygon") and isinstance(coordinates, list):
-        if polygons == "centroid":
-            return [_centroid([coordinates] if shape == "Polygon" else coordinates, where)]
-        raise DataError(
-            f"{where} is a {shape} of class {kind or 'none'}: mitoses are points; draw points, or "
-            "ask for polygons='centroid' to take the middle of each outline"
-        )
-    raise DataError(f"{where}: geometry {shape or 'missing'} cannot be a mitosis; expected Point")
+def read_polygons(geometry: Any, where: str) -> tuple[Polygon, ...]:
+    """Return the polygons of a Polygon or MultiPolygon. Raises DataError, naming the ring."""
+    coordinates = geometry.get("coordinates")
+    parts = [coordinates] if geometry.get("type") == "Polygon" else coordinates
+    if not isinstance(parts, list):
+        raise DataError(f"{where}: polygon coordinates must be rings of [x, y]")
+    polygons: list[Polygon] = []
+    for rings in parts:
+        if not isinstance(rings, list) or not all(isinstance(ring, list) for ring in rings):
+            raise DataError(f"{where}: polygon coordinates must be rings of [x, y]")
+        arrays = [np.array([_position(item, where) for item in ring]) for ring in rings]
+        if not arrays or any(len(ring) < 3 for ring in arrays):
+            raise DataError(f"{where}: a ring of a polygon needs three or more corners [x, y]")
+        polygons.append(tuple(arrays))
+    if not polygons:
+        raise DataError(f"{where}: polygon without corners")
+    return tuple(polygons)
 
 
 def _position(value: Any, where: str) -> tuple[float, float]:
     if (
         isinstance(value, list)
         and len(value) >= 2
-        and all(isinstance(item, int | float) and math.isfinite(item) for item in value[:2])
+        and all(is_number(item) and abs(item) <= LARGEST_PX for item in value[:2])
     ):
         return float(value[0]), float(value[1])
-    raise DataError(f"{where}: coordinates {value!r} are not [x, y]")
+    raise DataError(f"{where}: coordinates {str(value)[:60]} are not [x, y]")
 
 
-def _centroid(parts: list[Any], where: str) -> tuple[float, float]:
-    """Return the center of mass of polygons; holes count negative, whichever way they wind."""
+def _centroid(polygons: tuple[Polygon, ...]) -> tuple[float, float]:
     total, moment = 0.0, np.zeros(2)
-    corners: list[tuple[float, float]] = []
-    for rings in parts:
-        if not isinstance(rings, list) or not all(isinstance(ring, list) for ring in rings):
-            raise DataError(f"{where}: polygon coordinates must be rings of [x, y]")
-        for index, ring in enumerate(rings):
-            points = np.array([_position(item, where) for item in ring]).reshape(-1, 2)
-            corners += [tuple(point) for point in points.tolist()]
+    for rings in polygons:
+        for index, points in enumerate(rings):
             origin = points[:1]
             here, there = points - origin, np.roll(points, -1, axis=0) - origin
             cross = here[:, 0] * there[:, 1] - there[:, 0] * here[:, 1]
@@ -267,7 +344,6 @@ def _centroid(parts: list[Any], where: str) -> tuple[float, float]:
             total += area
             moment += sign * ((here + there) * cross[:, None]).sum(axis=0) / 6
             moment += area * origin.sum(axis=0)
-    if not corners:
-        raise DataError(f"{where}: polygon without corners")
+    corners = np.concatenate([ring for rings in polygons for ring in rings])
     x, y = moment / total if total > 0 else np.mean(corners, axis=0)
     return float(x), float(y)

@@ -1,0 +1,59 @@
+"""JSON files of other programs, read so that no content raises anything but our own errors."""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from segmitos.errors import DataError
+from segmitos.io.tables import read_text
+
+_LONGEST_INTEGER = 18
+_SURROGATE = re.compile(r"\\u[dD][89abAB]")
+
+
+def load_json(path: Path, decimals: bool = False) -> Any:
+    """Read a JSON file.
+
+    NaN and infinite numbers come through as QuPath writes them; integers too long for a double's
+    digits become floats.
+
+    Args:
+        path: of the file.
+        decimals: fractions keep all their digits (decimal.Decimal).
+
+    Raises:
+        InputError: if the file cannot be read.
+        DataError: if it is not JSON, naming the line.
+    """
+    return parse_json(read_text(path), str(path), decimals)
+
+
+def parse_json(text: str, what: str, decimals: bool = False) -> Any:
+    """Parse JSON text; `what` names it in messages. Raises DataError as `load_json` does."""
+    if not text.strip():
+        raise DataError(f"{what} is empty")
+    try:
+        content = json.loads(text, parse_float=Decimal if decimals else None, parse_int=_integer)
+        if _SURROGATE.search(text):
+            json.dumps(content, ensure_ascii=False, default=str).encode()
+    except json.JSONDecodeError as error:
+        raise DataError(f"{what}, line {error.lineno}: not JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise DataError(f"{what} is nested too deeply to be read") from error
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise DataError(f"{what} holds half of a character ({half!r})") from error
+    return content
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _LONGEST_INTEGER else float(digits)
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a JSON value is a number (true and false are none); it may be NaN."""
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)

@@ -1,0 +1,222 @@
+"""Points in tables: CSV with a first line that names the columns."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.errors import DataError, ScaleError
+from segmitos.io.geometry import LARGEST_PX
+from segmitos.io.points.annotations import Annotations
+from segmitos.io.points.classes import CLASSES, Classes, Label
+from segmitos.io.tables import Table, read_table
+
+_X_AND_Y = (
+    ("x_px", "y_px"),
+    ("x", "y"),
+    ("column", "row"),
+    ("col", "row"),
+    ("centroid x px", "centroid y px"),
+)
+_CLASS_COLUMNS = (
+    "label",
+    "labels",
+    "class",
+    "class name",
+    "class_name",
+    "classification",
+    "category",
+    "category_name",
+    "type",
+    "cell type",
+    "cell_type",
+    "kind",
+    "annotation",
+    "diagnosis",
+    "mitosis",
+    "is_mitosis",
+)
+_YES_NO: dict[str, Label] = {"1": "mitosis", "0": "non-mitosis"}
+_TRUE_FALSE: dict[str, Label] = {
+    "true": "mitosis",
+    "false": "non-mitosis",
+    "yes": "mitosis",
+    "no": "non-mitosis",
+}
+
+
+def read_csv_annotations(
+    path: Path, mpp: float | None = None, classes: Classes = CLASSES
+) -> Annotations:
+    """Read points from a table.
+
+    The columns `x_px,y_px` (or `x,y`, or `column,row`) are level-0 pixels. A column of classes
+    (`label`, `class`, `type`, ..., or any other that holds class names) says what each point is;
+    without one all are mitoses. `score`, `area_um2` and `confidence` are kept where they are
+    there. Where `x_um` is, the scale is the shortest number that turns every x_px into its x_um.
+
+    Args:
+        path: of the table.
+        mpp: micrometres per pixel, in place of what the table says.
+        classes: the names of mitoses, hard negatives and unsure cells.
+
+    Raises:
+        InputError: if the file cannot be read.
+        DataError: for missing columns or a value that is not understood, with its line.
+    """
+    table = read_table(path)
+    header = [name.lower() for name in table.header]
+    pair = next((pair for pair in _X_AND_Y if set(pair) <= set(header)), None)
+    if pair is None:
+        raise DataError(
+            f"{path}: the first line must name the columns x_px,y_px (and label where there are "
+            f"hard negatives), not {','.join(header)[:60]!r}"
+        )
+    rows = list(table.named())
+    label_column = _class_column(table, header, rows, classes)
+    labels: list[Label] = []
+    values = []
+    positions_um = []
+    laboratories = set()
+    for line, cells in rows:
+        x, y = (_position(table, cells[name], line, name) for name in pair)
+        score, area, x_um, y_um = (
+            table.number(cells.get(name, ""), line, name, required=False)
+            for name in ("score", "area_um2", "x_um", "y_um")
+        )
+        labels.append(
+            "mitosis"
+            if label_column is None
+            else _label(table, cells[label_column], line, label_column, classes)
+        )
+        values.append((x, y, score, area, _confidence(table, cells, line)))
+        positions_um.append((x_um, y_um))
+        laboratories.add(cells.get("laboratory", ""))
+    if len(laboratories) > 1:
+        named = ", ".join(sorted(laboratories))[:80]
+        raise DataError(f"{path}: the column laboratory names several: {named}")
+    if mpp is None and "x_um" in header:
+        places = np.array(values, float).reshape(-1, 5)[:, :2]
+        mpp = scale_between(places.T.ravel(), np.array(positions_um).reshape(-1, 2).T.ravel(), path)
+    return Annotations.from_rows(
+        values,
+        labels,
+        mpp=mpp,
+        name=path.stem,
+        laboratory=next(iter(laboratories), ""),
+    )
+
+
+def _position(table: Table, text: str, line: int, column: str) -> float:
+    value = table.number(text, line, column)
+    if abs(value) > LARGEST_PX:
+        raise DataError(f"{table.where(line, column)} {text!r} is no position in pixels")
+    return value
+
+
+def _confidence(table: Table, cells: dict[str, str], line: int) -> float:
+    text = cells.get("confidence", "")
+    value = table.number(text, line, "confidence", required=False)
+    if not (math.isnan(value) or 0 <= value <= 1):
+        raise DataError(f"{table.where(line)}: confidence {text!r} is not between 0 and 1")
+    return value
+
+
+def _class_column(
+    table: Table, header: list[str], rows: list[tuple[int, dict[str, str]]], classes: Classes
+) -> str | None:
+    """Return the column that holds classes, by its name or else by what is in it.
+
+    Raises:
+        DataError: where two columns of classes disagree.
+    """
+    named = [name for name in _CLASS_COLUMNS if name in header]
+    others = [
+        name
+        for name in header
+        if name not in named and any(classes.label(cells[name]) for _, cells in rows)
+    ]
+    found = named[:1] or others[:1]
+    if not found:
+        return None
+    for line, cells in rows:
+        for other in [*named, *others]:
+            label, own = classes.label(cells[other]), classes.label(cells[found[0]])
+            if label is not None and own is not None and label != own:
+                raise DataError(
+                    f"{table.where(line)}: {found[0]} says {cells[found[0]]!r} and {other} "
+                    f"{cells[other]!r}; keep one column of classes"
+                )
+    return found[0]
+
+
+def _label(table: Table, text: str, line: int, column: str, classes: Classes) -> Label:
+    label = classes.label(text) or _YES_NO.get(text)
+    if label is None and column in ("mitosis", "is_mitosis"):
+        label = _TRUE_FALSE.get(text.lower())
+    if label is None:
+        raise DataError(
+            f"{table.where(line)}: {column} {text[:60]!r} is neither mitosis nor hard negative nor "
+            "unsure; write 'mitosis', 'non-mitosis' or 'unsure' (or 1 or 0)"
+        )
+    return label
+
+
+def scale_between(px: NDArray[np.float64], um: NDArray[np.float64], path: Path) -> float | None:
+    """Return the shortest decimal mpp with px * mpp == um for every value, None without values.
+
+    Raises:
+        DataError: where they are not one multiple of each other.
+        ScaleError: where the multiple is impossible.
+    """
+    used = np.isfinite(um) & (px != 0)
+    if not used.any():
+        return None
+    px, um = px[used], um[used]
+    widest = int(np.argmax(np.abs(px)))
+    ratio = float(um[widest] / px[widest])
+    if not 0 < ratio < math.inf:
+        raise ScaleError(f"{path}: x_um and y_um are not x_px and y_px times a scale")
+    neighbours = [ratio, math.nextafter(ratio, 0), math.nextafter(ratio, math.inf)]
+    for candidate in [*(float(f"{ratio:.{digits}g}") for digits in range(1, 17)), *neighbours]:
+        if np.array_equal(px * candidate, um):
+            return candidate
+    if np.allclose(px * ratio, um, rtol=1e-6, atol=1e-3):
+        return ratio
+    raise DataError(f"{path}: x_um and y_um are not one multiple of x_px and y_px")
+
+
+def csv_text(annotations: Annotations) -> str:
+    """Return CSV text; an unknown value is left empty, a column without values left out.
+
+    Columns: `x_px,y_px`, `x_um,y_um` where the scale is known, `area_um2`, `score`, `label`,
+    `confidence`, `laboratory`.
+    """
+    columns: dict[str, list[str]] = {
+        "x_px": _cells(annotations.xy[:, 0]),
+        "y_px": _cells(annotations.xy[:, 1]),
+    }
+    if annotations.mpp is not None:
+        columns["x_um"] = _cells(annotations.xy[:, 0] * annotations.mpp)
+        columns["y_um"] = _cells(annotations.xy[:, 1] * annotations.mpp)
+    for name in ("area_um2", "score", "label", "confidence"):
+        values = np.asarray(getattr(annotations, name, np.zeros(0)))
+        if name == "label":
+            columns[name] = list(annotations.labels)
+        elif not np.isnan(values).all():
+            columns[name] = _cells(values)
+    if annotations.laboratory:
+        columns["laboratory"] = [_quoted(annotations.laboratory)] * len(annotations)
+    lines = [",".join(row) for row in zip(*columns.values(), strict=True)]
+    return "\n".join([",".join(columns), *lines]) + "\n"
+
+
+def _cells(values: NDArray[np.float64]) -> list[str]:
+    return ["" if math.isnan(value) else repr(value) for value in values.tolist()]
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',;"\n\t') else text

@@ -1,0 +1,69 @@
+"""Regions from GeoJSON files: which outlines limit the work, which are cut out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from segmitos.errors import DataError
+from segmitos.io.json_files import load_json
+from segmitos.io.points.classes import label_of
+from segmitos.io.points.geojson import EXCLUDED_CLASSES, read_features, read_polygons
+from segmitos.io.points.regions import Polygon, Regions
+
+_GEOMETRIES = frozenset(
+    {"Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon"}
+)
+
+
+def read_regions(path: Path) -> Regions:
+    """Read regions from GeoJSON: features, as QuPath exports them, or bare geometries.
+
+    Every outline is a region whatever its class, but for those of `Ignore*` and `Necrosis`, which
+    are cut out, and for outlines of cells (mitosis, hard negative, unsure), which are passed over
+    as points are. Where only outlines to cut out are there, the region is everything but them.
+
+    Returns:
+        The regions, in the file's frame.
+
+    Raises:
+        InputError: where the file cannot be read.
+        DataError: where it is not GeoJSON or holds no outline.
+    """
+    content = load_json(path)
+    included: list[Polygon] = []
+    excluded: list[Polygon] = []
+    names: list[str] = []
+    for number, geometry in enumerate(_bare_geometries(content), start=1):
+        polygons = read_polygons(geometry, f"{path}, geometry {number}")
+        included += polygons
+        names += [""] * len(polygons)
+    bare = bool(included) or not _has_features(content)
+    for outline in [] if bare else read_features(path, content)[1]:
+        kind = (outline.kind or "").lower()
+        if kind in EXCLUDED_CLASSES:
+            excluded += outline.polygons
+        elif label_of(kind) is None:
+            included += outline.polygons
+            names += [outline.name or outline.kind or ""] * len(outline.polygons)
+    if not included and not excluded:
+        raise DataError(f"{path} holds no polygon to limit the work to")
+    return Regions(tuple(included) if included else None, tuple(excluded), tuple(names))
+
+
+def _has_features(content: Any) -> bool:
+    """Tell whether a parsed GeoJSON is more than geometries."""
+    items = content if isinstance(content, list) else [content]
+    return not all(isinstance(item, dict) and item.get("type") in _GEOMETRIES for item in items)
+
+
+def _bare_geometries(content: Any) -> list[Any]:
+    """Return polygons that stand without a feature around them."""
+    items = content if isinstance(content, list) else [content]
+    if items and all(isinstance(item, dict) for item in items):
+        kinds = {item.get("type") for item in items}
+        if kinds <= _GEOMETRIES:
+            return [item for item in items if "Polygon" in str(item["type"])]
+        if kinds == {"GeometryCollection"} and isinstance(items[0].get("geometries"), list):
+            return _bare_geometries(items[0]["geometries"])
+    return []

@@ -1,0 +1,157 @@
+"""Text files and tables as people and programs save them: one reader for all of them.
+
+Byte order marks, UTF-16, quotes, semicolons and tabs for commas, decimal commas, Excel's `sep=;`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segmitos.errors import DataError, InputError
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?", re.ASCII)
+# "1,506" in a file whose columns are parted by commas: a thousand, or one and a half?
+_AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_text(path: Path) -> str:
+    r"""Read a text file: UTF-8 with or without byte order mark, or UTF-16 with one.
+
+    Line ends become `\n`.
+
+    Raises:
+        InputError: if the file is missing or cannot be read.
+        DataError: if it is not text.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"cannot read {path}: No such file or directory") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from error
+    try:
+        text = content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not a text file in UTF-8 ({error.reason})") from error
+    if "\0" in text:
+        raise DataError(f"{path} is not a text file: it holds NUL bytes")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def parse_number(text: str, where: str, delimiter: str = ";") -> float:
+    """Parse a finite number, with decimal point or decimal comma.
+
+    Args:
+        text: the cell.
+        where: file, line and column for the message, e.g. `a.csv, line 3: x_px`.
+        delimiter: of the table; with commas between columns a quoted "1,506" is refused, since it
+            may be meant as a thousand.
+
+    Raises:
+        DataError: naming the value.
+    """
+    cell = text.strip()
+    if _DECIMAL_COMMA.fullmatch(cell) and not (delimiter == "," and _AMBIGUOUS.fullmatch(cell)):
+        cell = cell.replace(",", ".")
+    value = float(cell) if _NUMBER.fullmatch(cell) else math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{where} {text.strip()[:60]!r} is not a number")
+    return value
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text cells without its blank rows.
+
+    Attributes:
+        path: of the file.
+        rows: line number in the file (from 1) and stripped cells of each row.
+        delimiter: what stands between columns.
+    """
+
+    path: Path
+    rows: tuple[tuple[int, tuple[str, ...]], ...]
+    delimiter: str
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The cells of the first row; empty without rows."""
+        return self.rows[0][1] if self.rows else ()
+
+    def where(self, line: int, column: str = "") -> str:
+        """Return file and line for a message, and the column where one is given."""
+        return f"{self.path}, line {line}" + (f": {column}" if column else "")
+
+    def number(self, text: str, line: int, column: str, required: bool = True) -> float:
+        """Parse a cell as a finite number; empty is nan where not required. Raises DataError."""
+        if not required and not text.strip():
+            return math.nan
+        return parse_number(text, self.where(line, column), self.delimiter)
+
+    def named(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """Yield line number and cells by the (lower-case) column names of the first row.
+
+        Raises:
+            DataError: for two columns of one name, or a row longer or shorter than the first.
+        """
+        header = [name.lower() for name in self.header]
+        twice = next((name for name in header if name and header.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(f"{self.path}: two columns are named {twice!r}")
+        for line, cells in self.rows[1:]:
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{self.where(line)}: {len(cells)} values for {len(header)} columns"
+                )
+            yield line, dict(zip(header, cells, strict=True))
+
+    def require(self, columns: Sequence[str]) -> None:
+        """Raise DataError where the first row lacks one of these columns, naming it."""
+        header = [name.lower() for name in self.header]
+        missing = [name for name in columns if name.lower() not in header]
+        if missing:
+            has = ", ".join(self.header)[:120] or "no header"
+            raise DataError(f"{self.path} lacks the column {missing[0]!r}; it has {has}")
+
+
+def read_table(path: Path) -> Table:
+    """Read a file of values: CSV with commas, semicolons or tabs.
+
+    Raises:
+        InputError: if the file cannot be read.
+        DataError: if it is not text, or a quote is never closed.
+    """
+    text = read_text(path)
+    first, _, rest = text.partition("\n")
+    skipped = 0
+    if re.fullmatch(r'"?sep=[,;\t|]"?', first.strip("\r\n ")):
+        delimiter, text, skipped = first.strip('" ')[-1], rest, 1
+    else:
+        delimiter = _delimiter(text)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+    rows = []
+    start = 1 + skipped
+    try:
+        for cells in reader:
+            stripped = tuple(cell.strip() for cell in cells)
+            if any(stripped):
+                rows.append((start, stripped))
+            start = reader.line_num + 1 + skipped
+    except csv.Error as error:
+        raise DataError(f"{path}, line {start}: not a CSV file ({error})") from error
+    return Table(path, tuple(rows), delimiter)
+
+
+def _delimiter(text: str) -> str:
+    """Tell the delimiter from the first line with text: a tab or semicolon outweighs commas."""
+    line = next((line for line in text.split("\n") if line.strip()), "")
+    bare = re.sub(r'"[^"]*"', "", line)
+    return next((sign for sign in "\t;" if sign in bare), ",")

@@ -1,0 +1,76 @@
+"""Training looks only where every mitosis is marked, and learns nothing of unsure cells."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from segmitos.io.datasets import Case
+from segmitos.io.points.regions import Regions, rectangle
+from segmitos.training.augment import NONE
+from segmitos.training.concentric import IGNORED, LabelRecipe
+from segmitos.training.recipe import Recipe, Sampling
+from segmitos.training.sampling import CropSampler, load_training_images
+
+
+@pytest.fixture
+def case(tmp_path):
+    noise = np.random.default_rng(0).integers(100, 220, (400, 400, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "field.png")
+    return Case(
+        name="field",
+        image=tmp_path / "field.png",
+        mitoses_xy=np.array([[100.0, 100.0], [300.0, 300.0]]),
+        hard_negatives_xy=np.array([[120.0, 60.0], [350.0, 300.0]]),
+        mpp=0.25,
+        slide="S",
+    )
+
+
+def sampler(case, **fractions):
+    none = dict.fromkeys(msgspec.to_builtins(Sampling()), 0.0)
+    sampling = Sampling(**{**none, **fractions, "shift_px": 0})
+    labels = LabelRecipe(kind="circle", radius_um=2.0)
+    recipe = Recipe(crop_px=64, augmentation=NONE, sampling=sampling, labels=labels)
+    return CropSampler(load_training_images([case], 0.25), recipe, 4)
+
+
+def test_places_are_drawn_inside_the_regions_alone(case):
+    inside = dataclasses.replace(case, regions=Regions((rectangle(50, 20, 100, 130),)))
+    assert sampler(case, mitosis=1.0).counts()["mitosis"] == 2
+    counted = sampler(inside, mitosis=1.0).counts()
+    assert (counted["mitosis"], counted["hard_negative"]) == (1, 1)
+
+
+def test_a_mitosis_outside_the_regions_gives_no_loss(case):
+    """The whole label is ignored wherever the crop shows what nobody reviewed."""
+    outside = dataclasses.replace(case, regions=Regions((rectangle(0, 0, 20, 20),)))
+    drawer = sampler(outside, background=1.0)
+    sample = drawer._draw(
+        np.random.default_rng(0), (64, 64), "mitosis", drawer.sources[0], (300.0, 300.0)
+    )
+    assert (sample.label == IGNORED).all()
+
+
+def test_background_comes_from_the_regions(case):
+    regions = Regions((rectangle(200, 200, 60, 60),))
+    drawer = sampler(dataclasses.replace(case, regions=regions), background=1.0)
+    for step in range(10):
+        label = drawer.sample(step, 0).label
+        assert (label != IGNORED).any(), "the middle of a crop of background lies in a region"
+
+
+def test_an_unsure_cell_is_neither_mitosis_nor_background(case):
+    unsure = dataclasses.replace(
+        case, mitoses_xy=np.array([[100.0, 100.0]]), unsure_xy=np.array([[100.0, 120.0]])
+    )
+    drawer = sampler(unsure, mitosis=1.0)
+    label = drawer.sample(0, 0).label
+    plain = sampler(dataclasses.replace(unsure, unsure_xy=np.zeros((0, 2))), mitosis=1.0)
+    before = plain.sample(0, 0).label
+    np.testing.assert_array_equal(label == 1, before == 1)
+    assert (label == IGNORED).sum() > (before == IGNORED).sum() + 20
