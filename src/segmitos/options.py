@@ -8,7 +8,20 @@ from typing import Any
 
 import click
 
-FilePath = click.Path(path_type=Path)
+
+class _FilePath(click.Path):
+    """A path; an empty one, which would stand for the working folder, is refused."""
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Any:
+        """Return a Path."""
+        if value in ("", b""):
+            self.fail("'' is empty; name a file or folder", parameter, context)
+        return super().convert(value, parameter, context)
+
+
+FilePath = _FilePath(path_type=Path)
 
 
 def several(context: click.Context, parameter: click.Parameter, value: Any) -> list[str] | None:

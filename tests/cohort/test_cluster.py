@@ -15,8 +15,8 @@ from PIL import Image
 
 from factories.synthetic_fields import draw_field
 from factories.toy_models import write_toy
-from segmitos.cohort.job import JobSettings
 from segmitos.cohort.run import run
+from segmitos.cohort.settings import JobSettings
 from segmitos.detection.pipeline import DetectOptions
 from segmitos.errors import UsageError
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from distributed import LocalCluster
 
 from segmitos.cohort.run import run
-from segmitos.cohort.job import JobSettings
+from segmitos.cohort.settings import JobSettings
 from segmitos.detection.pipeline import DetectOptions
 
 def main():
@@ -88,7 +88,7 @@ def test_a_lost_worker_changes_no_byte(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     outcomes = json.loads(done.stdout.strip().splitlines()[-1])
     assert [name for name, _, _ in outcomes] == list("abcdefg")
-    assert {status for _, status, _ in outcomes[:6]} <= {"done", "skipped"}
+    assert {status for _, status, _ in outcomes[:6]} <= {"done", "skipped"}, outcomes
     assert outcomes[6][1] == "failed" and "g.png" in outcomes[6][2]
     assert contents(tmp_path / "cluster") == contents(tmp_path / "serial")
     shutil.rmtree(tmp_path / "cluster")
@@ -113,5 +113,5 @@ def test_without_dask_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     settings = JobSettings(str(write_toy(tmp_path / "toy.onnx")), "cpu", 1)
-    with pytest.raises(UsageError, match=r"pip install 'segmitos\[cluster\]'"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[cluster\]'"):
         run([tmp_path / "a.png"], tmp_path / "out", settings, cluster="tcp://127.0.0.1:1")

@@ -8,8 +8,8 @@ import pytest
 from factories.slides import corrupt_tile, save_tiff
 from factories.synthetic_fields import draw_field
 from factories.toy_models import write_toy
-from segmitos.cohort.job import JobSettings
 from segmitos.cohort.run import run
+from segmitos.cohort.settings import JobSettings
 from segmitos.detection.pipeline import DetectOptions
 
 

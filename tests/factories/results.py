@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from factories.toy_models import write_toy
-from segmitos.cohort.job import Job, JobSettings, result_files
+from segmitos.cohort.contents import result_files
+from segmitos.cohort.folder import OutputFolder
+from segmitos.cohort.identity import RESULT_FORMAT, Identity, InputRecord, settings_of
+from segmitos.cohort.settings import JobSettings
 from segmitos.detection.model import Model
 from segmitos.detection.pipeline import DetectOptions, SlideResult
 from segmitos.detection.postprocess import Thresholds
@@ -106,7 +109,14 @@ def make_files(
     identity = {
         "input": {"name": detections.name + ".svs", "bytes": 1},
         "model": {"name": model.spec.name, "sha256": model.sha256},
-        "settings": job_settings.result_settings(),
+        "settings": settings_of(job_settings),
     }
-    job = Job("made.svs", str(folder), detections.name, job_settings)
-    return result_files(job, slide, result, model, identity)
+    return result_files(detections.name, slide, result, model, identity)
+
+
+def save_result(folder: Path, files: dict[str, bytes]) -> Path:
+    """Save files as the result that detect would leave in `folder`."""
+    source = InputRecord(f"/made/{folder.name}.svs", "0" * 64, 1, 1, "2026-01-01T00:00:00.0Z")
+    identity = Identity(RESULT_FORMAT, source.path, source.sha256, "0" * 64, {})
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return OutputFolder(folder.parent, folder.name).commit(files, identity, source, {})

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.results import detections_at, draw_slide, make_files, scatter, tissue_of
+from factories.results import detections_at, draw_slide, make_files, save_result, scatter, tissue_of
 from segmitos.cli import main
 from segmitos.counting.saved import read_saved
 from segmitos.detection.tissue import TissueMask
@@ -239,9 +239,7 @@ def test_names_cannot_inject_html(tmp_path):
 
 
 def saved(folder, files):
-    folder.mkdir(parents=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
+    save_result(folder, files)
 
 
 def test_report_remakes_the_same_page_from_saved_files(tmp_path, many, capsys):
@@ -250,7 +248,7 @@ def test_report_remakes_the_same_page_from_saved_files(tmp_path, many, capsys):
     page.unlink()
     assert main(["report", str(tmp_path / "out")]) == 0
     assert page.read_bytes() == many["report.html"]
-    assert capsys.readouterr().out.strip() == str(page)
+    assert capsys.readouterr().out.splitlines() == [str(page), str(tmp_path / "out" / "cohort.csv")]
     assert rebuild(tmp_path / "out" / "made") == [page]
 
 
@@ -312,9 +310,8 @@ def test_cohort_page_lists_sortable_rows_with_thumbnails(tmp_path, many):
         ["made", "done", "150", "9.7", "15.4", "84", "42"],
         ["<b>bad</b>", "failed", "", "", "", "", ""],
     ]
-    table = "\n".join(",".join(row) for row in [names, *rows]) + "\n"
-    (tmp_path / "cohort.csv").write_text(table)
-    page = Page(write_cohort_report(tmp_path).read_text())
+    table = [{**dict(zip(names, row, strict=True)), "warnings": ""} for row in rows]
+    page = Page(write_cohort_report(tmp_path, table).read_text())
     assert "Cohort of 2" in page.text and "1 done, 1 failed, 150 mitotic figures" in page.text
     assert "<b>bad</b>" in page.text and "failures.csv" in page.text
     assert sum(tag == "button" for tag, _ in page.tags) == 9

@@ -5,6 +5,7 @@ Set SEGMITOS_SCREENSHOTS to a folder to keep the pictures.
 
 from __future__ import annotations
 
+import csv
 import html
 import io
 import json
@@ -161,8 +162,9 @@ def test_cohort_page(browser, tmp_path):
         for file, content in files.items():
             (tmp_path / name / file).write_bytes(content)
         rows.append(f"{name},done,30,9.75,3.1,17,8.5")
-    (tmp_path / "cohort.csv").write_text("\n".join([*rows, "broken,failed,,,,,"]) + "\n")
-    check(browser, tmp_path, write_cohort_report(tmp_path), "cohort")
+    table = list(csv.DictReader([*rows, "broken,failed,,,,,"]))
+    page = write_cohort_report(tmp_path, [{**row, "warnings": ""} for row in table])
+    check(browser, tmp_path, page, "cohort")
 
 
 def test_the_probe_sees_what_it_is_for(browser, tmp_path):
@@ -179,9 +181,8 @@ def test_the_probe_sees_what_it_is_for(browser, tmp_path):
 def test_cohort_table_sorts_by_number_at_a_click(browser, tmp_path):
     header = "name,status,count,tissue_area_mm2,density_per_mm2,hotspot_count"
     rows = ["a,done,9,1,9,1", "b,done,100,1,100,1", "c,failed,,,,", "d,done,20,1,20,1"]
-    text = "\n".join([header + ",hotspot_density_per_mm2", *(row + ",1" for row in rows)])
-    (tmp_path / "cohort.csv").write_text(text + "\n")
-    page = write_cohort_report(tmp_path)
+    table = [header + ",hotspot_density_per_mm2,warnings", *(row + ",1," for row in rows)]
+    page = write_cohort_report(tmp_path, list(csv.DictReader(table)))
     click = """<script>addEventListener("load", function () {
       document.querySelectorAll("#cohort button")[1].click();
       document.title = Array.from(document.querySelectorAll("#cohort tbody tr"))

@@ -2,62 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
+import msgspec
 
-from segmitos.cohort.results import (
-    RUN,
-    SUMMARY,
-    finished,
-    input_of,
-    machine,
-    place,
-    read_summary,
-    recover,
-    to_json,
+from segmitos.cohort.contents import MapSaver, machine, result_files
+from segmitos.cohort.failures import clear_failure, record_failure
+from segmitos.cohort.folder import SUMMARY, OutputFolder
+from segmitos.cohort.identity import (
+    RESULT_FORMAT,
+    Identity,
+    InputRecord,
+    is_unchanged,
+    read_input,
+    settings_of,
 )
-from segmitos.cohort.results import versions as package_versions
+from segmitos.cohort.names import own_name
+from segmitos.cohort.settings import JobSettings
+from segmitos.cohort.tables import status_of
 from segmitos.detection.model import Model, load_model
-from segmitos.detection.pipeline import DetectOptions, SlideResult, detect_slide
+from segmitos.detection.pipeline import detect_slide
 from segmitos.errors import InputError, OutputError, SegMitosError
+from segmitos.io.error_log import CaughtBugs
+from segmitos.io.files import absolute_path, display_path
 from segmitos.io.slide import Slide
 
-
-@dataclass(frozen=True)
-class JobSettings:
-    """What all inputs of a run share; plain values, so that it travels to other machines."""
-
-    model: str | None = None
-    device: str = "auto"
-    threads: int | None = None
-    options: DetectOptions = field(default_factory=DetectOptions)
-    hotspot_area_mm2: float = 2.0
-    hotspot_shape: str = "square"
-    field_diameter_mm: float = 0.55
-    probability_map: bool = False
-    qupath: str = "annotation"
-    overwrite: bool = False
-
-    def result_settings(self) -> dict[str, Any]:
-        """The settings that the output depends on, JSON-able; not threads, workers or device."""
-        options = asdict(self.options)
-        options["roi"] = None if self.options.roi is None else _file_hash(self.options.roi)
-        return {
-            **options,
-            "hotspot_area_mm2": self.hotspot_area_mm2,
-            "hotspot_shape": self.hotspot_shape,
-            "field_diameter_mm": self.field_diameter_mm,
-            "probability_map": self.probability_map,
-            "qupath": self.qupath,
-        }
+Status = Literal["done", "warning", "no tissue", "skipped", "failed"]
 
 
 @dataclass(frozen=True)
@@ -70,45 +45,131 @@ class Job:
     settings: JobSettings
 
 
-def run_job(
-    job: Job,
-    on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
-) -> dict[str, Any]:
-    """Do one input; an expected failure is returned with its cause, not raised.
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input.
 
-    Returns:
-        `name`, `path`, `status` (done, skipped, failed), and `summary` or `message`.
+    Attributes:
+        name: of its folder.
+        path: of the input.
+        status: `skipped` where the result was finished before.
+        message: why it failed, or was done again.
+        exit_code: that this outcome asks for.
+        summary: content of summary.json, empty where it failed.
+        seconds: that it took.
     """
-    about: dict[str, Any] = {"name": job.name, "path": job.path}
+
+    name: str
+    path: Path
+    status: Status
+    message: str = ""
+    exit_code: int = 0
+    summary: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user must know beside the result."""
+        return tuple(self.summary.get("warnings", ()))
+
+    @property
+    def result_status(self) -> str:
+        """The status as the tables say it: of a result finished before, what it was then."""
+        return status_of(self.summary) if self.summary else "failed"
+
+
+EXIT_NO_TISSUE = 3
+"""Exit code of a run in which nothing failed, but an input had no tissue to count on."""
+
+OnTiles = Callable[[str, int, int], None]
+
+
+class _NameTakenError(OutputError):
+    """Another input of this name was faster."""
+
+
+def run_job(job: Job, on_progress: OnTiles = lambda name, done, total: None) -> Outcome:
+    """Do one input; a failure is noted in the output folder and returned, not raised.
+
+    What is a fault of SegMitos goes with its traceback into `errors.log`.
+    """
+    began = time.monotonic()
+    path, shown = Path(job.path), display_path(job.path)
+    message, exit_code = "", 1
+    with CaughtBugs(Path(job.out), shown) as caught:
+        try:
+            try:
+                outcome = _run(job, on_progress)
+            except _NameTakenError:
+                outcome = _run(replace(job, name=own_name(job.name, path)), on_progress)
+            clear_failure(Path(job.out), display_path(absolute_path(path)))
+            return replace(outcome, seconds=round(time.monotonic() - began, 3))
+        except SegMitosError as error:
+            text, exit_code = str(error), error.exit_code
+            named = any(one in text for one in (job.path, str(path), shown))
+            message = text if named else f"{shown}: {text}"
+        except MemoryError:
+            message = f"{shown}: out of memory; try fewer --workers"
+    if caught.message:
+        message = f"{shown}: {caught.message}"
+    return fail(job, message, exit_code, time.monotonic() - began)
+
+
+def fail(job: Job, message: str, exit_code: int = 1, seconds: float = 0.0) -> Outcome:
+    """Note in the output folder that an input failed, and return it as an outcome."""
+    shown = display_path(message)
     try:
-        return {**about, **_run(job, on_progress)}
+        record_failure(
+            Path(job.out), job.name, display_path(absolute_path(job.path)), shown, exit_code
+        )
     except SegMitosError as error:
-        text = str(error)
-        message = text if job.path in text or str(Path(job.path)) in text else f"{job.path}: {text}"
-        return {**about, "status": "failed", "message": message, "exit_code": error.exit_code}
-    except MemoryError:
-        message = f"{job.path}: out of memory; try fewer --workers"
-    except (OSError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
-        # What a decoder may trip over in a damaged file, in its own words.
-        cause = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        message = f"{job.path}: cannot be processed ({cause})"
-    return {**about, "status": "failed", "message": message, "exit_code": 1}
+        # A full disk, say: then this is the cause, and the console at least says it.
+        if str(error) not in shown:
+            shown = f"{shown} ({error})"
+    return Outcome(job.name, Path(job.path), "failed", shown, exit_code, seconds=round(seconds, 3))
 
 
-def _run(job: Job, on_progress: Callable[[str, int, int], None]) -> dict[str, Any]:
-    settings, out, path = job.settings, Path(job.out), Path(job.path)
+def identity_of(path: Path, source: InputRecord, model: Model, settings: JobSettings) -> Identity:
+    """Return what a finished result of these must agree with."""
+    return Identity(
+        format=RESULT_FORMAT,
+        path=display_path(absolute_path(path)),
+        input=source.sha256,
+        model=model.sha256,
+        settings=settings_of(settings),
+    )
+
+
+def _run(job: Job, on_progress: OnTiles) -> Outcome:
+    settings, path = job.settings, Path(job.path)
+    folder = OutputFolder(Path(job.out), job.name)
     model = load_model(settings.model, settings.device, settings.threads)
-    recover(out, job.name)
-    identity = _identity(path, model, settings)
-    note = ""
+    folder.repair()
+    folder.check_replaceable()
+    source = read_input(path)
+    identity = identity_of(path, source, model, settings)
     if not settings.overwrite:
-        summary = finished(out / job.name, identity)
+        summary = folder.finished(identity)
         if summary is not None:
-            return {"status": "skipped", "summary": summary}
-        note = _check_replaceable(out / job.name, path, identity)
+            return Outcome(job.name, path, "skipped", summary=summary)
+    note = _why_again(folder, identity)
+    files, run = _detect(job, model, identity, source, on_progress)
+    if not is_unchanged(path, source):
+        raise InputError(f"{path}: was changed while it was read; run the same command again")
+    _check_owner(folder, identity)
+    folder.commit(files, identity, source, run)
+    summary = msgspec.json.decode(files[SUMMARY], type=dict[str, Any])
+    return Outcome(job.name, path, status_of(summary), note, summary=summary)
+
+
+def _detect(
+    job: Job, model: Model, identity: Identity, source: InputRecord, on_progress: OnTiles
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the files of a result, and what run.json says of the run."""
+    settings, path = job.settings, Path(job.path)
     began = time.time()
     with Slide.open(path, settings.options.mpp, settings.options.override_mpp) as slide:
-        parts = _MapSaver(model) if settings.probability_map else None
+        parts = MapSaver(model) if settings.probability_map else None
         result = detect_slide(
             slide,
             model,
@@ -117,125 +178,55 @@ def _run(job: Job, on_progress: Callable[[str, int, int], None]) -> dict[str, An
             on_map=parts.add if parts is not None else None,
         )
         detected = time.time()
-        files = result_files(job, slide, result, model, identity)
+        about = {
+            "input": {
+                "name": display_path(path.name),
+                "bytes": source.bytes,
+                "sha256": source.sha256,
+            },
+            "model": {"name": model.spec.name, "sha256": model.sha256},
+            "settings": identity.settings,
+        }
+        files = result_files(job.name, slide, result, model, about)
     if parts is not None:
         files["probability.tif"] = parts.encoded(result)
-    finished_at = time.time()
-    files[RUN] = to_json(
-        {
-            "input": str(path.absolute()),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
-            "seconds": round(finished_at - began, 3),
-            "seconds_detecting": round(detected - began, 3),
-            "device": result.device,
-            "threads": settings.threads,
-            "machine": machine(),
-            "process": os.getpid(),
-        }
-    )
-    place(out, job.name, files)
-    return {"status": "done", "summary": json.loads(files[SUMMARY]), "message": note}
+    return files, {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
+        "seconds": round(time.time() - began, 3),
+        "seconds_detecting": round(detected - began, 3),
+        "device": result.device,
+        "threads": settings.threads,
+        "machine": machine(),
+        "process": os.getpid(),
+    }
 
 
-def _check_replaceable(folder: Path, path: Path, identity: dict[str, Any]) -> str:
-    """Say why an earlier result is replaced; refuse where it is that of another input.
+def _why_again(folder: OutputFolder, identity: Identity) -> str:
+    """Say why an earlier result is replaced.
 
     Raises:
-        OutputError: where the folder holds what was found on another file.
+        _NameTakenError: where it is that of another input.
     """
-    summary = read_summary(folder)
-    if summary is None:
+    if not folder.path.exists():
         return ""
-    earlier = input_of(folder)
-    if summary.get("input") != identity["input"] and earlier not in (None, str(path.absolute())):
-        raise OutputError(
-            f"{path}: {folder} holds the result of {earlier}; choose another folder with -o, or "
-            "replace it with --overwrite"
-        )
-    changed = [key for key in ("input", "model", "settings") if summary.get(key) != identity[key]]
-    return f"done again: another {' and '.join(changed)}" if changed else "done again: incomplete"
+    _check_owner(folder, identity)
+    record = folder.record()
+    if record is None:
+        return "done again: run.json was damaged"
+    changed = record.identity.differences(identity)
+    if changed:
+        return f"done again: another {', '.join(changed)}"
+    files = folder.changed_files()
+    return f"done again: {', '.join(files)} missing or changed" if files else "done again"
 
 
-def _file_hash(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+def _check_owner(folder: OutputFolder, identity: Identity) -> None:
+    """Refuse a folder that holds the result of another input, unless that has been moved here."""
+    record = folder.record()
+    if record is None or record.input.path == identity.path:
+        return
+    if record.input.sha256 != identity.input or os.path.exists(record.input.path):
+        raise _NameTakenError(f"{folder.path} holds the result of {record.input.path}")
 
 
-def _identity(path: Path, model: Model, settings: JobSettings) -> dict[str, Any]:
-    """What a finished result must agree with to be left as it is."""
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
-    return {
-        "input": {"name": path.name, "bytes": size},
-        "model": {"name": model.spec.name, "sha256": model.sha256},
-        "settings": settings.result_settings(),
-    }
-
-
-def result_files(
-    job: Job, slide: Slide, result: SlideResult, model: Model, identity: dict[str, Any]
-) -> dict[str, bytes]:
-    """Return all files of the output folder, by name, but run.json and the probability map."""
-    from segmitos.counting.saved import new_result
-    from segmitos.counting.summary import TissueFile, UsedThresholds
-    from segmitos.report import result_files as report_files
-
-    height, width = result.tissue.mask.shape
-    about = {
-        "name": job.name,
-        **identity,
-        "width_px": result.width_px,
-        "height_px": result.height_px,
-        "mpp": result.mpp,
-        "mpp_source": result.mpp_source,
-        "bounds_px": slide.bounds,
-        "tissue": TissueFile(result.tissue.mpp, width, height),
-        "thresholds": UsedThresholds(
-            **asdict(result.thresholds), binarization_value=result.binarization_value
-        ),
-        "model_card": {
-            "description": model.spec.description,
-            "datasets": list(model.spec.datasets),
-            "license": model.spec.license,
-            "intended_use": model.spec.intended_use,
-            "training_commit": model.spec.training_commit,
-            "validation": model.spec.validation,
-            "thresholds": asdict(model.spec.thresholds),
-            "mpp": model.spec.mpp,
-        },
-        "versions": package_versions(result.device),
-    }
-    return report_files.result_files(new_result(result.candidates, result.tissue, about), slide)
-
-
-class _MapSaver:
-    """Keeps the smoothed map as bytes (0..255) for saving as a pyramidal TIFF."""
-
-    def __init__(self, model: Model) -> None:
-        self._stride = model.spec.stride
-        self._mpp = model.spec.mpp * model.spec.stride
-        self._parts: list[tuple[int, int, np.ndarray[Any, Any]]] = []
-
-    def add(self, part: np.ndarray[Any, Any], tile: Any) -> None:
-        """Take a written part of the map."""
-        values = np.rint(part * 255).astype(np.uint8)
-        self._parts.append((tile.row, tile.column, values))
-
-    def encoded(self, result: SlideResult) -> bytes:
-        """Return the TIFF: tiled, deflated, pyramidal, with its scale."""
-        from segmitos.io.map_tiff import encode_map
-
-        ratio = self._mpp / result.mpp
-        shape = (int(np.ceil(result.height_px / ratio)), int(np.ceil(result.width_px / ratio)))
-        whole = np.zeros(shape, np.uint8)
-        for row, column, values in self._parts:
-            room = whole[row : row + values.shape[0], column : column + values.shape[1]]
-            room[:] = values[: room.shape[0], : room.shape[1]]
-        return encode_map(whole, self._mpp)
-
-
-__all__ = ["Job", "JobSettings", "result_files", "run_job"]
+__all__ = ["EXIT_NO_TISSUE", "Job", "JobSettings", "Outcome", "Status", "fail", "run_job"]

@@ -2,56 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
-from segmitos.cohort.job import Job, JobSettings, run_job
-from segmitos.cohort.results import (
-    COHORT,
-    COHORT_REPORT,
-    FAILURES,
-    output_names,
-    read_summary,
-    recover,
-    sweep,
-)
-from segmitos.errors import InputError, OutputError, UsageError
-from segmitos.io.files import write_text
-from segmitos.io.slide import find_images
-
-Status = Literal["done", "skipped", "failed"]
-_COLUMNS = (
-    "name",
-    "status",
-    "count",
-    "tissue_area_mm2",
-    "density_per_mm2",
-    "hotspot_count",
-    "hotspot_density_per_mm2",
-    "mpp",
-    "path",
-)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one input."""
-
-    name: str
-    path: Path
-    status: Status
-    message: str = ""
-    exit_code: int = 0
-    summary: dict[str, Any] = field(default_factory=dict)
-
+from segmitos.cohort.failures import Failure, record_failure
+from segmitos.cohort.folder import results_in
+from segmitos.cohort.job import Job, OnTiles, Outcome, run_job
+from segmitos.cohort.names import output_names, own_name
+from segmitos.cohort.settings import JobSettings
+from segmitos.cohort.tables import check_tables_replaceable, write_tables
+from segmitos.errors import OutputError, UsageError
+from segmitos.io.files import absolute_path, display_path, remove_stale_partials
+from segmitos.io.outputs import PROGRAM
+from segmitos.io.slide.entry import InputEntry
+from segmitos.io.slide.find import find_inputs
 
 OnOutcome = Callable[[Outcome], None]
+OnNote = Callable[[str], None]
 
 
 def run(
@@ -61,145 +31,159 @@ def run(
     workers: int = 1,
     cluster: str | None = None,
     on_outcome: OnOutcome = lambda outcome: None,
-    on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+    on_progress: OnTiles = lambda name, done, total: None,
+    on_start: Callable[[int], None] = lambda total: None,
+    on_note: OnNote = lambda text: None,
+    shard: tuple[int, int] = (1, 1),
 ) -> list[Outcome]:
-    """Detect on many inputs and write one folder each, cohort.csv and failures.csv.
+    """Detect on many inputs and write one folder each, and the tables of all results in `out`.
+
+    The tables are also written where the run is interrupted.
 
     Args:
-        inputs: files, folders, globs, list files.
+        inputs: files, folders, globs, lists, tables of inputs.
         out: folder of the results.
-        settings: model and options, the same for all.
+        settings: model and options, the same for all but for what a table of inputs says.
         workers: inputs worked on at once, each in a process of its own; 1 stays in this one.
         cluster: address of a Dask scheduler to send the inputs to instead.
         on_outcome: told of each input as it ends.
-        on_progress: (name, tiles done, tiles in all), where the work is on this machine.
+        on_progress: (name, tiles done, tiles in all), where the work is in this process.
+        on_start: told how many inputs there are.
+        on_note: told in words what is waited for.
+        shard: (i, n): only every n-th input, beginning with the i-th, counted from 1.
 
     Returns:
         Outcomes in the order of the inputs.
 
     Raises:
-        InputError: where the only input does not exist; OutputError: where `out` cannot be
-            written; UsageError: where there is no such cluster.
+        InputError: where no input exists; OutputError: where `out` cannot be written, or is the
+            folder of the inputs; UsageError: where there is no such cluster.
     """
     if workers < 1:
         raise UsageError(f"--workers {workers} must be at least 1")
-    entries = _present(inputs)
-    paths = [entry for entry in entries if isinstance(entry, Path)]
-    _check_writable(out)
-    for name in (COHORT, FAILURES, COHORT_REPORT):
-        recover(out, name)
-    given = dict(zip(output_names(paths), paths, strict=True))
-    jobs = [Job(str(path), str(out), name, settings) for name, path in given.items()]
+    number, shards = shard
+    if not 1 <= number <= shards:
+        raise UsageError(f"--shard {number}/{shards}: the first number must be from 1 to {shards}")
+    out = absolute_path(out)
+    entries = find_inputs(inputs, out)
+    _check_apart(entries, out)
+    _prepare(out)
+    chosen = list(zip(_names(entries, out), entries, strict=True))[number - 1 :: shards]
+    on_start(len(chosen))
+    outcomes: dict[str, Outcome] = {}
+    jobs = []
+    for name, entry in chosen:
+        problem = entry.problem or _other_name(name, entry)
+        if problem:
+            outcomes[name] = _refuse(out, name, entry, problem)
+            on_outcome(outcomes[name])
+        else:
+            jobs.append(Job(str(entry.path), str(out), name, _settings_for(entry, settings)))
+    order = {job.path: job.name for job in jobs}
+    try:
+        for outcome in _results(jobs, workers, cluster, on_progress, on_note):
+            outcomes[order[str(outcome.path)]] = outcome
+            on_outcome(outcome)
+    finally:
+        # A worker of a run that was killed may have outlived its job's turn, not the cohort.
+        remove_stale_partials(out)
+        write_tables(out, [_failure(one) for one in outcomes.values() if one.status == "failed"])
+    return [outcomes[name] for name, _ in chosen]
+
+
+def _failure(outcome: Outcome) -> Failure:
+    path = display_path(absolute_path(outcome.path))
+    return Failure(PROGRAM, outcome.name, path, outcome.message, outcome.exit_code)
+
+
+def _check_apart(entries: Sequence[InputEntry], out: Path) -> None:
+    """Refuse to write results among the inputs, where a folder of one's name may hold pixels.
+
+    Raises:
+        UsageError: naming the folder.
+    """
     for entry in entries:
-        if isinstance(entry, Outcome):
-            on_outcome(entry)
-    outcomes: dict[Path, Outcome] = {}
-    for result in _results(jobs, workers, cluster, on_progress):
-        path = given[result["name"]]
-        outcomes[path] = _outcome(result, path)
-        on_outcome(outcomes[path])
-    # A worker of a run that was killed may have outlived its job's turn, not the cohort.
-    sweep(out, list(given))
-    ordered = [outcomes[entry] if isinstance(entry, Path) else entry for entry in entries]
-    _write_tables(out, ordered)
-    return ordered
+        if absolute_path(entry.path).parent == out:
+            raise UsageError(
+                f"-o {out} is the folder of the inputs ({entry.path.name} is in it); name another "
+                "for the results"
+            )
+
+
+def _prepare(out: Path) -> None:
+    """Refuse an output folder that cannot be written before hours of work, not after."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write in {out}: {reason}") from error
+    remove_stale_partials(out)
+    check_tables_replaceable(out)
+
+
+def _names(entries: Sequence[InputEntry], out: Path) -> list[str]:
+    """Name the folders: as before where an input has a result, else told apart by their paths."""
+    owned = {}
+    for folder in results_in(out):
+        record = folder.record()
+        if record is not None:
+            owned[record.input.path] = folder.name
+    paths = [display_path(absolute_path(entry.path)) for entry in entries]
+    fresh = output_names([entry.path for entry in entries], [entry.name for entry in entries])
+    reused = {owned[path].casefold() for path in paths if path in owned}
+    return [
+        owned.get(path) or (own_name(name, entry.path) if name.casefold() in reused else name)
+        for path, name, entry in zip(paths, fresh, entries, strict=True)
+    ]
+
+
+def _other_name(name: str, entry: InputEntry) -> str:
+    """Say that an input that a table names has its result under another name."""
+    if entry.name is None or output_names([entry.path], [entry.name]) == [name]:
+        return ""
+    return (
+        f"{entry.path}: its result is in the folder {name!r}, not {entry.name!r}; rename neither, "
+        "or remove that folder"
+    )
+
+
+def _settings_for(entry: InputEntry, settings: JobSettings) -> JobSettings:
+    """Return the settings with what a table says of one input."""
+    options = settings.options
+    if entry.mpp is not None:
+        options = replace(options, mpp=entry.mpp)
+    if entry.roi is not None:
+        options = replace(options, roi=absolute_path(entry.roi))
+    return replace(settings, options=options)
+
+
+def _refuse(out: Path, name: str, entry: InputEntry, problem: str) -> Outcome:
+    shown = display_path(problem)
+    record_failure(out, name, display_path(absolute_path(entry.path)), shown, 1)
+    return Outcome(name, entry.path, "failed", shown, 1)
 
 
 def _results(
     jobs: Sequence[Job],
     workers: int,
     cluster: str | None,
-    on_progress: Callable[[str, int, int], None],
-) -> Iterator[dict[str, Any]]:
+    on_progress: OnTiles,
+    on_note: OnNote,
+) -> Iterator[Outcome]:
     """Yield the results of jobs as they end, wherever they run."""
     if cluster is not None:
-        from segmitos.cohort.workers import on_cluster
+        from segmitos.cohort.cluster import on_cluster
 
         # Workers elsewhere stand in other folders.
-        whole = [
-            replace(job, path=os.path.abspath(job.path), out=os.path.abspath(job.out))
-            for job in jobs
-        ]
-        yield from on_cluster(whole, cluster)
+        whole = [replace(job, path=os.path.abspath(job.path)) for job in jobs]
+        given = {other.path: job.path for job, other in zip(jobs, whole, strict=True)}
+        for outcome in on_cluster(whole, cluster, on_note):
+            yield replace(outcome, path=Path(given[str(outcome.path)]))
     elif workers > 1 and len(jobs) > 1:
         from segmitos.cohort.workers import in_processes
 
-        yield from in_processes(jobs, min(workers, len(jobs)), on_progress)
+        yield from in_processes(jobs, min(workers, len(jobs)))
     else:
         yield from (run_job(job, on_progress) for job in jobs)
-
-
-def _present(inputs: Sequence[Path | str]) -> list[Path | Outcome]:
-    """Find the images of each input, each image once.
-
-    An input that is missing fails alone, unless it is the only one.
-    """
-    entries: list[Path | Outcome] = []
-    seen: set[str] = set()
-    for one in inputs:
-        try:
-            images = find_images([one])
-        except InputError as error:
-            if len(inputs) == 1:
-                raise
-            entries.append(Outcome(str(one), Path(one), "failed", str(error), error.exit_code))
-            continue
-        for image in images:
-            if os.path.abspath(image) not in seen:
-                seen.add(os.path.abspath(image))
-                entries.append(image)
-    return entries
-
-
-def _check_writable(out: Path) -> None:
-    """Refuse an output folder that cannot be written before hours of work, not after."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise OutputError(f"cannot write in {out}: {error.strerror or error}") from error
-
-
-def _outcome(result: dict[str, Any], path: Path) -> Outcome:
-    return Outcome(
-        result["name"],
-        path,
-        result["status"],
-        result.get("message", ""),
-        result.get("exit_code", 0),
-        result.get("summary", {}),
-    )
-
-
-def _write_tables(out: Path, outcomes: Sequence[Outcome]) -> None:
-    """cohort.csv, one row an input, in input order; failures.csv where there are failures."""
-    rows = []
-    for outcome in outcomes:
-        summary = outcome.summary or read_summary(out / outcome.name) or {}
-        hotspot = summary.get("hotspot") or {}
-        values = {
-            **summary,
-            "name": outcome.name,
-            "status": "failed" if outcome.status == "failed" else "done",
-            "path": str(outcome.path),
-            "hotspot_count": hotspot.get("count"),
-            "hotspot_density_per_mm2": hotspot.get("density_per_mm2"),
-        }
-        if outcome.status == "failed":
-            values = {key: values[key] for key in ("name", "status", "path")}
-        rows.append([values.get(column, "") for column in _COLUMNS])
-    write_text(out / COHORT, _table(_COLUMNS, rows))
-    failures = [[o.name, str(o.path), o.message] for o in outcomes if o.status == "failed"]
-    if failures:
-        write_text(out / FAILURES, _table(("name", "path", "cause"), failures))
-    else:
-        (out / FAILURES).unlink(missing_ok=True)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([["" if value is None else value for value in row] for row in rows])
-    return buffer.getvalue()

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segmitos.commands.run_display import RunDisplay, outcome_as_dict, verbosity_of
+from segmitos.io.files import absolute_path, display_path
+
 if TYPE_CHECKING:
-    from segmitos.cohort.job import JobSettings
-    from segmitos.cohort.run import Outcome
+    from segmitos.cohort.job import Outcome
+    from segmitos.cohort.settings import JobSettings
 
 
 def run_detect(
@@ -34,14 +37,18 @@ def run_detect(
     qupath: str,
     workers: int,
     cluster: str | None,
+    shard: tuple[int, int],
     overwrite: bool,
     json_out: bool,
+    verbose: bool,
+    quiet: bool,
+    log: Path | None,
 ) -> int:
     """Run detection on all inputs; print a line each and a total."""
     # Detection does no linear algebra, and the threads for it would spin while they start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     name = _model_name(model)
-    from segmitos.cohort.job import JobSettings
+    from segmitos.cohort.settings import JobSettings
     from segmitos.detection.pipeline import DetectOptions, parse_binarization
     from segmitos.io.geometry import check_mpp
 
@@ -58,7 +65,7 @@ def run_detect(
             min_score=min_score,
             min_area_um2=min_area,
             tissue=tissue_mask,
-            roi=None if roi is None else roi.absolute(),
+            roi=None if roi is None else absolute_path(roi),
         ),
         hotspot_area_mm2=hotspot_area,
         hotspot_shape=hotspot_shape,
@@ -68,7 +75,11 @@ def run_detect(
         overwrite=overwrite,
     )
     _check_early(settings)
-    return _run(paths, out.absolute(), settings, workers, cluster, json_out)
+    shown = verbosity_of(verbose, quiet)
+    code, _ = _run(
+        paths, absolute_path(out), settings, workers, cluster, json_out, shard, shown, log
+    )
+    return code
 
 
 def _model_name(model: Path | None) -> str | None:
@@ -77,7 +88,7 @@ def _model_name(model: Path | None) -> str | None:
         return None
     from segmitos.detection.model import is_builtin
 
-    return str(model) if is_builtin(model) else str(model.absolute())
+    return str(model) if is_builtin(model) else str(absolute_path(model))
 
 
 def _check_early(settings: JobSettings) -> None:
@@ -98,92 +109,72 @@ def _run(
     workers: int,
     cluster: str | None,
     json_out: bool,
-) -> int:
+    shard: tuple[int, int] = (1, 1),
+    verbosity: int = 0,
+    log: Path | None = None,
+) -> tuple[int, list[Outcome]]:
+    """Do all inputs; return the exit code and what became of each."""
+    from segmitos.cohort.job import EXIT_NO_TISSUE
     from segmitos.cohort.run import run
-    from segmitos.commands.progress import Bar
 
-    bars: dict[str, Bar] = {}
-
-    def on_progress(name: str, done: int, total: int) -> None:
-        if name not in bars:
-            bars[name] = Bar(name, total, "tiles")
-        bars[name].show(done, total)
-
-    def on_outcome(outcome: Outcome) -> None:
-        if outcome.name in bars:
-            bars.pop(outcome.name).clear()
-        if outcome.status == "failed":
-            print(f"segmitos: error: {outcome.message}", file=sys.stderr, flush=True)
-        elif not json_out:
-            print(_line(outcome), flush=True)
-
-    outcomes = run(paths, out, settings, workers, cluster, on_outcome, on_progress)
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    done = [outcome for outcome in outcomes if outcome.status != "failed"]
+    display = RunDisplay(verbosity, log, json_out)
+    try:
+        outcomes = run(
+            paths,
+            out,
+            settings,
+            workers,
+            cluster,
+            on_outcome=display.outcome,
+            on_progress=display.tiles,
+            on_start=display.start,
+            on_note=display.note,
+            shard=shard,
+        )
+    finally:
+        display.close()
     if json_out:
         print(json.dumps(_as_json(outcomes, out), indent=2, sort_keys=True))
-    else:
-        total = sum(outcome.summary["count"] for outcome in done)
-        skipped = sum(outcome.status == "skipped" for outcome in done)
-        kept = f" ({skipped} finished before)" if skipped else ""
-        text = f"{len(done)} of {len(outcomes)} done{kept}, {total} mitotic figures; results: {out}"
-        print(text)
-    if len(outcomes) > 1:
-        from segmitos.report.html import write_cohort_report
-
-        write_cohort_report(out)
-    if failed and len(outcomes) > 1:
-        print(f"{len(failed)} failed; causes: {out / 'failures.csv'}", file=sys.stderr)
-    return max((outcome.exit_code for outcome in failed), default=0) and 1
-
-
-def _line(outcome: Outcome) -> str:
-    summary = outcome.summary
-    count = summary["count"]
-    figures = "1 mitotic figure" if count == 1 else f"{count} mitotic figures"
-    density = summary["density_per_mm2"]
-    spread = "" if density is None else f", {density:.1f} per mm2"
-    note = " (finished before)" if outcome.status == "skipped" else ""
-    return f"{outcome.name}: {figures} on {summary['tissue_area_mm2']:.2f} mm2{spread}{note}"
+    display.end(outcomes, out)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        return 1, outcomes
+    empty = any(outcome.result_status == "no tissue" for outcome in outcomes)
+    return (EXIT_NO_TISSUE if empty else 0), outcomes
 
 
 def _as_json(outcomes: Sequence[Outcome], out: Path) -> dict[str, Any]:
     return {
-        "out": str(out),
+        "out": display_path(out),
         "results": [
-            {
-                "name": outcome.name,
-                "path": str(outcome.path),
-                "status": outcome.status,
-                "message": outcome.message,
-                "summary": outcome.summary or None,
-            }
-            for outcome in outcomes
+            {**outcome_as_dict(outcome), "summary": outcome.summary or None} for outcome in outcomes
         ],
     }
 
 
 def run_demo(image: Path, out: Path, mpp: float, override_mpp: bool) -> int:
     """Detect on one image with the default model and point to the report."""
-    from segmitos.cohort.job import JobSettings
+    from segmitos.cohort.settings import JobSettings
     from segmitos.detection.pipeline import DetectOptions
     from segmitos.io.geometry import check_mpp
 
     check_mpp(mpp, "--mpp")
-    settings = JobSettings(
-        options=DetectOptions(mpp=mpp, override_mpp=override_mpp), overwrite=True
-    )
-    code = _run([str(image)], out.absolute(), settings, 1, None, False)
-    if code == 0:
-        print(f"report: {out.absolute() / image.stem / 'report.html'}")
+    options = DetectOptions(mpp=mpp, override_mpp=override_mpp)
+    settings = JobSettings(options=options, overwrite=True)
+    out = absolute_path(out)
+    code, outcomes = _run([str(image)], out, settings, 1, None, False)
+    for outcome in outcomes:
+        if outcome.summary:
+            print(f"report: {display_path(out / outcome.name / 'report.html')}")
     return code
 
 
 def run_report(folder: Path) -> int:
     """Make reports again from saved results."""
-    from segmitos.report.result_files import rebuild
+    from segmitos.cohort.reports import rebuild_reports
 
-    written = rebuild(folder)
+    written, problems = rebuild_reports(folder)
     for path in written:
-        print(path)
-    return 0
+        print(display_path(path))
+    for problem in problems:
+        print(f"segmitos: error: {problem}", file=sys.stderr)
+    return 1 if problems else 0

@@ -1,9 +1,15 @@
-"""A progress bar on a terminal; a line now and then in a log."""
+"""How far the work is: a bar on a terminal, a plain line now and then in a log."""
 
 from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from click._termui_impl import ProgressBar
+
+TERMINAL_EVERY_S, LOG_EVERY_S = 0.2, 30.0
 
 
 class Bar:
@@ -14,9 +20,22 @@ class Bar:
         self._total = total
         self._unit = unit
         self._done = 0
+        self._note = ""
         self._began = self._last = time.monotonic()
-        self._terminal = sys.stderr.isatty()
-        self._drawn = False
+        self._bar: ProgressBar[Any] | None = None
+        if sys.stderr is not None and sys.stderr.isatty():
+            import click
+
+            # As an attribute of a block it would have to be entered where the work is.
+            self._bar = click.progressbar(
+                length=max(1, total),
+                label=title,
+                show_pos=True,
+                show_percent=False,
+                item_show_func=lambda _: self._details(),
+                update_min_steps=1,
+                file=sys.stderr,
+            )
 
     def __enter__(self) -> Bar:
         return self
@@ -28,30 +47,51 @@ class Bar:
         """Count steps."""
         self.show(self._done + steps, self._total)
 
-    def show(self, done: int, total: int) -> None:
+    def show(self, done: int, total: int, note: str = "") -> None:
         """Show where things are; at most five times a second, or every half minute in a log."""
-        self._done, self._total = done, total
+        steps = done - self._done
+        self._done, self._total, self._note = done, total, note
         now = time.monotonic()
-        if now - self._last < (0.2 if self._terminal else 30.0):
+        if self._bar is not None:
+            self._bar.length = max(1, total)
+            self._bar.make_step(steps)
+        if now - self._last < (TERMINAL_EVERY_S if self._bar is not None else LOG_EVERY_S):
             return
         self._last = now
-        rate = done / max(now - self._began, 1e-9)
-        left = (total - done) / rate if rate > 0 else 0.0
-        text = f"{self._title}: {done}/{total}, {rate:.1f}/s, {_clock(left)} left"
-        if self._terminal:
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-            self._drawn = True
-        else:
-            print(text, file=sys.stderr, flush=True)
+        if self._bar is not None:
+            self._bar.render_progress()
+        elif sys.stderr is not None:
+            print(self.text(), file=sys.stderr, flush=True)
+
+    def text(self) -> str:
+        """Return where things are, as a line."""
+        unit = f" {self._unit}" if self._unit else ""
+        rate = self._rate()
+        left = f", {clock((self._total - self._done) / rate)} left" if rate > 0 else ""
+        note = f"; {self._note}" if self._note else ""
+        return f"{self._title}: {self._done}/{self._total}{unit}, {_per(rate)}{left}{note}"
+
+    def _rate(self) -> float:
+        return self._done / max(time.monotonic() - self._began, 1e-9)
+
+    def _details(self) -> str:
+        return f"{_per(self._rate())}{'  ' + self._note if self._note else ''}"
 
     def clear(self) -> None:
         """Take the moving line off a terminal, so that a full line can be printed."""
-        if self._drawn:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-            self._drawn = False
+        if self._bar is not None and sys.stderr is not None:
+            print("\r\033[K\033[?25h", end="", file=sys.stderr, flush=True)
 
 
-def _clock(seconds: float) -> str:
+def _per(rate: float) -> str:
+    """Return a rate in a unit that makes it readable."""
+    if rate >= 1:
+        return f"{rate:.1f}/s"
+    return f"{rate * 60:.1f}/min" if rate * 60 >= 1 else f"{rate * 3600:.1f}/h"
+
+
+def clock(seconds: float) -> str:
+    """Return a time in words."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

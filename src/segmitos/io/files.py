@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 import platform
+import re
+import shutil
 import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segmitos.errors import OutputError
+from segmitos.errors import InputError, OutputError
 from segmitos.io.outputs import PROGRAM
 
 if TYPE_CHECKING:
@@ -22,6 +25,45 @@ if TYPE_CHECKING:
 
 # What another process has half-written is left alone this long: someone may be at it.
 _ABANDONED_S = 3600.0
+_PARTIAL = re.compile(r"\..*\.partial-[^/]*-\d+-[0-9a-f]{8}", re.DOTALL)
+_MAX_NAME_BYTES = 255
+# What this process is building now, and folders that it has looked through for what others left.
+_building: set[str] = set()
+_swept: set[Path] = set()
+
+
+def absolute_path(path: Path | str) -> Path:
+    """Return a path from the root, without `.` and `..`; links stay as they are.
+
+    Raises:
+        InputError: for a relative path where the working folder has been deleted.
+    """
+    try:
+        return Path(os.path.abspath(path))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: the working folder has been deleted; change to another, or give whole paths"
+        ) from error
+
+
+def display_path(path: Path | str) -> str:
+    """Return a path as text to print and save; bytes that are no UTF-8 become escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def remove_stale_partials(folder: Path) -> None:
+    """Remove what processes that died left half-written in a folder; what is at work stays."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if not entry.name.startswith(".") or not _PARTIAL.fullmatch(entry.name):
+                continue
+            partial = Path(entry.path)
+            if not is_abandoned(partial):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -33,6 +75,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent not in _swept:
+            _swept.add(path.parent)
+            remove_stale_partials(path.parent)
         with temporary.open("xb") as stream:
             stream.write(content)
             stream.flush()
@@ -40,15 +85,22 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        # Also where the user interrupts; after the rename there is nothing of this name.
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        _building.discard(temporary.name)
 
 
 def partial_path(path: Path) -> Path:
     """Return where to build `path` aside: a hidden name that tells which process does."""
-    mark = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    return path.with_name(f".{path.name}.partial-{mark}")
+    mark = f".partial-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    name = path.name
+    if len(os.fsencode(name)) + len(mark) + 1 > _MAX_NAME_BYTES:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    _building.add(f".{name}{mark}")
+    return path.with_name(f".{name}{mark}")
 
 
 def is_abandoned(partial: Path) -> bool:
@@ -56,7 +108,10 @@ def is_abandoned(partial: Path) -> bool:
     host, _, rest = partial.name.rpartition(".partial-")[2].partition("-")
     process = rest.partition("-")[0]
     here = host == _host() and process.isdigit()
-    if here and (int(process) == os.getpid() or not _is_running(int(process))):
+    if here and int(process) == os.getpid():
+        # Of a container's processes, one that died may have had the number of this one.
+        return partial.name not in _building
+    if here and not _is_running(int(process)):
         return True
     try:
         return time.time() - partial.stat().st_mtime > _ABANDONED_S
@@ -78,7 +133,7 @@ def _is_running(process: int) -> bool:
 
 
 def _host() -> str:
-    return platform.node().replace("-", "_") or "host"
+    return platform.node().replace("-", "_")[:63] or "host"
 
 
 def write_text(path: Path, content: str) -> None:

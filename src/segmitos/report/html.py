@@ -7,7 +7,6 @@ so that it can be made again years later without slide or model.
 from __future__ import annotations
 
 import base64
-import csv
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -99,22 +98,27 @@ def _warnings(saved: SavedResult, review: Review | None) -> list[str]:
     return found
 
 
-def write_cohort_report(folder: Path) -> Path:
-    """Write `cohort.html`, a sortable table of all results of a run with thumbnails."""
-    with (folder / "cohort.csv").open(encoding="utf-8", newline="") as stream:
-        rows: list[dict[str, Any]] = list(csv.DictReader(stream))
+def write_cohort_report(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write `cohort.html`, a sortable table of all results of a folder with thumbnails.
+
+    Args:
+        folder: of the results.
+        rows: the columns of cohort.csv as text, empty for what there is not.
+    """
+    shown = []
     for row in rows:
         picture = folder / row["name"] / OVERVIEW
-        row["thumbnail"] = None
-        if len(rows) <= MAX_THUMBNAILS and picture.is_file():
-            row["thumbnail"] = _data_uri(shrink(picture.read_bytes(), 120))
+        thumbnail = None
+        if len(rows) <= MAX_THUMBNAILS and picture.is_file() and row["status"] != "failed":
+            thumbnail = _data_uri(shrink(picture.read_bytes(), 120))
+        shown.append({**row, "thumbnail": thumbnail})
     path = folder / COHORT_REPORT
     there = [
         column
         for column in _COHORT_COLUMNS
         if any(row.get(column[0]) for row in rows) or column[0] in _ALWAYS_SHOWN
     ]
-    write_text(path, _render("cohort.html", rows=rows, numbers=_totals(rows), columns=there))
+    write_text(path, _render("cohort.html", rows=shown, numbers=_totals(rows), columns=there))
     return path
 
 

@@ -23,7 +23,7 @@ from segmitos.io.files import write_text
 from segmitos.io.points.candidates import CANDIDATES
 from segmitos.io.points.detections import geojson_text
 from segmitos.io.slide import Slide
-from segmitos.report.html import render_report, write_cohort_report
+from segmitos.report.html import render_report
 from segmitos.report.pictures import (
     CROPS,
     OVERVIEW,
@@ -138,7 +138,7 @@ def read_pictures(folder: Path) -> tuple[bytes, dict[str, bytes]]:
 
 
 def rebuild(folder: Path) -> list[Path]:
-    """Make the reports of an output folder again, and the cohort's if it has one.
+    """Make the reports of an output folder again.
 
     Args:
         folder: of one result, or of a whole run of detect.
@@ -155,10 +155,7 @@ def rebuild(folder: Path) -> list[Path]:
     results = sorted(entry.parent for entry in folder.glob(f"*/{SUMMARY}"))
     if not results:
         raise InputError(f"{folder} holds no result of detect (no {SUMMARY})")
-    written = [_rebuild_one(result) for result in results]
-    if (folder / "cohort.csv").is_file():
-        written.append(write_cohort_report(folder))
-    return written
+    return [_rebuild_one(result) for result in results]
 
 
 def _rebuild_one(folder: Path) -> Path:

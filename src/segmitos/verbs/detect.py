@@ -19,13 +19,23 @@ from segmitos.options import (
 )
 
 
+def shard_of(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
+    """Read a part of a job array, `3/8`."""
+    first, slash, second = value.partition("/")
+    if not (slash and first.isdecimal() and second.isdecimal()):
+        raise click.BadParameter(f"{value!r} is not I/N, such as 3/8", context, parameter)
+    if not 1 <= int(first) <= int(second):
+        raise click.BadParameter(f"{value!r}: I must be from 1 to N", context, parameter)
+    return int(first), int(second)
+
+
 @click.command()
 @click.argument(
     "paths",
     nargs=-1,
     required=True,
     callback=several,
-    help="Images, slides, folders, globs, a .txt list of them, or a .csv table: path,mpp,roi,name.",
+    help="Images, slides, folders, globs, a .txt list, or a .csv table path,mpp,roi,name.",
 )
 @click.option(
     "-o",
@@ -85,8 +95,17 @@ from segmitos.options import (
     help="Inputs worked on at once, in processes.",
 )
 @click.option("--cluster", help="Address of a Dask scheduler, tcp://HOST:8786.")
+@click.option(
+    "--shard",
+    default="1/1",
+    callback=shard_of,
+    help="I/N: only every N-th input from the I-th on, for job arrays into one folder.",
+)
 @click.option("--overwrite", is_flag=True, help="Do finished inputs again.")
 @json_option
+@click.option("-v", "--verbose", is_flag=True, help="Also say how each result was made.")
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("--log", type=FilePath, help="File to append events to, one JSON line each.")
 def detect(**given: Any) -> int:
     """Detect mitoses in images and slides.
 

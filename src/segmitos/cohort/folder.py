@@ -1,0 +1,247 @@
+"""The output folder of one input: whole or absent, whatever happens meanwhile.
+
+A folder is built aside under a hidden name and moved into place in one step. Everything in it
+follows from the input, the model and the settings alone, except `run.json`, which says when, where
+and how fast, and holds a hash of every other file: what was changed afterwards is not trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from segmitos.cohort.identity import Identity, InputRecord
+from segmitos.errors import OutputError
+from segmitos.io.files import is_abandoned, partial_path, write_bytes
+from segmitos.io.outputs import PROGRAM, is_result_folder
+
+SUMMARY, RUN, REPORT = "summary.json", "run.json", "report.html"
+ALWAYS = ("detections.csv", "detections.geojson", SUMMARY, RUN, REPORT)
+
+
+class RunRecord(msgspec.Struct):
+    """`run.json`: whose result this is, what its files were, when and where it was made."""
+
+    program: str
+    identity: Identity
+    input: InputRecord
+    files: dict[str, str]
+    run: dict[str, Any]
+
+    def to_json(self) -> bytes:
+        """Return the content of the file."""
+        return to_json(msgspec.to_builtins(self))
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """`out/name/`, and what kills may have left of it beside it."""
+
+    out: Path
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """Where the result is."""
+        return self.out / self.name
+
+    @property
+    def _old(self) -> Path:
+        """Where an earlier result waits while the new one is moved into its place."""
+        return self.out / f".{self.name}.old"
+
+    def repair(self) -> None:
+        """Undo what a kill left: restore what was half replaced, drop what was half built.
+
+        Raises:
+            OutputError: where that cannot be done.
+        """
+        try:
+            if self._old.exists():
+                if self.path.exists():
+                    self._drop_old()
+                else:
+                    os.replace(self._old, self.path)
+            for entry in os.scandir(self.out):
+                partial = Path(entry.path)
+                if entry.name.startswith(f".{self.name}.partial-") and is_abandoned(partial):
+                    shutil.rmtree(partial, ignore_errors=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputError(f"cannot clean up in {self.out}: {reason}") from error
+
+    def record(self) -> RunRecord | None:
+        """Return `run.json`; None where there is none, or it is damaged."""
+        try:
+            found = msgspec.json.decode((self.path / RUN).read_bytes(), type=RunRecord)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return found if found.program == PROGRAM else None
+
+    def summary(self, record: RunRecord) -> dict[str, Any] | None:
+        """Return `summary.json` if it is as it was written, else None."""
+        content = self._intact(SUMMARY, record)
+        return None if content is None else msgspec.json.decode(content, type=dict[str, Any])
+
+    def changed_files(self) -> list[str]:
+        """Name the files that are missing or not as they were written."""
+        record = self.record()
+        if record is None:
+            return [RUN]
+        names = sorted({*record.files, *ALWAYS} - {RUN})
+        return [name for name in names if self._intact(name, record) is None]
+
+    def _intact(self, name: str, record: RunRecord) -> bytes | None:
+        """Return the content of a file if it is as it was written, else None."""
+        try:
+            content = (self.path / name).read_bytes()
+        except OSError:
+            return None
+        return content if record.files.get(name) == hashlib.sha256(content).hexdigest() else None
+
+    def finished(self, identity: Identity) -> dict[str, Any] | None:
+        """Return the summary of a whole result of this identity, else None."""
+        record = self.record()
+        if record is None or record.identity != identity or self.changed_files():
+            return None
+        return self.summary(record)
+
+    def check_replaceable(self) -> None:
+        """Refuse to replace what this program did not write.
+
+        Raises:
+            OutputError: where something else is at this place.
+        """
+        if os.path.lexists(self.path) and (
+            self.path.is_symlink() or not is_result_folder(self.path)
+        ):
+            kind = "folder" if self.path.is_dir() else "file"
+            raise OutputError(
+                f"{self.path} is a {kind} that SegMitos did not write, and stays as it is; move "
+                "it, or choose another folder with -o"
+            )
+
+    def commit(
+        self,
+        files: Mapping[str, bytes],
+        identity: Identity,
+        source: InputRecord,
+        run: Mapping[str, Any],
+    ) -> Path:
+        """Write the result in one step; an earlier result of this name is replaced.
+
+        Files that a user added to the earlier result are kept.
+
+        Raises:
+            OutputError: where there is no permission or no room, or something else is in this
+                place; nothing is left behind then.
+        """
+        self.check_replaceable()
+        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        record = RunRecord(PROGRAM, identity, source, hashes, dict(run))
+        partial = partial_path(self.path)
+        try:
+            partial.mkdir(parents=True)
+            for file, content in {**files, RUN: record.to_json()}.items():
+                with (partial / file).open("wb") as stream:
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            self._exchange(partial)
+            _sync_folder(self.out)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+        finally:
+            # Also where the user interrupts; after the rename there is nothing of this name.
+            shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                if self._old.exists() and not self.path.exists():
+                    os.replace(self._old, self.path)
+        return self.path
+
+    def update(self, files: Mapping[str, bytes], settings: Mapping[str, Any] | None = None) -> None:
+        """Replace files of a result, and note them (and settings that they follow from).
+
+        A kill between two files leaves a result that is known not to be whole.
+
+        Raises:
+            OutputError: where there is no result, or it cannot be written.
+        """
+        record = self.record()
+        if record is None:
+            raise OutputError(f"{self.path} holds no result of detect ({RUN} is not whole)")
+        for name, content in files.items():
+            write_bytes(self.path / name, content)
+            record.files[name] = hashlib.sha256(content).hexdigest()
+        if settings is not None:
+            record.identity = msgspec.structs.replace(record.identity, settings=dict(settings))
+        write_bytes(self.path / RUN, record.to_json())
+
+    def _exchange(self, partial: Path) -> None:
+        """Move a new folder into place and what was there out of the way."""
+        for attempt in range(3):
+            if self.path.exists():
+                if self._old.exists():
+                    shutil.rmtree(self._old)
+                os.replace(self.path, self._old)
+            try:
+                os.replace(partial, self.path)
+                break
+            except OSError as error:
+                # Another process has just put the same result there: move that one away.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt == 2:
+                    raise
+        if self._old.exists():
+            self._drop_old()
+
+    def _drop_old(self) -> None:
+        """Remove the earlier result, but keep what a user added to it."""
+        earlier = OutputFolder(self.out, self._old.name).record()
+        ours = {*ALWAYS, *(earlier.files if earlier else ())}
+        for entry in os.scandir(self._old):
+            kept = self.path / entry.name
+            if earlier is not None and entry.name not in ours and not os.path.lexists(kept):
+                os.replace(entry.path, kept)
+        shutil.rmtree(self._old)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames last through a power cut, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with contextlib.suppress(OSError):
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def to_json(content: Any) -> bytes:
+    """Return JSON as bytes, the same for the same content."""
+    import json
+
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return (text + "\n").encode("utf-8")
+
+
+def results_in(out: Path) -> list[OutputFolder]:
+    """Return the results in a folder, by name; of other folders in it none."""
+    try:
+        entries = [
+            entry.name
+            for entry in os.scandir(out)
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+        ]
+    except OSError as error:
+        raise OutputError(f"cannot list {out}: {error.strerror or error}") from error
+    folders = [OutputFolder(out, name) for name in sorted(entries)]
+    return [folder for folder in folders if (folder.path / RUN).is_file()]

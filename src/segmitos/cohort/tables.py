@@ -1,0 +1,259 @@
+"""`cohort.csv`, `cohort.html`, `failures.csv`: of all results in a folder, whoever wrote them.
+
+They are made of the folders of results and the records of failures alone, so that several
+processes, or a job array, may write into one folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from segmitos.cohort.failures import Failure, read_failures
+from segmitos.cohort.folder import RUN, SUMMARY, OutputFolder, results_in
+from segmitos.cohort.identity import RESULT_FORMAT
+from segmitos.cohort.names import (
+    COHORT,
+    COHORT_PARQUET,
+    COHORT_REPORT,
+    FAILURE_RECORDS,
+    FAILURES,
+)
+from segmitos.errors import OutputError
+from segmitos.io.files import write_bytes, write_text
+from segmitos.io.outputs import PROGRAM
+
+KINDS = {
+    "count": int,
+    "tissue_area_mm2": float,
+    "density_per_mm2": float,
+    "hotspot_count": int,
+    "hotspot_density_per_mm2": float,
+    "who_score": int,
+    "nottingham_score": int,
+    "score_uncertain": bool,
+    "mpp": float,
+}
+COLUMNS = (
+    "name",
+    "status",
+    "count",
+    "tissue_area_mm2",
+    "density_per_mm2",
+    "hotspot_count",
+    "hotspot_density_per_mm2",
+    "who_score",
+    "nottingham_score",
+    "score_uncertain",
+    "score_reason",
+    "warnings",
+    "mpp",
+    "mpp_source",
+    "path",
+    "cause",
+)
+FAILURE_COLUMNS = ("name", "path", "cause")
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_OWN_HEADERS = {COHORT: COLUMNS[:2], FAILURES: FAILURE_COLUMNS[:2]}
+_OWN_MARKS = {COHORT_REPORT: b"SegMitos", COHORT_PARQUET: b"segmitos"}
+_ROUNDS = 5
+
+Row = dict[str, Any]
+
+
+def status_of(summary: Mapping[str, Any]) -> Literal["done", "warning", "no tissue"]:
+    """Return what a finished result is: done, warning, or no tissue."""
+    if not summary["tissue_area_mm2"]:
+        return "no tissue"
+    return "warning" if summary.get("warnings") else "done"
+
+
+def check_tables_replaceable(out: Path) -> None:
+    """Refuse a folder in which a file that is not ours has the name of a table.
+
+    Raises:
+        OutputError: naming the file.
+    """
+    for name in (*_OWN_HEADERS, *_OWN_MARKS):
+        path = out / name
+        if os.path.lexists(path) and not _is_own(path):
+            raise OutputError(
+                f"{path} was not written by SegMitos, and stays as it is; move it, or choose "
+                "another folder with -o"
+            )
+
+
+def _is_own(path: Path) -> bool:
+    """Tell whether a table is ours, as written or saved again by a spreadsheet; or empty."""
+    try:
+        if not path.is_file():
+            return False
+        content = path.read_bytes()
+    except OSError:
+        return False
+    if not content.strip():
+        return True
+    if path.name in _OWN_MARKS:
+        return _OWN_MARKS[path.name] in content
+    first = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")[0].decode("utf-8", "replace")
+    for sign in ",;\t":
+        cells = tuple(cell.strip().strip('"') for cell in first.split(sign))
+        if cells[:2] == _OWN_HEADERS[path.name]:
+            return True
+    return False
+
+
+def write_tables(out: Path, failed: Sequence[Failure] = ()) -> list[Row]:
+    """Make the tables of all results in a folder, again where another process wrote meanwhile.
+
+    Args:
+        out: the folder.
+        failed: failures of this run, whose records a full disk may have swallowed.
+
+    Returns:
+        The rows of the cohort's table.
+
+    Raises:
+        OutputError: where they cannot be written.
+    """
+    check_tables_replaceable(out)
+    rows: list[Row] = []
+    for _ in range(_ROUNDS):
+        before = _state(out)
+        rows = read_rows(out, failed)
+        _write(out, rows)
+        if _state(out) == before:
+            break
+    return rows
+
+
+def _state(out: Path) -> list[tuple[str, int, int]]:
+    """Return what changes when a result or a failure comes, goes or is made again."""
+    found = []
+    for folder in results_in(out):
+        try:
+            about = (folder.path / RUN).stat()
+        except OSError:
+            continue
+        found.append((folder.name, about.st_ino, about.st_mtime_ns))
+    failures = out / FAILURE_RECORDS
+    if failures.is_dir():
+        found += [(entry.name, entry.inode(), 0) for entry in os.scandir(failures)]
+    return sorted(found)
+
+
+def read_rows(out: Path, failed: Sequence[Failure] = ()) -> list[Row]:
+    """Return a row for each result and each failed input in a folder, by name."""
+    failures = {failure.path: failure for failure in (*failed, *read_failures(out))}
+    rows = []
+    for folder in results_in(out):
+        row = _row(folder)
+        if row["path"] not in failures:
+            rows.append(row)
+    rows += [_failed(failure) for failure in failures.values()]
+    return sorted(rows, key=lambda row: (row["name"], row["path"]))
+
+
+def _row(folder: OutputFolder) -> Row:
+    row: Row = dict.fromkeys(COLUMNS)
+    row["name"], row["path"] = folder.name, ""
+    record = folder.record()
+    summary = None
+    if record is not None:
+        row["path"] = record.input.path
+        if record.identity.format == RESULT_FORMAT:
+            summary = folder.summary(record)
+    if summary is None:
+        what = RUN if record is None else SUMMARY
+        row["status"] = "failed"
+        row["cause"] = f"{folder.path / what} is damaged or was changed; run detect again"
+        return row
+    hotspot = summary.get("hotspot") or {}
+    row |= {column: summary.get(column) for column in KINDS if column in summary}
+    row |= {
+        "status": status_of(summary),
+        "hotspot_count": hotspot.get("count"),
+        "hotspot_density_per_mm2": hotspot.get("density_per_mm2"),
+        "score_reason": summary.get("score_reason"),
+        "warnings": "; ".join(summary.get("warnings") or ()) or None,
+        "mpp_source": summary.get("mpp_source"),
+    }
+    if summary.get("score"):
+        row["score_uncertain"] = summary["score"]["uncertain"]
+    for system in (summary.get("score") or {}).get("systems", ()):
+        column = "who_score" if system["where"] == "hotspot" else "nottingham_score"
+        row[column] = system["score"]
+    return row
+
+
+def _failed(failure: Failure) -> Row:
+    return {
+        **dict.fromkeys(COLUMNS),
+        "name": failure.name,
+        "status": "failed",
+        "path": failure.path,
+        "cause": failure.cause,
+    }
+
+
+def _write(out: Path, rows: Sequence[Row]) -> None:
+    from segmitos.report.html import write_cohort_report
+
+    # First what a disk that is nearly full must still take.
+    failed = [row for row in rows if row["status"] == "failed"]
+    if failed:
+        write_text(out / FAILURES, table_text(FAILURE_COLUMNS, failed))
+    else:
+        (out / FAILURES).unlink(missing_ok=True)
+    write_text(out / COHORT, table_text(COLUMNS, rows))
+    # Of a single input there is nothing to compare, and starting all this takes a moment.
+    if len(rows) > 1 or (out / COHORT_REPORT).exists():
+        shown = [
+            {key: "" if value is None else str(value) for key, value in row.items()} for row in rows
+        ]
+        write_cohort_report(out, shown)
+        _write_parquet(out / COHORT_PARQUET, rows)
+
+
+def table_text(columns: Sequence[str], rows: Sequence[Row]) -> str:
+    """Return a table as CSV; no cell of it is a formula to a spreadsheet."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([[_cell(row[column]) for column in columns] for row in rows])
+    return buffer.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+        return "'" + value
+    return value
+
+
+def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
+    """Write the table as Parquet where pandas and pyarrow are there; no old one stays."""
+    if find_spec("pandas") is None or find_spec("pyarrow") is None:
+        path.unlink(missing_ok=True)
+        return
+    import pyarrow
+    import pyarrow.parquet
+
+    kinds = {
+        bool: pyarrow.bool_(),
+        int: pyarrow.int64(),
+        float: pyarrow.float64(),
+        str: pyarrow.string(),
+    }
+    fields = [pyarrow.field(name, kinds[KINDS.get(name, str)]) for name in COLUMNS]
+    schema = pyarrow.schema(fields, metadata={PROGRAM: "cohort"})
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema), buffer)
+    write_bytes(path, buffer.getvalue())
