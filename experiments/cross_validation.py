@@ -129,7 +129,7 @@ def detect_blobs(
     from segmitos.training.sampling import load_training_images
 
     network, recipe, state = trained_network(run)
-    target = Stain(**{key: tuple(value) for key, value in state["stain"].items()})
+    target = Stain(**state.stain)
     predict = predict or predictor(network)
     found: Found = {}
     for source in load_training_images(cases, recipe.mpp):
@@ -470,7 +470,7 @@ def main() -> None:
 
             training, tested = split(options.data, fold)
             if not options.as_it_is:
-                train(training, recipe, run, on_event=Progress(), threads=options.threads)
+                train(training, run, recipe, on_event=Progress(), threads=options.threads)
             if options.train_only:
                 continue
             predict = None

@@ -88,7 +88,7 @@ def trained_maps(
     threads: int,
 ) -> dict[str, NDArray]:
     """Train a network, return its maps of the tested films."""
-    train(training, recipe, folder, accelerator="cpu", threads=threads)
+    train(training, folder, recipe, accelerator="cpu", threads=threads)
     network = build_network(recipe.network, False)
     network.load_state_dict(load_checkpoint(folder)[0]["ema"])
     predict = predictor(network.eval())

@@ -203,7 +203,7 @@ def every_nth(cases: list[Case], count: int) -> list[Case]:
 def trained(cases: list[Case], row: dict[str, Any], seed: int, folder: Path, threads: int) -> Any:
     """Train one network by the light protocol, or resume it."""
     recipe = Recipe.from_dict({**LIGHT, **row, "seed": seed})
-    train(cases, recipe, folder, accelerator="cpu", threads=threads)
+    train(cases, folder, recipe, accelerator="cpu", threads=threads)
     network = build_network(recipe.network, pretrained=False)
     network.load_state_dict(load_checkpoint(folder)[0]["ema"])
     return network.eval()

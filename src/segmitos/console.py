@@ -34,11 +34,10 @@ def run_script(work: Callable[[], object], name: str = "segmitos") -> int:
         return code if isinstance(code, int) else 0
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
-    except click.Abort:
-        return _fail("stopped", 1, name)
     except SegMitosError as error:
         return _fail(str(error), error.exit_code, name)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
+        # click raises Abort in the place of KeyboardInterrupt.
         return _fail("interrupted; run the same command again to go on", 130, name)
     except MemoryError:
         return _fail("out of memory; try fewer --workers", 1, name)

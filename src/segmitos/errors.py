@@ -6,6 +6,7 @@
     │   ├── ScaleError  the micrometres per pixel are unknown or impossible
     │   └── DataError   a data set or an annotation file is not in its format
     ├── ModelError      a model file, or the device to run it on (exit code 1)
+    ├── TrainingError   a training that cannot go on (exit code 1)
     └── OutputError     a result that cannot be written (exit code 1)
 
 A message is one line: what is wrong, in which file, with which value, what to do.
@@ -40,6 +41,10 @@ class DataError(InputError):
 
 class ModelError(SegMitosError):
     """A model file that is refused, or a device that is not there."""
+
+
+class TrainingError(SegMitosError):
+    """A training that cannot go on: its loss left the finite numbers."""
 
 
 class OutputError(SegMitosError):

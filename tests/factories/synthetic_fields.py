@@ -25,6 +25,7 @@ def draw_field(rng: np.random.Generator, size: int = 192, mitoses: int = 3, othe
 
 def write_cases(folder: Path, slides: int = 3, fields: int = 2, seed: int = 0) -> list[Case]:
     """Write fields as PNG and return their cases."""
+    folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     cases = []
     for slide in range(slides):

@@ -14,13 +14,14 @@ from factories.synthetic_fields import write_cases
 from segmitos.detection.model import Model
 from segmitos.errors import DataError, ModelError, UsageError
 from segmitos.training.augment import NONE
-from segmitos.training.checkpoint import load_checkpoint
+from segmitos.training.checkpoint import load_checkpoint, load_state, save_checkpoint
 from segmitos.training.export import export_run, fold_normalization, network_to_onnx
 from segmitos.training.mining import mine
 from segmitos.training.networks.registry import build_network
+from segmitos.training.optimizer import learning_rate
 from segmitos.training.recipe import Recipe, load_recipe
 from segmitos.training.sampling import CropSampler, TrainingImage, load_training_images
-from segmitos.training.train import learning_rate, train
+from segmitos.training.train import fit_to_budget, train
 
 TINY = Recipe.from_dict(
     {
@@ -56,28 +57,28 @@ class KilledError(Exception):
 
 
 def test_a_killed_and_resumed_run_ends_with_the_same_weights(cases, tmp_path):
-    train(cases[:4], TINY, tmp_path / "whole", cases[4:], accelerator="cpu")
+    train(cases[:4], tmp_path / "whole", TINY, cases[4:], accelerator="cpu")
 
     def kill(event, content):
         if event == "step" and content["step"] == 5:
             raise KilledError
 
     with pytest.raises(KilledError):
-        train(cases[:4], TINY, tmp_path / "broken", cases[4:], on_event=kill, accelerator="cpu")
-    train(cases[:4], TINY, tmp_path / "broken", cases[4:], accelerator="cpu")
+        train(cases[:4], tmp_path / "broken", TINY, cases[4:], on_event=kill, accelerator="cpu")
+    train(cases[:4], tmp_path / "broken", TINY, cases[4:], accelerator="cpu")
     whole, state = load_checkpoint(tmp_path / "whole")
     resumed, state_resumed = load_checkpoint(tmp_path / "broken")
-    assert state["step"] == state_resumed["step"] == 6
+    assert state.step == state_resumed.step == 6
     for group in ("network", "ema", "optimizer"):
         for name, value in whole[group].items():
             assert torch.equal(value, resumed[group][name]), f"{group} {name}"
-    assert state["history"] == state_resumed["history"]
-    assert state["mined"] and state["mined"] == state_resumed["mined"]
+    assert state.history == state_resumed.history
+    assert state.mined and state.mined == state_resumed.mined
 
 
 def test_provenance_names_data_and_split(cases, tmp_path):
     recipe = Recipe.from_dict({**TINY.to_dict(), "epochs": 1, "steps_per_epoch": 1, "mine_at": []})
-    train(cases[:4], recipe, tmp_path, cases[4:], accelerator="cpu")
+    train(cases[:4], tmp_path, recipe, cases[4:], accelerator="cpu")
     content = json.loads((tmp_path / "provenance.json").read_text())
     assert content["training"]["slides"] == ["S0", "S1"]
     assert content["validation"]["slides"] == ["S2"]
@@ -86,14 +87,14 @@ def test_provenance_names_data_and_split(cases, tmp_path):
 
 def test_a_slide_in_both_halves_is_refused(cases, tmp_path):
     with pytest.raises(UsageError, match="S0 is in both"):
-        train(cases[:3], TINY, tmp_path, cases[:1], accelerator="cpu")
+        train(cases[:3], tmp_path, TINY, cases[:1], accelerator="cpu")
 
 
 def test_another_recipe_does_not_resume(cases, tmp_path):
     recipe = Recipe.from_dict({**TINY.to_dict(), "epochs": 1, "steps_per_epoch": 1, "mine_at": []})
-    train(cases[:2], recipe, tmp_path, accelerator="cpu")
-    with pytest.raises(UsageError, match="another recipe"):
-        train(cases[:2], TINY, tmp_path, accelerator="cpu")
+    train(cases[:2], tmp_path, recipe, accelerator="cpu")
+    with pytest.raises(UsageError, match="another run: recipe epochs is 2, was 1; "):
+        train(cases[:2], tmp_path, TINY, accelerator="cpu")
 
 
 def test_no_mitosis_is_refused(cases):
@@ -141,7 +142,7 @@ def test_labels_sit_on_the_mitoses(cases):
 
 def test_the_exported_file_is_the_network(cases, tmp_path):
     recipe = Recipe.from_dict({**TINY.to_dict(), "epochs": 1, "mine_at": []})
-    train(cases[:4], recipe, tmp_path / "run", accelerator="cpu")
+    train(cases[:4], tmp_path / "run", recipe, accelerator="cpu")
     difference = export_run(tmp_path / "run", tmp_path / "model.onnx", name="tiny")
     assert difference < 2e-3
     model = Model.load(tmp_path / "model.onnx", device="cpu", threads=1)
@@ -325,3 +326,71 @@ def test_a_ignored_place_is_neither_mitosis_nor_background():
     assert (after[plain & (distance < 5.5)] == 255).all()
     assert (after[plain & (distance > 6.5)] == 0).all()
     np.testing.assert_array_equal(after == 1, before == 1)
+
+
+def test_a_run_that_is_there_is_refused_restarted_or_finished_as_asked(cases, tmp_path):
+    recipe = Recipe.from_dict({**TINY.to_dict(), "epochs": 1, "steps_per_epoch": 2, "mine_at": []})
+    steps = []
+
+    def note(event, content):
+        if event == "step":
+            steps.append(content["step"])
+
+    def run(existing):
+        steps.clear()
+        train(cases[:2], tmp_path, recipe, existing=existing, on_event=note, accelerator="cpu")
+        return list(steps)
+
+    assert run("refuse") == [1, 2]
+    assert run("resume") == [], "it is finished"
+    assert run("restart") == [1, 2]
+    with pytest.raises(UsageError, match="holds a run already"):
+        run("refuse")
+    changed = [dataclasses.replace(cases[0], mitoses_xy=cases[0].mitoses_xy + 1), cases[1]]
+    with pytest.raises(UsageError, match="case S0_0 of training has other labels"):
+        train(changed, tmp_path, recipe, accelerator="cpu")
+
+
+def test_the_course_of_a_training_is_written_at_each_epoch(cases, tmp_path):
+    pages = []
+
+    def note(event, content):
+        if event in ("started", "epoch"):
+            pages.append((tmp_path / "training.html").read_text())
+
+    train(cases[:4], tmp_path, TINY, cases[4:], on_event=note, accelerator="cpu")
+    rows = (tmp_path / "history.csv").read_text().splitlines()
+    assert rows[0].startswith("epoch,step,loss,learning_rate,f_fixed,") and len(rows) == 3
+    assert [row.split(",")[:2] for row in rows[1:]] == [["1", "3"], ["2", "6"]]
+    assert len(pages) == 3 and 'http-equiv="refresh"' in pages[1]
+    assert "F on validation" in pages[2] and "Missed" in pages[2]
+    assert "Finished: 6 steps" in pages[2] and "refresh" not in pages[2]
+    assert "http://" not in pages[2] and "https://" not in pages[2]
+
+
+def test_a_time_budget_takes_as_many_steps_as_fit(cases, tmp_path):
+    recipe = Recipe(pretrained=False, epochs=10, steps_per_epoch=100, warmup_steps=100)
+    assert fit_to_budget(recipe, 3600.0, 0.1) == recipe
+    fitted = fit_to_budget(recipe, 100.0, 1.0)
+    assert fitted.steps == 80 and fitted.epochs == 10 and fitted.warmup_steps == 8
+    with pytest.raises(UsageError, match="holds none"):
+        fit_to_budget(recipe, 1.0, 5.0)
+    tiny = Recipe.from_dict({**TINY.to_dict(), "epochs": 100, "steps_per_epoch": 100})
+    train(cases[:2], tmp_path, tiny, time_budget_s=1.0, accelerator="cpu")
+    state = load_state(tmp_path)
+    assert 0 < state.step < 10_000
+    train(cases[:2], tmp_path, tiny, time_budget_s=1.0, accelerator="cpu")
+    assert load_state(tmp_path).step == state.step, "the same command finds it finished"
+
+
+def test_a_checkpoint_of_another_network_is_one_line(cases, tmp_path):
+    recipe = Recipe.from_dict({**TINY.to_dict(), "epochs": 1, "steps_per_epoch": 1, "mine_at": []})
+    train(cases[:2], tmp_path, recipe, accelerator="cpu")
+    state = load_state(tmp_path)
+    save_checkpoint(tmp_path, {"network": {"w": torch.zeros(1)}}, state)
+    with pytest.raises(ModelError, match="damaged checkpoint") as caught:
+        train(cases[:2], tmp_path, recipe, accelerator="cpu")
+    assert "\n" not in str(caught.value)
+    (tmp_path / f"checkpoint-{state.step}.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="damaged checkpoint"):
+        train(cases[:2], tmp_path, recipe, accelerator="cpu")

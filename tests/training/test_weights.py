@@ -12,7 +12,7 @@ from torch import nn
 
 from experiments.convert_caffe import LAYERS, convert, net_parameter, read_caffemodel
 from segmitos.errors import ModelError, UsageError
-from segmitos.training.checkpoint import save_checkpoint
+from segmitos.training.checkpoint import TrainingState, save_checkpoint
 from segmitos.training.networks.fcn import FCN
 from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.weights import load_weights
@@ -154,14 +154,14 @@ def test_a_run_of_an_earlier_stage_starts_the_next(tmp_path):
     earlier = FCN(32, WIDTH).eval()
     nn.init.normal_(earlier.score_fr.weight)
     earlier.mean.fill_(3.0)
-    save_checkpoint(tmp_path / "run", {"ema": earlier.state_dict()}, {"step": 1})
+    save_checkpoint(tmp_path / "run", {"ema": earlier.state_dict()}, TrainingState(step=1))
     later = FCN(16, WIDTH).eval()
     load_weights(later, f"run:{tmp_path / 'run'}")
     image = torch.rand(1, 3, 40, 64) * 255
     with torch.inference_mode():
         assert torch.equal(earlier(image), later(image))
     back = FCN(32, WIDTH)
-    save_checkpoint(tmp_path / "later", {"ema": later.state_dict()}, {"step": 1})
+    save_checkpoint(tmp_path / "later", {"ema": later.state_dict()}, TrainingState(step=1))
     with pytest.raises(ModelError, match=r"holds score_pool4.*does not have"):
         load_weights(back, f"run:{tmp_path / 'later'}")
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from segmitos.commands.training_progress import TrainingProgress
 from segmitos.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from segmitos.io.datasets import Case
 
 # An integer model is calibrated on every n-th image, so that there are this many to twice as many.
 CALIBRATION_CASES = 48
+AUTO = "auto"
 
 
-def _require_training() -> None:
+def require_training() -> None:
     needed = {
         "torch": "torch",
         "lightning_fabric": "lightning-fabric",
@@ -39,101 +42,95 @@ def run_train(
     exclude: Sequence[str] | None,
     mpp: float | None,
     override_mpp: bool,
-    start_from: Path | None,
+    start_from: str | None,
     epochs: int | None,
     seed: int | None,
+    time_budget: float | None,
     accelerator: str,
     devices: int,
     threads: int | None,
+    no_resume: bool,
     restart: bool,
 ) -> int:
-    """Load data, split it by slide, train, say how it went."""
-    _require_training()
-    from segmitos.io.datasets import load_dataset
-    from segmitos.training.recipe import load_recipe
-
-    chosen = load_recipe(recipe, epochs=epochs, seed=seed)
-    every = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
-    kept = set()
-    for pattern in validation or ():
-        named = {c.name for c in every if fnmatch(c.slide, pattern) or fnmatch(c.name, pattern)}
-        if not named:
-            slides = sorted({case.slide for case in every})
-            shown = ", ".join(slides[:12]) + (" ..." if len(slides) > 12 else "")
-            raise DataError(f"--validation {pattern} names no slide or case; slides: {shown}")
-        kept |= named
-    training = [case for case in every if case.name not in kept]
-    held_out = [case for case in every if case.name in kept]
-
+    """Train, and leave a tuned model file with its score."""
+    require_training()
     from segmitos.detection.model import available_threads
+    from segmitos.io.datasets import load_dataset
+    from segmitos.training.finish import finish
+    from segmitos.training.recipe import load_recipe
     from segmitos.training.train import train
 
-    count = len({case.slide for case in training})
-    print(
-        f"training on {len(training)} cases of {count} slides, "
-        f"{sum(len(case.mitoses_xy) for case in training)} mitoses; "
-        f"validating on {len(held_out)} cases",
-        flush=True,
-    )
-    train(
-        training,
-        chosen,
-        out,
-        held_out,
-        start_from=start_from,
-        resume=not restart,
-        on_event=Progress(),
-        accelerator=accelerator,
-        devices=devices,
-        threads=threads or available_threads(),
-    )
-    print(f"finished: {out}; next: segmitos export {out} -o model.onnx")
+    if no_resume and restart:
+        raise UsageError("--no-resume and --restart exclude each other")
+    chosen = load_recipe(recipe, epochs=epochs, seed=seed)
+    every = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
+    training, held_out = split(every, validation or ())
+    print(describe_split(training, held_out), flush=True)
+    with TrainingProgress() as progress:
+        train(
+            training,
+            out,
+            chosen,
+            held_out,
+            start_from=start_from,
+            existing="restart" if restart else "refuse" if no_resume else "resume",
+            time_budget_s=time_budget,
+            on_event=progress,
+            accelerator=accelerator,
+            devices=devices,
+            threads=threads or available_threads(),
+        )
+    print(finish(out, held_out, threads).text())
     return 0
 
 
-class Progress:
-    """Prints training events: a moving line on a terminal, a line now and then in a log."""
+def split(cases: Sequence[Case], patterns: Sequence[str]) -> tuple[list[Case], list[Case]]:
+    """Return the cases to train on and those to validate on.
 
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._first: int | None = None
-        self._total = 0
-        self._terminal = sys.stderr.isatty()
-        self._loss = 0.0
+    Args:
+        cases: all of them.
+        patterns: slides or cases to validate on; `auto` holds slides out by
+            `evaluation.folds.hold_out`.
 
-    def __call__(self, event: str, content: dict[str, Any]) -> None:
-        if event == "loaded":
-            self._total = content["steps"]
-            self._began = time.monotonic()
-        elif event == "step":
-            self._step(content["step"], content["loss"])
-        elif event == "mined":
-            self._line(f"step {content['step']}: {content['places']} false positives mined")
-        elif event == "epoch":
-            scores = ""
-            if "f_score" in content:
-                scores = (
-                    f", validation F {content['f_score']:.3f} (P {content['precision']:.3f}, "
-                    f"R {content['recall']:.3f} at score {content['min_score']:.3f})"
-                )
-            self._line(f"epoch {content['epoch']}: loss {content['loss']:.4f}{scores}")
+    Raises:
+        DataError: for a pattern that names nothing, or fewer than two slides for `auto`.
+    """
+    from segmitos.evaluation.folds import hold_out
 
-    def _step(self, step: int, loss: float) -> None:
-        if self._first is None:
-            self._first = step - 1
-        self._loss = loss if self._loss == 0 else 0.95 * self._loss + 0.05 * loss
-        rate = (time.monotonic() - self._began) / max(1, step - self._first)
-        left = (self._total - step) * rate
-        text = f"step {step}/{self._total}, loss {self._loss:.4f}, {left / 60:.0f} min left"
-        if self._terminal:
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-        elif step % 100 == 0:
-            print(text, file=sys.stderr, flush=True)
+    kept: set[str] = set()
+    for pattern in patterns:
+        if pattern == AUTO:
+            kept |= {case.name for case in hold_out(cases)}
+            continue
+        named = {c.name for c in cases if fnmatch(c.slide, pattern) or fnmatch(c.name, pattern)}
+        if not named:
+            slides = sorted({case.slide for case in cases})
+            shown = ", ".join(slides[:12]) + (" ..." if len(slides) > 12 else "")
+            raise DataError(f"--validation {pattern} names no slide or case; slides: {shown}")
+        kept |= named
+    training = [case for case in cases if case.name not in kept]
+    return training, [case for case in cases if case.name in kept]
 
-    def _line(self, text: str) -> None:
-        if self._terminal:
-            print("\r\033[K", end="", file=sys.stderr)
-        print(text, flush=True)
+
+def describe_split(training: Sequence[Case], held_out: Sequence[Case]) -> str:
+    """Say what is trained on and what validates, with a warning where nothing does."""
+    lines = [f"training on {_described(training)}"]
+    if held_out:
+        slides = sorted({case.slide for case in held_out})
+        shown = ", ".join(slides[:6]) + (" ..." if len(slides) > 6 else "")
+        lines.append(f"validating on {_described(held_out)}: {shown}")
+    else:
+        lines.append(
+            "warning: no validation slides, so that what the network is worth stays unknown and "
+            "its thresholds are not tuned; give --validation SLIDE, or --validation auto"
+        )
+    return "\n".join(lines)
+
+
+def _described(cases: Sequence[Case]) -> str:
+    slides = len({case.slide for case in cases})
+    mitoses = sum(len(case.mitoses_xy) for case in cases)
+    return f"{len(cases)} images of {slides} slides, {mitoses} mitoses"
 
 
 def run_export(
@@ -147,7 +144,7 @@ def run_export(
     stain_of: str | None,
 ) -> int:
     """Write the model file of a run."""
-    _require_training()
+    require_training()
     from segmitos.training.export import export_run
 
     if out.suffix != ".onnx":
@@ -180,7 +177,7 @@ def run_combine(
     description: str | None,
 ) -> int:
     """Write several model files as one."""
-    _require_training()
+    require_training()
     from segmitos.training.combine import combine
 
     if out.suffix != ".onnx":
@@ -204,7 +201,7 @@ def run_quantize(
     threads: int | None,
 ) -> int:
     """Write the integer version of a model file."""
-    _require_training()
+    require_training()
     from segmitos.detection.model import WHOLE_MODEL
     from segmitos.io.datasets import load_dataset
     from segmitos.training.quantize import quantize

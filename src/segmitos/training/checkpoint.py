@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
+from msgspec import Meta
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -14,11 +15,44 @@ from torch import Tensor
 from segmitos.errors import ModelError
 from segmitos.io.files import write_bytes, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+STATE = "checkpoint.json"
+
+PointList = list[tuple[float, float]]
+
+
+class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a checkpoint holds beside its tensors."""
+
+    step: Annotated[int, Meta(ge=0)]
+    """Optimizer steps taken."""
+    recipe: dict[str, Any] = {}
+    """As `Recipe.to_dict` gives it."""
+    identity: str = ""
+    """Digest of the run's identity (`training.identity`)."""
+    mined_at: list[int] = []
+    """Steps after which false positives were mined."""
+    mined: dict[str, PointList] = {}
+    """Mined false positives by image, in pixels of the recipe's scale."""
+    ignored: dict[str, PointList] = {}
+    """False positives that may be mitoses nobody labelled, in the same way."""
+    stain: dict[str, tuple[float, float, float]] | None = None
+    """Mean and standard deviation of the training slides' common staining."""
+    losses: tuple[float, ...] = ()
+    """Of the steps since the last epoch ended."""
+    history: list[dict[str, float | int]] = []
+    """One entry an epoch."""
+
+
+class SavedState(TrainingState, frozen=True, kw_only=True):
+    """The file itself: the state, and which tensors belong to it."""
+
+    tensors: Annotated[str, Meta(pattern=r"^checkpoint-\d+\.safetensors$")]
+    format: int
 
 
 def save_checkpoint(
-    folder: Path, groups: dict[str, dict[str, Tensor]], state: dict[str, Any]
+    folder: Path, groups: dict[str, dict[str, Tensor]], state: TrainingState
 ) -> None:
     """Write a checkpoint; a kill at any moment leaves the previous one or this one whole.
 
@@ -28,7 +62,7 @@ def save_checkpoint(
     Args:
         folder: of the training run.
         groups: named dicts of tensors, such as network, ema, optimizer.
-        state: JSON-able; holds `step`.
+        state: everything else.
     """
     tensors = {
         f"{group}/{name}": tensor.detach().cpu().contiguous()
@@ -36,38 +70,55 @@ def save_checkpoint(
         for name, tensor in members.items()
     }
     # The name of an earlier file is kept until the JSON no longer points at it.
-    name = f"checkpoint-{state['step']}.safetensors"
+    name = f"checkpoint-{state.step}.safetensors"
     write_bytes(folder / name, save(tensors))
-    write_json(folder / "checkpoint.json", {**state, "tensors": name, "format": FORMAT_VERSION})
+    content = {**msgspec.to_builtins(state), "tensors": name, "format": FORMAT_VERSION}
+    write_json(folder / STATE, content)
     for other in folder.glob("checkpoint-*.safetensors"):
         if other.name != name:
             other.unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def load_state(folder: Path) -> SavedState:
+    """Read what a checkpoint holds beside its tensors. Raises ModelError as `load_checkpoint`."""
+    return _load_saved(folder)
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], SavedState]:
     """Read a checkpoint written by `save_checkpoint`.
 
     Raises:
-        ModelError: if there is none, or it is damaged.
+        ModelError: if there is none, it is damaged, or another version wrote it.
     """
-    path = folder / "checkpoint.json"
+    state = _load_saved(folder)
+    path = folder / state.tensors
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        tensors = load((folder / state["tensors"]).read_bytes())
-    except FileNotFoundError as error:
-        raise ModelError(f"no checkpoint in {folder}: {error.filename} is missing") from error
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ModelError(f"damaged checkpoint {path}: {error}") from error
-    if state.get("format") != FORMAT_VERSION:
-        raise ModelError(
-            f"checkpoint {path} has format {state.get('format')}; this version reads "
-            f"{FORMAT_VERSION}"
-        )
+        tensors = load(path.read_bytes())
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ModelError(f"damaged checkpoint {path}: {reason}") from error
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         group, _, key = name.partition("/")
         groups.setdefault(group, {})[key] = tensor
     return groups, state
+
+
+def _load_saved(folder: Path) -> SavedState:
+    path = folder / STATE
+    try:
+        saved = msgspec.json.decode(path.read_bytes(), type=SavedState)
+    except FileNotFoundError as error:
+        raise ModelError(f"no checkpoint in {folder}: {path.name} is missing") from error
+    except OSError as error:
+        raise ModelError(f"cannot read checkpoint {path}: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"damaged checkpoint {path}: {error}") from error
+    if saved.format != FORMAT_VERSION:
+        raise ModelError(
+            f"checkpoint {path} has format {saved.format}; this version reads {FORMAT_VERSION}"
+        )
+    return saved
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

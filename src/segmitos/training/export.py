@@ -23,7 +23,7 @@ from segmitos.detection.postprocess import Thresholds, tuned_thresholds
 from segmitos.detection.stain import Stain
 from segmitos.errors import ModelError
 from segmitos.io.files import write_bytes
-from segmitos.training.checkpoint import load_checkpoint
+from segmitos.training.checkpoint import SavedState, load_checkpoint
 from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.registry import build_network, mitosis_logit
 from segmitos.training.recipe import Recipe
@@ -120,14 +120,14 @@ def export_network(network: nn.Module, spec: ModelSpec, path: Path) -> float:
     return difference
 
 
-def trained_network(run: Path) -> tuple[nn.Module, Recipe, dict[str, Any]]:
+def trained_network(run: Path) -> tuple[nn.Module, Recipe, SavedState]:
     """Return the network of a training run with its averaged weights, its recipe and its state.
 
     Raises:
         ModelError: for a run without a whole checkpoint.
     """
     groups, state = load_checkpoint(run)
-    recipe = Recipe.from_dict(state["recipe"], str(run))
+    recipe = Recipe.from_dict(state.recipe, str(run))
     network = build_network(recipe.network, pretrained=False)
     network.load_state_dict(groups["ema"])
     return network, recipe, state
@@ -168,8 +168,8 @@ def export_run(
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {run / 'provenance.json'}: {error}") from error
     thresholds = tuned_thresholds(tuned) if tuned else UNTUNED
-    if color is None and recipe.augmentation.stain_match > 0 and state.get("stain"):
-        color = Stain(**{key: tuple(value) for key, value in state["stain"].items()})
+    if color is None and recipe.augmentation.stain_match > 0 and state.stain:
+        color = Stain(**state.stain)
     spec = ModelSpec(
         name=name,
         mpp=recipe.mpp,

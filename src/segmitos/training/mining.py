@@ -14,6 +14,7 @@ from segmitos.training.sampling import TrainingImage, is_reviewed
 
 # A peak this close to a mitosis belongs to it, or to its ring.
 _NEAR_UM = 8.0
+_NONE = np.zeros((0, 2))
 
 
 def mine(
@@ -21,7 +22,7 @@ def mine(
     sources: Sequence[TrainingImage],
     recipe: Recipe,
     stride: int,
-    advance: Callable[[int], None] = lambda _: None,
+    advance: Callable[[], None] = lambda: None,
 ) -> int:
     """Add to `mined_xy` of every source the peaks that are no mitosis; return how many there are.
 
@@ -31,12 +32,20 @@ def mine(
     A peak found in an earlier round stays, so that what was once learnt is not forgotten. Crops
     cut round a mitosis hold little tissue, but that of many slides; `mine_crops` says whether they
     are searched too.
+
+    Args:
+        network: to look for its false positives.
+        sources: images at the recipe's scale; changed at the end, all or none of them.
+        recipe: for probabilities and scale.
+        stride: of the network.
+        advance: called after each image; may raise to stop.
     """
-    total = 0
+    news = []
     predict = predictor(network)
     for source in sources:
         if source.centered and not recipe.mine_crops:
-            advance(1)
+            news.append((_NONE, _NONE))
+            advance()
             continue
         found = peaks(predict(source.image), recipe.mine_above, stride)
         found = found[is_reviewed(source, found[:, :2])]
@@ -53,11 +62,12 @@ def mine(
         ignored = (
             new & (height > recipe.ignore_above) & _far_from(found, source.hard_negatives_xy, near)
         )
-        source.mined_xy = np.concatenate([source.mined_xy, found[new & ~ignored]])
-        source.ignored_xy = np.concatenate([source.ignored_xy, found[ignored]])
-        total += len(source.mined_xy)
-        advance(1)
-    return total
+        news.append((found[new & ~ignored], found[ignored]))
+        advance()
+    for source, (mined_xy, ignored_xy) in zip(sources, news, strict=True):
+        source.mined_xy = np.concatenate([source.mined_xy, mined_xy])
+        source.ignored_xy = np.concatenate([source.ignored_xy, ignored_xy])
+    return sum(len(source.mined_xy) for source in sources)
 
 
 def peaks(probability: NDArray[np.float32], above: float, stride: int) -> NDArray[np.float64]:

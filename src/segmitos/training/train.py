@@ -1,4 +1,4 @@
-"""The training loop, read top to bottom: sources -> crops -> concentric loss -> EMA weights.
+"""The training loop, read top to bottom: images -> crops -> concentric loss -> averaged weights.
 
 Everything random in a step is a function of (seed, step), so a run that is killed and resumed ends
 with the same weights as one that was not, on the same machine with the same number of threads.
@@ -6,64 +6,60 @@ with the same weights as one that was not, on the same machine with the same num
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
+import msgspec
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from torch import Tensor, nn
 
-from segmitos.errors import UsageError
+from segmitos.errors import TrainingError, UsageError
 from segmitos.io.datasets import Case
-from segmitos.io.files import write_json, write_text
-from segmitos.training.checkpoint import (
-    load_checkpoint,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-)
+from segmitos.io.files import write_bytes, write_json
+from segmitos.training.batches import Batches, seconds_per_step, to_network
+from segmitos.training.checkpoint import STATE
 from segmitos.training.concentric import concentric_loss
+from segmitos.training.history import ratios
+from segmitos.training.identity import IDENTITY, RunIdentity, resume_recipe
 from segmitos.training.mining import mine
-from segmitos.training.networks.registry import build_network
+from segmitos.training.optimizer import learning_rate, set_learning_rate
 from segmitos.training.provenance import provenance
-from segmitos.training.recipe import Recipe
-from segmitos.training.sampling import CropSampler, TrainingImage, load_training_images
-from segmitos.training.validate import Validation, validate
-from segmitos.training.weights import load_run, load_weights
+from segmitos.training.recipe import DEFAULT, Recipe, load_recipe
+from segmitos.training.run import (
+    OnEvent,
+    TrainingRun,
+    begin_run,
+    fill_weights,
+    make_fabric,
+    remove_run,
+    restore_run,
+    save_run,
+    write_run_history,
+)
+from segmitos.training.stopping import StopRequest, StopRequestedError
+from segmitos.training.validate import validate
 
-Event = Literal["loaded", "step", "mined", "epoch", "done"]
-OnEvent = Callable[[Event, dict[str, Any]], None]
+Existing = Literal["resume", "refuse", "restart"]
 
-
-@dataclass
-class _Run:
-    """What a training holds while it runs."""
-
-    fabric: Fabric
-    network: nn.Module
-    wrapped: Any
-    optimizer: torch.optim.Optimizer
-    ema: dict[str, Tensor]
-    sampler: CropSampler
-    held_out: list[TrainingImage]
-    history: list[dict[str, Any]]
-    step: int = 0
+# A checkpoint is written at least this often, and takes at most a fiftieth of the time.
+_SAVE_EVERY_S = 60.0
+_SAVE_FRACTION = 0.02
+# Of a time budget, what mining, validation and export may take.
+_OVERHEAD = 0.2
 
 
 def train(
     cases: Sequence[Case],
-    recipe: Recipe,
-    folder: Path,
+    folder: Path | str,
+    recipe: Recipe | Path | str = DEFAULT,
     validation_cases: Sequence[Case] = (),
-    start_from: Path | None = None,
-    resume: bool = True,
+    *,
+    start_from: Path | str | None = None,
+    existing: Existing = "resume",
+    time_budget_s: float | None = None,
     on_event: OnEvent = lambda event, content: None,
     accelerator: str = "auto",
     devices: int = 1,
@@ -71,88 +67,80 @@ def train(
 ) -> Path:
     """Train a network on cases and leave its checkpoints in a folder.
 
+    Ctrl-C and SIGTERM save the run before they end it; the same call goes on from there.
+
     Args:
         cases: to train on; split them from the validation cases by slide.
-        recipe: every choice of the experiment.
-        folder: of the run; a run found in it is resumed.
+        folder: of the run.
+        recipe: every choice of the experiment; a packaged one by name, or the path of a TOML file.
         validation_cases: scored after every `recipe.validate_every` epochs; may be empty.
-        start_from: folder of a finished run whose weights to begin with.
-        resume: False refuses to go on with a run that is there.
+        start_from: folder of a run whose weights to begin with.
+        existing: what to do with a run that is in the folder: `resume` it, `refuse`, or `restart`
+            from nothing. Only the same run is resumed: same recipe, data, split and start.
+        time_budget_s: take fewer steps than the recipe's, so many as fit into this time by their
+            speed here; None takes all.
         on_event: told of what happens, for progress.
         accelerator: as in Lightning Fabric: auto, cpu, cuda.
         devices: processes or GPUs to train on.
         threads: of the CPU; None leaves torch's own choice.
 
     Returns:
-        The folder, which holds checkpoint.json, its tensors, recipe.json, provenance.json and
-        history.json.
+        The folder, which holds checkpoint.json and its tensors, identity.json, recipe.json,
+        provenance.json, history.csv and training.html.
 
     Raises:
-        UsageError: if the folder holds a run of another recipe, or slides overlap.
-        DataError, InputError: for cases that cannot be used.
-        UsageError: if the loss leaves the finite numbers; the last checkpoint stays.
+        UsageError: if the folder holds another run, or slides overlap.
+        DataError, InputError: for cases or a recipe that cannot be used.
+        TrainingError: if the loss leaves the finite numbers; the last checkpoint stays.
     """
+    folder = Path(folder)
+    if isinstance(recipe, Recipe):
+        chosen = Recipe.from_dict(recipe.to_dict())
+    else:
+        chosen = load_recipe(recipe)
     _check_split(cases, validation_cases)
     if threads is not None:
         torch.set_num_threads(threads)
-    precision = usable_precision(recipe.precision, accelerator)
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision=cast(Any, precision))
-    if devices > 1:
-        fabric.launch()
-    sources = load_training_images(cases, recipe.mpp)
-    held_out = load_training_images(validation_cases, recipe.mpp)
-    on_event("loaded", {"cases": len(cases), "steps": recipe.steps})
-    resumes = (folder / "checkpoint.json").exists()
-    run = _begin(fabric, recipe, sources, held_out, start_from, fresh=not resumes)
-    if resumes:
-        if not resume:
-            raise UsageError(f"{folder} holds a run already; resume it or name another folder")
-        _resume(run, recipe, folder)
-    else:
-        _write_start(folder, recipe, cases, validation_cases)
-    mine_steps = {max(1, round(share * recipe.steps)) for share in recipe.mine_at}
-    with ThreadPoolExecutor(1) as ahead:
-        batch = ahead.submit(_batch, run.sampler, recipe, run.step, fabric)
-        while run.step < recipe.steps:
-            images, labels = batch.result()
-            last_of_epoch = (run.step + 1) % recipe.steps_per_epoch == 0
-            mines = run.step + 1 in mine_steps
-            if not mines and run.step + 1 < recipe.steps:
-                batch = ahead.submit(_batch, run.sampler, recipe, run.step + 1, fabric)
-            loss = _one_step(run, recipe, images, labels)
-            if not math.isfinite(loss):
-                raise UsageError(
-                    f"training diverged at step {run.step + 1} (loss {loss}); lower the recipe's "
-                    f"learning_rate = {recipe.learning_rate:g}"
-                )
-            run.step += 1
-            on_event("step", {"step": run.step, "loss": loss})
-            if mines:
-                found = _mine_with_ema(run, recipe)
-                on_event("mined", {"step": run.step, "places": found})
-                if run.step < recipe.steps:
-                    batch = ahead.submit(_batch, run.sampler, recipe, run.step, fabric)
-            if last_of_epoch:
-                _end_of_epoch(run, recipe, loss, on_event)
-            if last_of_epoch or mines:
-                _save(run, recipe, folder)
-    on_event("done", {"step": run.step})
+    start = None if start_from is None else _start_folder(start_from)
+    identity = RunIdentity.of(cases, validation_cases, chosen, start, time_budget_s)
+    if existing == "restart":
+        remove_run(folder)
+    elif existing == "refuse" and (folder / STATE).exists():
+        raise UsageError(f"{folder} holds a run already; resume it or name another folder")
+    saved_recipe = resume_recipe(folder, identity)
+    fabric = make_fabric(chosen, accelerator, devices)
+    run = begin_run(fabric, saved_recipe or chosen, folder, cases, validation_cases, identity)
+    run.tell = on_event if fabric.global_rank == 0 else lambda event, content: None
+    run.tell("loaded", {"cases": len(cases), "validation": len(validation_cases)})
+    fill_weights(run, start, resumes=saved_recipe is not None)
+    if saved_recipe is not None:
+        restore_run(run)
+    with (
+        StopRequest() as stop,
+        Batches(run.sampler, run.recipe, fabric.global_rank, fabric.world_size) as batches,
+    ):
+        try:
+            _start(run, batches, stop, cases, validation_cases, saved_recipe is None)
+            _take_steps(run, batches, stop)
+        except StopRequestedError as stopped:
+            raise stopped.end() from None
+    run.tell("done", {"step": run.step})
     return folder
 
 
-def usable_precision(wanted: str, accelerator: str) -> str:
-    """Return the precision that `auto` stands for on this machine; any other as it is."""
-    if wanted != "auto":
-        return wanted
-    if accelerator != "cpu" and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    able = torch.cpu.get_capabilities()
-    return "bf16-mixed" if able.get("amx_bf16") or able.get("avx512_bf16") else "32-true"
+def _start_folder(start_from: Path | str) -> Path:
+    if str(start_from).startswith("builtin:"):
+        raise UsageError(
+            f"--start-from {start_from}: the built-in models hold networks for detection alone, "
+            "their normalizations folded into the weights, and cannot be trained further; give the "
+            "folder of a run, or leave it out to start from ImageNet weights"
+        )
+    return Path(start_from)
 
 
 def _check_split(cases: Sequence[Case], validation_cases: Sequence[Case]) -> None:
     if not cases:
-        raise UsageError("no case to train on; check --data, --cases and --exclude")
+        raise UsageError("no case to train on; check --validation, --cases and --exclude")
     shared = {case.slide for case in cases} & {case.slide for case in validation_cases}
     if shared:
         raise UsageError(
@@ -161,184 +149,140 @@ def _check_split(cases: Sequence[Case], validation_cases: Sequence[Case]) -> Non
         )
 
 
-def _begin(
-    fabric: Fabric,
-    recipe: Recipe,
-    sources: Sequence[TrainingImage],
-    held_out: list[TrainingImage],
-    start_from: Path | None,
-    fresh: bool,
-) -> _Run:
-    torch.manual_seed(recipe.seed)
-    given = start_from is not None or bool(recipe.weights)
-    network = build_network(recipe.network, recipe.pretrained and not given)
-    if start_from is not None:
-        load_run(network, start_from)
-    elif recipe.weights and fresh:
-        # A resumed run has its own weights; their source need not be there any more.
-        load_weights(network, recipe.weights)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network.train()
-    optimizer = _optimizer(network, recipe)
-    wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
-    ema = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    sampler = CropSampler(sources, recipe, cast(int, network.stride))
-    return _Run(fabric, network, wrapped, cast(Any, wrapped_optimizer), ema, sampler, held_out, [])
+def _start(
+    run: TrainingRun,
+    batches: Batches,
+    stop: StopRequest,
+    cases: Sequence[Case],
+    validation_cases: Sequence[Case],
+    is_new: bool,
+) -> None:
+    """Measure the speed, choose the number of steps by it, write what the run is, and say so."""
+    speed = 0.0
+    if run.step < run.recipe.steps:
+        args = run.network, batches, run.recipe, run.fabric, run.step, stop.check
+        speed = seconds_per_step(*args)
+    budget = run.identity.time_budget_s
+    if is_new:
+        if budget is not None:
+            run.recipe = fit_to_budget(run.recipe, budget, speed)
+        if run.fabric.global_rank == 0:
+            write_bytes(run.folder / IDENTITY, run.identity.to_json())
+            write_json(run.folder / "recipe.json", run.recipe.to_dict())
+            write_json(run.folder / "provenance.json", provenance(cases, validation_cases))
+        write_run_history(run)
+    steps = run.recipe.steps
+    run.tell(
+        "started",
+        {"step": run.step, "steps": steps, "seconds_per_step": speed, "batch": run.recipe.batch},
+    )
 
 
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Weights decay; biases and normalization do not.
+def fit_to_budget(recipe: Recipe, budget_s: float, seconds_per_step: float) -> Recipe:
+    """Return a recipe of fewer steps where its own would take longer than a time budget.
 
-    Momentum: Caffe keeps v <- m v + rate * gradient and torch v <- m v + gradient, step rate * v.
-    At a constant rate they are the same, so the paper's rates hold here as printed, for the summed
-    loss. The mean over N pixels that count takes rates N times as large (500 x 500 px: 1e-10
-    becomes 2.5e-5); at momentum 0.99 a step then adds up to a hundred times that.
+    A fifth of the time is left for mining, validation and export.
+
+    Raises:
+        UsageError: if not even one step fits.
     """
-    learns = [value for value in network.parameters() if value.requires_grad]
-    decayed = [value for value in learns if value.ndim > 1]
-    free = [value for value in learns if value.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay, "rate": 1.0},
-        {"params": free, "weight_decay": 0.0, "rate": recipe.bias_rate},
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum)
-    return torch.optim.AdamW(groups, recipe.learning_rate)
+    steps = int(budget_s * (1 - _OVERHEAD) / max(seconds_per_step, 1e-9))
+    if steps < 1:
+        raise UsageError(
+            f"a step takes {seconds_per_step:.1f} s here: a time budget of {budget_s:.0f} s holds "
+            "none; give more"
+        )
+    if steps >= recipe.steps:
+        return recipe
+    epochs = min(recipe.epochs, steps)
+    return msgspec.structs.replace(
+        recipe,
+        epochs=epochs,
+        steps_per_epoch=steps // epochs,
+        warmup_steps=min(recipe.warmup_steps, steps // 10),
+    )
 
 
-def _batch(
-    sampler: CropSampler, recipe: Recipe, step: int, fabric: Fabric
-) -> tuple[Tensor, Tensor]:
-    """Draw this process's part of a batch: every rank takes every n-th sample."""
-    indices = range(fabric.global_rank, recipe.batch, fabric.world_size)
-    samples = [sampler.sample(step, index) for index in indices]
-    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
-    labels = torch.from_numpy(np.stack([sample.label for sample in samples]))
-    return images, labels
+def _take_steps(run: TrainingRun, batches: Batches, stop: StopRequest) -> None:
+    """Train to the end; what is due between steps is done between them, however the run began."""
+    saved, cost = time.monotonic(), 0.0
+    try:
+        while True:
+            done = _mine_if_due(run, batches, stop) | _end_epoch_if_due(run, stop)
+            overdue = time.monotonic() - saved > max(_SAVE_EVERY_S, cost / _SAVE_FRACTION)
+            if done or overdue:
+                began = time.monotonic()
+                save_run(run)
+                saved = time.monotonic()
+                cost = saved - began
+            if run.step >= run.recipe.steps:
+                return
+            stop.check()
+            _one_step(run, batches)
+    except StopRequestedError:
+        save_run(run)
+        run.tell("stopped", {"step": run.step, "steps": run.recipe.steps})
+        raise
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then the recipe's schedule, at an optimizer step (0 is the first)."""
-    warm = min(1.0, (step + 1) / max(1, recipe.warmup_steps))
-    if recipe.schedule == "constant":
-        return recipe.learning_rate * warm
-    share = step / max(1, recipe.steps)
-    return recipe.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
-
-
-def _one_step(run: _Run, recipe: Recipe, images: Tensor, labels: Tensor) -> float:
+def _one_step(run: TrainingRun, batches: Batches) -> None:
+    recipe, after = run.recipe, run.step + 1
+    images, labels = batches.take(run.step, after < recipe.steps and after not in run.mine_steps)
     # Dropout draws from torch's generator; tie it to the step for exact resumption.
     torch.manual_seed(recipe.seed * 1_000_003 + run.step)
+    set_learning_rate(run.optimizer, recipe, run.step)
     device = run.fabric.device
-    image_BCHW = images.to(device).permute(0, 3, 1, 2).float()
-    image_BCHW = image_BCHW.contiguous(memory_format=torch.channels_last)
-    for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(recipe, run.step) * group["rate"]
-    logits = run.wrapped(image_BCHW)
+    logits = run.wrapped(to_network(images, device))
     loss = concentric_loss(logits, labels.to(device), recipe.reduction, recipe.focal)
     run.optimizer.zero_grad(set_to_none=True)
     run.fabric.backward(loss)
     if recipe.gradient_clip > 0:
         run.fabric.clip_gradients(run.wrapped, run.optimizer, max_norm=recipe.gradient_clip)
     run.optimizer.step()
-    _update_ema(run, recipe)
-    return float(loss.detach())
-
-
-@torch.no_grad()
-def _update_ema(run: _Run, recipe: Recipe) -> None:
-    """Average weights exponentially, faster at the start when they are still far."""
-    decay = min(recipe.ema, (1 + run.step) / (10 + run.step))
-    for name, value in run.network.state_dict().items():
-        average = run.ema[name]
-        if average.dtype.is_floating_point:
-            average.lerp_(value.to(average.dtype), 1 - decay)
-        else:
-            average.copy_(value)
-
-
-def ema_network(run_network: nn.Module, ema: dict[str, Tensor], recipe: Recipe) -> nn.Module:
-    """Build a copy of the network that holds the averaged weights."""
-    network = build_network(recipe.network, pretrained=False)
-    network.load_state_dict(ema)
-    device = next(run_network.parameters()).device
-    result: nn.Module = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return result.eval()
-
-
-def _mine_with_ema(run: _Run, recipe: Recipe) -> int:
-    network = ema_network(run.network, run.ema, recipe)
-    found = mine(network, run.sampler.sources, recipe, run.sampler.stride)
-    run.sampler.update()
-    return found
-
-
-def _end_of_epoch(run: _Run, recipe: Recipe, loss: float, on_event: OnEvent) -> None:
-    epoch = run.step // recipe.steps_per_epoch
-    entry: dict[str, Any] = {"epoch": epoch, "step": run.step, "loss": loss}
-    due = epoch % recipe.validate_every == 0 or run.step == recipe.steps
-    if run.held_out and due:
-        network = ema_network(run.network, run.ema, recipe)
-        result: Validation = validate(network, run.held_out, recipe)
-        entry |= {
-            "f_score": result.f_score,
-            "precision": result.precision,
-            "recall": result.recall,
-            "min_score": result.min_score,
-        }
-    run.history.append(entry)
-    on_event("epoch", entry)
-
-
-def _save(run: _Run, recipe: Recipe, folder: Path) -> None:
-    if run.fabric.global_rank:
-        return
-    sources, stain = run.sampler.sources, run.sampler.target
-    mined = {s.name: s.mined_xy.tolist() for s in sources if len(s.mined_xy)}
-    ignored = {s.name: s.ignored_xy.tolist() for s in sources if len(s.ignored_xy)}
-    save_checkpoint(
-        folder,
-        {
-            "network": run.network.state_dict(),
-            "ema": run.ema,
-            "optimizer": optimizer_tensors(run.optimizer),
-        },
-        {
-            "step": run.step,
-            "recipe": recipe.to_dict(),
-            "mined": mined,
-            "ignored": ignored,
-            "stain": None if stain is None else dataclasses.asdict(stain),
-            "history": run.history,
-        },
-    )
-    write_json(folder / "history.json", run.history)
-
-
-def _resume(run: _Run, recipe: Recipe, folder: Path) -> None:
-    groups, state = load_checkpoint(folder)
-    if Recipe.from_dict(state["recipe"], str(folder)) != recipe:
-        raise UsageError(
-            f"{folder} holds a run of another recipe; give the same recipe to resume it, or "
-            "name another folder"
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"training diverged at step {after} (loss {value}); lower the recipe's "
+            f"learning_rate = {recipe.learning_rate:g}"
         )
-    run.network.load_state_dict(groups["network"])
-    run.ema = groups["ema"]
-    restore_optimizer(run.optimizer, groups.get("optimizer", {}))
-    run.step = int(state["step"])
-    run.history = list(state["history"])
-    for source in run.sampler.sources:
-        for kind in ("mined", "ignored"):
-            points = state[kind].get(source.name, [])
-            setattr(source, f"{kind}_xy", np.asarray(points, float).reshape(-1, 2))
+    run.average.update_parameters(run.network)
+    run.step = after
+    run.losses.append(value)
+    run.tell("step", {"step": run.step, "loss": value})
+
+
+def _mine_if_due(run: TrainingRun, batches: Batches, stop: StopRequest) -> bool:
+    if run.step not in run.mine_steps - set(run.mined_at):
+        return False
+    batches.forget()
+    found = mine(
+        run.average.module, run.sampler.sources, run.recipe, run.sampler.stride, stop.check
+    )
     run.sampler.update()
+    run.mined_at.append(run.step)
+    run.tell("mined", {"step": run.step, "places": found})
+    return True
 
 
-def _write_start(
-    folder: Path, recipe: Recipe, cases: Sequence[Case], validation_cases: Sequence[Case]
-) -> None:
-    write_json(folder / "recipe.json", recipe.to_dict())
-    content = provenance(cases, validation_cases)
-    write_json(folder / "provenance.json", content)
-    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    write_text(folder / "started.txt", started + "\n")
+def _end_epoch_if_due(run: TrainingRun, stop: StopRequest) -> bool:
+    epoch, rest = divmod(run.step, run.recipe.steps_per_epoch)
+    if rest or len(run.history) >= epoch:
+        return False
+    entry: dict[str, float | int] = {
+        "epoch": epoch,
+        "step": run.step,
+        "loss": float(np.mean(run.losses)),
+        "learning_rate": learning_rate(run.recipe, run.step - 1),
+    }
+    due = epoch % run.recipe.validate_every == 0 or run.step == run.recipe.steps
+    if run.held_out and due:
+        network = run.average.module
+        result = validate(network, run.held_out, run.recipe, run.sampler.target, stop.check)
+        entry |= ratios(result.fixed, "fixed") | ratios(result.best, "best")
+        entry["best_score"] = result.best_score
+        run.examples = result.examples
+    run.history.append(entry)
+    run.losses = []
+    write_run_history(run)
+    run.tell("epoch", dict(entry))
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
@@ -17,10 +18,30 @@ from segmitos.options import (
 )
 
 
+class Duration(click.ParamType[float]):
+    """A time such as 45s, 30m or 2h, as seconds."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smh])", str(value).strip())
+        if found is None or float(found[1]) == 0:
+            self.fail(f"{value!r} is not a time such as 45s, 30m or 2h", param, ctx)
+        return float(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
+
+
 @click.command()
 @data_argument
 @click.option(
-    "-o", "--out", type=FilePath, required=True, help="Folder of the run; resumed if there."
+    "-o",
+    "--out",
+    type=FilePath,
+    required=True,
+    help="Folder of the run; the same run is resumed if it is there.",
 )
 @click.option(
     "--recipe",
@@ -32,20 +53,41 @@ from segmitos.options import (
     "--validation",
     multiple=True,
     callback=several,
-    help="Slides or cases to validate on, kept from training.",
+    help="Slides or cases to validate on, kept from training; patterns allowed. 'auto' holds out "
+    "slides with about a fifth of the mitoses.",
 )
 @cases_option
 @exclude_option
 @mpp_option
-@click.option("--start-from", type=FilePath, help="Folder of a finished run to start from.")
-@click.option("--epochs", type=int, help="Instead of the recipe's.")
-@click.option("--seed", type=int, help="Instead of the recipe's.")
-@click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--devices", type=int, default=1, show_default=True, help="Processes or GPUs.")
+@click.option(
+    "--start-from", help="Folder of a run whose weights to start from, of the same network."
+)
+@click.option("--epochs", type=click.IntRange(1, 1_000_000), help="Instead of the recipe's.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Instead of the recipe's.")
+@click.option(
+    "--time-budget",
+    type=Duration(),
+    help="Take so many steps, at most the recipe's, as fit into this time here: 45s, 30m, 2h.",
+)
+@click.option(
+    "--accelerator",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="What to train on.",
+)
+@click.option(
+    "--devices",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="Processes or GPUs.",
+)
 @threads_option
-@click.option("--restart", is_flag=True, help="Refuse to resume a run that is there.")
+@click.option("--no-resume", is_flag=True, help="Refuse to go on with a run that is there.")
+@click.option("--restart", is_flag=True, help="Train from nothing where a run is there.")
 def train(**given: Any) -> int:
-    """Train a detector from clicks on mitoses.
+    """Train a detector from clicks on mitoses, tune it, and write its model file.
 
     Example: segmitos train mitos14:DIR --validation H03 -o runs/first
     """

@@ -1,0 +1,143 @@
+"""From a finished training to a model file: thresholds tuned on validation, and an honest score."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segmitos.detection.model import Model
+from segmitos.detection.pipeline import DetectOptions, detect_slide
+from segmitos.detection.stain import Stain
+from segmitos.errors import InputError
+from segmitos.evaluation.tuning import Item, Tuning, tune
+from segmitos.io.datasets import Case
+from segmitos.io.files import write_json
+from segmitos.io.slide import Slide
+from segmitos.training.checkpoint import load_state
+from segmitos.training.export import export_run
+
+SUFFIX = ".onnx"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What `finish` left.
+
+    Attributes:
+        model: the model file.
+        tuning: of its thresholds; None without a mitosis to tune on.
+        slides: that validation held.
+        problem: why nothing could be tuned; empty where it was.
+    """
+
+    model: Path
+    tuning: Tuning | None
+    slides: int
+    problem: str = ""
+
+    def text(self) -> str:
+        """Say what there is, what it is worth, and what is missing for more."""
+        lines = [f"model: {self.model}"]
+        if self.tuning is None:
+            lines.append(f"thresholds: those of an untuned model, and no score: {self.problem}")
+            return "\n".join(lines)
+        chosen, own = self.tuning.to_dict(), self.tuning.counts
+        values = ", ".join(f"{name} {value}" for name, value in chosen["thresholds"].items())
+        lines.append(f"thresholds tuned on {_slides(self.slides)} of validation: {values}")
+        held_out = self.tuning.cross_validated
+        if held_out is None:
+            lines.append(
+                f"F {own.f_score:.3f} on the slide that the thresholds were tuned on, which "
+                "flatters. For a held-out score, validate on two slides or more, or score on "
+                "others: segmitos evaluate"
+            )
+        else:
+            lines.append(
+                f"held-out F {held_out.f_score:.3f} (precision {held_out.precision:.3f}, recall "
+                f"{held_out.recall:.3f}): each slide unseen in training, at thresholds tuned on "
+                "the other validation slides"
+            )
+        return "\n".join(lines)
+
+
+def finish(run: Path, validation_cases: Sequence[Case], threads: int | None = None) -> Finished:
+    """Tune a run's thresholds on its validation cases and write its model file beside them.
+
+    The model file, named after the folder, and thresholds.json go into the folder of the run.
+
+    Args:
+        run: folder that `train` left.
+        validation_cases: of that training; may be empty.
+        threads: of the CPU; None takes all that this process may use.
+
+    Raises:
+        ModelError: for a run without a whole checkpoint.
+        InputError: for a case that cannot be read.
+    """
+    path = run / f"{run.resolve().name}{SUFFIX}"
+    tuning = None
+    content: dict[str, Any] | None = None
+    problem = "no validation slide holds a mitosis; give --validation SLIDE or --validation auto"
+    if any(len(case.mitoses_xy) for case in validation_cases):
+        try:
+            tuning = tune(map_cases(run, validation_cases, threads))
+        except InputError as error:
+            # A network that was trained too little calls everything a mitosis.
+            problem = str(error)
+        else:
+            content = tuned_content(tuning, len(validation_cases))
+            write_json(run / "thresholds.json", content)
+    export_run(run, path, content, name=run.resolve().name, color=training_stain(run))
+    return Finished(path, tuning, len({case.slide for case in validation_cases}), problem)
+
+
+def training_stain(run: Path) -> Stain | None:
+    """Return the common staining of the slides that a run was trained on."""
+    stain = load_state(run).stain
+    return None if stain is None else Stain(**stain)
+
+
+def map_cases(
+    run: Path,
+    cases: Sequence[Case],
+    threads: int | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> list[Item]:
+    """Run the model of a training on cases as detection does, and return maps to tune on."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"untuned{SUFFIX}"
+        export_run(run, file, color=training_stain(run))
+        model = Model.load(file, "cpu", threads)
+        items: list[Item] = []
+        for case in cases:
+            with Slide.open(case.image, mpp=case.mpp) as slide:
+                result = detect_slide(slide, model, DetectOptions())
+            items.append(
+                Item(
+                    result.accumulator,
+                    case.mitoses_xy,
+                    result.mpp,
+                    case.slide,
+                    case.unsure_xy,
+                    case.regions,
+                )
+            )
+            advance()
+    return items
+
+
+def tuned_content(tuning: Tuning, images: int) -> dict[str, Any]:
+    """Return the content of a thresholds.json: thresholds, and the counts behind them."""
+    about = f"{images} images of slides {', '.join(tuning.slides[:12])}"
+    if len(tuning.slides) > 12:
+        about += f" and {len(tuning.slides) - 12} more"
+    scored = tuning.cross_validated or tuning.counts
+    how = "thresholds cross-validated over them" if tuning.cross_validated else "tuned on them"
+    return tuning.to_dict() | {"validation": {**scored.to_dict(), "data": f"{about}; {how}"}}
+
+
+def _slides(count: int) -> str:
+    return "one slide" if count == 1 else f"{count} slides"

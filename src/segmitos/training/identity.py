@@ -1,0 +1,225 @@
+"""What makes two trainings the same run: recipe, data by content, split, and where it started.
+
+A run is resumed, or called finished, only for the same identity. Otherwise a slide that was trained
+on could become one of validation, or other clicks train nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from segmitos.errors import InputError, UsageError
+from segmitos.io.datasets import Case
+from segmitos.training.checkpoint import STATE, load_state
+from segmitos.training.recipe import Recipe
+
+IDENTITY = "identity.json"
+# Files larger than this are told by their size and by blocks spread evenly over them.
+_WHOLE_BYTES = 64 << 20
+_BLOCK_BYTES = 1 << 20
+_MAX_NAMED = 3
+
+
+class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a training run; two that are equal are the same run."""
+
+    recipe: dict[str, Any]
+    start_from: str
+    """Digest of the tensors that it starts from; empty for those of the recipe."""
+    time_budget_s: float | None
+    """What the number of steps was chosen by."""
+    training: dict[str, dict[str, str]]
+    """Per case: digests of its image, of its labels, and of all else that is known of it."""
+    validation: dict[str, dict[str, str]]
+
+    @classmethod
+    def of(
+        cls,
+        cases: Sequence[Case],
+        validation_cases: Sequence[Case],
+        recipe: Recipe,
+        start_from: Path | None = None,
+        time_budget_s: float | None = None,
+    ) -> RunIdentity:
+        """Tell the identity of a training with these inputs.
+
+        Raises:
+            InputError: where an image or a mask cannot be read.
+        """
+        start = "" if start_from is None else _digest_file(_tensors_of(start_from))
+        return cls(
+            recipe=recipe.to_dict(),
+            start_from=start,
+            time_budget_s=time_budget_s,
+            training={case.name: _digest_case(case) for case in cases},
+            validation={case.name: _digest_case(case) for case in validation_cases},
+        )
+
+    def to_json(self) -> bytes:
+        """Return it as JSON, the same bytes for the same run."""
+        content = msgspec.to_builtins(self)
+        return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
+
+    @property
+    def digest(self) -> str:
+        """Of all of it."""
+        return hashlib.sha256(self.to_json()).hexdigest()
+
+    def differences(self, saved: RunIdentity) -> list[str]:
+        """Say in words what of this differs from a saved run; nothing where it is the same."""
+        ours, theirs = _flat(self.recipe), _flat(saved.recipe)
+        found = [
+            f"recipe {key} is {json.dumps(ours.get(key))}, was {json.dumps(theirs.get(key))}"
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key) != theirs.get(key)
+        ]
+        if self.start_from != saved.start_from:
+            found.append("it starts from other weights (--start-from)")
+        if self.time_budget_s != saved.time_budget_s:
+            found.append("its time budget is another one")
+        found += _case_differences(self, saved)
+        return found
+
+
+def resume_recipe(folder: Path, identity: RunIdentity) -> Recipe | None:
+    """Return the recipe to go on with in a folder, or None where no run is there.
+
+    It is that of the run, which differs from the given one only in the number of steps that a time
+    budget chose.
+
+    Raises:
+        UsageError: if another run is there, naming what differs.
+        ModelError: if the run there is damaged.
+    """
+    if not (folder / STATE).exists():
+        return None
+    state = load_state(folder)
+    try:
+        saved = msgspec.json.decode((folder / IDENTITY).read_bytes(), type=RunIdentity)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{folder} holds a run that does not say what it was trained on ({error}); name "
+            "another folder, or --restart to train from nothing"
+        ) from error
+    if saved.digest != state.identity:
+        raise UsageError(
+            f"{folder}: {IDENTITY} and {STATE} are not of the same run; name another folder, or "
+            "--restart to train from nothing"
+        )
+    differences = identity.differences(saved)
+    if differences:
+        raise UsageError(
+            f"{folder} holds another run: {'; '.join(differences)}. Name another folder, or "
+            "--restart to train from nothing"
+        )
+    return Recipe.from_dict(state.recipe, str(folder))
+
+
+def _case_differences(new: RunIdentity, old: RunIdentity) -> list[str]:
+    found = []
+    moved = sorted(
+        (old.training.keys() & new.validation.keys())
+        | (old.validation.keys() & new.training.keys())
+    )
+    if moved:
+        found.append(f"{_named(moved)} changed between training and validation")
+    for part in ("training", "validation"):
+        ours, theirs = getattr(new, part), getattr(old, part)
+        added = sorted(ours.keys() - theirs.keys() - set(moved))
+        left = sorted(theirs.keys() - ours.keys() - set(moved))
+        if added:
+            found.append(f"{_named(added)} added to {part}")
+        if left:
+            found.append(f"{_named(left)} left out of {part}")
+        for kind in ("image", "labels", "about"):
+            changed = [
+                name
+                for name in sorted(ours.keys() & theirs.keys())
+                if ours[name].get(kind) != theirs[name].get(kind)
+            ]
+            if changed:
+                words = {"image": "another image", "labels": "other labels"}
+                found.append(f"{_named(changed)} of {part} has {words.get(kind, 'other facts')}")
+    return found
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MAX_NAMED])
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return f"case {shown}{more}"
+
+
+def _flat(tables: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Return the values of nested tables by their dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{before}{key}.")
+        else:
+            found[before + key] = value
+    return found
+
+
+def _digest_case(case: Case) -> dict[str, str]:
+    """Tell a case by its content; where it lies does not count."""
+    labels, about = hashlib.sha256(), hashlib.sha256()
+    for field in dataclasses.fields(case):
+        value = getattr(case, field.name)
+        if field.name in ("name", "image"):
+            continue
+        of = about if value is None or isinstance(value, str | float | bool) else labels
+        of.update(f"{field.name}:".encode() + _content(value))
+    return {
+        "image": _digest_file(case.image),
+        "labels": labels.hexdigest()[:16],
+        "about": about.hexdigest()[:16],
+    }
+
+
+def _content(value: Any) -> bytes:
+    """Return bytes that are the same for the same value of a field, and no other."""
+    if isinstance(value, np.ndarray):
+        return repr(value.shape).encode() + np.ascontiguousarray(value, np.float64).tobytes()
+    if isinstance(value, Path):
+        return _digest_file(value).encode()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return b";".join(_content(getattr(value, f.name)) for f in dataclasses.fields(value))
+    if isinstance(value, list | tuple):
+        return b"[" + b",".join(_content(one) for one in value) + b"]"
+    return repr(value).encode()
+
+
+def _tensors_of(run: Path) -> Path:
+    return run / load_state(run).tensors if run.is_dir() else run
+
+
+def _digest_file(path: Path) -> str:
+    """Digest a file; a folder by the names and sizes in it; a large file by blocks of it."""
+    digest = hashlib.sha256()
+    try:
+        if path.is_dir():
+            for file in sorted(path.rglob("*")):
+                size = file.stat().st_size if file.is_file() else 0
+                digest.update(f"{file.relative_to(path)}:{size};".encode())
+            return digest.hexdigest()[:16]
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            if size <= _WHOLE_BYTES:
+                digest.update(stream.read())
+            else:
+                digest.update(str(size).encode())
+                blocks = _WHOLE_BYTES // _BLOCK_BYTES
+                for block in range(blocks):
+                    stream.seek((size - _BLOCK_BYTES) * block // (blocks - 1))
+                    digest.update(stream.read(_BLOCK_BYTES))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    return digest.hexdigest()[:16]
