@@ -15,7 +15,6 @@ from segmitos.errors import InputError
 from segmitos.evaluation.tuning import Item, Tuning, tune
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_json
-from segmitos.io.slide import Slide
 from segmitos.training.checkpoint import load_state
 from segmitos.training.export import export_run
 
@@ -113,7 +112,7 @@ def map_cases(
         model = Model.load(file, "cpu", threads)
         items: list[Item] = []
         for case in cases:
-            with Slide.open(case.image, mpp=case.mpp) as slide:
+            with case.open_image() as slide:
                 result = detect_slide(slide, model, DetectOptions())
             items.append(
                 Item(
