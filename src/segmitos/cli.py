@@ -22,6 +22,7 @@ from segmitos.options import (
     threads_option,
 )
 from segmitos.verbs.detect import demo, detect, report
+from segmitos.verbs.recount import recount
 from segmitos.verbs.train import train
 
 
@@ -41,6 +42,7 @@ def app() -> None:
 
 
 app.add_command(detect)
+app.add_command(recount)
 app.add_command(train)
 
 

@@ -192,7 +192,7 @@ def test_no_mitosis(tmp_path):
 
 def test_one_mitosis(tmp_path):
     page = page_of(made(tmp_path, 1))
-    assert "Every detection: the hotspot's first" in page.text and crops_of(page) == 1
+    assert "Every detection, the hotspot's first" in page.text and crops_of(page) == 1
     assert "1 in the hotspot" in page.text
 
 

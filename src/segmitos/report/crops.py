@@ -56,7 +56,7 @@ def read_crop(slide: Slide, x_px: float, y_px: float, side_um: float, side_px: i
     return slide.read(*corner, side_px, side_px, mpp=side_um / side_px)
 
 
-def crop_jpeg(pixels: Pixels, side_um: float, quality: int = 82) -> bytes:
+def crop_jpeg(pixels: Pixels, side_um: float, quality: int = 78) -> bytes:
     """Return a crop as JPEG with a bar of 10 um at its lower left."""
     from PIL import Image, ImageDraw
 

@@ -16,7 +16,7 @@ from segmitos.counting.recount import Review
 from segmitos.counting.saved import SavedResult
 from segmitos.io.files import write_text
 from segmitos.report.density import TICKS, legend_gradient
-from segmitos.report.map import MapMark, has_density, map_svg
+from segmitos.report.map import MapMark, has_density, map_svg, scale_bar
 from segmitos.report.marks import shown_marks
 from segmitos.report.pictures import OVERVIEW, histogram_svg, shrink, size_of
 
@@ -59,7 +59,7 @@ def render_report(
     shown = [by_id[identity] for identity in crops]
     numbers = {mark.id: number for number, mark in enumerate(shown, start=1)}
     on_map = [MapMark(m.x_px, m.y_px, m.state, numbers.get(m.id)) for m in marks]
-    density = has_density(saved, counted.count)
+    width, height = size_of(picture)
     detections = saved.candidates.detections()
     return _render(
         "report.html",
@@ -67,8 +67,10 @@ def render_report(
         counted=counted,
         review=review,
         warnings=_warnings(saved, review),
-        map=map_svg(saved, picture, size_of(picture), on_map, counted.hotspot, counted.fields),
-        density=density,
+        map=map_svg(saved, picture, (width, height), on_map, counted.hotspot, counted.fields),
+        ratio=width / height,
+        scale_bar=scale_bar(saved.summary.width_px * saved.summary.mpp),
+        density=has_density(saved, counted.count),
         states=sorted({mark.state for mark in marks}),
         legend=legend_gradient(),
         ticks=TICKS,

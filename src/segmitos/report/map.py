@@ -7,6 +7,7 @@ a result's saved files, so that another window or verdict needs no slide.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -81,7 +82,6 @@ def map_svg(
         if window is not None
     ]
     layers.append(_marks(marks, scale, _RING_UM / 2 / summary.mpp * scale))
-    layers.append(_scale_bar(width, height, summary.mpp / scale))
     return (
         f'<svg class="map" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="Map of the image with all marks">{"".join(layers)}</svg>'
@@ -166,19 +166,10 @@ def _stroke(path: str) -> str:
     return f'<path class="rim" d="{path}"/><path class="line" d="{path}"/>'
 
 
-def _scale_bar(width: int, height: int, um_per_px: float) -> str:
-    """Draw a bar of a round length, about a sixth of the width, at the lower left."""
-    room_um = width * um_per_px / 6
-    power = 10.0 ** np.floor(np.log10(room_um))
+def scale_bar(width_um: float) -> tuple[str, float]:
+    """Return a round length, about a sixth of the width, in words and as a fraction of it."""
+    room_um = width_um / 6
+    power = 10.0 ** math.floor(math.log10(room_um))
     length_um = max(step * power for step in (1, 2, 5) if step * power <= room_um)
     text = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
-    size = max(14, width // 45)
-    long = length_um / um_per_px
-    box = max(long, size * 4) + 16
-    left, base = 8, height - 8
-    return (
-        f'<g class="scale"><rect x="{left}" y="{base - size * 1.9:.0f}" width="{box:.0f}" '
-        f'height="{size * 1.9:.0f}" rx="4"/>'
-        f'<path d="M{left + 8} {base - size * 0.45:.1f}h{long:.1f}"/>'
-        f'<text x="{left + 8}" y="{base - size * 0.8:.1f}" font-size="{size}">{text}</text></g>'
-    )
+    return text, length_um / width_um

@@ -1,0 +1,194 @@
+"""`segmitos recount`: results counted again, with other settings or as a reader corrected them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from segmitos.cohort.results import SUMMARY, input_of, place
+from segmitos.counting.corrections import corrections, read_edited
+from segmitos.counting.recount import Recount, Review, recount
+from segmitos.counting.saved import SavedResult, read_saved
+from segmitos.counting.summary import Summary, parse_summary
+from segmitos.errors import InputError, UsageError
+from segmitos.io.files import write_bytes
+from segmitos.report.result_files import open_image, read_pictures, recounted_files
+from segmitos.report.reviewed import REVIEWED, check_reader, review_content, reviewed_files
+
+_OPTIONS = {
+    "min_score": "min_score",
+    "min_area": "min_area_um2",
+    "hotspot_area": "hotspot_area_mm2",
+    "hotspot_shape": "hotspot_shape",
+    "field_diameter": "field_diameter_mm",
+}
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Who corrected, and how."""
+
+    name: str
+    note: str
+    hotspot: Literal["follow", "fixed"]
+    screened: bool
+    tubules: int | None
+    nuclei: int | None
+
+
+def run_recount(
+    folder: Path,
+    corrected: Path | None,
+    reader: str,
+    note: str,
+    hotspot: Literal["follow", "fixed"],
+    screened: bool,
+    tubules: int | None,
+    nuclei: int | None,
+    out: Path | None,
+    overwrite: bool,
+    json_out: bool,
+    **given: Any,
+) -> int:
+    """Count one result or all results of a run again; print a line each."""
+    changes = {_OPTIONS[key]: value for key, value in given.items() if value is not None}
+    results = _results_in(folder)
+    if corrected is None:
+        named = {"--reader": reader, "--note": note, "--screened": screened, "--out": out}
+        useless = [option for option, value in named.items() if value]
+        if tubules or nuclei or useless or hotspot != "follow":
+            what = useless[0] if useless else "--hotspot, --tubules or --nuclei"
+            raise UsageError(f"{what} needs a corrected file; give it with --with")
+        if not changes:
+            raise UsageError("nothing to change: give --with, or a setting to count with")
+        contents = [_change(result, changes, json_out) for result in results]
+    else:
+        who = _Reader(reader.strip(), note.strip(), hotspot, screened, tubules, nuclei)
+        files = _corrected_files(results, corrected, folder)
+        contents = [
+            _review(result, file, who, changes, out, overwrite, json_out, len(results) > 1)
+            for result, file in files.items()
+        ]
+    if json_out:
+        print(json.dumps(contents, indent=2, sort_keys=True))
+    return 0
+
+
+def _results_in(folder: Path) -> list[Path]:
+    if (folder / SUMMARY).is_file():
+        return [folder]
+    results = sorted(entry.parent for entry in folder.glob(f"*/{SUMMARY}"))
+    if not results:
+        raise InputError(f"{folder} holds no result of detect (no {SUMMARY})")
+    return results
+
+
+def _corrected_files(results: list[Path], corrected: Path, folder: Path) -> dict[Path, Path]:
+    """Return the corrected file of each result that has one."""
+    if not corrected.exists():
+        raise InputError(f"there is no {corrected}")
+    if corrected.is_file():
+        if len(results) > 1 or results != [folder]:
+            raise UsageError(
+                f"{folder} holds several results and {corrected} is one file; give the folder of "
+                "one result, or a folder of NAME.geojson"
+            )
+        return {folder: corrected}
+    found = {result: corrected / f"{result.name}.geojson" for result in results}
+    found = {result: file for result, file in found.items() if file.is_file()}
+    if not found:
+        raise InputError(f"{corrected} holds no {results[0].name}.geojson, nor that of any other")
+    names = {result.name for result in results}
+    strange = sorted(file.name for file in corrected.glob("*.geojson") if file.stem not in names)
+    if strange:
+        raise InputError(f"{corrected / strange[0]}: {folder} holds no result of this name")
+    return found
+
+
+def _change(folder: Path, changes: dict[str, Any], quiet: bool) -> dict[str, Any]:
+    """Count a result with other settings, in its place."""
+    earlier = input_of(folder)
+    files = recounted_files(folder, changes, None if earlier is None else Path(earlier))
+    kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    place(folder.absolute().parent, folder.absolute().name, {**kept, **files})
+    summary = parse_summary(files[SUMMARY], str(folder / SUMMARY))
+    if not quiet:
+        print(f"{folder.name}: {_figures(summary)}")
+        if any(name in kept for name in REVIEWED):
+            print(f"{folder.name}: its review still has the earlier settings; recount --with again")
+    return {"name": folder.name, "summary": json.loads(files[SUMMARY])}
+
+
+def _review(
+    folder: Path,
+    corrected: Path,
+    who: _Reader,
+    changes: Mapping[str, Any],
+    out: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    several: bool,
+) -> dict[str, Any]:
+    """Write the files of a review of one result."""
+    saved = read_saved(folder)
+    counted = [key for key in changes if key in ("min_score", "min_area_um2")]
+    if counted:
+        raise UsageError(
+            "--min-score and --min-area change what the model found; change the result first, "
+            "without --with"
+        )
+    review = review_of(saved, corrected, who, changes)
+    target = folder if out is None else out / folder.name if several else out
+    if not overwrite:
+        check_reader(target, who.name)
+    picture, crops = read_pictures(folder)
+    earlier = input_of(folder)
+    slide = None if earlier is None else open_image(saved, Path(earlier))
+    try:
+        files = reviewed_files(saved, review, picture, crops, slide)
+    finally:
+        if slide is not None:
+            slide.close()
+    # The table of contents last: without it there is no review.
+    for name in REVIEWED:
+        write_bytes(target / name, files[name])
+    if not quiet:
+        print(f"{folder.name}: {_compared(review.recount)}")
+    return {"name": folder.name, "review": review_content(saved, review)}
+
+
+def review_of(
+    saved: SavedResult, corrected: Path, who: _Reader, changes: Mapping[str, Any]
+) -> Review:
+    """Count a result as a corrected file has it."""
+    settings = replace(saved.settings, **changes)
+    marks = corrections(saved, read_edited(corrected, saved))
+    found = recount(
+        saved, marks, settings, who.hotspot, who.screened, tubules=who.tubules, nuclei=who.nuclei
+    )
+    return Review(found, who.name, corrected.name, who.note)
+
+
+def _figures(summary: Summary) -> str:
+    number = "1 mitotic figure" if summary.count == 1 else f"{summary.count} mitotic figures"
+    inside = "" if summary.hotspot is None else f", {summary.hotspot.count} in the hotspot"
+    scores = () if summary.score is None else summary.score.systems
+    return "".join([number, inside, *(f", {one.system} score {one.score}" for one in scores)])
+
+
+def _compared(found: Recount) -> str:
+    """Return the model's and the reader's figures, and what was changed, in a line."""
+    parts = [f"{found.model.count} -> {found.reviewed.count} mitotic figures"]
+    if found.model.hotspot and found.reviewed.hotspot:
+        parts.append(f"hotspot {found.model.hotspot.count} -> {found.reviewed.hotspot.count}")
+    for entry in found.reviewed.score.systems if found.reviewed.score else ():
+        earlier = found.model.score.of(entry.where) if found.model.score else None
+        was = "-" if earlier is None else earlier.score
+        parts.append(f"{entry.system} score {was} -> {entry.score}")
+    tally = found.tally
+    changed = f"{tally.confirmed} confirmed, {tally.rejected} rejected, {tally.added} added"
+    more = [f"{n} {word}" for n, word in ((tally.moved, "moved"), (tally.unsure, "unsure")) if n]
+    return ", ".join(parts) + f" ({', '.join([changed, *more])})"
