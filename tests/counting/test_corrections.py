@@ -51,7 +51,8 @@ def point(x, y, kind="Mitotic figure"):
 def test_an_untouched_file_confirms_every_detection(saved, tmp_path):
     result, collection = saved
     path = tmp_path / "detections.geojson"
-    path.write_text(json.dumps(collection))
+    about = {"mpp": MPP, "name": result.candidates.name}
+    path.write_text(json.dumps(collection | {"segmitos": about}))
     found = recount(result, corrections(result, read_edited(path, result)))
     assert found.tally.confirmed == 8 and found.tally.rejected == found.tally.added == 0
     assert found.tally.undecided == found.tally.moved == 0 and found.settled
@@ -146,3 +147,13 @@ def test_pairs_are_one_to_one_and_the_nearest_come_first():
     assert nearest_pairs(first, second[:0], 5.0) == []
     assert nearest_pairs(first[:1], np.array([[3.0, 4.0]]), 5.0) == [(0, 0)]
     assert nearest_pairs(first[:1], np.array([[3.0, 4.001]]), 5.0) == []
+
+
+def test_a_file_of_another_image_is_refused(saved, tmp_path):
+    result, collection = saved
+    with pytest.raises(DataError, match="none of 2 marks lies at a detection"):
+        recounted(result, tmp_path, [point(300, 300), point(400, 400)])
+    path = tmp_path / "other.geojson"
+    path.write_text(json.dumps(collection | {"segmitos": {"mpp": MPP, "name": "other.svs"}}))
+    with pytest.raises(DataError, match=r"is of the image other\.svs"):
+        read_edited(path, result)

@@ -21,10 +21,12 @@ from segmitos.io.json_files import load_json
 from segmitos.io.points import classes
 from segmitos.io.points.candidates import Candidates
 from segmitos.io.points.classes import plain_name
-from segmitos.io.points.geojson import read_features
+from segmitos.io.points.geojson import own_member, read_features
 from segmitos.io.points.geojson_features import point_ids
 
 MATCH_UM = 7.5
+# With fewer detections, all may have been rejected and others added.
+_TELLING = 3
 _ATYPICAL, _UNDECIDED = "atypical", "undecided"
 
 
@@ -44,9 +46,13 @@ def read_edited(path: Path, saved: SavedResult) -> list[EditedMark]:
 
     Raises:
         InputError: if the file cannot be read.
-        DataError: if it is not GeoJSON of points.
+        DataError: if it is not GeoJSON of points, or of another image.
     """
-    marks, _ = read_features(path, load_json(path))
+    content = load_json(path)
+    own = own_member(content)
+    if own.name and own.name != saved.candidates.name:
+        raise DataError(f"{path} is of the image {own.name}, the result of {saved.candidates.name}")
+    marks, _ = read_features(path, content)
     xy = np.array([(mark.x_px, mark.y_px) for mark in marks]).reshape(-1, 2)
     places = from_qupath(xy, saved.summary.bounds_px).tolist()
     return [
@@ -62,11 +68,17 @@ def corrections(saved: SavedResult, edited: Sequence[EditedMark]) -> list[Review
     first within 7.5 um, detections before other candidates.
 
     Raises:
-        DataError: for an added mark without a class, or of a class that is not understood.
+        DataError: for an added mark without a class, or of a class that is not understood; where
+            there are marks and several detections, and none stands for any.
     """
     candidates = saved.candidates
     labels = [label_of(mark.kind) for mark in edited]
     matched = _match(saved, edited)
+    if edited and not matched and candidates.is_detection.sum() >= _TELLING:
+        raise DataError(
+            f"{edited[0].where}: none of {len(edited)} marks lies at a detection of "
+            f"{saved.summary.name}; the file seems to be of another image"
+        )
     added_ids = _own_ids(edited, candidates)
     marks: list[ReviewedMark] = []
     for index, (mark, label) in enumerate(zip(edited, labels, strict=True)):

@@ -61,12 +61,13 @@ def derived_files(
     detections = saved.candidates.detections()
     windows = {"Hotspot": summary.hotspot, "Ten fields": summary.fields}
     outlines = {name: window.outline_xy() for name, window in windows.items() if window}
-    kind = str(summary.settings["qupath"])
+    kind, (x, y, *_) = str(summary.settings["qupath"]), summary.bounds_px
+    geojson = geojson_text(detections, kind, outlines, (float(x), float(y)))
     shown = shown_crops(saved, crops, slide)
     return {
         CANDIDATES: saved.candidates.to_csv().encode("utf-8"),
         DETECTIONS_CSV: detections.to_csv().encode("utf-8"),
-        DETECTIONS_GEOJSON: geojson_text(detections, kind, outlines).encode("utf-8"),
+        DETECTIONS_GEOJSON: geojson.encode("utf-8"),
         SUMMARY: summary.to_json(),
         CROPS: encode_crops(shown),
         REPORT: render_report(saved, picture, shown).encode("utf-8"),

@@ -17,7 +17,7 @@ from segmitos.errors import DataError, OutputError
 from segmitos.io.files import json_text
 from segmitos.io.geometry import to_qupath
 from segmitos.io.outputs import PROGRAM
-from segmitos.io.points.geojson_features import region_feature
+from segmitos.io.points.geojson_features import collection_text, region_feature
 from segmitos.io.slide import Slide
 from segmitos.report.html import render_report
 from segmitos.report.marks import ShownMark, shown_marks
@@ -194,6 +194,7 @@ def _geojson(saved: SavedResult, review: Review) -> str:
                 },
             }
         )
-    lines = ",\n".join(json.dumps(one, allow_nan=False, ensure_ascii=False) for one in features)
-    about = json.dumps({"mpp": summary.mpp, "name": salt}, ensure_ascii=False)
-    return f'{{"type": "FeatureCollection", "segmitos": {about}, "features": [\n{lines}\n]}}\n'
+    about: dict[str, Any] = {"mpp": summary.mpp, "name": salt}
+    if any(summary.bounds_px[:2]):
+        about["qupath_offset_px"] = [float(value) for value in summary.bounds_px[:2]]
+    return collection_text({"segmitos": about, "features": features})

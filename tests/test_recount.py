@@ -1,0 +1,183 @@
+"""`segmitos recount`: other settings, corrected marks, one result and a whole run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from factories.toy_models import write_toy
+from segmitos.cli import main
+
+MPP = 0.5
+CROWD = np.array([[900 + 90 * i, 900 + 21 * i] for i in range(20)])
+FAINT = np.array([[1000, 2000]])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run of detect on two images of 1.8 x 1.45 mm."""
+    folder = tmp_path_factory.mktemp("run")
+    model = write_toy(folder / "toy.onnx")
+    for name, cells in (("one", CROWD), ("two", CROWD[:6])):
+        image = np.full((2900, 3600, 3), (225, 180, 215), np.uint8)
+        for grey, places in ((40, cells), (104, FAINT)):
+            for x, y in places:
+                image[y - 8 : y + 9, x - 8 : x + 9] = grey
+        Image.fromarray(image).save(folder / f"{name}.png")
+    images = [str(folder / f"{name}.png") for name in ("one", "two")]
+    options = ["-m", str(model), "--mpp", str(MPP), "--device", "cpu", "--threads", "1"]
+    assert main(["detect", *images, "-o", str(folder / "results"), *options]) == 0
+    return folder
+
+
+@pytest.fixture
+def results(made, tmp_path):
+    shutil.copytree(made / "results", tmp_path / "results")
+    return tmp_path / "results"
+
+
+def content_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def corrected(folder, path, edit):
+    """Write the marks of a result as a reader left them."""
+    collection = json.loads((folder / "detections.geojson").read_text())
+    features = collection["features"]
+    points = [one for one in features if one["geometry"]["type"] == "Point"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": edit(points)}))
+    return path
+
+
+def without_first_five(points):
+    return points[5:]
+
+
+def test_other_settings_change_the_result_in_its_place(results, capsys):
+    assert main(["recount", str(results / "one"), "--field-diameter", "0.44"]) == 0
+    assert "one: 20 mitotic figures, 20 in the hotspot" in capsys.readouterr().out
+    summary = json.loads((results / "one" / "summary.json").read_text())
+    assert summary["settings"]["field_diameter_mm"] == 0.44
+    assert summary["score"]["systems"][1]["three_from"] == 12
+    report = (results / "one" / "report.html").read_text()
+    assert "10 fields of 0.44 mm" in report
+
+
+def test_settings_there_and_back_give_the_same_bytes(results):
+    before = content_of(results / "one")
+    assert main(["recount", str(results / "one"), "--hotspot-shape", "circle"]) == 0
+    changed = content_of(results / "one")
+    assert changed["report.html"] != before["report.html"]
+    assert changed["overview.jpg"] == before["overview.jpg"]
+    assert main(["recount", str(results / "one"), "--hotspot-shape", "square"]) == 0
+    after = content_of(results / "one")
+    del before["run.json"], after["run.json"]
+    assert after == before
+
+
+def test_all_results_of_a_run_are_counted_again(results, capsys):
+    assert main(["recount", str(results), "--hotspot-area", "1", "--json"]) == 0
+    contents = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in contents] == ["one", "two"]
+    assert {one["summary"]["hotspot"]["area_mm2"] for one in contents} == {1.0}
+
+
+def test_a_corrected_file_gives_the_readers_figures_beside_the_models(results, tmp_path, capsys):
+    before = content_of(results / "one")
+    file = corrected(results / "one", tmp_path / "edited.geojson", without_first_five)
+    call = ["recount", str(results / "one"), "--with", str(file), "--reader", "Anna <b>"]
+    assert main([*call, "--tubules", "3", "--nuclei", "3", "--note", "& done"]) == 0
+    told = capsys.readouterr().out
+    assert "one: 20 -> 15 mitotic figures, hotspot 20 -> 15" in told
+    assert "15 confirmed, 5 rejected, 0 added" in told
+    after = content_of(results / "one")
+    assert {name: after[name] for name in before} == before
+    review = json.loads(after["reviewed.json"])
+    assert review["model"]["count"] == 20 and review["reviewed"]["count"] == 15
+    assert review["reader"] == "Anna <b>" and review["source"] == "edited.geojson"
+    assert review["tally"]["rejected"] == 5 and review["settled"] is True
+    assert review["grade"] == {"hotspot": 3, "ten fields": 3}
+    rows = list(csv.DictReader(after["reviewed.csv"].decode().splitlines()))
+    assert [row["label"] for row in rows].count("look-alike") == 5 and len(rows) == 20
+    page = after["reviewed.html"].decode()
+    assert "Anna &lt;b&gt;" in page and "&amp; done" in page and "<b>" in page
+    assert "Model and reader" in page and page.count('<div class="crop ') == 20
+
+
+def test_a_review_reads_back_as_itself(results, tmp_path):
+    def edit(points):
+        points[0]["properties"]["classification"]["name"] = "Unsure"
+        added = {**points[1], "geometry": {"type": "Point", "coordinates": [1400.0, 2200.0]}}
+        del added["id"]
+        return [*points[:-2], added]
+
+    file = corrected(results / "one", tmp_path / "a.geojson", edit)
+    one = str(results / "one")
+    assert main(["recount", one, "--with", str(file), "-o", str(tmp_path / "first")]) == 0
+    again = str(tmp_path / "first" / "reviewed.geojson")
+    assert main(["recount", one, "--with", again, "-o", str(tmp_path / "second")]) == 0
+    first, second = (content_of(tmp_path / name) for name in ("first", "second"))
+    assert first["reviewed.csv"] == second["reviewed.csv"]
+    assert first["reviewed.geojson"] == second["reviewed.geojson"]
+    reviews = [json.loads(files["reviewed.json"]) for files in (first, second)]
+    assert reviews[0]["tally"] == reviews[1]["tally"]
+    assert reviews[0]["tally"]["unsure"] == reviews[0]["tally"]["added"] == 1
+
+
+def test_another_readers_review_is_not_replaced(results, tmp_path, capsys):
+    file = corrected(results / "one", tmp_path / "a.geojson", without_first_five)
+    call = ["recount", str(results / "one"), "--with", str(file), "--reader"]
+    assert main([*call, "Anna"]) == 0 and main([*call, "Anna"]) == 0
+    capsys.readouterr()
+    assert main([*call, "Ben"]) == 1
+    error = capsys.readouterr().err
+    assert "holds the review of Anna" in error and error.count("\n") == 1
+    assert main([*call, "Ben", "--overwrite"]) == 0
+    assert json.loads((results / "one" / "reviewed.json").read_text())["reader"] == "Ben"
+
+
+def test_a_folder_of_corrected_files_serves_a_run(results, tmp_path, capsys):
+    corrected(results / "two", tmp_path / "edited" / "two.geojson", lambda points: points[1:])
+    assert main(["recount", str(results), "--with", str(tmp_path / "edited")]) == 0
+    assert capsys.readouterr().out.startswith("two: 6 -> 5 mitotic figures")
+    assert not (results / "one" / "reviewed.json").exists()
+    corrected(results / "two", tmp_path / "edited" / "tow.geojson", lambda points: points)
+    assert main(["recount", str(results), "--with", str(tmp_path / "edited")]) == 1
+    assert "tow.geojson" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "code"),
+    [
+        ([], "nothing to change", 2),
+        (["--reader", "Anna"], "--reader needs a corrected file", 2),
+        (["--tubules", "2"], "needs a corrected file", 2),
+        (["--field-diameter", "0.8"], "0.4<=x<=0.69", 2),
+        (["--with", "absent.geojson"], "there is no absent.geojson", 1),
+    ],
+)
+def test_wrong_calls_are_one_line(results, capsys, options, words, code):
+    assert main(["recount", str(results / "one"), *options]) == code
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_what_cannot_be_read_is_one_line_and_leaves_nothing(results, tmp_path, capsys):
+    before = content_of(results / "one")
+    for text in ("no json", "[]", '{"type": "FeatureCollection"}', '[{"type": "Feature"}]'):
+        bad = tmp_path / "bad.geojson"
+        bad.write_text(text)
+        code = main(["recount", str(results / "one"), "--with", str(bad)])
+        error = capsys.readouterr().err
+        # A file without a mark rejects all; it is for a reader to say so.
+        assert (code, error.count("\n")) == ((0, 0) if text == "[]" else (1, 1)), text
+        for name in set(content_of(results / "one")) - set(before):
+            (results / "one" / name).unlink()
+    assert main(["recount", str(tmp_path), "--hotspot-area", "1"]) == 1
+    assert "holds no result" in capsys.readouterr().err
