@@ -44,7 +44,6 @@ from benchmarks.timing import (
 )
 from segmitos.console import run_script
 from segmitos.detection.model import DEFAULT_MODEL, Model, available_threads
-from segmitos.detection.spec import holds_integers
 
 Rows = dict[str, Timing]
 RUNTIMES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO", "cuda": "CUDA"}
@@ -285,7 +284,7 @@ def main() -> None:
 
     model = Model.load(options.model)
     name = model.spec.name
-    integers = holds_integers(model.path.read_bytes())
+    integers = "int8" in model.spec.description
     show(f"{name}; {machine_line(threads)}; median of {repeats}")
     field, slide = measure(options.model, size, repeats, threads, options.slide, options.image)
     show(table(f"{size} x {size} px field", field))

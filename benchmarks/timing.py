@@ -233,7 +233,7 @@ def time_network(
     """The network alone on a field of `size` px."""
     from segmitos.detection.model import Model
 
-    loaded = Model.load(None if model is None else Path(model), device, threads)
+    loaded = Model.load(model, device, threads)
     field = padded_field(size, image)
     return median(lambda: loaded.predict(field), repeats), size * size / 1e6
 
@@ -245,15 +245,15 @@ def time_blobs(
     from segmitos.detection.model import Model
     from segmitos.detection.postprocess import MapAccumulator, smooth
 
-    loaded = Model.load(None if model is None else Path(model), "cpu")
+    loaded = Model.load(model, "cpu")
     spec = loaded.spec
     probability = loaded.predict(padded_field(size, image))[0]
     map_mpp = spec.mpp * spec.stride
 
     def blobs() -> None:
-        accumulator = MapAccumulator(map_mpp, spec.stride, guard=False)
+        accumulator = MapAccumulator(map_mpp, spec.stride, check_plausible=False)
         accumulator.add(smooth(probability, spec.smoothing_sigma_um, map_mpp), 0, 0)
-        accumulator.blobs(spec.thresholds.binarization)
+        accumulator.blobs(spec.thresholds.threshold)
 
     return median(blobs, repeats), size * size / 1e6
 
@@ -266,7 +266,7 @@ def time_image(
     from segmitos.detection.pipeline import DetectOptions, detect_slide
     from segmitos.io.slide import Slide
 
-    loaded = Model.load(None if model is None else Path(model), "auto", threads)
+    loaded = Model.load(model, "auto", threads)
 
     def detect() -> None:
         with Slide.open(path, mpp=loaded.spec.mpp, override_mpp=True) as slide:
@@ -315,7 +315,7 @@ def time_slide(
     from segmitos.detection.pipeline import DetectOptions, detect_slide
     from segmitos.io.slide import Slide
 
-    loaded = Model.load(None if model is None else Path(model), device, threads)
+    loaded = Model.load(model, device, threads)
     loaded.predict(np.full((1, 64, 64, 3), 255, np.uint8))
     with Slide.open(path) as slide:
         began = time.perf_counter()

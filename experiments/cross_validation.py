@@ -2,7 +2,7 @@
 
     python -m experiments.cross_validation --data ../shared/data --recipe lite -o RUNS \\
         [--folds A B] [--seed N] [--threads N] [--match slide|field|none]
-        [--flips] [--scout SCOUT.onnx|SCOUTS [--window PX] [--above P]] [--as-it-is]
+        [--flips] [--scout SCOUT.segmitos|SCOUTS [--window PX] [--above P]] [--as-it-is]
         [--table|--train-only]
         [--second RUNS2 ... [--confirm-above P]] [--integers] [--also RUNS ...]
         [--tune fields|both] [--at THRESHOLDS.json]
@@ -15,16 +15,16 @@ Matching is one to one within 7.5 um, counts pooled over fields, all of which ho
 flatters). For the crops recall counts, and marks per mm2 around the labelled mitoses.
 
 RUNS/thresholds.json gets the thresholds that are best for all held-out fields together (`--tune
-fields`), or for fields and crops alike, and their counts on the fields, for `segmitos combine
+fields`), or for fields and crops alike, and their counts on the fields, for `segmitos model combine
 --thresholds` or `segmitos export --thresholds`. Fields without a mitosis are missing from the data,
 so that the best thresholds for these alone are too low for a slide. For crops F is computed as if
 their mitoses lay as they do on the slides of MIDOG 2021, 5.7 on a square millimetre, among as many
 false positives as are seen beside them. `--also` takes in finished runs, of other seeds. `--second`
 names finished runs of other networks, which look again where the first one found something
-(`segmitos combine --confirm-above`), as in the default model. A scout that was trained on the
-slides on which it is tested flatters: `--recipe proposal -o SCOUTS --train-only` trains
+(`segmitos model combine --ensemble-threshold`), as in the default model. A scout that was trained
+on the slides on which it is tested flatters: `--recipe proposal -o SCOUTS --train-only` trains
 one for each fold, and `--scout SCOUTS` runs behind them. `--integers` quantizes the networks of
-each fold (`segmitos quantize`), calibrated on the fields that they were trained on.
+each fold (`segmitos model quantize`), calibrated on the fields that they were trained on.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ from typing import Any
 
 import numpy as np
 
-from segmitos.commands.train import Progress, read_thresholds
+from segmitos.commands.model import read_thresholds
+from segmitos.commands.train import Progress
 from segmitos.console import run_script
 from segmitos.detection.postprocess import tuned_thresholds
 from segmitos.errors import UsageError
@@ -143,7 +144,7 @@ def detect_blobs(
         if flips:
             probability = np.mean([_turned_back(predict, image, axes) for axes in FLIPS], axis=0)
         stride = round(image.shape[0] / probability.shape[0])
-        cells = MapAccumulator(recipe.mpp * stride, stride, guard=False)
+        cells = MapAccumulator(recipe.mpp * stride, stride, check_plausible=False)
         cells.add(smooth(probability, recipe.smoothing_sigma_um, cells.map_mpp), 0, 0)
         found[source.name] = {}
         for binarization in BINARIZATIONS:
@@ -171,21 +172,21 @@ def exported(
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = [folder / f"{number}.onnx" for number in range(len(runs))]
+        files = [folder / f"{number}.segmitos" for number in range(len(runs))]
         for number, run in enumerate(runs):
             export_run(run, files[number])
             if calibration:
-                files[number] = folder / f"{number}-int8.onnx"
-                quantize(folder / f"{number}.onnx", calibration, files[number])
+                files[number] = folder / f"{number}-int8.segmitos"
+                quantize(folder / f"{number}.segmitos", calibration, files[number])
         file = files[0]
         if look is not None:
             scout = look.scout
             if scout.is_dir():
-                scout = folder / "scout.onnx"
+                scout = folder / "scout.segmitos"
                 export_run(look.scout / runs[0].name, scout)
-            file = folder / "model.onnx"
+            file = folder / "model.segmitos"
             confirm_above = look.confirm_above if len(runs) > 1 else 0.0
-            combine(files, file, scout, look.above, look.window_px, confirm_above)
+            combine(files, file, scout, look.above, confirm_above, patch_px=look.window_px)
         model = Model.load(file, "cpu")
     return padding(lambda padded: model.predict(padded[None])[0])
 
@@ -289,7 +290,7 @@ def print_table(
     write_json(
         out / "thresholds.json",
         {
-            "thresholds": {"binarization": binarization, "min_area_um2": area, "min_score": score},
+            "thresholds": {"threshold": binarization, "min_area_um2": area, "min_score": score},
             "validation": {
                 "tp": int(tp),
                 "fp": int(fp),
@@ -313,12 +314,12 @@ def fixed_thresholds(path: Path) -> tuple[float, float, float]:
     """
     given = tuned_thresholds(read_thresholds(path))
     score = float(SCORES[np.argmin(np.abs(SCORES - given.min_score))])
-    if given.binarization not in BINARIZATIONS or abs(score - given.min_score) > 0.005:
+    if given.threshold not in BINARIZATIONS or abs(score - given.min_score) > 0.005:
         raise UsageError(
             f"{path}: the binarization must be one of {BINARIZATIONS}, the score {SCORES[0]} to "
-            f"{SCORES[-1]}, not {given.binarization} and {given.min_score}"
+            f"{SCORES[-1]}, not {given.threshold} and {given.min_score}"
         )
-    return float(given.binarization), given.min_area_um2, score
+    return float(given.threshold), given.min_area_um2, score
 
 
 def best_thresholds(

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains the default model from the data and writes lite.onnx, lite-float.onnx and lite-whole.onnx.
+# Trains the default model from the data and writes lite.segmitos, lite-float.segmitos and lite-single.segmitos.
 #
 #     sh experiments/lite.sh DATA OUT
 #
@@ -31,7 +31,7 @@ crossval() {
 }
 
 # Thresholds: every slide seen by networks, and behind a scout, that were not trained on it; once for
-# the networks in floats, once in integers.
+# the networks in floats, once int8.
 crossval --recipe proposal -o "$out/cv-scout" --train-only
 for seed in 1 2; do
     crossval --recipe lite --seed $seed -o "$out/cv$seed" --train-only
@@ -46,30 +46,31 @@ crossval --recipe lite --seed 0 -o "$out/cv0" --scout "$out/cv-scout" --window 1
 cp "$out/cv0/thresholds.json" "$out/three.json"
 
 # The networks, on all slides but H03.
-[ -e "$out/scout.onnx" ] || {
+[ -e "$out/scout.segmitos" ] || {
     segmitos train "$fields" "$crops" --exclude H03 --recipe proposal -o "$out/scout"
-    segmitos export "$out/scout" -o "$out/scout.onnx" --name scout
+    segmitos model export "$out/scout" -o "$out/scout.segmitos" --name scout
 }
 for seed in 0 1 2; do
     segmitos train "$fields" "$crops" --exclude H03 --recipe lite --seed $seed \
         -o "$out/lite$seed"
-    rm -f "$out/network$seed.onnx" "$out/network$seed-int8.onnx"
-    segmitos export "$out/lite$seed" -o "$out/network$seed.onnx" --name lite \
+    rm -f "$out/network$seed.segmitos" "$out/network$seed-int8.segmitos"
+    segmitos model export "$out/lite$seed" -o "$out/network$seed.segmitos" --name lite \
         --description "$what" --license "$license" --stain-of "mitos14:$out/slides" \
         --thresholds "$out/whole.json"
-    segmitos quantize "$fields" --exclude H03 -m "$out/network$seed.onnx" \
-        -o "$out/network$seed-int8.onnx"
+    segmitos model quantize "$fields" --exclude H03 -m "$out/network$seed.segmitos" \
+        -o "$out/network$seed-int8.segmitos"
 done
-rm -f "$out/lite.onnx" "$out/lite-float.onnx" "$out/lite-whole.onnx"
+rm -f "$out/lite.segmitos" "$out/lite-float.segmitos" "$out/lite-single.segmitos"
 behind_scout() {
-    segmitos combine "$@" --scout "$out/scout.onnx" --above 0.15 --window 160 --confirm-above 0.3
+    segmitos model combine "$@" --proposal-network "$out/scout.segmitos" --proposal-threshold 0.15 \
+        --ensemble-threshold 0.3
 }
 many="three seeds averaged where the first finds something; behind a first look by five plain \
 convolutions at 0.5 um per pixel"
-behind_scout "$out/network0.onnx" "$out/network1.onnx" "$out/network2.onnx" \
+behind_scout "$out/network0.segmitos" "$out/network1.segmitos" "$out/network2.segmitos" \
     --thresholds "$out/three-float.json" --name lite-float --description "$what; $many" \
-    -o "$out/lite-float.onnx"
-behind_scout "$out/network0-int8.onnx" "$out/network1-int8.onnx" "$out/network2-int8.onnx" \
-    --thresholds "$out/three.json" --name lite --description "$what; in integers; $many" \
-    -o "$out/lite.onnx"
-cp "$out/network0.onnx" "$out/lite-whole.onnx"
+    -o "$out/lite-float.segmitos"
+behind_scout "$out/network0-int8.segmitos" "$out/network1-int8.segmitos" "$out/network2-int8.segmitos" \
+    --thresholds "$out/three.json" --name lite --description "$what; int8; $many" \
+    -o "$out/lite.segmitos"
+cp "$out/network0.segmitos" "$out/lite-single.segmitos"

@@ -118,7 +118,7 @@ def blobs_of(probability: np.ndarray, post: Post, stride: int, mpp: float) -> Bl
         probability = smooth(np.ascontiguousarray(probability), SIGMA_UM, cell)
     if post.binarization == "patch":
         probability = _above_own_otsu(probability, stride)
-    held = MapAccumulator(cell, stride, guard=False)
+    held = MapAccumulator(cell, stride, check_plausible=False)
     held.add(probability, 0, 0)
     if post.binarization == "patch":
         return held.blobs(FLOOR)

@@ -27,7 +27,7 @@ SOURCE = str(Path(segmitos.__file__).parents[1])
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    return str(write_toy(tmp_path_factory.mktemp("toy") / "toy.onnx"))
+    return str(write_toy(tmp_path_factory.mktemp("toy") / "toy.segmitos"))
 
 
 @pytest.fixture(scope="module")
@@ -90,15 +90,15 @@ def test_from_clicks_to_detections(clicks, tmp_path, capsys):
         'mine_at = []\nprecision = "32-true"\n'
     )
     data, run = f"points:{clicks}", tmp_path / "run"
-    first, last = tmp_path / "first.onnx", tmp_path / "last.onnx"
+    first, last = tmp_path / "first.segmitos", tmp_path / "last.segmitos"
     recipe = ["--recipe", str(tmp_path / "tiny.toml"), "--mpp", "0.25", "--threads", "1"]
     train = ["train", data, "-o", str(run), "--accelerator", "cpu", *recipe]
     assert main([*train, "--validation", "S2"]) == 0
-    assert main(["export", str(run), "-o", str(first)]) == 0
+    assert main(["model", "export", str(run), "-o", str(first)]) == 0
     tune = ["evaluate", data, "--mpp", "0.25", "--cases", "S2", "-m", str(first), "--tune"]
     assert main([*tune, "-o", str(tmp_path / "tuned")]) == 0
     thresholds = tmp_path / "tuned" / "thresholds.json"
-    exported = ["export", str(run), "-o", str(last), "--thresholds", str(thresholds)]
+    exported = ["model", "export", str(run), "-o", str(last), "--thresholds", str(thresholds)]
     assert main([*exported, "--name", "mine"]) == 0
     out = tmp_path / "out"
     assert main(["detect", str(clicks), "-m", str(last), "--mpp", "0.25", "-o", str(out)]) == 0
@@ -171,7 +171,7 @@ def test_help_is_quick_and_names_every_verb():
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
     )
     assert "LOADED [] 0" in ran.stdout
-    for verb in ("detect", "train", "evaluate", "export", "dataset", "demo", "report", "convert"):
+    for verb in ("detect", "train", "evaluate", "model", "dataset", "demo", "report", "convert"):
         assert f" {verb} " in ran.stdout
         shown = run_process(verb, "--help") if verb in ("detect", "dataset") else None
         assert shown is None or (shown.returncode == 0 and "Example" in shown.stdout + "Example")
@@ -298,12 +298,12 @@ def test_polygons_where_points_are_wanted(field, toy, capsys):
 
 @pytest.mark.parametrize("content", [b"", b"not a model", None])
 def test_a_file_that_is_no_model(content, field, tmp_path, capsys):
-    path = tmp_path / "wrong.onnx"
+    path = tmp_path / "wrong.segmitos"
     if content is not None:
         path.write_bytes(content)
     arguments = ["detect", str(field), "-m", str(path), "--mpp", "0.25"]
     assert main([*arguments, "-o", str(tmp_path / "out")]) == 1
-    assert "wrong.onnx" in complaint(capsys)
+    assert "wrong.segmitos" in complaint(capsys)
     assert not (tmp_path / "out" / "field").exists()
 
 
@@ -313,7 +313,7 @@ def test_a_file_that_is_no_model(content, field, tmp_path, capsys):
         (["detect", "FIELD", "--mpp", "0.25", "--device", "abacus"], "abacus"),
         (["detect", "FIELD", "--mpp", "0.25", "--device", "cuda"], "cuda"),
         (["detect", "FIELD", "--mpp", "0.25", "--min-score", "2"], "2"),
-        (["detect", "FIELD", "--mpp", "0.25", "--binarization", "high"], "high"),
+        (["detect", "FIELD", "--mpp", "0.25", "--threshold", "high"], "high"),
         (["detect", "FIELD", "--mpp", "0.25", "--workers", "0"], "0"),
         (["detect", "FIELD", "--mpp", "0.25", "--threads", "-1"], "-1"),
         (["detect", "FIELD", "--mpp", "0.25", "--hotspot-shape", "star"], "star"),
@@ -327,8 +327,8 @@ def test_a_file_that_is_no_model(content, field, tmp_path, capsys):
         (["train", "CLICKS", "--mpp", "0.25", "-o", "OUT", "--recipe", "absent.toml"], "absent"),
         (["train", "CLICKS", "--mpp", "0.25", "-o", "OUT", "--validation", "S7"], "S7"),
         (["train", "CLICKS", "--mpp", "0.25", "-o", "OUT", "--epochs", "0"], "epochs"),
-        (["export", "absent", "-o", "OUT.onnx"], "absent"),
-        (["export", "CLICKS", "-o", "OUT.txt"], ".onnx"),
+        (["model", "export", "absent", "-o", "OUT.segmitos"], "absent"),
+        (["model", "export", "CLICKS", "-o", "OUT.txt"], ".segmitos"),
         (["report", "absent"], "absent"),
         (["demo", "absent.png"], "absent.png"),
         (["detekt", "FIELD"], "detekt"),

@@ -22,7 +22,7 @@ FAINT = np.array([[1000, 2000]])
 def made(tmp_path_factory):
     """A run of detect on two images of 1.8 x 1.45 mm."""
     folder = tmp_path_factory.mktemp("run")
-    model = write_toy(folder / "toy.onnx")
+    model = write_toy(folder / "toy.segmitos")
     for name, cells in (("one", CROWD), ("two", CROWD[:6])):
         image = np.full((2900, 3600, 3), (225, 180, 215), np.uint8)
         for grey, places in ((40, cells), (104, FAINT)):

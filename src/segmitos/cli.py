@@ -18,10 +18,10 @@ from segmitos.options import (
     model_option,
     mpp_option,
     qupath_option,
-    several,
     threads_option,
 )
 from segmitos.verbs.detect import demo, detect, report
+from segmitos.verbs.model import model_app
 from segmitos.verbs.recount import recount
 from segmitos.verbs.train import train
 
@@ -77,102 +77,7 @@ def evaluate(**given: Any) -> int:
     return run_evaluate(**given)
 
 
-@app.command()
-@click.argument("run", type=FilePath, help="Folder of a training run.")
-@click.option("-o", "--out", type=FilePath, required=True, help="Model file to write (.onnx).")
-@click.option(
-    "--thresholds", type=FilePath, help="thresholds.json that evaluate wrote when tuning."
-)
-@click.option("--name", help="Name of the model.")
-@click.option("--license", default="unstated", show_default=True, help="License of the weights.")
-@click.option(
-    "--intended-use",
-    default="research use only; not for diagnosis",
-    show_default=True,
-    help="What the model is for.",
-)
-@click.option("--description", default="", show_default=True, help="One line on the model.")
-@click.option(
-    "--stain-of", help="FORMAT:PATH whose staining every slide is matched to; default: none."
-)
-def export(**given: Any) -> int:
-    """Turn a training run into a model file, and check that both agree.
-
-    Example: segmitos export runs/first -o first.onnx
-    """
-    from segmitos.commands.train import run_export
-
-    return run_export(**given)
-
-
-@app.command()
-@click.argument(
-    "networks",
-    nargs=-1,
-    required=True,
-    callback=several,
-    help="Model files (.onnx) of one scale; their maps are averaged.",
-)
-@click.option("-o", "--out", type=FilePath, required=True, help="Model file to write (.onnx).")
-@click.option(
-    "--scout", type=FilePath, help="Model file of a scout: the networks see only what it points at."
-)
-@click.option(
-    "--above",
-    type=float,
-    default=0.1,
-    show_default=True,
-    help="Probability of the scout from which on a place is looked at.",
-)
-@click.option(
-    "--window",
-    type=int,
-    default=128,
-    show_default=True,
-    help="Side of what the networks see of a place, px.",
-)
-@click.option(
-    "--confirm-above",
-    type=float,
-    default=0.0,
-    show_default=True,
-    help="Probability of the first network from which on the others look, too; 0: always.",
-)
-@click.option(
-    "--thresholds",
-    type=FilePath,
-    help="thresholds.json that evaluate wrote; default: the first network's.",
-)
-@click.option("--name", help="Name of the model.")
-@click.option("--description", help="One line on the model; default: the first network's.")
-def combine(**given: Any) -> int:
-    """Make one model file of several: networks averaged, a scout in front of them.
-
-    Example: segmitos combine one.onnx two.onnx --scout scout.onnx -o both.onnx
-    """
-    from segmitos.commands.train import run_combine
-
-    return run_combine(**given)
-
-
-@app.command()
-@data_argument
-@click.option("-o", "--out", type=FilePath, required=True, help="Model file to write (.onnx).")
-@click.option(
-    "-m", "--model", type=FilePath, help="Model file (.onnx) in floats; default: lite-whole."
-)
-@cases_option
-@exclude_option
-@mpp_option
-@threads_option
-def quantize(**given: Any) -> int:
-    """Make an integer version of a model file: smaller, and faster on most CPUs.
-
-    Example: segmitos quantize mitos14:DIR --exclude H03 -m first.onnx -o first-int8.onnx
-    """
-    from segmitos.commands.train import run_quantize
-
-    return run_quantize(**given)
+app.add_command(model_app)
 
 
 @app.group("dataset", cls=_InOrder, no_args_is_help=True)

@@ -48,7 +48,7 @@ model_option = click.option(
     "-m",
     "--model",
     type=FilePath,
-    help="Model file, or lite, lite-float, lite-whole; default: lite.",
+    help="Model file, or lite, lite-float, lite-single; default: lite.",
 )
 device_option = click.option(
     "--device",

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    return write_toy(tmp_path_factory.mktemp("toy") / "toy.onnx")
+    return write_toy(tmp_path_factory.mktemp("toy") / "toy.segmitos")
 
 
 def test_a_field_and_a_slide_are_timed_on_every_device(toy):

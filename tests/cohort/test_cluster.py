@@ -71,7 +71,7 @@ def test_a_lost_worker_changes_no_byte(tmp_path):
     for name in "abcdef":
         Image.fromarray(draw_field(rng, size=300)[0]).save(images / f"{name}.png")
     (images / "g.png").write_bytes(b"no image")
-    model = str(write_toy(tmp_path / "toy.onnx"))
+    model = str(write_toy(tmp_path / "toy.segmitos"))
     settings = JobSettings(model, "cpu", 1, DetectOptions(mpp=0.25))
     run([images], tmp_path / "serial", settings)
     script = tmp_path / "command.py"
@@ -103,7 +103,7 @@ def test_a_scheduler_that_is_not_there_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(distributed, "Client", nobody)
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
-    model = str(write_toy(tmp_path / "toy.onnx"))
+    model = str(write_toy(tmp_path / "toy.segmitos"))
     settings = JobSettings(model, "cpu", 1, DetectOptions(mpp=0.25))
     with pytest.raises(UsageError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
         run([tmp_path / "a.png"], tmp_path / "out", settings, cluster="tcp://127.0.0.1:1")
@@ -112,6 +112,6 @@ def test_a_scheduler_that_is_not_there_is_refused(tmp_path, monkeypatch):
 def test_without_dask_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
-    settings = JobSettings(str(write_toy(tmp_path / "toy.onnx")), "cpu", 1)
+    settings = JobSettings(str(write_toy(tmp_path / "toy.segmitos")), "cpu", 1)
     with pytest.raises(UsageError, match=r"pip install '\.\[cluster\]'"):
         run([tmp_path / "a.png"], tmp_path / "out", settings, cluster="tcp://127.0.0.1:1")

@@ -38,7 +38,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    model = write_toy(tmp_path_factory.mktemp("toy") / "toy.onnx")
+    model = write_toy(tmp_path_factory.mktemp("toy") / "toy.segmitos")
     return JobSettings(str(model), "cpu", 1, DetectOptions(mpp=0.25))
 
 
@@ -140,7 +140,7 @@ def test_the_same_results_are_skipped_and_others_are_done_again(images, settings
     assert again(strict)[0] == "skipped"
     threads = JobSettings(settings.model, "cpu", 2, DetectOptions(mpp=0.25, min_score=0.9))
     assert again(threads)[0] == "skipped"
-    model = write_toy(tmp_path / "other.onnx", smoothing_sigma_um=0.5)
+    model = write_toy(tmp_path / "other.segmitos", smoothing_sigma_um=0.5)
     other = JobSettings(str(model), "cpu", 1, DetectOptions(mpp=0.25, min_score=0.9))
     assert again(other) == ("done", "done again: another model")
     (out / "a" / "detections.csv").unlink()

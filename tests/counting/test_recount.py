@@ -86,7 +86,7 @@ def test_a_higher_score_leaves_detections_out_and_a_lower_one_brings_none_from_b
 
 def test_what_takes_the_networks_is_refused(saved):
     with pytest.raises(UsageError, match="without running the networks"):
-        change_settings(saved, {"binarization": 0.2})
+        change_settings(saved, {"threshold": 0.2})
     with pytest.raises(UsageError, match="hexagon"):
         change_settings(saved, {"hotspot_shape": "hexagon"})
     with pytest.raises(UsageError, match="min_score 2"):

@@ -161,7 +161,7 @@ def test_a_map_full_of_mitoses_is_refused_in_whatever_order_it_comes():
 
 def test_a_map_that_would_fill_the_memory_is_refused_at_once():
     accumulator = MapAccumulator(1.0, 4)
-    with pytest.raises(InputError, match="8,000,000 cells"):
+    with pytest.raises(InputError, match="8,000,000 pixels"):
         for row in range(0, 9000, 500):
             accumulator.add(np.full((500, 1000), 0.9, np.float32), 0, row)
 
@@ -174,16 +174,16 @@ def test_values_that_are_no_probabilities_are_refused(value):
         MapAccumulator(1.0, 4).add(map_, 0, 0)
 
 
-def test_cells_outside_the_counted_ones_do_not_exist():
+def test_map_pixels_outside_the_mask_do_not_exist():
     map_ = random_map(2)
-    counted = np.zeros(map_.shape, bool)
-    counted[10:40, 20:60] = True
+    mask = np.zeros(map_.shape, bool)
+    mask[10:40, 20:60] = True
     masked, cut = MapAccumulator(1.0, 4), MapAccumulator(1.0, 4)
-    masked.add(map_, 0, 0, counted)
+    masked.add(map_, 0, 0, mask)
     cut.add(map_[10:40, 20:60], 20, 10)
     np.testing.assert_array_equal(masked.histogram, cut.histogram)
     np.testing.assert_array_equal(masked.blobs("otsu").x_px, cut.blobs("otsu").x_px)
-    assert len(masked.blobs(0.3)) and masked.cells == 30 * 40
+    assert len(masked.blobs(0.3)) and masked.pixels == 30 * 40
 
 
 def test_smoothing_is_a_gaussian_cut_at_three_sigma():
@@ -222,18 +222,22 @@ def test_impossible_thresholds_are_refused(wrong):
         Thresholds(*wrong)
 
 
-def test_a_floor_spares_memory_and_changes_nothing_above_it():
-    rng = np.random.default_rng(3)
-    map_ = smooth(rng.random((80, 90)).astype(np.float32) ** 3, 1.0, 1.0)
-    low, high = (MapAccumulator(1.0, 4, guard=False, floor=floor) for floor in (FLOOR, 0.3))
-    for accumulator in (low, high):
-        accumulator.add(map_, 0, 0)
-    assert sum(map(len, high._rows)) < sum(map(len, low._rows)) / 2
-    np.testing.assert_array_equal(low.histogram, high.histogram)
-    for threshold in (0.3, 0.45):
-        one, other = low.blobs(threshold), high.blobs(threshold)
-        assert len(one) > 3
-        np.testing.assert_array_equal(one.score, other.score)
-        np.testing.assert_array_equal(one.x_px, other.x_px)
-    with pytest.raises(ValueError, match=r"0\.2 lies below the map's floor of 0\.3"):
-        high.blobs(0.2)
+def test_a_threshold_below_the_floor_is_refused():
+    accumulator = MapAccumulator(1.0, 4)
+    accumulator.add(np.full((40, 40), 0.5, np.float32), 0, 0)
+    with pytest.raises(ValueError, match=r"0\.05 lies below the floor of 0\.1"):
+        accumulator.blobs(0.05)
+
+
+def test_what_equals_a_threshold_is_kept_and_a_map_pixel_at_it_is_not_above():
+    """Scores from tables lie on steps, and so do thresholds."""
+    map_ = np.zeros((12, 30), np.float32)
+    map_[4:6, 4:6] = 0.75
+    map_[4:6, 14:16] = 0.5
+    accumulator = MapAccumulator(1.0, 4)
+    accumulator.add(map_, 0, 0)
+    blobs = accumulator.blobs(0.5)
+    assert blobs.score.tolist() == [0.75] and blobs.peak.tolist() == [0.75]
+    assert blobs.keep(Thresholds(0.5, 4.0, 0.75)).tolist() == [True]
+    assert blobs.keep(Thresholds(0.5, 4.01, 0.75)).tolist() == [False]
+    assert blobs.keep(Thresholds(0.5, 4.0, 0.76)).tolist() == [False]

@@ -179,7 +179,7 @@ def test_many_slides_show_the_worst(tmp_path):
 
 
 def test_tuning_picture():
-    accumulator = MapAccumulator(1.0, 4, guard=False)
+    accumulator = MapAccumulator(1.0, 4, check_plausible=False)
     part = np.zeros((40, 40), np.float32)
     part[10:14, 20:24] = 0.9
     accumulator.add(part, 0, 0)

@@ -28,7 +28,7 @@ def make_map(seed, mitoses=6, decoys=8, size=160):
         sigma = generator.uniform(2.0, 3.0) if real else generator.uniform(0.8, 2.2)
         bump = peak * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
         probability = np.maximum(probability, bump.astype(np.float32))
-    accumulator = MapAccumulator(MODEL_MPP * STRIDE, STRIDE, guard=False)
+    accumulator = MapAccumulator(MODEL_MPP * STRIDE, STRIDE, check_plausible=False)
     accumulator.add(probability, 0, 0)
     truth_px = (places[:mitoses] + 0.5) * STRIDE - 0.5
     return accumulator, truth_px + generator.normal(0, 4, truth_px.shape)
@@ -84,9 +84,9 @@ def test_the_best_is_the_best_and_beats_no_filter():
     assert result.f_score == pytest.approx(result.counts.f_score)
     chosen = result.thresholds
     assert isinstance(chosen, Thresholds)
-    plainly = count_plainly(items, chosen.binarization, chosen.min_area_um2, chosen.min_score)
+    plainly = count_plainly(items, chosen.threshold, chosen.min_area_um2, chosen.min_score)
     assert plainly == result.counts
-    assert result.f_score > count_plainly(items, chosen.binarization, 0, 0).f_score
+    assert result.f_score > count_plainly(items, chosen.threshold, 0, 0).f_score
 
 
 def test_cross_validation_uses_other_slides_only():
@@ -96,9 +96,7 @@ def test_cross_validation_uses_other_slides_only():
     for slide in ("S0", "S1", "S2"):
         others = tune([item for item in items if item[3] != slide], **SMALL).thresholds
         held_out = [item for item in items if item[3] == slide]
-        expected += count_plainly(
-            held_out, others.binarization, others.min_area_um2, others.min_score
-        )
+        expected += count_plainly(held_out, others.threshold, others.min_area_um2, others.min_score)
     assert result.cross_validated == expected
     assert result.cross_validated.f_score <= result.f_score
     assert tune(make_items(1), **SMALL).cross_validated is None
@@ -111,7 +109,7 @@ def test_mean_of_slides():
     values = [
         count_plainly(
             [item for item in items if item[3] == slide],
-            chosen.binarization,
+            chosen.threshold,
             chosen.min_area_um2,
             chosen.min_score,
         ).f_score
@@ -128,7 +126,7 @@ def test_order_of_items_does_not_matter():
 
 def test_curves_pass_through_the_chosen_thresholds():
     result = tune(make_items(), **SMALL)
-    for name in ("binarization", "min_area_um2", "min_score"):
+    for name in ("threshold", "min_area_um2", "min_score"):
         curve = dict(result.curve(name))
         assert curve[getattr(result.thresholds, name)] == pytest.approx(result.f_score)
         assert max(curve.values()) == pytest.approx(result.f_score)
@@ -160,7 +158,7 @@ def test_scores_below_the_binarization_are_not_chosen():
 
 
 def test_empty_maps_and_slides_without_mitoses():
-    empty = MapAccumulator(1.0, STRIDE, guard=False)
+    empty = MapAccumulator(1.0, STRIDE, check_plausible=False)
     empty.add(np.zeros((20, 20), np.float32), 0, 0)
     accumulator, truth = make_map(0)
     items = [(empty, np.zeros((0, 2)), 0.25, "S9"), (accumulator, truth, 0.25, "S0")]

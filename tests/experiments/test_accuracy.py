@@ -22,10 +22,10 @@ from segmitos.io.points.detections import Detections
     ("script", "wrong", "said"),
     [
         (accuracy, ["--data", "absent"], "absent"),
-        (accuracy, ["--data", ".", "--model", "absent.onnx"], "absent.onnx"),
+        (accuracy, ["--data", ".", "--model", "absent.segmitos"], "absent.segmitos"),
         (crossval, ["--data", "absent", "-o", "runs"], "absent"),
         (crossval, ["--data", ".", "-o", "runs", "--at", "absent.json"], "absent.json"),
-        (crossval, ["--data", ".", "-o", "runs", "--scout", "absent.onnx"], "absent.onnx"),
+        (crossval, ["--data", ".", "-o", "runs", "--scout", "absent.segmitos"], "absent.segmitos"),
         (crossval, ["--data", ".", "-o", "runs", "--recipe", "absent.toml"], "absent.toml"),
         (crossval, ["--data", ".", "-o", "runs", "--recipe", "proposal"], "0.5 um per pixel"),
         (crossval, ["--data", ".", "-o", "runs", "--table", "--train-only"], "--table"),
@@ -45,10 +45,10 @@ def test_wrong_input_is_one_line_and_an_exit_code(
 
 def test_thresholds_that_were_not_looked_at_are_refused(tmp_path):
     path = tmp_path / "thresholds.json"
-    given = {"binarization": 0.3, "min_area_um2": 25.0, "min_score": 0.444}
+    given = {"threshold": 0.3, "min_area_um2": 25.0, "min_score": 0.444}
     path.write_text(json.dumps({"thresholds": given}))
     assert crossval.fixed_thresholds(path) == (0.3, 25.0, 0.44)
-    for odd in ({"binarization": 0.35}, {"binarization": "otsu"}, {"min_score": 0.1}):
+    for odd in ({"threshold": 0.35}, {"threshold": "otsu"}, {"min_score": 0.1}):
         path.write_text(json.dumps({"thresholds": given | odd}))
         with pytest.raises(UsageError, match="must be one of"):
             crossval.fixed_thresholds(path)

@@ -92,11 +92,11 @@ def make_files(
     **settings: object,
 ) -> dict[str, bytes]:
     """Return the files that detect would write for these detections."""
-    model = Model.load(write_toy(folder / "toy.onnx"), device="cpu", threads=1)
+    model = Model.load(write_toy(folder / "toy.segmitos"), device="cpu", threads=1)
     result = SlideResult(
         candidates=candidates_of(detections, faint),
         thresholds=Thresholds(0.5, 4.0, 0.6),
-        binarization_value=0.5,
+        threshold_value=0.5,
         tissue=tissue,
         mpp=slide.require_mpp(),
         mpp_source="given",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from segmitos.detection.model import METADATA_KEY, ModelSpec
+from segmitos.detection.model_file import network_entry, write_model_file
 from segmitos.detection.postprocess import Thresholds
+from segmitos.detection.spec import ModelSpec
 from segmitos.detection.stain import Stain
 
 SPEC = ModelSpec(
@@ -19,7 +21,7 @@ SPEC = ModelSpec(
     context_px=32,
     smoothing_sigma_um=1.0,
     thresholds=Thresholds(0.5, 4.0, 0.6),
-    color=None,
+    stain=None,
     datasets=("synthetic",),
     license="none",
     intended_use="tests",
@@ -27,15 +29,21 @@ SPEC = ModelSpec(
 )
 
 
-def toy_graph(metadata: dict[str, str], sharpness: float = 0.15) -> bytes:
-    """Probability = sigmoid(sharpness * (100 - brightness)), averaged over 4 px and a 3 x 3 box."""
-    box = np.full((1, 1, 3, 3), 1 / 9, np.float32)
+def toy_graph(sharpness: float = 0.15) -> bytes:
+    """Probability = sigmoid(sharpness * (100 - brightness)), averaged over 4 px and a 3 x 3 box.
+
+    A little of what lies 32 px above, below, left and right is mixed in: all of the context that is
+    stated has an effect.
+    """
+    box = np.zeros((1, 1, 17, 17), np.float32)
+    box[0, 0, 7:10, 7:10] = 0.98 / 9
+    box[0, 0, [0, 8, 8, 16], [8, 0, 16, 8]] = 0.005
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["float"], ["grey"], axes=[3], keepdims=1),
         helper.make_node("Transpose", ["grey"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("AveragePool", ["planes"], ["cells"], kernel_shape=[4, 4], strides=[4, 4]),
-        helper.make_node("Conv", ["cells", "box"], ["mixed"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["cells", "box"], ["mixed"], pads=[8, 8, 8, 8]),
         helper.make_node("Sub", ["level", "mixed"], ["dark"]),
         helper.make_node("Mul", ["dark", "sharpness"], ["logit"]),
         helper.make_node("Sigmoid", ["logit"], ["sure"]),
@@ -55,17 +63,14 @@ def toy_graph(metadata: dict[str, str], sharpness: float = 0.15) -> bytes:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 9
-    for key, value in metadata.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
 
-def write_toy(path: Path, color: Stain | None = None, **changes: object) -> Path:
+def write_toy(
+    path: Path, stain: Stain | None = None, sharpness: float = 0.15, **changes: object
+) -> Path:
     """Write the toy model file with changes to its specification."""
-    import dataclasses
-
-    spec = dataclasses.replace(SPEC, color=color, **changes)
-    path.write_bytes(toy_graph({METADATA_KEY: spec.to_json()}))
+    spec = msgspec.structs.replace(SPEC, stain=stain, **changes)
+    write_model_file(path, spec, {network_entry(0): toy_graph(sharpness)})
     return path

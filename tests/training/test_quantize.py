@@ -12,8 +12,8 @@ from PIL import Image
 
 from factories.synthetic_fields import draw_field
 from segmitos.cli import main
-from segmitos.detection.model import WHOLE_MODEL, Model, is_builtin
-from segmitos.errors import ModelError
+from segmitos.detection.model import SINGLE_MODEL, Model
+from segmitos.detection.model_file import read_model_file
 
 
 @pytest.fixture(scope="module")
@@ -25,27 +25,40 @@ def quantized(tmp_path_factory) -> Path:
         Image.fromarray(pixels).save(folder / "data" / f"{name}.png")
         rows = "".join(f"{x},{y}\n" for x, y in mitoses)
         (folder / "data" / f"{name}.csv").write_text(f"x,y\n{rows}")
-    out = folder / "small.onnx"
-    code = main(["quantize", f"points:{folder / 'data'}", "--mpp", "0.25", "-o", str(out)])
+    out = folder / "small.segmitos"
+    code = main(
+        [
+            "model",
+            "quantize",
+            f"points:{folder / 'data'}",
+            "--mpp",
+            "0.25",
+            "-m",
+            "lite-single",
+            "-o",
+            str(out),
+        ]
+    )
     assert code == 0
     return out
 
 
 def test_it_is_small_and_close_to_the_float_one(quantized):
-    assert quantized.stat().st_size < WHOLE_MODEL.stat().st_size / 2
+    assert quantized.stat().st_size < SINGLE_MODEL.stat().st_size / 2
     spec = Model.load(quantized).spec
-    assert spec.name == "lite-int8"
-    assert spec.thresholds == Model.load(WHOLE_MODEL).spec.thresholds
+    assert spec.name == "lite-single-int8"
+    assert spec.thresholds == Model.load(SINGLE_MODEL).spec.thresholds
     rng = np.random.default_rng(0)
     image = np.kron(rng.integers(90, 240, (1, 32, 32, 3)), np.ones((1, 8, 8, 1))).astype(np.uint8)
-    change = np.abs(Model.load(quantized).predict(image) - Model.load(WHOLE_MODEL).predict(image))
+    change = np.abs(Model.load(quantized).predict(image) - Model.load(SINGLE_MODEL).predict(image))
     assert 0 < change.mean() < 0.02
 
 
 def test_its_layers_are_integers_but_for_the_head(quantized):
-    kinds = [node.op_type for node in onnx.load(quantized).graph.node]
+    graph = onnx.load_from_string(read_model_file(quantized).networks[0]).graph
+    kinds = [node.op_type for node in graph.node]
     assert kinds.count("DequantizeLinear") > 100
-    weights = [t for t in onnx.load(quantized).graph.initializer if t.data_type == 3]
+    weights = [t for t in graph.initializer if t.data_type == 3]
     # Seven bits: CPUs without VNNI must not overflow.
     values = [onnx.numpy_helper.to_array(tensor).astype(int) for tensor in weights]
     assert 32 < max(np.abs(value).max() for value in values if value.ndim == 4) <= 64
@@ -53,21 +66,11 @@ def test_its_layers_are_integers_but_for_the_head(quantized):
 
 def test_an_integer_model_is_not_quantized_again(quantized, tmp_path, capsys):
     data = quantized.parent / "data"
-    out = tmp_path / "again.onnx"
-    given = ["quantize", f"points:{data}", "--mpp", "0.25", "-o", str(out)]
-    for model, why in ((str(quantized), "integers already"), ("lite", "a first look")):
+    out = tmp_path / "again.segmitos"
+    given = ["model", "quantize", f"points:{data}", "--mpp", "0.25", "-o", str(out)]
+    for model in (str(quantized), "lite"):
         assert main([*given, "-m", model]) == 1
-        assert why in capsys.readouterr().err
+        assert "is quantized already" in capsys.readouterr().err
     assert main([*given, "--threads", "0"]) == 2
     assert "--threads" in capsys.readouterr().err
     assert not out.exists()
-
-
-def test_shipped_models_go_by_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert is_builtin(Path("lite-whole")) and not is_builtin(Path("nothing"))
-    assert Model.load(Path("lite-float")).spec.name == "lite-float"
-    with pytest.raises(ModelError, match=r"lite-int8: .*lite, lite-float, lite-whole"):
-        Model.load(Path("lite-int8"))
-    Path("lite").write_text("a file of that name comes first")
-    assert not is_builtin(Path("lite"))

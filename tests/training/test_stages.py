@@ -83,9 +83,9 @@ def test_a_trained_stage_changes_and_detects(clicks, tmp_path, monkeypatch):
     stage(clicks, tmp_path, 32, "", "1e-6")
     stage(clicks, tmp_path, 16, "run:fcn32s", "1e-7")
     assert not torch.equal(logits(tmp_path / "fcn16s", 16), logits(tmp_path / "fcn32s", 32))
-    assert main(["export", "fcn16s", "-o", "fcn16s.onnx"]) == 0
+    assert main(["model", "export", "fcn16s", "-o", "fcn16s.segmitos"]) == 0
     image = sorted(clicks.glob("*.png"))[0]
-    given = ["detect", str(image), "--mpp", "0.25", "-m", "fcn16s.onnx", "-o", "found"]
+    given = ["detect", str(image), "--mpp", "0.25", "-m", "fcn16s.segmitos", "-o", "found"]
     assert main([*given, "--device", "cpu", "--threads", "1"]) == 0
     summary = json.loads((tmp_path / "found" / image.stem / "summary.json").read_text())
     assert summary["model"]["name"]

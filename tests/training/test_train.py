@@ -143,9 +143,9 @@ def test_labels_sit_on_the_mitoses(cases):
 def test_the_exported_file_is_the_network(cases, tmp_path):
     recipe = Recipe.from_dict({**TINY.to_dict(), "epochs": 1, "mine_at": []})
     train(cases[:4], tmp_path / "run", recipe, accelerator="cpu")
-    difference = export_run(tmp_path / "run", tmp_path / "model.onnx", name="tiny")
+    difference = export_run(tmp_path / "run", tmp_path / "model.segmitos", name="tiny")
     assert difference < 2e-3
-    model = Model.load(tmp_path / "model.onnx", device="cpu", threads=1)
+    model = Model.load(tmp_path / "model.segmitos", device="cpu", threads=1)
     assert model.spec.name == "tiny" and model.spec.stride == 4
     images = np.random.default_rng(0).integers(0, 256, (2, 96, 64, 3), dtype=np.uint8)
     probability = model.predict(images)

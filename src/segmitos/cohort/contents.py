@@ -40,7 +40,7 @@ def result_files(
         "bounds_px": slide.bounds,
         "tissue": TissueFile(result.tissue.mpp, width, height),
         "thresholds": UsedThresholds(
-            **asdict(result.thresholds), binarization_value=result.binarization_value
+            **asdict(result.thresholds), threshold_value=result.threshold_value
         ),
         "model_card": {
             "description": model.spec.description,

@@ -27,9 +27,9 @@ def run_detect(
     threads: int | None,
     roi: Path | None,
     tissue_mask: bool,
-    binarization: str | None,
+    threshold: str | None,
     min_score: float | None,
-    min_area: float | None,
+    min_area_um2: float | None,
     hotspot_area: float,
     hotspot_shape: str,
     field_diameter: float,
@@ -49,7 +49,7 @@ def run_detect(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     name = _model_name(model)
     from segmitos.cohort.settings import JobSettings
-    from segmitos.detection.pipeline import DetectOptions, parse_binarization
+    from segmitos.detection.pipeline import DetectOptions, parse_threshold
     from segmitos.io.geometry import check_mpp
 
     if mpp is not None:
@@ -61,9 +61,9 @@ def run_detect(
         options=DetectOptions(
             mpp=mpp,
             override_mpp=override_mpp,
-            binarization=None if binarization is None else parse_binarization(binarization),
+            threshold=None if threshold is None else parse_threshold(threshold),
             min_score=min_score,
-            min_area_um2=min_area,
+            min_area_um2=min_area_um2,
             tissue=tissue_mask,
             roi=None if roi is None else absolute_path(roi),
         ),

@@ -98,7 +98,7 @@ def change_settings(saved: SavedResult, changes: dict[str, Any]) -> SavedResult:
         values[key] = float(value)
     thresholds = replace(used, **values)
     candidates = saved.candidates.filtered(
-        thresholds.binarization_value, thresholds.min_area_um2, thresholds.min_score
+        thresholds.threshold_value, thresholds.min_area_um2, thresholds.min_score
     )
     summary = replace(saved.summary, settings=settings, thresholds=thresholds)
     return count_saved(SavedResult(summary, candidates, saved.tissue))

@@ -27,9 +27,9 @@ class TissueFile:
 class UsedThresholds:
     """Thresholds that made detections of candidates."""
 
-    binarization: float | str
-    binarization_value: float
-    """Probability that the binarization stands for on this image."""
+    threshold: float | str
+    threshold_value: float
+    """Probability that the threshold stands for on this image."""
     min_area_um2: float
     min_score: float
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.model import Model, ModelSpec
+from segmitos.detection.model import Model
 from segmitos.detection.postprocess import (
     Blobs,
     MapAccumulator,
@@ -25,6 +25,7 @@ from segmitos.detection.postprocess import (
     smoothing_radius,
 )
 from segmitos.detection.regions import Regions, regions_of_slide
+from segmitos.detection.spec import ModelSpec
 from segmitos.detection.tiling import Tile, cut_tiles, side_for, trimmed
 from segmitos.detection.tissue import TissueMask, tissue_mask
 from segmitos.detection.view import SlideView
@@ -49,7 +50,8 @@ class DetectOptions:
     """Scale of the input, where the file does not say it."""
     override_mpp: bool = False
     """Use `mpp` even where the file says otherwise."""
-    binarization: str | float | None = None
+    threshold: str | float | None = None
+    """`otsu`, or the probability that separates mitoses from the rest."""
     min_score: float | None = None
     min_area_um2: float | None = None
     tissue: bool = True
@@ -61,8 +63,8 @@ class DetectOptions:
     def thresholds(self, own: Thresholds) -> Thresholds:
         """Return the model's thresholds with those given over them."""
         changes: dict[str, Any] = {}
-        if self.binarization is not None:
-            changes["binarization"] = parse_binarization(self.binarization)
+        if self.threshold is not None:
+            changes["threshold"] = parse_threshold(self.threshold)
         if self.min_score is not None:
             changes["min_score"] = float(self.min_score)
         if self.min_area_um2 is not None:
@@ -70,14 +72,14 @@ class DetectOptions:
         return replace(own, **changes)
 
 
-def parse_binarization(value: str | float) -> str | float:
+def parse_threshold(value: str | float) -> str | float:
     """Return `otsu` or a probability. Raises UsageError for anything else."""
     if value == "otsu":
         return "otsu"
     try:
         return float(value)
     except ValueError as error:
-        raise UsageError(f"binarization {value!r} is neither 'otsu' nor a probability") from error
+        raise UsageError(f"threshold {value!r} is neither 'otsu' nor a probability") from error
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ class SlideResult:
     """What was found on one slide."""
 
     candidates: Candidates
+    """Every blob down to `FLOOR`, whether kept or not."""
     thresholds: Thresholds
-    binarization_value: float
+    threshold_value: float
     tissue: TissueMask
     mpp: float
     mpp_source: str
@@ -94,6 +97,8 @@ class SlideResult:
     height_px: int
     device: str
     accumulator: MapAccumulator
+    warnings: tuple[str, ...] = ()
+    """What a user must know beside the result, one line each."""
 
     @property
     def detections(self) -> Detections:
@@ -125,7 +130,7 @@ def detect(
     if unknown:
         raise UsageError(f"detect has no option {sorted(unknown)[0]!r}")
     if not isinstance(model, Model):
-        model = Model.load(None if model is None else Path(model))
+        model = Model.load(model)
     if isinstance(image, str | Path):
         opened = Slide.open(image, mpp, bool(options.get("override_mpp")))
     else:
@@ -159,15 +164,15 @@ def detect_slide(
     regions = None if options.roi is None else regions_of_slide(options.roi, slide)
     if regions is None:
         # Most slides that are large hold much tissue.
-        model.get_ready(view.width * view.height)
+        model.prewarm(view.width * view.height)
     tissue = tissue_mask(slide, regions, options.tissue, view.overview())
-    view.match_stain(spec.color, tissue)
+    view.match_stain(spec.stain, tissue)
     cell_um = spec.mpp * spec.stride
     accumulator = MapAccumulator(cell_um, spec.stride)
     tiles = _tiles(view, spec, tissue, options.tile_px)
     work_px = sum(tile.width * tile.height for tile in tiles)
-    device = model.for_work(work_px).device
-    predicted = _predicted(tiles, view, model.for_work(work_px))
+    runtime = model.runtime_for(work_px)
+    predicted = _predict_tiles(tiles, view, runtime)
     for done, (tile, probability) in enumerate(zip(tiles, predicted, strict=True)):
         counted = tissue.cells(tile.column, tile.row, tile.columns, tile.rows, cell_um)
         smoothed = smooth(probability, spec.smoothing_sigma_um, accumulator.map_mpp)
@@ -178,20 +183,20 @@ def detect_slide(
             on_map(part if counted is None else np.where(counted, part, np.float32(0)), tile)
         progress(done + 1, len(tiles))
     # What is left to do, the reports of a large slide first of all, has the memory to itself.
-    model.rest()
-    blobs = accumulator.blobs(thresholds.binarization)
+    model.release()
+    blobs = accumulator.blobs(thresholds.threshold)
     return SlideResult(
-        candidates=_candidates(
-            blobs, accumulator.faint_blobs(thresholds.binarization), thresholds, view, regions
+        candidates=_list_candidates(
+            blobs, accumulator.faint_blobs(thresholds.threshold), thresholds, view, regions
         ),
         thresholds=thresholds,
-        binarization_value=blobs.threshold,
+        threshold_value=blobs.threshold,
         tissue=tissue,
         mpp=slide.require_mpp(),
         mpp_source=slide.mpp_source,
         width_px=slide.width,
         height_px=slide.height,
-        device=device,
+        device=runtime.device,
         accumulator=accumulator,
     )
 
@@ -211,7 +216,7 @@ def _tiles(view: SlideView, spec: ModelSpec, tissue: TissueMask, tile_px: int | 
     return chosen
 
 
-def _candidates(
+def _list_candidates(
     blobs: Blobs, faint: Blobs, thresholds: Thresholds, view: SlideView, regions: Regions | None
 ) -> Candidates:
     """Return the blobs that lie in the regions, in level-0 pixels, ordered by y, then x."""
@@ -239,7 +244,7 @@ def _candidates(
     return found.filtered(blobs.threshold, thresholds.min_area_um2, thresholds.min_score)
 
 
-def _predicted(
+def _predict_tiles(
     tiles: Sequence[Tile], view: SlideView, model: Model
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the map of each tile, in order; tiles are read ahead while one is in the network."""
@@ -250,8 +255,8 @@ def _predicted(
         return view.read(tile.x, tile.y, tile.width, tile.height)
 
     def predict(tile: Tile, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        written = tile.written(spec.stride, radius * spec.stride)
-        map_: NDArray[np.float32] = model.predict(image[None], written)[0]
+        box = tile.output_box(spec.stride, radius * spec.stride)
+        map_: NDArray[np.float32] = model.predict(image[None], box, (tile.x, tile.y))[0]
         return map_
 
     if len(tiles) == 1:

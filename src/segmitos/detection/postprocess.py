@@ -1,4 +1,4 @@
-"""From probability map to mitoses: smooth, binarise, find blobs, filter (paper, section 3.3).
+"""From probability map to mitoses: smooth, threshold, find blobs, filter (paper, section 3.3).
 
 The map comes in parts, in any order. Of each part only what can ever matter is kept: a histogram,
 from which Otsu's threshold of the whole field or slide follows, and the pixels above a floor, as
@@ -23,11 +23,11 @@ FLOOR = 0.1
 BINS = 1024
 # Kernel radius in standard deviations.
 TRUNCATE = 3.0
-# A map of which more than this share lies above the floor is not one of mitoses, unless it is so
+# A map of which more than this fraction lies above the floor is not one of mitoses, unless it is so
 # small that one mitosis fills it; and no map may fill the memory.
-_LARGEST_SHARE = 0.2
+_MAX_FRACTION = 0.2
 _SMALL_MAP = 1_000_000
-_MOST_CELLS = 8_000_000
+_MAX_PIXELS = 8_000_000
 _NOT_MITOSES = (
     f"{{}} of the map lies above probability {FLOOR}: the image is not what the model was trained "
     "on (stain, scale, focus); check --mpp"
@@ -40,20 +40,20 @@ _ROUNDING = 1e-3
 class Thresholds:
     """How a probability map is turned into mitoses.
 
-    `binarization` is `otsu` (of the whole field or slide) or a fixed probability; blobs are kept
+    `threshold` is `otsu` (of the whole field or slide) or a fixed probability; blobs are kept
     where their area is at least `min_area_um2` and their mean probability at least `min_score`.
     """
 
-    binarization: float | Literal["otsu"]
+    threshold: float | Literal["otsu"]
     min_area_um2: float
     min_score: float
 
     def __post_init__(self) -> None:
-        if self.binarization != "otsu" and not (
-            isinstance(self.binarization, float) and FLOOR <= self.binarization < 1
+        if self.threshold != "otsu" and not (
+            isinstance(self.threshold, float) and FLOOR <= self.threshold < 1
         ):
             raise UsageError(
-                f"binarization {self.binarization!r} must be 'otsu' or from {FLOOR} to below 1"
+                f"threshold {self.threshold!r} must be 'otsu' or from {FLOOR} to below 1"
             )
         if not 0 <= self.min_area_um2 < 1e6:
             raise UsageError(f"min_area_um2 {self.min_area_um2} must be 0 or more")
@@ -75,7 +75,7 @@ def tuned_thresholds(tuned: Mapping[str, Any]) -> Thresholds:
 
 @dataclass(frozen=True)
 class Blobs:
-    """Connected regions above the binarization threshold, ordered by y, then x.
+    """Connected regions above a threshold, ordered by y, then x.
 
     `x_px`, `y_px`: probability-weighted centroids in pixels of the model's scale, pixel centers at
     integers; `area_um2`; `score`: mean probability; all float64 of shape (n,).
@@ -115,7 +115,7 @@ def smooth(
     steps = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (steps * map_mpp / sigma_um) ** 2)
     weights = (weights / weights.sum()).astype(np.float32)
-    # Added up cell by cell in one order, so that a cell's value does not depend on its tile.
+    # Added up pixel by pixel in one order, so that a value does not depend on its tile.
     height, width = probability.shape
     padded = np.pad(probability, ((radius, radius), (0, 0)), mode="edge")
     down = weights[0] * padded[:height]
@@ -156,18 +156,13 @@ def otsu_threshold(histogram: NDArray[np.int64]) -> float:
 class MapAccumulator:
     """Takes a smoothed probability map in parts, gives the blobs of the whole."""
 
-    def __init__(
-        self, map_mpp: float, stride: int, guard: bool = True, floor: float = FLOOR
-    ) -> None:
-        """Begin an empty map of `map_mpp` um per cell, `stride` model pixels per cell.
+    def __init__(self, map_mpp: float, stride: int, check_plausible: bool = True) -> None:
+        """Begin an empty map of `map_mpp` um and `stride` model pixels per map pixel.
 
-        `guard` refuses maps that cannot be those of mitoses, before they fill the memory. `floor`
-        is the lowest threshold that `blobs` will be asked for: cells at or below it are only
-        counted.
+        `check_plausible` refuses maps that cannot be those of mitoses, before they fill the memory.
         """
         self.map_mpp = map_mpp
-        self.guard = guard
-        self.floor = floor
+        self.check_plausible = check_plausible
         self.stride = stride
         self.histogram = np.zeros(BINS, np.int64)
         self._rows: list[NDArray[np.int32]] = []
@@ -180,15 +175,15 @@ class MapAccumulator:
         part: NDArray[np.float32],
         column: int,
         row: int,
-        counted: NDArray[np.bool_] | None = None,
+        mask: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Add a part (h, w) whose first cell is (`column`, `row`) of the map.
+        """Add a part (h, w) whose first pixel is (`column`, `row`) of the map.
 
         Args:
             part: smoothed probabilities.
             column: of the map.
             row: of the map.
-            counted: (h, w), the cells that belong to the map; None for all.
+            mask: (h, w), the pixels that belong to the map; None for all.
 
         Raises:
             ModelError: for values that are no probabilities.
@@ -199,58 +194,58 @@ class MapAccumulator:
                 f"the model gives values from {part.min()} to {part.max()}, which are no "
                 "probabilities from 0 to 1; export it again"
             )
-        values = part if counted is None else part[counted]
+        values = part if mask is None else part[mask]
         indices = np.clip((values * BINS).astype(np.int32), 0, BINS - 1)
         self.histogram += np.bincount(indices.ravel(), minlength=BINS)
         self._above += int(np.count_nonzero(values > FLOOR))
-        kept = part > self.floor
-        if counted is not None:
-            kept &= counted
+        kept = part > FLOOR
+        if mask is not None:
+            kept &= mask
         rows, columns = np.nonzero(kept)
-        if self.guard and self._above > _MOST_CELLS:
-            raise InputError(_NOT_MITOSES.format(f"more than {_MOST_CELLS:,} cells"))
+        if self.check_plausible and self._above > _MAX_PIXELS:
+            raise InputError(_NOT_MITOSES.format(f"more than {_MAX_PIXELS:,} pixels"))
         if len(rows):
             self._rows.append((rows + row).astype(np.int32))
             self._columns.append((columns + column).astype(np.int32))
             self._values.append(part[rows, columns])
 
     @property
-    def cells(self) -> int:
-        """Cells added and counted so far."""
+    def pixels(self) -> int:
+        """Pixels added so far, without those that a mask left out."""
         return int(self.histogram.sum())
 
-    def binarization_value(self, binarization: float | Literal["otsu"]) -> float:
-        """Return the probability that a binarization stands for on this map.
+    def threshold_value(self, threshold: float | Literal["otsu"]) -> float:
+        """Return the probability that a threshold stands for on this map.
 
-        Otsu's threshold is taken from all cells of the map (holistic, as in the paper) and is not
+        Otsu's threshold is taken from all pixels of the map (holistic, as in the paper) and is not
         let below the floor: on a field without mitoses it would split noise from noise.
         """
-        if binarization != "otsu":
-            return binarization
+        if threshold != "otsu":
+            return threshold
         return max(otsu_threshold(self.histogram), FLOOR)
 
-    def blobs(self, binarization: float | Literal["otsu"]) -> Blobs:
+    def blobs(self, threshold: float | Literal["otsu"]) -> Blobs:
         """Find the 8-connected regions above a threshold, with area, mean score and centroid.
 
         Raises:
             InputError: if so much of the map is above 0.1 that it is not one of mitoses.
-            ValueError: for a threshold below the accumulator's floor.
+            ValueError: for a threshold below the floor.
         """
-        if self.guard and self._above > _LARGEST_SHARE * max(self.cells, _SMALL_MAP):
-            raise InputError(_NOT_MITOSES.format(f"more than {_LARGEST_SHARE:.0%}"))
-        threshold = self.binarization_value(binarization)
-        if threshold < self.floor:
-            raise ValueError(f"threshold {threshold} lies below the map's floor of {self.floor}")
+        if self.check_plausible and self._above > _MAX_FRACTION * max(self.pixels, _SMALL_MAP):
+            raise InputError(_NOT_MITOSES.format(f"more than {_MAX_FRACTION:.0%}"))
+        level = self.threshold_value(threshold)
+        if level < FLOOR:
+            raise ValueError(f"threshold {level} lies below the floor of {FLOOR}")
         if not self._rows:
-            return _no_blobs(threshold)
+            return _no_blobs(level)
         rows, columns = np.concatenate(self._rows), np.concatenate(self._columns)
         values = np.concatenate(self._values)
-        above = values > threshold
+        above = values > level
         rows, columns, values = rows[above], columns[above], values[above]
         order = np.lexsort((columns, rows))
         rows, columns, values = rows[order], columns[order], values[order]
         if not len(rows):
-            return _no_blobs(threshold)
+            return _no_blobs(level)
         member, count = label_pixels(rows, columns)
         weights = values.astype(np.float64)
         area = np.bincount(member, minlength=count)
@@ -267,17 +262,17 @@ class MapAccumulator:
             (area * self.map_mpp**2)[sequence].astype(np.float64),
             (mass / area)[sequence].astype(np.float64),
             peak[sequence],
-            threshold,
+            level,
         )
 
-    def faint_blobs(self, binarization: float | Literal["otsu"]) -> Blobs:
-        """Find the blobs above the floor that a binarization leaves out whole.
+    def faint_blobs(self, threshold: float | Literal["otsu"]) -> Blobs:
+        """Find the blobs above the floor that a threshold leaves out whole.
 
-        They can never be detections; a reader may want to see them. Those that the binarization
+        They can never be detections; a reader may want to see them. Those that the threshold
         cuts smaller or apart are left out here, since `blobs` has them.
         """
         faint = self.blobs(FLOOR)
-        keep = faint.peak <= np.float32(self.binarization_value(binarization))
+        keep = faint.peak <= np.float32(self.threshold_value(threshold))
         return Blobs(
             faint.x_px[keep],
             faint.y_px[keep],

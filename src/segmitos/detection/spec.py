@@ -1,141 +1,145 @@
-"""The specification in a model file: all that detection must know beside the graph."""
+"""What a model file says beside its graphs (`model.json`), as checked objects."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from segmitos.detection.postprocess import Thresholds
 from segmitos.detection.stain import Stain
 from segmitos.errors import ModelError, UsageError
 
-METADATA_KEY = "segmitos"
-# Input of a graph with a first look: the pixels whose map is asked for.
-WRITTEN = "written"
-# They are (top, left, bottom, right) of the image.
-Written = tuple[int, int, int, int]
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+_Text = Annotated[str, msgspec.Meta(max_length=10_000)]
+_Scale = Annotated[float, msgspec.Meta(ge=0.01, le=200)]
+_Probability = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+_Pixels = Annotated[int, msgspec.Meta(ge=0, le=4096)]
 
 
-@dataclass(frozen=True)
-class FirstLook:
-    """How a model chooses what of an image its networks see (see `training.combine`)."""
+class CascadeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the proposal network chooses what the other networks see (`detection.cascade`)."""
 
-    network: str
-    mpp: float
-    """Scale that the first look is taken at, um per pixel."""
-    above: float
-    """Its probability from which on a peak is looked at."""
-    window_px: int
-    """Side of what the networks see round a peak, in pixels of the model's scale."""
-    confirm_above: float = 0.0
-    """The networks after the first see a window only where that one found more; 0: always."""
+    proposal_network: _Text
+    """Name of the proposal network."""
+    proposal_mpp: _Scale
+    """Scale that the proposal network works at, um per pixel (it averages pixels itself)."""
+    proposal_stride_px: _Pixels
+    """Pixels of the model's scale per pixel of the proposal network's map."""
+    proposal_threshold: _Probability
+    """Probability above which a local maximum of the proposal map is a proposal."""
+    ensemble_threshold: _Probability = 0.0
+    """Networks after the first see patches in which the first found more; 0: every patch."""
+    block_px: _Pixels
+    """The image is divided in blocks of this side; one with a proposal gets a patch."""
+    patch_px: _Pixels
+    """Side of a patch, centered on its block."""
+    margin_px: _Pixels
+    """What lies nearer to the border of a patch is not used: the padding reaches it."""
+
+    def __post_init__(self) -> None:
+        block, step = self.block_px, self.proposal_stride_px
+        if self.patch_px % 32 or not 32 <= self.patch_px <= 1024:
+            raise ValueError(f"patch_px {self.patch_px} must be a multiple of 32, up to 1024")
+        if not step or not block or block % step or (self.patch_px - block) % 2:
+            raise ValueError(f"block_px {block} is not a multiple of proposal_stride_px {step}")
+        if not 0 < self.margin_px <= (self.patch_px - block) // 2:
+            raise ValueError(
+                f"margin_px {self.margin_px} must leave the block of {block} px in the middle of a "
+                f"patch of {self.patch_px} px"
+            )
 
 
-@dataclass(frozen=True)
-class ModelSpec:
-    """What a model file says of itself beside its graph."""
+class VerifierSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a verifying network changes the score of a candidate.
 
-    name: str
-    mpp: float
+    The graph takes patches (n, patch_px, patch_px, 3) uint8 centered on candidates and gives
+    probabilities (n,). The new score is sigmoid(intercept + map_weight * logit(map score) +
+    verifier_weight * logit(probability)).
+    """
+
+    patch_px: Annotated[int, msgspec.Meta(ge=16, le=512)]
+    map_weight: float
+    verifier_weight: float
+    intercept: float
+
+
+class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a model file says of itself beside its graphs."""
+
+    name: _Text
+    mpp: _Scale
     """Scale that images are read at, um per pixel."""
     stride: int
-    """Image pixels per map cell."""
-    context_px: int
-    """Pixels beyond which nothing sways a cell's probability; half the receptive field."""
-    smoothing_sigma_um: float
+    """Image pixels per map pixel: 1, 2, 4, 8, 16 or 32."""
+    context_px: _Pixels
+    """Context in pixels: input further away than this does not affect a map pixel."""
+    smoothing_sigma_um: Annotated[float, msgspec.Meta(ge=0, lt=100)]
     thresholds: Thresholds
-    color: Stain | None
+    stain: Stain | None
     """Staining that every slide is matched to; None leaves colors as they are."""
-    labels: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, Any] = {}
+    """Label recipe: kind and radii of the concentric label."""
     datasets: tuple[str, ...] = ()
-    training_commit: str = ""
-    license: str = ""
-    intended_use: str = ""
-    description: str = ""
-    validation: dict[str, Any] = field(default_factory=dict)
-    """Precision, recall, F-score and on what they were measured."""
-    first_look: FirstLook | None = None
+    laboratories: tuple[str, ...] = ()
+    """Where the training images come from."""
+    training_commit: _Text = ""
+    license: _Text = ""
+    intended_use: _Text = ""
+    description: _Text = ""
+    validation: dict[str, Any] = {}
+    """Precision, recall, F-score and on what they were measured; counts by laboratory."""
+    cascade: CascadeSettings | None = None
     """None where the networks see all of an image."""
+    verifier: VerifierSettings | None = None
     format_version: int = FORMAT_VERSION
 
-    def to_json(self) -> str:
-        """Return the specification as JSON, keys sorted."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str, where: str = "model") -> ModelSpec:
-        """Read a specification back.
-
-        Raises:
-            ModelError: naming the key that is missing, unknown or wrong.
-        """
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ModelError(f"{where}: its metadata is not JSON: {error}") from error
-        if not isinstance(content, dict):
-            raise ModelError(f"{where}: its metadata is no JSON object")
-        version = content.get("format_version")
-        if version != FORMAT_VERSION:
-            raise ModelError(
-                f"{where}: model file format {version!r}; this version of SegMitos reads "
-                f"{FORMAT_VERSION}: install the SegMitos that wrote it, or export it again"
-            )
-        known = {entry.name for entry in dataclasses.fields(cls)}
-        # Files of before there were first looks do not name theirs.
-        unknown, missing = set(content) - known, known - set(content) - {"first_look"}
-        if unknown or missing:
-            what = f"unknown {sorted(unknown)}" if unknown else f"missing {sorted(missing)}"
-            raise ModelError(f"{where}: keys of its metadata are off: {what}")
-        try:
-            content["thresholds"] = Thresholds(**content["thresholds"])
-            if content["color"] is not None:
-                stain = content["color"]
-                content["color"] = Stain(tuple(stain["mean"]), tuple(stain["std"]))
-            if content.get("first_look") is not None:
-                content["first_look"] = FirstLook(**content["first_look"])
-            content["datasets"] = tuple(content["datasets"])
-            spec = cls(**content)
-            spec.check(where)
-        except (TypeError, KeyError, UsageError) as error:
-            raise ModelError(f"{where}: its metadata is off: {error}") from error
-        return spec
-
-    def check(self, where: str) -> None:
-        """Raise ModelError, naming `where`, for numbers that cannot be."""
-        if not (isinstance(self.mpp, float) and 0.01 <= self.mpp <= 200):
-            raise ModelError(f"{where}: mpp {self.mpp!r} is no scale in um per pixel")
-        if not (isinstance(self.stride, int) and self.stride in (1, 2, 4, 8, 16, 32)):
-            raise ModelError(f"{where}: stride {self.stride!r} is not 1, 2, 4, 8, 16 or 32")
-        if not (isinstance(self.context_px, int) and 0 <= self.context_px <= 4096):
-            raise ModelError(f"{where}: context_px {self.context_px!r} is not from 0 to 4096")
-        if not 0 <= self.smoothing_sigma_um < 100:
-            raise ModelError(f"{where}: smoothing_sigma_um {self.smoothing_sigma_um!r} is off")
-        stain = self.color
-        if stain is not None and not (
-            len(stain.mean) == len(stain.std) == 3 and min(stain.std) > 0 and min(stain.mean) >= 0
-        ):
-            raise ModelError(f"{where}: color {stain} is not three means and three deviations")
-        look = self.first_look
-        if look is not None and not (
-            isinstance(look.window_px, int)
-            and 0 < look.above < 1
-            and 0 <= look.confirm_above < 1
-            and 0.01 <= look.mpp <= 200
-        ):
-            raise ModelError(f"{where}: first_look {look} is off")
-        for key in ("name", "training_commit", "license", "intended_use", "description"):
-            if not isinstance(getattr(self, key), str):
-                raise ModelError(f"{where}: {key} {getattr(self, key)!r} is not a text")
-        for key in ("labels", "validation"):
-            if not isinstance(getattr(self, key), dict):
-                raise ModelError(f"{where}: {key} {getattr(self, key)!r} is not an object")
+    def __post_init__(self) -> None:
+        if self.stride not in (1, 2, 4, 8, 16, 32):
+            raise ValueError(f"stride {self.stride} is not 1, 2, 4, 8, 16 or 32")
+        stain = self.stain
+        if stain is not None and not (min(stain.std) > 0 and min(stain.mean) >= 0):
+            raise ValueError(f"stain {stain} is not three means and three positive deviations")
+        cascade = self.cascade
+        if cascade is not None and (cascade.margin_px % self.stride):
+            raise ValueError(f"margin_px {cascade.margin_px} is not a multiple of the stride")
 
 
-def holds_integers(content: bytes) -> bool:
-    """Tell whether a model file has quantized layers, in loops of its graph or outside of them."""
-    # Operators go by their names in the file, wherever in the graph they are.
-    return b"QuantizeLinear" in content
+def spec_from_dict(content: Any, where: str) -> ModelSpec:
+    """Return a specification from decoded JSON.
+
+    Args:
+        content: of the JSON object.
+        where: what to call it in an error.
+
+    Raises:
+        ModelError: naming the key that is missing, unknown or wrong.
+    """
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if isinstance(content, dict) and version != FORMAT_VERSION:
+        raise ModelError(
+            f"{where}: model file format {version!r}; this version of SegMitos reads "
+            f"{FORMAT_VERSION}: install the SegMitos that wrote it, or export it again"
+        )
+    try:
+        return msgspec.convert(content, ModelSpec)
+    except (msgspec.ValidationError, UsageError) as error:
+        raise ModelError(f"{where}: {error}") from error
+
+
+def cascade_context(settings: CascadeSettings, proposal_context_px: int) -> int:
+    """Return the context of a cascade's map in pixels.
+
+    A map pixel depends on the patches whose written middle holds it: on their pixels, and on what
+    made the proposals in their blocks, the proposal network's view of a local maximum and of its
+    neighbors.
+
+    Args:
+        settings: of the cascade.
+        proposal_context_px: context of the proposal network in pixels of its own scale times its
+            downsampling, that is in pixels of the model's scale.
+    """
+    half = settings.patch_px // 2
+    view = settings.block_px // 2 + settings.proposal_stride_px + proposal_context_px
+    return half - settings.margin_px + max(half, view)

@@ -41,7 +41,7 @@ class Tile:
     columns: int
     rows: int
 
-    def written(self, stride: int, beyond_px: int) -> tuple[int, int, int, int]:
+    def output_box(self, stride: int, beyond_px: int) -> tuple[int, int, int, int]:
         """Return what is written and `beyond_px` round it: top, left, bottom, right of the tile."""
         top, left = self.row * stride - self.y, self.column * stride - self.x
         bottom, right = top + self.rows * stride, left + self.columns * stride

@@ -173,7 +173,7 @@ def threshold_picture(ranked: Ranked, label: str) -> bytes:
 def tuning_picture(tuning: Tuning) -> bytes:
     """Draw F along each of the three thresholds, the other two as chosen."""
     figure, axes = _figure("", "", columns=3, width=2.0)
-    for part, name in zip(axes, ("binarization", "min_area_um2", "min_score"), strict=True):
+    for part, name in zip(axes, ("threshold", "min_area_um2", "min_score"), strict=True):
         curve = tuning.curve(name)
         numbers = [(value, f) for value, f in curve if value != "otsu"]
         part.plot([v for v, _ in numbers], [f for _, f in numbers], ".-", color=_BLUE, markersize=4)

@@ -125,7 +125,7 @@ class Tuning:
         b, a, s = self._place()
         values = _objective(self.table, self.objective)
         grids: dict[str, tuple[Sequence[Binarization], NDArray[np.float64]]] = {
-            "binarization": (self.binarizations, values[:, a, s]),
+            "threshold": (self.binarizations, values[:, a, s]),
             "min_area_um2": (self.areas_um2, values[b, :, s]),
             "min_score": (self.scores, values[b, a, :]),
         }
@@ -136,7 +136,7 @@ class Tuning:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome and the three curves as JSON-able values."""
-        curves = ("binarization", "min_area_um2", "min_score")
+        curves = ("threshold", "min_area_um2", "min_score")
         return {
             "thresholds": {name: getattr(self.thresholds, name) for name in curves},
             "f_score": _none(self.f_score),
@@ -154,7 +154,7 @@ class Tuning:
 
     def _place(self) -> tuple[int, int, int]:
         return (
-            self.binarizations.index(self.thresholds.binarization),
+            self.binarizations.index(self.thresholds.threshold),
             self.areas_um2.index(self.thresholds.min_area_um2),
             self.scores.index(self.thresholds.min_score),
         )
@@ -353,7 +353,7 @@ def _counts_at(items: Sequence[Item], thresholds: Thresholds, distance_um: float
     """Count by the matching that evaluation uses, apart from the table."""
     total = Counts()
     for item in items:
-        blobs, xy = item.blobs(thresholds.binarization)
+        blobs, xy = item.blobs(thresholds.threshold)
         match = match_points(
             xy[blobs.keep(thresholds)],
             item.counted_xy,

@@ -1,4 +1,4 @@
-"""Checkpoint -> model file: one .onnx with everything needed to run it inside.
+"""Checkpoint -> model file: one `.segmitos` with everything needed to run it inside.
 
 The graph takes raw bytes, uint8 [N, H, W, 3] RGB, and gives probabilities, float32 [N, H/s, W/s]:
 whoever runs the file can get neither the normalization nor the channel order wrong.
@@ -10,7 +10,7 @@ import copy
 import io
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segmitos.detection.model import METADATA_KEY, ModelSpec
+from segmitos.detection.model_file import network_entry, write_model_file
 from segmitos.detection.postprocess import Thresholds, tuned_thresholds
+from segmitos.detection.runtimes import import_onnxruntime
+from segmitos.detection.spec import ModelSpec
 from segmitos.detection.stain import Stain
 from segmitos.errors import ModelError
-from segmitos.io.files import write_bytes
 from segmitos.training.checkpoint import SavedState, load_checkpoint
 from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.registry import build_network, mitosis_logit
@@ -31,7 +32,7 @@ from segmitos.training.recipe import Recipe
 # The exported graph and the network may differ by no more than this in probability.
 TOLERANCE = 2e-3
 # Where nothing was tuned: in the middle of what serves most models.
-UNTUNED = Thresholds(binarization=0.5, min_area_um2=8.0, min_score=0.7)
+UNTUNED = Thresholds(threshold=0.5, min_area_um2=8.0, min_score=0.7)
 
 
 class _BytesToProbability(nn.Module):
@@ -100,7 +101,7 @@ def export_network(network: nn.Module, spec: ModelSpec, path: Path) -> float:
     Args:
         network: trained; its `stride` must be that of the specification.
         spec: everything else that detection needs.
-        path: of the .onnx file; written only if the check holds.
+        path: of the `.segmitos` file; written only if the check holds.
 
     Returns:
         The largest difference in probability between file and network on noise and flat images.
@@ -109,14 +110,14 @@ def export_network(network: nn.Module, spec: ModelSpec, path: Path) -> float:
         ModelError: if the exported graph differs by more than `TOLERANCE`.
     """
     network = copy.deepcopy(network).cpu().float().eval()
-    content = network_to_onnx(network, {METADATA_KEY: spec.to_json()})
+    content = network_to_onnx(network)
     difference = _largest_difference(_BytesToProbability(network).eval(), content)
     if not difference <= TOLERANCE:
         raise ModelError(
             f"the exported graph differs from the network by {difference:.2g} in probability, "
             f"more than {TOLERANCE}; {path} was not written"
         )
-    write_bytes(path, content)
+    write_model_file(path, spec, {network_entry(0): content})
     return difference
 
 
@@ -141,19 +142,19 @@ def export_run(
     license: str = "unstated",
     intended_use: str = "research use only; not for diagnosis",
     description: str = "",
-    color: Stain | None = None,
+    stain: Stain | None = None,
 ) -> float:
     """Write the averaged weights of a training run as a model file.
 
     Args:
         run: folder that `train` left.
-        path: of the .onnx to write.
+        path: of the `.segmitos` file to write.
         tuned: content of the thresholds.json of `evaluate --tune`; None takes `UNTUNED`.
         name: for the specification, as all that follows.
         license: of the weights.
         intended_use: what the model is for, and what not.
         description: one line.
-        color: staining to match every slide to; None takes the common staining of the training
+        stain: staining to match every slide to; None takes the common staining of the training
             where the recipe matched to it, and else leaves colors as they are.
 
     Returns:
@@ -168,8 +169,8 @@ def export_run(
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {run / 'provenance.json'}: {error}") from error
     thresholds = tuned_thresholds(tuned) if tuned else UNTUNED
-    if color is None and recipe.augmentation.stain_match > 0 and state.stain:
-        color = Stain(**state.stain)
+    if stain is None and recipe.augmentation.stain_match > 0 and state.stain:
+        stain = Stain(**state.stain)
     spec = ModelSpec(
         name=name,
         mpp=recipe.mpp,
@@ -177,7 +178,7 @@ def export_run(
         context_px=cast(int, network.context_px),
         smoothing_sigma_um=recipe.smoothing_sigma_um,
         thresholds=thresholds,
-        color=color,
+        stain=stain,
         labels=recipe.to_dict()["labels"],
         datasets=tuple(origin["training"]["datasets"]),
         training_commit=origin["commit"],
@@ -186,7 +187,6 @@ def export_run(
         description=description,
         validation=(tuned or {}).get("validation", {}),
     )
-    spec.check(str(run))
     return export_network(network, spec, path)
 
 
@@ -201,7 +201,7 @@ def _without_norms(network: nn.Module) -> nn.Module:
     return network
 
 
-def network_to_onnx(network: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
+def network_to_onnx(network: nn.Module) -> bytes:
     """Return the graph of a network, bytes in and probabilities out, as the bytes of an .onnx."""
     import onnx
 
@@ -232,9 +232,7 @@ def network_to_onnx(network: nn.Module, metadata: Mapping[str, str] | None = Non
         )
     model = onnx.load_from_string(buffer.getvalue())
     _normalize_at_once(model)
-    for key, value in (metadata or {}).items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
+    _fold_filled_constants(model)
     model.producer_name = "segmitos"
     onnx.checker.check_model(model)
     result: bytes = model.SerializeToString()
@@ -293,10 +291,33 @@ def _normalize_at_once(model: Any) -> None:
             graph.node.remove(node)
 
 
-def _largest_difference(wrapped: nn.Module, content: bytes) -> float:
-    import onnxruntime
+def _fold_filled_constants(model: Any) -> None:
+    """Replace constants that the graph would fill at run time by ready ones.
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    The exporter writes them for the sides of paddings that are zero; a model file may not hold
+    them (`detection.graph_check`).
+    """
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    made = {node.output[0]: node for node in graph.node if node.op_type == "Constant"}
+    for index, node in enumerate(graph.node):
+        if node.op_type != "ConstantOfShape" or node.input[0] not in made:
+            continue
+        shape = numpy_helper.to_array(made[node.input[0]].attribute[0].t)
+        value = (
+            numpy_helper.to_array(node.attribute[0].t)
+            if node.attribute
+            else np.zeros(1, np.float32)
+        )
+        filled = numpy_helper.from_array(np.full(tuple(shape), value[0]))
+        ready = helper.make_node("Constant", [], list(node.output), value=filled)
+        graph.node.remove(node)
+        graph.node.insert(index, ready)
+
+
+def _largest_difference(wrapped: nn.Module, content: bytes) -> float:
+    session = import_onnxruntime().InferenceSession(content, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     worst = 0.0
     for shape in ((1, 256, 192, 3), (2, 64, 64, 3), (1, 32, 32, 3), (1, 96, 64, 3)):

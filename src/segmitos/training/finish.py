@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segmitos.detection.model import Model
+from segmitos.detection.model_file import SUFFIX
 from segmitos.detection.pipeline import DetectOptions, detect_slide
 from segmitos.detection.stain import Stain
 from segmitos.errors import InputError
@@ -17,8 +18,6 @@ from segmitos.io.datasets import Case
 from segmitos.io.files import write_json
 from segmitos.training.checkpoint import load_state
 from segmitos.training.export import export_run
-
-SUFFIX = ".onnx"
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def finish(run: Path, validation_cases: Sequence[Case], threads: int | None = No
         else:
             content = tuned_content(tuning, len(validation_cases))
             write_json(run / "thresholds.json", content)
-    export_run(run, path, content, name=run.resolve().name, color=training_stain(run))
+    export_run(run, path, content, name=run.resolve().name, stain=training_stain(run))
     return Finished(path, tuning, len({case.slide for case in validation_cases}), problem)
 
 
@@ -108,7 +107,7 @@ def map_cases(
     """Run the model of a training on cases as detection does, and return maps to tune on."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"untuned{SUFFIX}"
-        export_run(run, file, color=training_stain(run))
+        export_run(run, file, stain=training_stain(run))
         model = Model.load(file, "cpu", threads)
         items: list[Item] = []
         for case in cases:

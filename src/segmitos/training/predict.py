@@ -42,21 +42,12 @@ def padding(run: Predictor) -> Predictor:
 
 
 def _on_cpu(network: nn.Module) -> Predictor:
-    import onnxruntime
-
+    from segmitos.detection.runtimes import open_onnxruntime
     from segmitos.training.export import network_to_onnx
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(
-        network_to_onnx(network), options, providers=["CPUExecutionProvider"]
-    )
-
-    def run(padded: NDArray[np.uint8]) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = session.run(None, {"image": padded[None]})[0][0]
-        return result
-
-    return run
+    content = network_to_onnx(network)
+    run = open_onnxruntime(content, "the network", "cpu", torch.get_num_threads())[0]
+    return lambda padded: run(padded[None])[0]
 
 
 def _torch(network: nn.Module) -> Predictor:

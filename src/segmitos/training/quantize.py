@@ -1,4 +1,4 @@
-"""Model file -> the same in eight-bit integers: static quantization, calibrated on real fields.
+"""Model file -> the same in int8: static quantization, calibrated on real fields.
 
 Weights are rounded per output channel, activations per layer, to ranges seen on the calibration
 crops (Jacob et al. 2018; ONNX QDQ form, which ONNX Runtime and OpenVINO both run as integers).
@@ -17,22 +17,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.model import METADATA_KEY, Model, ModelSpec
-from segmitos.detection.spec import holds_integers
+from segmitos.detection.model import find_model
+from segmitos.detection.model_file import (
+    PROPOSAL,
+    VERIFIER,
+    network_entry,
+    read_model_file,
+    write_model_file,
+)
+from segmitos.detection.runtimes import Network, import_onnxruntime, open_onnxruntime
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
 from segmitos.errors import DataError, ModelError
 from segmitos.io.datasets import Case
-from segmitos.io.files import write_bytes
 from segmitos.training.sampling import TrainingImage, load_training_images
 
 CROP_PX = 256
 _MITOSES_A_CASE = 2
 _KINDS = ["Conv", "Add", "Resize", "Clip", "Relu"]
 # Probabilities in between matter: outside, the logit is nearly free to move.
-_UNSURE = (0.05, 0.99)
+_UNCERTAIN = (0.05, 0.99)
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,9 @@ class Quantized:
     """What quantization did, on the calibration crops.
 
     Attributes:
-        crops: calibrated on; shift: mean change of unsure logits, since taken back; difference:
-        mean and 99.9th percentile of the change in probability that is left, over all cells.
+        crops: calibrated on.
+        shift: mean change of uncertain logits, since taken back; of the network where it is most.
+        difference: mean and 99.9th percentile of the change in probability that is left.
     """
 
     crops: int
@@ -49,76 +57,95 @@ class Quantized:
     difference: tuple[float, float]
 
 
-def quantize(path: Path, cases: Sequence[Case], out: Path, threads: int | None = None) -> Quantized:
-    """Write an integer version of a model file.
+def quantize(
+    path: str | Path, cases: Sequence[Case], out: Path, threads: int | None = None
+) -> Quantized:
+    """Write an int8 version of a model file. A proposal network and a verifier stay in float32.
 
     Args:
-        path: of the .onnx to quantize; stays as it is.
-        cases: to calibrate on: training slides, some 40 fields or more; never test slides.
-        out: the .onnx to write.
+        path: of the model file, or the name of a built-in model; stays as it is.
+        cases: to calibrate on: training images of every laboratory, some 40 or more; never test
+            images.
+        out: the `.segmitos` file to write.
         threads: of the CPU.
 
     Raises:
-        ModelError: for a file that is no model, or is quantized already; DataError where no case
-            is large enough for a crop of 256 px.
+        ModelError: for a file that is no model, or is quantized already.
+        DataError: where no case is large enough for a crop of 256 px.
     """
-    import onnx
-
-    model = Model.load(path, "cpu", threads)
-    if model.spec.first_look is not None:
-        raise ModelError(
-            f"{path} holds a first look; quantize the network that it was made of, then combine"
-        )
-    if holds_integers(model.path.read_bytes()):
-        raise ModelError(f"{path} holds integers already; quantize the model that it was made of")
-    crops = list(_crops(load_training_images(cases, model.spec.mpp), model.spec.color))
+    found = find_model(path)
+    file = read_model_file(found)
+    if any(_is_quantized(graph) for graph in file.networks):
+        raise ModelError(f"{found} is quantized already; quantize the model that it was made of")
+    crops = list(_crops(load_training_images(cases, file.spec.mpp), file.spec.stain))
     if not crops:
-        raise DataError(f"no image of {CROP_PX} x {CROP_PX} px at {model.spec.mpp} um/px to use")
-    expected = np.stack([model.predict(crop)[0] for crop in crops])
-    unsure = (expected > _UNSURE[0]) & (expected < _UNSURE[1])
-    scored = model.spec.validation
+        raise DataError(f"no image of {CROP_PX} x {CROP_PX} px at {file.spec.mpp} um/px to use")
+    graphs: dict[str, bytes] = {}
+    results, context_px = [], file.spec.context_px
+    for index, graph in enumerate(file.networks):
+        name = network_entry(index)
+        network = open_onnxruntime(graph, f"{found}: {name}", "cpu", threads or 1)[0]
+        if file.spec.cascade is None:
+            context_px = max(context_px, _measured_context(network, file.spec.context_px, crops))
+        graphs[name], result = _quantize_network(graph, network, crops, threads or 1)
+        results.append(result)
+    for name, other in ((PROPOSAL, file.proposal), (VERIFIER, file.verifier)):
+        if other is not None:
+            graphs[name] = other
+    scored = file.spec.validation
     if "data" in scored:
-        scored = {**scored, "data": f"{scored['data']}, in floats"}
-    spec = dataclasses.replace(
-        model.spec,
-        name=f"{model.spec.name}-int8",
-        context_px=_reach(model, crops),
-        validation=scored,
+        scored = {**scored, "data": f"{scored['data']}, in float32"}
+    spec = msgspec.structs.replace(
+        file.spec, name=f"{file.spec.name}-int8", context_px=context_px, validation=scored
     )
+    write_model_file(out, spec, graphs)
+    worst = max(results, key=lambda result: result.difference[1])
+    return dataclasses.replace(worst, shift=max((one.shift for one in results), key=abs))
+
+
+def _quantize_network(
+    graph: bytes, network: Network, crops: list[NDArray[np.uint8]], threads: int
+) -> tuple[bytes, Quantized]:
+    """Return the int8 version of one graph, and how it differs from it on the crops."""
+    expected = np.stack([network(crop)[0] for crop in crops])
+    uncertain = (expected > _UNCERTAIN[0]) & (expected < _UNCERTAIN[1])
     with tempfile.TemporaryDirectory() as folder:
-        integers = _integers(model.path, crops, spec, Path(folder))
-        made = Path(folder) / "integers.onnx"
-        onnx.save(integers, str(made))
-        got = _predict(made, crops, threads)
-        shift = (
-            float((_logit(got[unsure]) - _logit(expected[unsure])).mean()) if unsure.any() else 0.0
-        )
-        _move_head(integers, -shift)
-        onnx.save(integers, str(made))
-        change = np.abs(_predict(made, crops, threads) - expected)
-        write_bytes(out, made.read_bytes())
-    worst = float(np.percentile(change, 99.9))
-    return Quantized(len(crops), shift, (float(change.mean()), worst))
+        int8 = _quantize_static(graph, crops, Path(folder))
+    got = _predict(int8.SerializeToString(), crops, threads)
+    shift = 0.0
+    if uncertain.any():
+        shift = float((_logit(got[uncertain]) - _logit(expected[uncertain])).mean())
+    _move_head(int8, -shift)
+    content: bytes = int8.SerializeToString()
+    change = np.abs(_predict(content, crops, threads) - expected)
+    difference = (float(change.mean()), float(np.percentile(change, 99.9)))
+    return content, Quantized(len(crops), shift, difference)
 
 
-def _reach(model: Model, crops: list[NDArray[np.uint8]]) -> int:
-    """Return how far from a cell anything sways it, px: rounding to integers makes steps of it.
+def _is_quantized(graph: bytes) -> bool:
+    """Tell whether a graph holds quantized layers: only they quantize activations."""
+    return b"\x22\x0eQuantizeLinear" in graph
 
-    What a float network sees at the rim of its view changes its map in the fifth digit, and its
-    context leaves that out; in integers it may be a whole step. Up to 512 px are tried; a network
+
+def _measured_context(network: Network, stated_px: int, crops: list[NDArray[np.uint8]]) -> int:
+    """Return how far from a map pixel any input affects it, px: rounding makes steps of little.
+
+    What a float32 network sees at the rim of its view changes its map in the fifth digit, and its
+    context leaves that out; in int8 it may be a whole step. Up to 512 px are tried; a network
     that sees further keeps the context of its file.
     """
     middle = 3 * CROP_PX
     strip = np.concatenate([crops[index % len(crops)] for index in range(6)], axis=2)
-    before, cells = model.predict(strip), middle // model.spec.stride
-    for reach in range(model.spec.context_px, middle - CROP_PX, 16):
+    before = network(strip)
+    pixels = middle * before.shape[2] // strip.shape[2]
+    for reach in range(stated_px, middle - CROP_PX, 16):
         right, left = strip.copy(), strip.copy()
         right[:, :, middle + reach :] = 255 - right[:, :, middle + reach :]
         left[:, :, : middle - reach] = 255 - left[:, :, : middle - reach]
-        same_left = (before == model.predict(right))[:, :, :cells].all()
-        if same_left and (before == model.predict(left))[:, :, cells:].all():
+        same_left = (before == network(right))[:, :, :pixels].all()
+        if same_left and (before == network(left))[:, :, pixels:].all():
             return reach
-    return model.spec.context_px
+    return stated_px
 
 
 def _crops(sources: list[TrainingImage], color: Stain | None) -> Iterator[NDArray[np.uint8]]:
@@ -139,8 +166,10 @@ def _crops(sources: list[TrainingImage], color: Stain | None) -> Iterator[NDArra
             yield np.ascontiguousarray(part)[None]
 
 
-def _integers(source: Path, crops: list[NDArray[np.uint8]], spec: ModelSpec, folder: Path) -> Any:
+def _quantize_static(graph: bytes, crops: list[NDArray[np.uint8]], folder: Path) -> Any:
     import onnx
+
+    import_onnxruntime()
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -158,7 +187,8 @@ def _integers(source: Path, crops: list[NDArray[np.uint8]], spec: ModelSpec, fol
             crop = next(self.left, None)
             return None if crop is None else {"image": crop}
 
-    prepared, made = folder / "prepared.onnx", folder / "made.onnx"
+    source, prepared, made = (folder / f"{name}.onnx" for name in ("source", "prepared", "made"))
+    source.write_bytes(graph)
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -181,9 +211,6 @@ def _integers(source: Path, crops: list[NDArray[np.uint8]], spec: ModelSpec, fol
         logger.setLevel(level)
     result = onnx.load(str(made))
     del result.metadata_props[:]
-    entry = result.metadata_props.add()
-    entry.key = METADATA_KEY
-    entry.value = spec.to_json()
     result.producer_name = "segmitos"
     return result
 
@@ -211,11 +238,9 @@ def _move_head(model: Any, by: float) -> None:
             constant.CopyFrom(numpy_helper.from_array(bias, constant.name))
 
 
-def _predict(
-    path: Path, crops: list[NDArray[np.uint8]], threads: int | None
-) -> NDArray[np.float32]:
-    model = Model.load(path, "cpu", threads)
-    return np.stack([model.predict(crop)[0] for crop in crops])
+def _predict(graph: bytes, crops: list[NDArray[np.uint8]], threads: int) -> NDArray[np.float32]:
+    network = open_onnxruntime(graph, "the int8 graph", "cpu", threads)[0]
+    return np.stack([network(crop)[0] for crop in crops])
 
 
 def _logit(probability: NDArray[np.float32]) -> NDArray[np.float64]:

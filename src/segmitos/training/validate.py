@@ -113,7 +113,7 @@ def _matched(source: TrainingImage, target: Stain | None) -> NDArray[np.uint8]:
 def _detect(probability: NDArray[np.float32], source: TrainingImage, recipe: Recipe) -> _Found:
     stride = round(source.image.shape[0] / probability.shape[0])
     map_mpp = recipe.mpp * stride
-    accumulator = MapAccumulator(map_mpp, stride, guard=False)
+    accumulator = MapAccumulator(map_mpp, stride, check_plausible=False)
     accumulator.add(smooth(probability, recipe.smoothing_sigma_um, map_mpp), 0, 0)
     blobs = accumulator.blobs(BINARIZATION)
     points = np.stack([blobs.x_px, blobs.y_px], 1)

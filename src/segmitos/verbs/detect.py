@@ -56,9 +56,9 @@ def shard_of(context: click.Context, parameter: click.Parameter, value: str) -> 
     show_default=True,
     help="Read tissue only; --no-tissue-mask reads all.",
 )
-@click.option("--binarization", help="'otsu' or a probability; default: the model's.")
+@click.option("--threshold", help="'otsu' or a probability; default: the model's.")
 @click.option("--min-score", type=click.FloatRange(0, 1), help="Mean probability of a mitosis.")
-@click.option("--min-area", type=float, help="Area of a mitosis in um2.")
+@click.option("--min-area-um2", type=click.FloatRange(min=0), help="Area of a mitosis in um2.")
 @click.option(
     "--hotspot-area",
     type=click.FloatRange(0.01, 1000),

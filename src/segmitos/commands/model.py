@@ -1,0 +1,217 @@
+"""`segmitos model info`, `export`, `combine` and `quantize`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segmitos.commands.train import require_training
+from segmitos.errors import DataError, UsageError
+
+# A model is calibrated on every n-th image, so that there are this many to twice as many.
+CALIBRATION_CASES = 48
+
+
+def run_info(model: str, json_out: bool) -> int:
+    """Print the model card of a file."""
+    import msgspec
+
+    from segmitos.detection.model import find_model
+    from segmitos.detection.model_file import read_model_file
+
+    path = find_model(model)
+    file = read_model_file(path)
+    about: dict[str, Any] = msgspec.to_builtins(file.spec)
+    about["sha256"], about["bytes"] = file.sha256, path.stat().st_size
+    about["networks"] = len(file.networks)
+    if json_out:
+        print(json.dumps(about, indent=2, sort_keys=True, ensure_ascii=False))
+    else:
+        print(model_card(about))
+    return 0
+
+
+def model_card(about: Mapping[str, Any]) -> str:
+    """Return the model card of what `run_info` gathers, as text."""
+    thresholds, cascade = about["thresholds"], about["cascade"]
+    rows = [
+        ("model", f"{about['name']}, {about['bytes'] / 1e6:.1f} MB, SHA-256 {about['sha256']}"),
+        ("description", about["description"]),
+        ("intended use", about["intended_use"]),
+        ("license", about["license"]),
+        ("trained on", ", ".join(about["datasets"])),
+        ("laboratories", "; ".join(about["laboratories"])),
+        ("label", _pairs(about["labels"])),
+        ("commit", about["training_commit"]),
+        ("reads", f"{about['mpp']:g} um per pixel; map at stride {about['stride']}"),
+        ("context", f"{about['context_px']} px; smoothing {about['smoothing_sigma_um']:g} um"),
+        ("stain", "matched to the training slides" if about["stain"] else "left as it is"),
+        ("networks", f"{about['networks']}, averaged"),
+    ]
+    if cascade:
+        rows += [
+            (
+                "cascade",
+                f"{cascade['proposal_network']} at {cascade['proposal_mpp']:g} um per pixel, "
+                f"proposals above {cascade['proposal_threshold']:g}; patches of "
+                f"{cascade['patch_px']} px, their middle "
+                f"{cascade['patch_px'] - 2 * cascade['margin_px']} px used; all networks above "
+                f"{cascade['ensemble_threshold']:g}",
+            )
+        ]
+    if about["verifier"]:
+        rows.append(("verifier", f"on patches of {about['verifier']['patch_px']} px"))
+    rows.append(
+        (
+            "thresholds",
+            f"probability {thresholds['threshold']}, area from {thresholds['min_area_um2']:g} um2, "
+            f"score from {thresholds['min_score']:g}",
+        )
+    )
+    rows += [(f"validation: {key}", _shown(value)) for key, value in about["validation"].items()]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text or 'not stated'}" for name, text in rows)
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {_shown(value)}" for key, value in values.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"({_pairs(value)})"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return str(value)
+
+
+def run_export(
+    run: Path,
+    out: Path,
+    thresholds: Path | None,
+    name: str | None,
+    license: str,
+    intended_use: str,
+    description: str,
+    stain_of: str | None,
+) -> int:
+    """Write the model file of a run."""
+    require_training()
+    from segmitos.training.export import export_run
+
+    _check_suffix(out)
+    content = read_thresholds(thresholds) if thresholds is not None else None
+    difference = export_run(
+        run,
+        out,
+        tuned=content,
+        name=name or out.stem,
+        license=license,
+        intended_use=intended_use,
+        description=description,
+        stain=None if stain_of is None else _stain_of(stain_of),
+    )
+    size = out.stat().st_size / 1e6
+    print(f"{out}: {size:.1f} MB, differs from the network by at most {difference:.1e}")
+    return 0
+
+
+def run_combine(
+    networks: Sequence[str],
+    out: Path,
+    proposal_network: Path | None,
+    proposal_threshold: float,
+    ensemble_threshold: float,
+    patch_px: int | None,
+    block_px: int | None,
+    margin_px: int | None,
+    thresholds: Path | None,
+    name: str | None,
+    description: str | None,
+) -> int:
+    """Write several model files as one."""
+    require_training()
+    from segmitos.training.combine import combine
+
+    _check_suffix(out)
+    tuned = None if thresholds is None else read_thresholds(thresholds)
+    sizes = {"patch_px": patch_px, "block_px": block_px, "margin_px": margin_px}
+    combine(
+        [Path(network) for network in networks],
+        out,
+        proposal_network,
+        proposal_threshold,
+        ensemble_threshold,
+        **{key: value for key, value in sizes.items() if value is not None},
+        tuned=tuned,
+        name=name or out.stem,
+        description=description,
+    )
+    behind = "" if proposal_network is None else f", behind {proposal_network}"
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(networks)} network(s){behind}")
+    return 0
+
+
+def run_quantize(
+    data: Sequence[str],
+    out: Path,
+    model: str,
+    cases: Sequence[str] | None,
+    exclude: Sequence[str] | None,
+    mpp: float | None,
+    override_mpp: bool,
+    threads: int | None,
+) -> int:
+    """Write the int8 version of a model file."""
+    require_training()
+    from segmitos.io.datasets import load_dataset
+    from segmitos.training.quantize import quantize
+
+    _check_suffix(out)
+    found = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
+    every = max(1, len(found) // CALIBRATION_CASES)
+    made = quantize(model, found[::every], out, threads)
+    print(
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB, calibrated on {made.crops} crops; probability "
+        f"changed by {made.difference[0]:.1g} on average, {made.difference[1]:.2g} at 999 in 1000 "
+        f"map pixels (logits by {made.shift:+.3f}, taken back); score it with 'segmitos evaluate'"
+    )
+    return 0
+
+
+def _check_suffix(out: Path) -> None:
+    from segmitos.detection.model_file import SUFFIX
+
+    if out.suffix != SUFFIX:
+        raise UsageError(f"--out {out} must end in {SUFFIX}")
+
+
+def _stain_of(spec: str) -> Any:
+    """Measure the staining of a data set: its images together, every eighth pixel."""
+    import numpy as np
+
+    from segmitos.detection.stain import od_statistics
+    from segmitos.io.datasets import load_dataset
+
+    pixels = []
+    for case in load_dataset(spec):
+        with case.open_image() as slide:
+            whole = slide.read(0, 0, slide.width, slide.height)
+        pixels.append(whole[::8, ::8].reshape(-1, 3))
+    stain = od_statistics(np.concatenate(pixels))
+    if stain is None:
+        raise DataError(f"{spec} holds no tissue to measure a staining on")
+    return stain
+
+
+def read_thresholds(path: Path) -> dict[str, Any]:
+    """Return the content of a thresholds.json; DataError where it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read thresholds {path}: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("thresholds"), dict):
+        raise DataError(f"{path} holds no thresholds; 'segmitos evaluate --tune -o DIR' makes it")
+    return content
