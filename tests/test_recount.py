@@ -16,6 +16,7 @@ from segmitos.cli import main
 MPP = 0.5
 CROWD = np.array([[900 + 90 * i, 900 + 21 * i] for i in range(20)])
 FAINT = np.array([[1000, 2000]])
+DETECT = ["--mpp", str(MPP), "--device", "cpu", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def made(tmp_path_factory):
                 image[y - 8 : y + 9, x - 8 : x + 9] = grey
         Image.fromarray(image).save(folder / f"{name}.png")
     images = [str(folder / f"{name}.png") for name in ("one", "two")]
-    options = ["-m", str(model), "--mpp", str(MPP), "--device", "cpu", "--threads", "1"]
+    options = ["-m", str(model), *DETECT]
     assert main(["detect", *images, "-o", str(folder / "results"), *options]) == 0
     return folder
 
@@ -79,6 +80,70 @@ def test_settings_there_and_back_give_the_same_bytes(results):
     after = content_of(results / "one")
     del before["run.json"], after["run.json"]
     assert after == before
+
+
+OTHERS = [
+    ["--field-diameter", "0.44"],
+    ["--hotspot-shape", "circle", "--hotspot-area", "1"],
+    ["--min-score", "0.97"],
+    ["--min-area", "90"],
+]
+
+
+@pytest.mark.parametrize("options", OTHERS, ids=lambda options: options[0])
+def test_detect_with_other_settings_counts_again_without_the_networks(
+    made, results, tmp_path, capsys, monkeypatch, options
+):
+    image, call = str(made / "one.png"), ["-m", str(made / "toy.onnx"), *DETECT, *options]
+    fresh = tmp_path / "fresh"
+    assert main(["detect", image, "-o", str(fresh), *call]) == 0
+    before = content_of(results / "one")
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("the networks ran again")
+
+    monkeypatch.setattr("segmitos.cohort.job.detect_slide", refuse)
+    capsys.readouterr()
+    assert main(["detect", image, "-o", str(results), *call]) == 0
+    assert "counted again" in capsys.readouterr().out
+    after, wanted = content_of(results / "one"), content_of(fresh / "one")
+    assert after["summary.json"] != before["summary.json"]
+    del after["run.json"], wanted["run.json"]
+    assert after == wanted
+    # And once more: it is finished.
+    assert main(["detect", image, "-o", str(results), *call]) == 0
+    assert "counted again" not in capsys.readouterr().out
+
+
+def test_another_binarization_takes_the_networks(made, results, monkeypatch):
+    called = []
+    monkeypatch.setattr(
+        "segmitos.cohort.job.detect_slide", lambda *args, **more: called.append(1) or 1 / 0
+    )
+    call = ["-m", str(made / "toy.onnx"), *DETECT, "--binarization", "0.4"]
+    assert main(["detect", str(made / "one.png"), "-o", str(results), *call]) == 1
+    assert called
+
+
+def test_a_changed_result_is_not_counted_again(results, capsys):
+    (results / "one" / "candidates.csv").write_text("changed")
+    assert main(["recount", str(results / "one"), "--field-diameter", "0.44"]) == 1
+    error = capsys.readouterr().err
+    assert "candidates.csv is damaged or was changed" in error and error.count("\n") == 1
+
+
+def test_a_run_shows_the_readers_figures_in_its_tables(results, tmp_path):
+    corrected(results / "one", tmp_path / "edited" / "one.geojson", without_first_five)
+    call = ["recount", str(results), "--with", str(tmp_path / "edited"), "--reader", "Anna"]
+    assert main(call) == 0
+    one, two = csv.DictReader((results / "cohort.csv").read_text().splitlines())
+    assert (one["count"], one["reviewed_count"], one["reader"]) == ("20", "15", "Anna")
+    assert one["who_score"] and one["reviewed_who_score"] and not two["reviewed_count"]
+    page = (results / "cohort.html").read_text()
+    assert "Reviewed count" in page and "one/reviewed.html" in page
+    # Counting with other settings keeps the review.
+    assert main(["recount", str(results / "one"), "--hotspot-area", "1"]) == 0
+    assert (results / "one" / "reviewed.json").exists()
 
 
 def test_all_results_of_a_run_are_counted_again(results, capsys):

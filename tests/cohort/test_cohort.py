@@ -136,7 +136,7 @@ def test_the_same_results_are_skipped_and_others_are_done_again(images, settings
     first = (out / "a" / "run.json").read_bytes()
     assert again()[0] == "skipped" and (out / "a" / "run.json").read_bytes() == first
     strict = JobSettings(settings.model, "cpu", 1, DetectOptions(mpp=0.25, min_score=0.9))
-    assert again(strict) == ("done", "done again: another setting min_score")
+    assert again(strict) == ("done", "counted again: another min_score")
     assert again(strict)[0] == "skipped"
     threads = JobSettings(settings.model, "cpu", 2, DetectOptions(mpp=0.25, min_score=0.9))
     assert again(threads)[0] == "skipped"

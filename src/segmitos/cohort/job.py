@@ -23,6 +23,7 @@ from segmitos.cohort.identity import (
     settings_of,
 )
 from segmitos.cohort.names import own_name
+from segmitos.cohort.recounted import count_changes, recount_result
 from segmitos.cohort.settings import JobSettings
 from segmitos.cohort.tables import status_of
 from segmitos.detection.model import Model, load_model
@@ -152,6 +153,12 @@ def _run(job: Job, on_progress: OnTiles) -> Outcome:
         summary = folder.finished(identity)
         if summary is not None:
             return Outcome(job.name, path, "skipped", summary=summary)
+        changes = count_changes(folder, identity)
+        if changes is not None:
+            counted = recount_result(folder, changes)
+            summary = msgspec.json.decode(counted[SUMMARY], type=dict[str, Any])
+            note = f"counted again: another {', '.join(sorted(changes))}"
+            return Outcome(job.name, path, status_of(summary), note, summary=summary)
     note = _why_again(folder, identity)
     files, run = _detect(job, model, identity, source, on_progress)
     if not is_unchanged(path, source):

@@ -24,7 +24,7 @@ from segmitos.cohort.names import (
     FAILURE_RECORDS,
     FAILURES,
 )
-from segmitos.errors import OutputError
+from segmitos.errors import DataError, OutputError
 from segmitos.io.files import write_bytes, write_text
 from segmitos.io.outputs import PROGRAM
 
@@ -37,6 +37,10 @@ KINDS = {
     "who_score": int,
     "nottingham_score": int,
     "score_uncertain": bool,
+    "reviewed_count": int,
+    "reviewed_hotspot_count": int,
+    "reviewed_who_score": int,
+    "reviewed_nottingham_score": int,
     "mpp": float,
 }
 COLUMNS = (
@@ -51,6 +55,11 @@ COLUMNS = (
     "nottingham_score",
     "score_uncertain",
     "score_reason",
+    "reader",
+    "reviewed_count",
+    "reviewed_hotspot_count",
+    "reviewed_who_score",
+    "reviewed_nottingham_score",
     "warnings",
     "mpp",
     "mpp_source",
@@ -186,10 +195,34 @@ def _row(folder: OutputFolder) -> Row:
     }
     if summary.get("score"):
         row["score_uncertain"] = summary["score"]["uncertain"]
-    for system in (summary.get("score") or {}).get("systems", ()):
-        column = "who_score" if system["where"] == "hotspot" else "nottingham_score"
-        row[column] = system["score"]
-    return row
+    return row | _scores(summary) | _reviewed(folder)
+
+
+def _scores(counted: Mapping[str, Any], prefix: str = "") -> Row:
+    """Return the scores of a count, model's or reader's."""
+    names = {"hotspot": "who_score", "ten fields": "nottingham_score"}
+    systems = (counted.get("score") or {}).get("systems", ())
+    return {prefix + names[system["where"]]: system["score"] for system in systems}
+
+
+def _reviewed(folder: OutputFolder) -> Row:
+    """Return what a reader made of a result, nothing where there is no review."""
+    if not (folder.path / "reviewed.json").exists():
+        return {}
+    from segmitos.report.reviewed import read_review
+
+    try:
+        review = read_review(folder.path)
+    except DataError:
+        return {}
+    if review is None:
+        return {}
+    counted = review["reviewed"]
+    return {
+        "reader": review["reader"] or None,
+        "reviewed_count": counted["count"],
+        "reviewed_hotspot_count": (counted["hotspot"] or {}).get("count"),
+    } | _scores(counted, "reviewed_")
 
 
 def _failed(failure: Failure) -> Row:

@@ -8,15 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from segmitos.cohort.results import SUMMARY, input_of, place
+from segmitos.cohort.folder import RUN, SUMMARY, OutputFolder, results_in
+from segmitos.cohort.recounted import recount_result
+from segmitos.cohort.tables import write_tables
 from segmitos.counting.corrections import corrections, read_edited
 from segmitos.counting.recount import Recount, Review, recount
 from segmitos.counting.saved import SavedResult, read_saved
 from segmitos.counting.summary import Summary, parse_summary
 from segmitos.errors import InputError, UsageError
 from segmitos.io.files import write_bytes
-from segmitos.report.result_files import open_image, read_pictures, recounted_files
-from segmitos.report.reviewed import REVIEWED, check_reader, review_content, reviewed_files
+from segmitos.report.result_files import open_image, read_pictures
+from segmitos.report.reviewed import (
+    REVIEWED,
+    REVIEWED_JSON,
+    check_reader,
+    review_content,
+    reviewed_files,
+)
 
 _OPTIONS = {
     "min_score": "min_score",
@@ -72,17 +80,19 @@ def run_recount(
             _review(result, file, who, changes, out, overwrite, json_out, len(results) > 1)
             for result, file in files.items()
         ]
+    if results != [folder]:
+        write_tables(folder)
     if json_out:
         print(json.dumps(contents, indent=2, sort_keys=True))
     return 0
 
 
 def _results_in(folder: Path) -> list[Path]:
-    if (folder / SUMMARY).is_file():
+    if (folder / RUN).is_file():
         return [folder]
-    results = sorted(entry.parent for entry in folder.glob(f"*/{SUMMARY}"))
+    results = [one.path for one in results_in(folder)] if folder.is_dir() else []
     if not results:
-        raise InputError(f"{folder} holds no result of detect (no {SUMMARY})")
+        raise InputError(f"{folder} holds no result of detect (no {RUN})")
     return results
 
 
@@ -110,14 +120,12 @@ def _corrected_files(results: list[Path], corrected: Path, folder: Path) -> dict
 
 def _change(folder: Path, changes: dict[str, Any], quiet: bool) -> dict[str, Any]:
     """Count a result with other settings, in its place."""
-    earlier = input_of(folder)
-    files = recounted_files(folder, changes, None if earlier is None else Path(earlier))
-    kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    place(folder.absolute().parent, folder.absolute().name, {**kept, **files})
+    whole = folder.absolute()
+    files = recount_result(OutputFolder(whole.parent, whole.name), changes)
     summary = parse_summary(files[SUMMARY], str(folder / SUMMARY))
     if not quiet:
         print(f"{folder.name}: {_figures(summary)}")
-        if any(name in kept for name in REVIEWED):
+        if (folder / REVIEWED_JSON).exists():
             print(f"{folder.name}: its review still has the earlier settings; recount --with again")
     return {"name": folder.name, "summary": json.loads(files[SUMMARY])}
 
@@ -145,8 +153,8 @@ def _review(
     if not overwrite:
         check_reader(target, who.name)
     picture, crops = read_pictures(folder)
-    earlier = input_of(folder)
-    slide = None if earlier is None else open_image(saved, Path(earlier))
+    record = OutputFolder(folder.parent, folder.name).record()
+    slide = None if record is None else open_image(saved, Path(record.input.path))
     try:
         files = reviewed_files(saved, review, picture, crops, slide)
     finally:
