@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,14 @@ def corrupt_tile(path: Path, index: int, content: bytes | None = None, page: int
     with path.open("r+b") as stream:
         stream.seek(offset)
         stream.write((content or bytes(count))[:count])
+
+
+def drop_tiles(path: Path, indices: Sequence[int]) -> None:
+    """Leave tiles of a TIFF out, as scanners do that skip glass: offset 0, count 0."""
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        for name in ("TileOffsets", "TileByteCounts"):
+            tag = tif.pages[0].tags[name]
+            tag.overwrite([0 if i in indices else value for i, value in enumerate(tag.value)])
 
 
 def truncate(path: Path, keep: float) -> None:

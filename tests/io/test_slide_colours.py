@@ -165,7 +165,7 @@ def test_fluorescence_is_refused_by_name(tmp_path: Path, picture: np.ndarray) ->
     tifffile.imwrite(tmp_path / "b.tif", stack, photometric="minisblack", metadata=None)
     tifffile.imwrite(tmp_path / "c.tif", stack, photometric="minisblack", imagej=True)
     for name in "b.tif", "c.tif":
-        with pytest.raises(InputError, match=f"{name}: 5 images of one size in a stack"):
+        with pytest.raises(InputError, match=rf"{name}: 5 images of like size .*"):
             Slide.open(tmp_path / name)
     five = np.zeros((40, 60, 5), np.uint8)
     slides.save_tiff(tmp_path / "d.tif", five, photometric="minisblack", planarconfig="contig")

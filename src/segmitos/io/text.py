@@ -124,5 +124,9 @@ def _header(path: Path, cells: list[str]) -> list[str]:
 
 def reason_of(error: BaseException) -> str:
     """Return what the system says is wrong, in one line."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(reason).split())
+    return one_line(getattr(error, "strerror", None) or error)
+
+
+def one_line(error: object, most: int = 300) -> str:
+    """Return what an error says, in one line; its kind where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__

@@ -111,6 +111,18 @@ def reduce_16_bit(values: npt.NDArray[Any], path: Path) -> Pixels:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
+def check_alpha(path: Path, anything_seen: bool) -> None:
+    """Refuse an image that is transparent everywhere: nothing of it is there to see.
+
+    Raises:
+        InputError: unless `anything_seen`.
+    """
+    if not anything_seen:
+        raise InputError(
+            f"{path}: the image is transparent everywhere (alpha 0); save it without alpha"
+        )
+
+
 def on_white(color: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> Pixels:
     """`color` (h, w, 3) seen through `alpha` (h, w), 0..255, over white."""
     a = alpha.astype(np.uint16)[..., None]

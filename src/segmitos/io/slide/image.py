@@ -14,11 +14,14 @@ from segmitos.errors import InputError
 from segmitos.io.slide.backend import (
     Level,
     Pixels,
+    check_alpha,
     check_whole_size,
     on_white,
     reduce_16_bit,
 )
+from segmitos.io.slide.memory import check_memory
 from segmitos.io.slide.scale import Scale, scale_of_dpi
+from segmitos.io.text import one_line, reason_of
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -28,6 +31,8 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
 _ORIENTATION_TAG = 0x0112
 _SCALE_TAGS = {PNG: "PNG pHYs", JPEG: "JPEG density", BMP: "BMP pixels per metre"}
 _PNG_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+# Pillow's pixels, ours, and a copy where they are turned or seen through.
+_PEAK_BYTES_PER_PX = 10
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -40,6 +45,8 @@ class PillowBackend:
         self._pixels: Pixels | None = None
         with self._open() as image:
             check_whole_size(path, *image.size)
+            needed = image.size[0] * image.size[1] * _PEAK_BYTES_PER_PX
+            check_memory(path, f"an image of {image.size[0]} x {image.size[1]} px", needed)
             self._orientation = _orientation(image, _says_more_after_pixels(path, kind))
             width, height = image.size
             if self._orientation >= 5:
@@ -65,7 +72,9 @@ class PillowBackend:
 
             return BmpImagePlugin.BmpImageFile(self._path)
         except _DAMAGE as error:
-            raise InputError(f"{self._path}: damaged {self._kind} file ({error})") from error
+            raise InputError(
+                f"{self._path}: damaged {self._kind} file ({one_line(error)})"
+            ) from error
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """A copy of the region.
@@ -85,19 +94,17 @@ class PillowBackend:
             try:
                 problem = damage(self._path.read_bytes())
             except OSError as error:
-                raise InputError(
-                    f"{self._path}: cannot be read ({error.strerror or error})"
-                ) from error
+                raise InputError(f"{self._path}: cannot be read ({reason_of(error)})") from error
             if problem:
                 raise InputError(f"{self._path}: truncated or damaged JPEG file ({problem})")
         with self._open() as image:
             try:
                 image.load()
+                pixels = to_rgb(image, self._path)
             except _DAMAGE as error:
                 raise InputError(
-                    f"{self._path}: truncated or damaged {self._kind} file ({error})"
+                    f"{self._path}: truncated or damaged {self._kind} file ({one_line(error)})"
                 ) from error
-            pixels = to_rgb(image, self._path)
         return orient(pixels, self._orientation)
 
     def close(self) -> None:
@@ -119,6 +126,7 @@ def to_rgb(image: Image.Image, path: Path) -> Pixels:
     has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
     if has_alpha:
         rgba = np.asarray(image.convert("RGBA"))
+        check_alpha(path, bool(rgba[..., 3].any()))
         return on_white(rgba[..., :3], rgba[..., 3])
     if image.mode in ("L", "1", "P", "CMYK", "YCbCr", "RGBX"):
         return np.asarray(image.convert("RGB"))

@@ -14,6 +14,10 @@ import re
 _START_OF_SCAN = b"\xff\xda"
 _END = b"\xff\xd9"
 _ZEROS = bytes(32)
+_MARKER = 0xFF
+# Frame headers are C0 to CF but for the tables (C4, C8, CC); some markers have no length.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 _TABLES = b"\xff\xc4"
 _LUMA_AC_TABLE = 0x10
 _END_OF_BLOCK = 0
@@ -41,6 +45,29 @@ def damage(stream: bytes, tables: bytes | None = None) -> str:
     if zeros or _STRAY_MARKER.search(stream, scan + 2, end):
         return _strictly(stream, tables)
     return ""
+
+
+def frame_size(stream: bytes) -> tuple[int, int, int] | None:
+    """Width, height and channels that the frame header of a JPEG stream states.
+
+    None where there is none before the pixels. Progressive and lossless frames count, too.
+    """
+    at = 2
+    while at + 10 <= len(stream) and stream[at] == _MARKER:
+        kind = stream[at + 1]
+        if kind == _MARKER:
+            at += 1
+            continue
+        if kind in _FRAMES:
+            height = int.from_bytes(stream[at + 5 : at + 7], "big")
+            width = int.from_bytes(stream[at + 7 : at + 9], "big")
+            return width, height, stream[at + 9]
+        if kind == _START_OF_SCAN[1]:
+            return None
+        at += 2
+        if kind not in _WITHOUT_LENGTH:
+            at += int.from_bytes(stream[at : at + 2], "big")
+    return None
 
 
 def _zeros_mean_flat(stream: bytes) -> bool:

@@ -16,7 +16,9 @@ from segmitos.io.slide.backend import (
     level_downsample,
     on_white,
 )
+from segmitos.io.slide.memory import check_memory
 from segmitos.io.slide.scale import Scale, first_understood, scale_of_texts
+from segmitos.io.text import one_line
 
 # What stands under these, where OpenSlide has no um per pixel, is named to the user.
 _SCALE_PROPERTIES = (
@@ -29,6 +31,7 @@ _SCALE_PROPERTIES = (
     ("ventana.ScanRes", "ventana.ScanRes"),
     ("trestle.MPP", "trestle.MPP"),
 )
+_MAX_LEVELS = 32
 WINDOW_PX = 512
 CACHED_WINDOWS = 64
 
@@ -42,6 +45,7 @@ class OpenSlideBackend:
         self._windows: OrderedDict[tuple[int, int, int], Pixels] = OrderedDict()
         self._slide: Any = self._open()
         properties = dict(self._slide.properties)
+        _check_tiles(path, properties)
         self.format = properties.get("openslide.vendor", "OpenSlide")
         full = self._slide.dimensions
         self.levels: tuple[Level, ...] = tuple(
@@ -56,12 +60,12 @@ class OpenSlideBackend:
         import openslide
 
         try:
-            return openslide.OpenSlide(str(self._path))
+            return openslide.OpenSlide(_with_companions(self._path))
         except openslide.OpenSlideUnsupportedFormatError as error:
             raise InputError(f"{self._path}: not a slide that OpenSlide knows") from error
         except (openslide.OpenSlideError, OSError) as error:
             raise InputError(
-                f"{self._path}: truncated or damaged slide ({_one_line(error)})"
+                f"{self._path}: truncated or damaged slide ({one_line(error)})"
             ) from error
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
@@ -116,7 +120,7 @@ class OpenSlideBackend:
             self._reopen(slide)
             raise InputError(
                 f"{self._path}: damaged at level-0 pixel {place}, in the {width} x {height} px "
-                f"read there at level {level} ({_one_line(error)})"
+                f"read there at level {level} ({one_line(error)})"
             ) from error
         if rgba[..., 3].min(initial=255) == 255:
             return np.ascontiguousarray(rgba[..., :3])
@@ -143,14 +147,31 @@ def _scale(properties: dict[str, str]) -> Scale | None:
     )
 
 
+def _with_companions(path: Path) -> Path:
+    """The path to open: where a MIRAX slide is a link without its folder, what it leads to."""
+    if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
+        return path.resolve()
+    return path
+
+
+def _check_tiles(path: Path, properties: dict[str, str]) -> None:
+    """Refuse a slide whose tiles take too much memory. Raises InputError."""
+    for level in range(_MAX_LEVELS):
+        sides = []
+        for side in ("width", "height"):
+            text = properties.get(f"openslide.level[{level}].tile-{side}", "")
+            sides.append(int(text) if text.isdigit() else 0)
+        # OpenSlide's pixels, those of the codec, and ours.
+        needed = sides[0] * sides[1] * (4 + 3 + 3)
+        check_memory(path, f"a tile of {sides[0]} x {sides[1]} px", needed)
+
+
 def _bounds(properties: dict[str, str], full: tuple[int, int]) -> tuple[int, int, int, int]:
     names = [f"openslide.bounds-{name}" for name in ("x", "y", "width", "height")]
     try:
         x, y, width, height = (int(properties[name]) for name in names)
     except (KeyError, ValueError):
         return (0, 0, *full)
-    return (x, y, width, height)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    if not (0 <= x < full[0] and 0 <= y < full[1] and width > 0 and height > 0):
+        return (0, 0, *full)
+    return (x, y, min(width, full[0] - x), min(height, full[1] - y))

@@ -63,7 +63,13 @@ class Slide:
         self._source = source
 
     @classmethod
-    def open(cls, path: Path | str, mpp: float | None = None, override_mpp: bool = False) -> Slide:
+    def open(
+        cls,
+        path: Path | str,
+        mpp: float | None = None,
+        override_mpp: bool = False,
+        page: int | None = None,
+    ) -> Slide:
         """Open an image; what it holds decides how, not its name.
 
         Args:
@@ -71,17 +77,18 @@ class Slide:
             mpp: micrometres per pixel where the file does not say; where it says something that
                 differs by more than 2 %, the file's own is used, and `warnings` names both.
             override_mpp: use `mpp` in any case.
+            page: number of the image of a TIFF, from 1; None takes the largest.
 
         Raises:
             InputError: if the file is missing, damaged, or not a brightfield image.
             ScaleError: if `mpp` is impossible, or the file's own pixels are not square.
-            UsageError: for `override_mpp` without `mpp`.
+            UsageError: for `override_mpp` without `mpp`, or a page that is not there.
         """
         path = Path(path)
         given = None if mpp is None else check_mpp(mpp, f"{path}: mpp")
         if override_mpp and given is None:
             raise UsageError("--override-mpp insists on the value of --mpp: give that, too")
-        source = _open_source(path)
+        source = _open_source(path, page)
         try:
             chosen = choose_scale(path, source.scale, given, override_mpp)
         except ScaleError:
@@ -183,7 +190,7 @@ class Slide:
         return f"Slide({str(self.path)!r}, {self.width} x {self.height} px, {scale} um/px)"
 
 
-def _open_source(path: Path) -> SlideBackend:
+def _open_source(path: Path, page: int | None) -> SlideBackend:
     """The backend for a file, by its first bytes."""
     head = _first_bytes(path)
     if (reason := refused_suffix(path.name)) is not None:
@@ -194,6 +201,10 @@ def _open_source(path: Path) -> SlideBackend:
             f"{path}: not an image of a known format (it begins with {head[:12]!r}); "
             "PNG, JPEG, BMP, TIFF and whole-slide formats are read"
         )
+    if backend is _tiff:
+        return _tiff(path, page)
+    if page not in (None, 1):
+        raise UsageError(f"{path}: has no page {page}; pages are those of TIFF files")
     return backend(path)
 
 
@@ -247,10 +258,10 @@ def _pillow(path: Path, kind: str) -> SlideBackend:
     return PillowBackend(path, kind)
 
 
-def _tiff(path: Path) -> SlideBackend:
+def _tiff(path: Path, page: int | None = None) -> SlideBackend:
     from segmitos.io.slide.tiff import open_tiff
 
-    return open_tiff(path)
+    return open_tiff(path, page)
 
 
 def _openslide(path: Path) -> SlideBackend:

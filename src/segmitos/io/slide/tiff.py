@@ -1,4 +1,4 @@
-"""TIFF of every layout through tifffile: strips, tiles, pyramids, BigTIFF, OME-TIFF, JPEG SVS.
+"""TIFF of every layout: strips, tiles, pyramids, BigTIFF, OME-TIFF, JPEG SVS.
 
 Tiles are decoded one by one, straight from the file: several times as fast as OpenSlide on the
 same file. Vendor formats with rules of their own are handed to OpenSlide.
@@ -22,29 +22,58 @@ from segmitos.io.slide.backend import (
     Level,
     Pixels,
     SlideBackend,
+    check_alpha,
     level_downsample,
     reduce_16_bit,
 )
 from segmitos.io.slide.image import orient
 from segmitos.io.slide.scale import Scale
-from segmitos.io.slide.tiff_layout import DAMAGE, Layout, TiffLevel, read_layout
+from segmitos.io.slide.tiff_decode import DecodeError, decode
+from segmitos.io.slide.tiff_layout import Layout, TiffLevel, check_tile_memory, read_layout
+from segmitos.io.slide.tiff_pages import choose_image
+from segmitos.io.slide.tiff_tags import read_pages
 
 CACHE_BYTES = 96 << 20
-_JPEG = (7, 34892, 33007)
+# Formats of OpenSlide's that may not be laid out as TIFF says: NDPI beyond 4 GB.
+_OWN_LAYOUT = ("hamamatsu",)
+_MAX_ALPHA_TILES = 4096
 
 
-def open_tiff(path: Path) -> SlideBackend:
+def open_tiff(path: Path, page: int | None = None) -> SlideBackend:
     """The backend for a TIFF: ours, or OpenSlide's where the vendor's rules matter.
+
+    Args:
+        path: of the file.
+        page: number of the image to read, from 1; None takes the largest.
 
     Raises:
         InputError: if it is truncated, damaged, or not a brightfield RGB or grey image.
+        UsageError: if it has no such page.
     """
-    layout = read_layout(path)
-    if layout is None:
-        from segmitos.io.slide.openslide import OpenSlideBackend
+    try:
+        pages = read_pages(path)
+    except InputError:
+        if page is None and _vendor(path) in _OWN_LAYOUT:
+            return _through_openslide(path)
+        raise
+    chosen = choose_image(path, pages, page)
+    if chosen is None:
+        for one in pages:
+            check_tile_memory(path, one.directory)
+        return _through_openslide(path)
+    return TiffBackend(path, read_layout(path, chosen))
 
-        return OpenSlideBackend(path)
-    return TiffBackend(path, layout)
+
+def _vendor(path: Path) -> str | None:
+    import openslide
+
+    return openslide.OpenSlide.detect_format(str(path))
+
+
+def _through_openslide(path: Path) -> SlideBackend:
+    from segmitos.io.slide.openslide import OpenSlideBackend
+
+    return OpenSlideBackend(path)
 
 
 class TiffBackend:
@@ -56,15 +85,18 @@ class TiffBackend:
         self._file = _File(path)
         cache = _Cache(CACHE_BYTES)
         self._levels = [
-            (_Tiled if plane.tiled else _Whole)(self._file, plane, number, cache)
-            for number, plane in enumerate(layout.levels)
+            (_Tiled if level.tiled else _Whole)(self._file, level, number, cache)
+            for number, level in enumerate(layout.levels)
         ]
         full = self._levels[0].size
         self.levels: tuple[Level, ...] = tuple(
             Level(level.size[0], level.size[1], level_downsample(full, level.size))
             for level in self._levels
         )
-        self.bounds = (0, 0, full[0], full[1])
+        finest = layout.levels[0]
+        self.bounds = finest.bounds() if finest.tiled else (0, 0, full[0], full[1])
+        if layout.levels[-1].tiled and layout.levels[-1].coloring.alpha is not None:
+            self._levels[-1].check_alpha()
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """RGB of a region of a level.
@@ -142,52 +174,63 @@ class _Cache:
 class _Segments:
     """The tiles or strips of one level, decoded to raw samples (h, w, samples)."""
 
-    def __init__(self, file: _File, plane: TiffLevel, number: int, cache: _Cache) -> None:
-        self._file, self._plane, self._number, self._cache = file, plane, number, cache
-        self.size = (plane.width, plane.height)
-        self.columns = -(-plane.width // plane.segment_width)
-        self.rows = -(-plane.height // plane.segment_height)
+    def __init__(self, file: _File, level: TiffLevel, number: int, cache: _Cache) -> None:
+        self._file, self._level, self._number, self._cache = file, level, number, cache
+        self.size = (level.width, level.height)
 
     def forget(self) -> None:
         self._cache.clear()
 
-    def samples(self, column: int, row: int) -> npt.NDArray[Any]:
-        """Raw samples of one segment; planes that are stored apart are joined."""
-        index = row * self.columns + column
+    def check_alpha(self) -> None:
+        """Refuse a tiled image in which nothing can be seen. Raises InputError."""
+        level, alpha = self._level, self._level.coloring.alpha
+        if alpha is None or level.rows * level.columns > _MAX_ALPHA_TILES:
+            return
+        for row in range(level.rows):
+            for column in range(level.columns):
+                samples = self.samples(column, row)
+                if samples is not None and samples[..., alpha].any():
+                    return
+        check_alpha(self._file.path, False)
+
+    def samples(self, column: int, row: int) -> npt.NDArray[Any] | None:
+        """Raw samples of one tile or strip, planes joined; None where it is missing.
+
+        Raises:
+            InputError: where it is damaged.
+        """
+        index = row * self._level.columns + column
+        if self._level.is_missing(index):
+            return None
         parts = [
-            self._decode(offset, count, page_index, column, row)
-            for offset, count, page_index in self._plane.segments(index)
+            self._decode(offset, count, column, row) for offset, count in self._level.parts(index)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
-    def _decode(
-        self, offset: int, count: int, index: int, column: int, row: int
-    ) -> npt.NDArray[Any]:
-        plane = self._plane
+    def _decode(self, offset: int, count: int, column: int, row: int) -> npt.NDArray[Any]:
+        level = self._level
         if not offset or not count:
             raise self._damaged(column, row, "it is missing from the file")
+        if count > level.max_segment_bytes:
+            raise self._damaged(column, row, f"{count} bytes are more than it can hold")
         data = self._file.read(offset, count)
         if len(data) < count:
             raise self._damaged(column, row, "the file ends within it")
-        if plane.compression in _JPEG:
-            from segmitos.io.slide.jpeg import damage
-
-            problem = damage(data, plane.jpeg_tables)
-            if problem:
-                raise self._damaged(column, row, problem)
+        left, top = column * level.segment_width, row * level.segment_height
+        width = min(level.segment_width, level.width - left)
+        height = min(level.segment_height, level.height - top)
         try:
-            array, _, shape = plane.decode(
-                data, index, jpegtables=plane.jpeg_tables, jpegheader=plane.jpeg_header
+            samples = decode(
+                level.coding, data, level.segment_width, level.segment_height, (width, height)
             )
-        except DAMAGE as error:
-            raise self._damaged(column, row, " ".join(str(error).split())) from error
-        samples: npt.NDArray[Any] = array.reshape(array.shape[1:])[: shape[1], : shape[2]]
-        return samples
+        except DecodeError as error:
+            raise self._damaged(column, row, str(error)) from error
+        return samples[:height, :width]
 
     def _damaged(self, column: int, row: int, reason: str) -> InputError:
-        plane = self._plane
-        what = "tile" if plane.tiled else "strip"
-        place = (column * plane.segment_width, row * plane.segment_height)
+        level = self._level
+        what = "tile" if level.tiled else "strip"
+        place = (column * level.segment_width, row * level.segment_height)
         where = f"pixel {place}" + (f" of level {self._number}" if self._number else "")
         return InputError(f"{self._file.path}: damaged {what} at {where} ({reason})")
 
@@ -195,32 +238,38 @@ class _Segments:
 class _Tiled(_Segments):
     def read(self, x: int, y: int, width: int, height: int) -> Pixels:
         out = np.empty((height, width, 3), np.uint8)
-        side_x, side_y = self._plane.segment_width, self._plane.segment_height
+        side_x, side_y = self._level.segment_width, self._level.segment_height
         for row in range(y // side_y, (y + height - 1) // side_y + 1):
             for column in range(x // side_x, (x + width - 1) // side_x + 1):
-                tile = self._tile(column, row)
                 left, top = column * side_x, row * side_y
                 x0, x1 = max(x, left), min(x + width, left + side_x)
                 y0, y1 = max(y, top), min(y + height, top + side_y)
-                out[y0 - y : y1 - y, x0 - x : x1 - x] = tile[
-                    y0 - top : y1 - top, x0 - left : x1 - left
-                ]
+                place = out[y0 - y : y1 - y, x0 - x : x1 - x]
+                if self._level.is_missing(row * self._level.columns + column):
+                    place[:] = 255
+                else:
+                    place[:] = self._tile(column, row)[y0 - top : y1 - top, x0 - left : x1 - left]
         return out
 
     def _tile(self, column: int, row: int) -> Pixels:
-        key = (self._number, row * self.columns + column)
-        return self._cache.get(key, lambda: self._plane.to_rgb(self.samples(column, row)))
+        key = (self._number, row * self._level.columns + column)
+        return self._cache.get(key, lambda: self._colored(column, row))
+
+    def _colored(self, column: int, row: int) -> Pixels:
+        samples = self.samples(column, row)
+        assert samples is not None, "missing tiles are not asked for"
+        return self._level.coloring.to_rgb(samples)
 
 
 class _Whole(_Segments):
     """A level in strips: decoded once, whole, as strips run across the image."""
 
-    def __init__(self, file: _File, plane: TiffLevel, number: int, cache: _Cache) -> None:
-        super().__init__(file, plane, number, cache)
+    def __init__(self, file: _File, level: TiffLevel, number: int, cache: _Cache) -> None:
+        super().__init__(file, level, number, cache)
         self._pixels: Pixels | None = None
         self._lock = threading.Lock()
-        if plane.orientation >= 5:
-            self.size = (plane.height, plane.width)
+        if level.orientation >= 5:
+            self.size = (level.height, level.width)
 
     def forget(self) -> None:
         super().forget()
@@ -233,9 +282,18 @@ class _Whole(_Segments):
         return self._pixels[y : y + height, x : x + width].copy()
 
     def _assemble(self) -> Pixels:
-        plane = self._plane
-        strips = [self.samples(0, row) for row in range(self.rows)]
-        samples = strips[0] if len(strips) == 1 else np.concatenate(strips, axis=0)
-        if samples.dtype == np.uint16 and not plane.palette:
-            samples = reduce_16_bit(samples, self._file.path)
-        return orient(plane.to_rgb(samples), plane.orientation)
+        level, path = self._level, self._file.path
+        strips = []
+        seen = level.coloring.alpha is None
+        wide = level.coding.bits == 16 and not level.coloring.is_palette
+        for row in range(level.rows):
+            samples = self.samples(0, row)
+            assert samples is not None, "strips are never missing"
+            seen = seen or bool(samples[..., level.coloring.alpha].any())
+            # What 16 bits mean shows in all of the image alone; others become RGB at once.
+            strips.append(samples if wide else level.coloring.to_rgb(samples))
+        check_alpha(path, seen)
+        whole = strips[0] if len(strips) == 1 else np.concatenate(strips, axis=0)
+        if wide:
+            whole = level.coloring.to_rgb(reduce_16_bit(whole, path))
+        return orient(whole, level.orientation)

@@ -1,8 +1,9 @@
-"""From the samples of a TIFF page to RGB."""
+"""From the samples of a TIFF image to RGB."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,75 +12,107 @@ import numpy.typing as npt
 
 from segmitos.errors import InputError
 from segmitos.io.slide.backend import Pixels, on_white
+from segmitos.io.slide.tiff_decode import JPEG, LOSSLESS, Coding
 
 Samples = npt.NDArray[Any]
 
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
-_JPEG_FAMILY = (6, 7, 34892, 33007)
-_LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
+_COLOR_SPACES = {
+    **{WHITE_IS_ZERO: "grey", BLACK_IS_ZERO: "grey", RGB: "RGB", PALETTE: "palette", CMYK: "CMYK"},
+    **{YCBCR: "YCbCr", 4: "mask", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"},
+    **{32803: "color filter array", 32844: "LogL", 32845: "LogLuv", 34892: "linear raw"},
+}
 _ASSOCIATED_ALPHA, _PLAIN_ALPHA = 1, 2
 
 
-def color_reader(path: Path, page: Any, samples: int) -> Callable[[Samples], Pixels]:
-    """The function that turns samples (h, w, s), 8-bit or bilevel, into RGB (h, w, 3).
+@dataclass(frozen=True)
+class Coloring:
+    """How samples become RGB.
+
+    Attributes:
+        to_rgb: from (h, w, samples) of 8 bits or less to RGB (h, w, 3).
+        alpha: number of the sample that is transparency, None where there is none.
+        is_palette: whether samples are numbers of colors.
+    """
+
+    to_rgb: Callable[[Samples], Pixels]
+    alpha: int | None = None
+    is_palette: bool = False
+
+
+def color_reader(
+    path: Path, coding: Coding, samples: int, extra: list[int], colormap: Samples
+) -> Coloring:
+    """How the samples of an image become RGB.
 
     Args:
         path: for the message.
-        page: tifffile's page.
-        samples: per pixel, with those of channels stored as pages of their own.
+        coding: of the samples.
+        samples: per pixel, with those of channels stored apart.
+        extra: what the samples beside the colors are, as the standard numbers it.
+        colormap: (3, colors), empty where there is none.
 
     Raises:
         InputError: for sample types and color spaces that have no known RGB.
     """
-    photometric, compression = int(page.photometric), int(page.compression)
-    extra = [int(value) for value in page.extrasamples]
-    alpha = next((kind for kind in extra if kind in (_ASSOCIATED_ALPHA, _PLAIN_ALPHA)), 0)
-    if page.dtype not in (np.uint8, np.uint16, np.bool_):
-        kind = page.dtype if page.dtype is not None else f"{page.bitspersample}-bit"
-        raise InputError(f"{path}: {kind} samples cannot be read; convert the image to 8-bit RGB")
-    if page.dtype == np.bool_ and samples == 1 and photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
-        return lambda a: np.where(_grey(a) == photometric, 255, 0).astype(np.uint8)
-    if photometric == _PALETTE and samples == 1 and page.colormap is not None:
-        return _palette_reader(np.asarray(page.colormap))
-    if photometric == _WHITE_IS_ZERO and samples == 1:
-        return lambda a: 255 - _grey(a)
-    if photometric == _BLACK_IS_ZERO and samples == 1:
-        return _grey
-    if photometric == _BLACK_IS_ZERO and samples == 2 and alpha:
-        return lambda a: _over_white(_grey(a[..., :1]), a[..., 1], alpha)
-    if photometric == _BLACK_IS_ZERO and samples == 3 and int(page.samplesperpixel) == 1:
-        # Three pages that the file itself names red, green and blue.
-        return np.ascontiguousarray
-    if photometric == _CMYK and samples == 4 and compression not in _JPEG_FAMILY:
-        return lambda a: _through_pillow(a, "CMYK")
-    if photometric == _YCBCR and samples == 3:
-        if compression in _LOSSLESS:
-            return lambda a: _through_pillow(a, "YCbCr")
-        return np.ascontiguousarray
-    if photometric == _RGB and samples == 3:
-        return np.ascontiguousarray
-    if photometric == _RGB and samples == 4:
-        if alpha:
-            return lambda a: _over_white(a[..., :3], a[..., 3], alpha)
-        return lambda a: np.ascontiguousarray(a[..., :3])
-    name = str(getattr(page.photometric, "name", photometric))
-    hint = ", as in fluorescence" if samples > 4 or photometric == _BLACK_IS_ZERO else ""
+    photometric, bits = coding.photometric, coding.bits
+    kind = next((one for one in extra if one in (_ASSOCIATED_ALPHA, _PLAIN_ALPHA)), 0)
+    grey = photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
+    if photometric == PALETTE and samples == 1 and colormap.shape == (3, 1 << bits):
+        return Coloring(_palette_reader(colormap), is_palette=True)
+    if grey and samples == 1:
+        inverted = photometric == WHITE_IS_ZERO
+        return Coloring(lambda a: _grey(_inverted(_stretched(a, bits), inverted)))
+    if photometric == BLACK_IS_ZERO and samples == 2 and kind:
+        return Coloring(lambda a: _seen_through(_grey(a[..., :1]), a[..., 1], kind, bits), 1)
+    if photometric == BLACK_IS_ZERO and samples == 3 and coding.samples == 1:
+        # Three images that the file itself names red, green and blue.
+        return Coloring(lambda a: _stretched(a, bits))
+    if photometric == CMYK and samples == 4 and coding.compression != JPEG:
+        return Coloring(lambda a: _through_pillow(_stretched(a, bits), "CMYK"))
+    if photometric == YCBCR and samples == 3:
+        if coding.compression in LOSSLESS:
+            return Coloring(lambda a: _through_pillow(_stretched(a, bits), "YCbCr"))
+        return Coloring(np.ascontiguousarray)
+    if photometric == RGB and samples == 3:
+        return Coloring(lambda a: _stretched(a, bits))
+    if photometric == RGB and samples == 4:
+        if kind:
+            return Coloring(lambda a: _seen_through(a[..., :3], a[..., 3], kind, bits), 3)
+        return Coloring(lambda a: _stretched(a[..., :3], bits))
+    name = _COLOR_SPACES.get(photometric, f"number {photometric}")
+    hint = ", as in fluorescence" if samples > 4 or photometric == BLACK_IS_ZERO else ""
     raise InputError(
         f"{path}: {samples} samples per pixel, color space {name}{hint}; only brightfield RGB "
         "or grey images are read"
     )
 
 
-def _grey(samples: Samples) -> Pixels:
+def _stretched(samples: Samples, bits: int) -> Pixels:
+    """Samples of `bits` bits over the range of eight; those of 16 have been brought to it."""
+    if bits in (8, 16):
+        return np.ascontiguousarray(samples, np.uint8)
+    largest = (1 << bits) - 1
+    wide = samples.astype(np.uint32) * 255
+    return ((wide + largest // 2) // largest).astype(np.uint8)
+
+
+def _inverted(samples: Pixels, inverted: bool) -> Pixels:
+    return 255 - samples if inverted else samples
+
+
+def _grey(samples: Samples) -> Samples:
     return np.repeat(samples, 3, axis=2)
 
 
-def _over_white(color: Samples, alpha: Samples, kind: int) -> Pixels:
+def _seen_through(color: Samples, alpha: Samples, kind: int, bits: int) -> Pixels:
+    color, alpha = _stretched(color, bits), _stretched(alpha, bits)
     if kind == _PLAIN_ALPHA:
         return on_white(color, alpha)
     # Associated alpha: the color has been multiplied by it already.
     white = 255 - alpha.astype(np.uint16)[..., None]
-    return np.minimum(color + white, 255).astype(np.uint8)
+    mixed: Pixels = np.minimum(color + white, 255).astype(np.uint8)
+    return mixed
 
 
 def _through_pillow(samples: Samples, mode: str) -> Pixels:
@@ -92,5 +125,10 @@ def _through_pillow(samples: Samples, mode: str) -> Pixels:
 
 def _palette_reader(colormap: Samples) -> Callable[[Samples], Pixels]:
     # The standard has 16-bit entries; some writers put 8-bit ones.
-    table = (colormap >> 8 if colormap.max() > 255 else colormap).astype(np.uint8).T
-    return lambda a: table[a[..., 0].astype(np.intp)]
+    table: Pixels = (colormap >> 8 if colormap.max() > 255 else colormap).astype(np.uint8).T
+
+    def read(samples: Samples) -> Pixels:
+        colors: Pixels = table[samples[..., 0].astype(np.intp)]
+        return colors
+
+    return read

@@ -1,73 +1,93 @@
-"""What a TIFF holds: which of its pages are the image and its pyramid, its colors, its scale."""
+"""What a TIFF holds: which of its images is the slide and its pyramid, its colors, its scale."""
 
 from __future__ import annotations
 
-import logging
-import math
-import struct
-import zlib
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 import segmitos.io.slide.tiff_scale as scales
+import segmitos.io.slide.tiff_tags as tags
 from segmitos.errors import InputError
-from segmitos.io.slide.backend import Pixels, check_whole_size
+from segmitos.io.slide.backend import check_whole_size
+from segmitos.io.slide.memory import check_memory
 from segmitos.io.slide.scale import Scale
-from segmitos.io.slide.tiff_color import color_reader
+from segmitos.io.slide.tiff_color import PALETTE, Coloring, color_reader
+from segmitos.io.slide.tiff_decode import Coding, problem_of
+from segmitos.io.slide.tiff_pages import Chosen
+from segmitos.io.slide.tiff_tags import Directory, damaged
 
-DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    RuntimeError,
-    OverflowError,
-    ZeroDivisionError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
-"""What tifffile and its codecs raise on broken files (TiffFileError is a ValueError)."""
-MOST_PAGES = 64
-_APERIO_JPEG = 7
-_MOST_DOWNSAMPLE_ERROR_PX = 1.5
+_MAX_BYTES_PER_RAW = 2
+_SLACK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class TiffLevel:
-    """One level: where its segments lie in the file and how their bytes become RGB."""
+    """One level: where its tiles or strips lie in the file and how their bytes become RGB.
+
+    Attributes:
+        width: pixels, as stored.
+        height: pixels, as stored.
+        tiled: whether it is cut into tiles, not strips.
+        segment_width: of a tile or strip, pixels.
+        segment_height: likewise.
+        orientation: of the TIFF standard, 1 to 8.
+        coding: of the samples in a tile or strip.
+        coloring: from samples to RGB.
+        offsets: (images that make up the level, planes of each, tiles or strips).
+        counts: bytes, of the same shape; 0 where a tile is missing.
+    """
 
     width: int
     height: int
     tiled: bool
     segment_width: int
     segment_height: int
-    compression: int
     orientation: int
-    palette: bool
-    jpeg_tables: bytes | None
-    jpeg_header: bytes | None
-    decode: Callable[..., Any]
-    to_rgb: Callable[[npt.NDArray[Any]], Pixels]
-    offsets: tuple[npt.NDArray[np.int64], ...]
-    """One array per page that makes up the level (several where channels are apart)."""
-    counts: tuple[npt.NDArray[np.int64], ...]
-    planes_per_page: int
+    coding: Coding
+    coloring: Coloring
+    offsets: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
 
-    def segments(self, index: int) -> Iterator[tuple[int, int, int]]:
-        """(offset, byte count, index in its page) of each part of segment `index`."""
-        for offsets, counts in zip(self.offsets, self.counts, strict=True):
-            step = len(offsets) // self.planes_per_page
-            for at in range(index, index + step * self.planes_per_page, step):
-                yield int(offsets[at]), int(counts[at]), at
+    @property
+    def columns(self) -> int:
+        """Tiles side by side."""
+        return -(-self.width // self.segment_width)
+
+    @property
+    def rows(self) -> int:
+        """Tiles, or strips, one below the other."""
+        return -(-self.height // self.segment_height)
+
+    @property
+    def max_segment_bytes(self) -> int:
+        """Most that the stored bytes of a tile or strip can be."""
+        raw = self.segment_width * self.segment_height * self.coding.samples * 2
+        return _MAX_BYTES_PER_RAW * raw + _SLACK_BYTES
+
+    def parts(self, index: int) -> Iterator[tuple[int, int]]:
+        """(offset, byte count) of each plane of tile or strip `index`."""
+        for offset, count in zip(
+            self.offsets[..., index].ravel(), self.counts[..., index].ravel(), strict=True
+        ):
+            yield int(offset), int(count)
+
+    def is_missing(self, index: int) -> bool:
+        """Whether a tile was never written; it is blank, as OpenSlide has it."""
+        return self.tiled and not self.counts[..., index].any()
+
+    def bounds(self) -> tuple[int, int, int, int]:
+        """(x, y, width, height) of what holds tiles, in pixels of the level."""
+        there = self.counts.any(axis=(0, 1)).reshape(self.rows, self.columns)
+        down, across = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
+        left, top = int(across[0]) * self.segment_width, int(down[0]) * self.segment_height
+        right = min(self.width, (int(across[-1]) + 1) * self.segment_width)
+        bottom = min(self.height, (int(down[-1]) + 1) * self.segment_height)
+        return left, top, right - left, bottom - top
 
 
 @dataclass(frozen=True)
@@ -79,170 +99,151 @@ class Layout:
     scale: Scale | None
 
 
-def read_layout(path: Path) -> Layout | None:
-    """The image of a TIFF, or None where OpenSlide knows the vendor's rules better.
+def read_layout(path: Path, chosen: Chosen) -> Layout:
+    """How to read the image that was chosen of a TIFF.
 
     Raises:
-        InputError: if it is truncated, damaged, a stack, fluorescence, or in unknown colors.
+        InputError: if it is truncated, damaged, in unknown colors, or needs too much memory.
     """
-    import tifffile
-
-    # tifffile logs what it cannot make sense of; what matters is raised from here instead.
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())
-    try:
-        with tifffile.TiffFile(path) as tif:
-            if not len(tif.pages):
-                raise InputError(f"{path}: truncated or damaged TIFF (no image in it)")
-            return _layout(path, tif)
-    except DAMAGE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: truncated or damaged TIFF ({reason})") from error
+    levels = tuple(_level(path, images, chosen.format) for images in chosen.levels)
+    first = chosen.levels[0][0]
+    if chosen.format == "aperio":
+        scale = scales.aperio(first.text(tags.DESCRIPTION))
+    elif chosen.format == "OME-TIFF":
+        scale = scales.ome(chosen.description, levels[0].width, levels[0].height)
+    else:
+        scale = scales.generic(chosen.description, first)
+    return Layout(chosen.format, levels, scale)
 
 
-def _layout(path: Path, tif: Any) -> Layout | None:
-    first = tif.pages[0]
-    _check_whole(path, [first])
-    if tif.is_svs:
-        pages = [page for page in _pages(tif) if page.is_tiled]
-        jpeg = all(page.compression == _APERIO_JPEG for page in pages)
-        if not pages or not jpeg or any(0 in page.databytecounts for page in pages):
-            return None
-        _check_whole(path, pages)
-        levels = tuple(_plane(path, [page]) for page in _pyramid(pages))
-        return Layout("aperio", levels, scales.aperio(first.description))
-    vendor = tif.is_ndpi or tif.is_scn or tif.is_philips or tif.is_bif
-    if vendor or str(first.software or "").startswith("MedScan"):
-        return None
-    if tif.is_ome:
-        return _ome(path, tif)
-    series = tif.series[0]
-    _check_single(path, dict(zip(series.axes, series.shape, strict=True)))
-    candidates = [first, *_pages(tif)[1:], *(first.pages or [])]
-    pages = _pyramid([first, *(page for page in candidates[1:] if page.is_reduced)])
-    _check_whole(path, pages)
-    levels = tuple(_plane(path, [page]) for page in pages)
-    name = "tiled TIFF" if first.is_tiled else "TIFF"
-    return Layout(name, levels, scales.generic(tif, first))
+def check_tile_memory(path: Path, directory: Directory) -> None:
+    """Refuse an image whose tiles, or strips, take too much memory. Raises InputError."""
+    width = directory.integer(tags.WIDTH, least=1)
+    height = directory.integer(tags.HEIGHT, least=1)
+    if directory.is_tiled:
+        width = directory.integer(tags.TILE_WIDTH, least=1)
+        height = directory.integer(tags.TILE_HEIGHT, least=1)
+    samples = directory.integer(tags.SAMPLES, 1, 1, 64)
+    wide = 2 if max(directory.integers(tags.BITS), default=1) > 8 else 1
+    # The samples, what a predictor or planes apart make of them, and RGB.
+    needed = width * height * (2 * samples * wide + 3)
+    what = "a tile" if directory.is_tiled else "an image in strips"
+    check_memory(path, f"{what} of {width} x {height} px", needed)
 
 
-def _pages(tif: Any) -> list[Any]:
-    return [tif.pages[number].aspage() for number in range(min(len(tif.pages), MOST_PAGES))]
+def _level(path: Path, images: Sequence[Directory], kind: str) -> TiffLevel:
+    """One level, of one image, or of one a channel.
 
-
-def _ome(path: Path, tif: Any) -> Layout:
-    series = max(tif.series, key=lambda s: math.prod(s.shape))
-    sizes = dict(zip(series.axes, series.shape, strict=True))
-    channels = sizes.get("C", 1)
-    names = scales.ome_channel_names(tif.ome_metadata)
-    if channels > 1:
-        colors = [name.strip().lower() for name in names]
-        if channels != 3 or colors not in (["red", "green", "blue"], ["r", "g", "b"]):
-            named = f" ({', '.join(names)})" if any(names) else ""
-            raise InputError(
-                f"{path}: {channels} separate channels{named}, as in fluorescence; only "
-                "brightfield RGB or grey images are read"
-            )
-        sizes["C"] = 1
-    _check_single(path, sizes)
-    if series.dtype != np.uint8:
-        raise InputError(
-            f"{path}: OME-TIFF with {series.dtype} samples, so what is white is unknown; convert "
-            "the image to 8-bit RGB"
-        )
-    levels = []
-    for level in series.levels:
-        # Later pages of a series may be light frames that lean on the first, the key frame.
-        pages = [page for page in level.pages if page is not None]
-        if len(pages) != channels:
-            raise InputError(f"{path}: truncated or damaged TIFF (a level lacks its pages)")
-        _check_whole(path, pages)
-        levels.append(_plane(path, pages))
-    height, width = sizes["Y"], sizes["X"]
-    return Layout("OME-TIFF", tuple(levels), scales.ome(tif.ome_metadata, width, height))
-
-
-def _check_single(path: Path, sizes: dict[str, int]) -> None:
-    """Refuse stacks: of focal planes, times or channels."""
-    more = {axis: size for axis, size in sizes.items() if axis not in "YXS" and size > 1}
-    if more:
-        count = math.prod(more.values())
-        raise InputError(
-            f"{path}: {count} images of one size in a stack (channels, focal planes or times); "
-            "only single brightfield images are read"
-        )
-
-
-def _pyramid(pages: list[Any]) -> list[Any]:
-    """Of `pages`, the first and its true reductions, finest first."""
-    full = pages[0]
-    levels = [full]
-    for page in sorted(pages[1:], key=lambda page: -page.imagewidth):
-        down = full.imagewidth / page.imagewidth
-        fits = abs(full.imagelength / down - page.imagelength) <= _MOST_DOWNSAMPLE_ERROR_PX
-        if page.imagewidth < levels[-1].imagewidth and fits:
-            levels.append(page)
-    return levels
-
-
-def _check_whole(path: Path, pages: list[Any]) -> None:
-    """Refuse a file that ends before its pixels do."""
-    size = path.stat().st_size
-    for page in pages:
-        offsets = np.asarray(page.dataoffsets, np.int64)
-        counts = np.asarray(page.databytecounts, np.int64)
-        if not offsets.size or offsets.size != counts.size:
-            raise InputError(f"{path}: truncated or damaged TIFF (its table of pixels is broken)")
-        end = int((offsets + counts).max())
-        if end > size:
-            raise InputError(
-                f"{path}: truncated TIFF ({size} bytes, but its pixels reach to byte {end})"
-            )
-
-
-def _plane(path: Path, pages: list[Any]) -> TiffLevel:
-    key = pages[0].keyframe
-    width, height = int(key.imagewidth), int(key.imagelength)
-    tiled = bool(key.is_tiled)
-    orientation = int(key.tags.valueof(274, 1) or 1)
+    Raises:
+        InputError: for what cannot be read.
+    """
+    key = images[0]
+    width, height = key.integer(tags.WIDTH, least=1), key.integer(tags.HEIGHT, least=1)
+    coding = _coding(path, key)
+    tiled = key.is_tiled
+    orientation = key.integer(tags.ORIENTATION, 1, most=(1 << 16))
     if tiled and orientation != 1:
         raise InputError(f"{path}: a tiled TIFF with orientation {orientation}; rewrite it upright")
+    if coding.bits == 16 and (tiled or kind == "OME-TIFF"):
+        raise InputError(
+            f"{path}: {kind} with uint16 samples, so what is white is unknown; convert the image "
+            "to 8-bit RGB"
+        )
     if not tiled:
         check_whole_size(path, width, height)
-    elif key.dtype != np.uint8:
-        raise InputError(
-            f"{path}: {_sample_name(key)} samples in a tiled TIFF, so what is white is unknown; "
-            "convert the image to 8-bit RGB"
-        )
-    segment_width = int(key.tilewidth) if tiled else width
-    segment_height = int(key.tilelength) if tiled else min(int(key.rowsperstrip), height)
-    planes = int(key.samplesperpixel) if int(key.planarconfig) == 2 else 1
-    needed = -(-width // segment_width) * -(-height // segment_height) * planes
-    offsets = tuple(np.asarray(page.dataoffsets, np.int64)[:needed] for page in pages)
-    counts = tuple(np.asarray(page.databytecounts, np.int64)[:needed] for page in pages)
-    if any(len(array) < needed for array in offsets):
-        raise InputError(
-            f"{path}: truncated or damaged TIFF ({len(offsets[0])} of {needed} tiles or strips)"
-        )
-    samples = int(key.samplesperpixel) * len(pages)
-    to_rgb = color_reader(path, key, samples)
-    return TiffLevel(
+    check_tile_memory(path, key)
+    segment_width, segment_height = width, height
+    if tiled:
+        segment_width = key.integer(tags.TILE_WIDTH, least=1)
+        segment_height = key.integer(tags.TILE_HEIGHT, least=1)
+    else:
+        segment_height = min(key.integer(tags.ROWS_PER_STRIP, height, 1, (1 << 32) - 1), height)
+    samples = key.integer(tags.SAMPLES, 1, 1, 64) * len(images)
+    planes = key.integer(tags.SAMPLES, 1, 1, 64) if coding.separate else 1
+    needed = -(-width // segment_width) * -(-height // segment_height)
+    places = [_places(path, image, planes, needed) for image in images]
+    level = TiffLevel(
         width=width,
         height=height,
         tiled=tiled,
         segment_width=segment_width,
         segment_height=segment_height,
-        compression=int(key.compression),
         orientation=orientation if 1 <= orientation <= 8 else 1,
-        palette=int(key.photometric) == 3,
-        jpeg_tables=key.jpegtables,
-        jpeg_header=key.jpegheader,
-        decode=key.decode,
-        to_rgb=to_rgb,
-        offsets=offsets,
-        counts=counts,
-        planes_per_page=planes,
+        coding=coding,
+        coloring=_coloring(path, key, coding, samples),
+        offsets=np.stack([offsets for offsets, _ in places]),
+        counts=np.stack([counts for _, counts in places]),
     )
+    if not level.counts.any():
+        raise InputError(f"{path}: all {needed} tiles or strips of the image are missing")
+    return level
 
 
-def _sample_name(page: Any) -> str:
-    return str(page.dtype) if page.dtype is not None else f"{page.bitspersample}-bit"
+def _coding(path: Path, key: Directory) -> Coding:
+    bits = key.integers(tags.BITS) if tags.BITS in key else np.ones(1, np.int64)
+    formats = key.integers(tags.SAMPLE_FORMAT)
+    kind = int(formats[0]) if len(formats) else 1
+    # 4 says that it is unknown what the samples are: whole numbers, in practice.
+    name = f"{ {1: 'uint', 2: 'int', 3: 'float', 4: 'uint'}.get(kind, 'complex') }{bits[:1].sum()}"
+    if kind not in (1, 4) or not len(bits) or (bits != bits[0]).any() or not 1 <= bits[0] <= 16:
+        raise InputError(
+            f"{path}: {name if len(set(bits.tolist())) < 2 else bits.tolist()} samples cannot be "
+            "read; convert the image to 8-bit RGB"
+        )
+    samples = key.integer(tags.SAMPLES, 1, 1, 64)
+    separate = key.integer(tags.PLANAR, 1, 1, 2) == 2 and samples > 1
+    coding = Coding(
+        compression=key.integer(tags.COMPRESSION, 1, 1, (1 << 16) - 1),
+        predictor=key.integer(tags.PREDICTOR, 1, most=(1 << 16) - 1),
+        bits=int(bits[0]),
+        samples=1 if separate else samples,
+        byte_order=key.byte_order,
+        reversed_bits=key.integer(tags.FILL_ORDER, 1) == 2,
+        photometric=key.integer(tags.PHOTOMETRIC, 1, most=(1 << 16) - 1),
+        separate=separate,
+        has_extra=key.count(tags.EXTRA_SAMPLES) > 0,
+        jpeg_tables=key.content(tags.JPEG_TABLES),
+        t4_options=key.integer(tags.T4_OPTIONS, 0),
+    )
+    if problem := problem_of(coding):
+        raise InputError(f"{path}: {problem} is not read; convert the image to 8-bit RGB")
+    return coding
+
+
+def _coloring(path: Path, key: Directory, coding: Coding, samples: int) -> Coloring:
+    colormap = key.integers(tags.COLOR_MAP)
+    if coding.photometric == PALETTE and (len(colormap) != 3 << coding.bits or coding.bits > 8):
+        raise damaged(path, f"a palette of {len(colormap)} values for {coding.bits}-bit samples")
+    table = colormap.reshape(3, -1) if len(colormap) % 3 == 0 else colormap.reshape(1, -1)
+    return color_reader(path, coding, samples, key.integers(tags.EXTRA_SAMPLES).tolist(), table)
+
+
+def _places(
+    path: Path, image: Directory, planes: int, needed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Offsets and byte counts (planes, tiles or strips) of one image.
+
+    Raises:
+        InputError: if some are not there, or reach beyond the file.
+    """
+    size = os.path.getsize(path)
+    codes = (tags.STRIP_OFFSETS, tags.STRIP_COUNTS)
+    if image.is_tiled:
+        codes = (tags.TILE_OFFSETS, tags.TILE_COUNTS)
+    offsets, counts = image.integers(codes[0]), image.integers(codes[1])
+    if not len(counts) and len(offsets) == 1:
+        # Some old writers leave out the length of a single strip: it is the rest of the file.
+        counts = np.maximum(size - offsets, 0)
+    if not len(offsets) or len(offsets) != len(counts):
+        raise damaged(path, "its table of pixels is broken")
+    if len(offsets) < planes * needed:
+        raise damaged(path, f"{len(offsets)} of {planes * needed} tiles or strips")
+    if (counts < 0).any() or (offsets < 0).any():
+        raise damaged(path, "its table of pixels is broken")
+    end = int((offsets + np.minimum(counts, np.iinfo(np.int64).max - offsets)).max())
+    if end > size:
+        raise InputError(
+            f"{path}: truncated TIFF ({size} bytes, but its pixels reach to byte {end})"
+        )
+    shape = (planes, needed)
+    return offsets[: planes * needed].reshape(shape), counts[: planes * needed].reshape(shape)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 from xml.etree import ElementTree
 
+import segmitos.io.slide.tiff_tags as tags
 from segmitos.io.slide.scale import (
     MM_PER_INCH,
     UM_PER_UNIT,
@@ -15,9 +15,11 @@ from segmitos.io.slide.scale import (
     scale_of_dpi,
     scale_of_texts,
 )
+from segmitos.io.slide.tiff_tags import Directory
 
 _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([^|\r\n]*)")
-_NO_UNIT, _INCH, _CENTIMETRE, _MILLIMETRE, _MICROMETRE = 1, 2, 3, 4, 5
+_IMAGEJ_UNIT = re.compile(r"^unit=(.*)$", re.MULTILINE)
+_INCH, _CENTIMETRE, _MILLIMETRE, _MICROMETRE = 2, 3, 4, 5
 _PER_INCH = {
     _INCH: 1.0,
     _CENTIMETRE: MM_PER_INCH / 10,
@@ -51,48 +53,53 @@ def ome(xml: str | None, width: int, height: int) -> Scale | None:
     return None
 
 
-def ome_channel_names(xml: str | None) -> list[str]:
-    """Names of the channels of the first OME image; empty strings where unnamed."""
+def ome_images(xml: str, width: int, height: int) -> list[tuple[dict[str, int], list[str]]]:
+    """What an OME text says of each of its images of that size.
+
+    Returns:
+        For each: the numbers of channels that are stored apart ("C"), focal planes ("Z") and
+        times ("T"), and the channels' names, empty where unnamed.
+    """
+    found = []
     for pixels in _ome_pixels(xml):
-        return [child.get("Name", "") for child in pixels if _local(child) == "Channel"]
-    return []
+        if (pixels.get("SizeX"), pixels.get("SizeY")) != (str(width), str(height)):
+            continue
+        channels = [child for child in pixels if _local(child) == "Channel"]
+        sizes = {axis: _count(pixels.get(f"Size{axis}", "1")) for axis in "ZTC"}
+        # A channel of three samples per pixel is RGB.
+        sizes["C"] = len(channels) or sizes["C"]
+        found.append((sizes, [child.get("Name", "") for child in channels]))
+    return found
 
 
-def generic(tif: Any, page: Any) -> Scale | None:
+def _count(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 1
+
+
+def generic(description: str, page: Directory) -> Scale | None:
     """From ImageJ's text or the resolution tags; a screen's or printer's density is no scale."""
-    density = _density(page)
-    metadata = tif.imagej_metadata if tif.is_imagej else None
-    imagej = _imagej(metadata or {}, density)
+    density = page.ratio(tags.X_RESOLUTION), page.ratio(tags.Y_RESOLUTION)
+    imagej = _imagej(description, density)
+    unit = page.integers(tags.RESOLUTION_UNIT)
+    # Without a unit the standard has inches.
+    per_inch = _PER_INCH.get(int(unit[0]) if len(unit) else _INCH, 0.0)
+    resolution = None
+    if density[0] is not None and density[1] is not None:
+        resolution = scale_of_dpi(density[0] * per_inch, density[1] * per_inch, "TIFF resolution")
     # Converters keep Aperio's text.
-    text = aperio(str(page.description or ""))
-    if density is None:
-        return first_understood([imagej, text])
-    per_inch = _PER_INCH.get(int(page.resolutionunit or _NO_UNIT), 0.0)
-    resolution = scale_of_dpi(density[0] * per_inch, density[1] * per_inch, "TIFF resolution")
-    return first_understood([imagej, resolution, text])
+    return first_understood([imagej, resolution, aperio(description)])
 
 
-def _density(page: Any) -> tuple[float, float] | None:
-    """Pixels per unit along both axes, None where the file says nothing that could be."""
-    values = []
-    for code in (282, 283):
-        value = page.tags.valueof(code)
-        if not isinstance(value, tuple) or len(value) != 2 or value[1] <= 0 or value[0] <= 0:
-            return None
-        values.append(value[0] / value[1])
-    return values[0], values[1]
-
-
-def _imagej(metadata: dict[str, Any], density: tuple[float, float] | None) -> Scale | None:
+def _imagej(description: str, density: tuple[float | None, float | None]) -> Scale | None:
     """From ImageJ's unit: its resolution is in pixels of that unit."""
-    unit = str(metadata.get("unit", "")).strip()
+    match = _IMAGEJ_UNIT.search(description) if description.startswith("ImageJ=") else None
+    unit = match.group(1).strip() if match else ""
     # Without calibration ImageJ writes "pixel", or inches from the density of a screen.
-    if not unit or unit.lower() in ("pixel", "pixels", "inch", "in") or density is None:
+    if not unit or unit.lower() in ("pixel", "pixels", "inch", "in") or None in density:
         return None
-    tag = "ImageJ unit"
+    x, y = (1 / (value or 1.0) for value in density)
     um = UM_PER_UNIT.get(unit, UM_PER_UNIT.get(unit.lower(), 0.0))
-    shown = f"{1 / density[0]:g} x {1 / density[1]:g} {unit}"
-    return scale_of(um / density[0], um / density[1], tag, shown)
+    return scale_of(um * x, um * y, "ImageJ unit", f"{x:g} x {y:g} {unit}")
 
 
 def _ome_pixels(xml: str | None) -> list[ElementTree.Element]:
