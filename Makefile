@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # The one picture that any machine with a package registry can get: TIAToolbox's (BSD-3).
 DEMO_IMAGE := .cache/target_image.png
 
-.PHONY: demo test test-all wheel docs lint bench format clean
+.PHONY: demo test test-all wheel docs lint bench format viewer clean
 
 demo: $(RUN_STAMP) $(DEMO_IMAGE)
 	$(BIN)/segmitos demo $(DEMO_IMAGE) -o segmitos-demo
@@ -38,6 +38,10 @@ format: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.field_speed
+
+# The slide viewer of `segmitos review`, from npm; a wheel has it inside.
+viewer: $(BIN)/python
+	$(BIN)/python hatch_build.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -23,6 +23,7 @@ from segmitos.options import (
 from segmitos.verbs.detect import demo, detect, report
 from segmitos.verbs.model import model_app
 from segmitos.verbs.recount import recount
+from segmitos.verbs.review import review
 from segmitos.verbs.train import train
 
 
@@ -132,6 +133,7 @@ def dataset_convert(**given: Any) -> int:
 
 app.add_command(demo)
 app.add_command(report)
+app.add_command(review)
 
 
 @app.command()

@@ -27,6 +27,8 @@ from segmitos.io.points.candidates import Candidates
 Label = Literal["mitosis", "atypical", "look-alike", "unsure"]
 LABELS: tuple[Label, ...] = ("mitosis", "atypical", "look-alike", "unsure")
 _MITOSES = ("mitosis", "atypical")
+Windows = tuple[Hotspot | None, Hotspot | None]
+"""Hotspot and ten fields."""
 
 _SCREENED = (
     "95 % interval of the expected count in such a window, from chance alone: the reader has "
@@ -151,8 +153,8 @@ def recount(
     saved: SavedResult,
     marks: Sequence[ReviewedMark],
     settings: CountSettings | None = None,
-    hotspot: Literal["follow", "fixed"] = "follow",
-    screened: bool = False,
+    hotspot: Literal["follow", "fixed"] | Windows = "follow",
+    screened: bool | Callable[[Hotspot], bool] = False,
     tubules: int | None = None,
     nuclei: int | None = None,
 ) -> Recount:
@@ -163,8 +165,10 @@ def recount(
         marks: verdicts. Detections that no mark stands for are undecided; other candidates that
             no mark stands for are nothing.
         settings: of the windows; None takes the result's own.
-        hotspot: `follow` searches the window again, `fixed` counts in the model's.
-        screened: whether the reader looked at all of the windows, not at the marks alone.
+        hotspot: `follow` searches the windows again, `fixed` counts in the model's; or the hotspot
+            and the ten fields to count in, None for one that is searched.
+        screened: whether the reader looked at all of the windows, not at the marks alone; or what
+            tells it of a window.
         tubules: score 1 to 3 for tubule formation, for a grade.
         nuclei: score 1 to 3 for nuclear pleomorphism.
 
@@ -174,7 +178,7 @@ def recount(
     """
     if (tubules is None) != (nuclei is None):
         raise UsageError("a grade needs both scores: of tubules and of nuclei")
-    if hotspot not in ("follow", "fixed"):
+    if isinstance(hotspot, str) and hotspot not in ("follow", "fixed"):
         raise UsageError(f"hotspot {hotspot!r}: choose 'follow' or 'fixed'")
     summary, settings = saved.summary, settings or saved.settings
     everything = _with_undecided(saved, marks)
@@ -196,13 +200,17 @@ def recount(
         tally = _tally(everything, inside, saved.candidates)
         # A confirmed candidate below the threshold is one that the model missed.
         counts = ReviewedCounts(tally.confirmed, tally.added, tally.undecided + tally.unsure)
-        interval = reviewed_interval(counts, saved.validation, screened)
+        interval = reviewed_interval(counts, saved.validation, _is_whole(screened, window))
         return replace(interval, count=number)
 
-    note = _SCREENED if screened else _MARKS_ONLY if saved.validation else _UNKNOWN_RECALL
-    fixed = (model.hotspot, model.fields) if hotspot == "fixed" else None
+    fixed: Windows | None = None if isinstance(hotspot, str) else hotspot
+    if hotspot == "fixed":
+        fixed = (model.hotspot, model.fields)
     count_reviewed = partial(count_at, fixed=fixed)
-    reviewed = count_reviewed(xy[counted], interval_of=interval_of, interval_note=note)
+    reviewed = count_reviewed(xy[counted], interval_of=interval_of)
+    windows = [window for window in (reviewed.hotspot, reviewed.fields) if window is not None]
+    whole = [_is_whole(screened, window) for window in windows]
+    reviewed = _with_note(reviewed, whole, saved.validation is not None)
     tally = _tally(everything, np.ones(len(everything), bool), saved.candidates)
     inside = _in_window(reviewed.hotspot, xy)
     in_hotspot = _tally(everything, inside, saved.candidates) if reviewed.hotspot else None
@@ -215,10 +223,28 @@ def recount(
         range_in_hotspot=None if in_hotspot is None else _range(in_hotspot),
         settled=_is_settled(reviewed, everything, xy, is_detection, count_reviewed),
         hotspot_moved=_place_of(model.hotspot) != _place_of(reviewed.hotspot),
-        screened=screened,
+        screened=screened if isinstance(screened, bool) else bool(whole) and all(whole),
         grade=_grades(reviewed, tubules, nuclei),
         marks=everything,
     )
+
+
+def _is_whole(screened: bool | Callable[[Hotspot], bool], window: Hotspot | None) -> bool:
+    if isinstance(screened, bool):
+        return screened
+    return window is not None and screened(window)
+
+
+def _with_note(reviewed: Count, whole: Sequence[bool], is_recall_known: bool) -> Count:
+    """Say what the intervals cover."""
+    if reviewed.score is None:
+        return reviewed
+    note = _MARKS_ONLY if is_recall_known else _UNKNOWN_RECALL
+    if whole and all(whole):
+        note = _SCREENED
+    elif any(whole):
+        note += " A window that the reader has screened whole has the interval of chance alone."
+    return replace(reviewed, score=replace(reviewed.score, interval_note=note))
 
 
 def _with_undecided(saved: SavedResult, marks: Sequence[ReviewedMark]) -> tuple[ReviewedMark, ...]:

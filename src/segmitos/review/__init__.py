@@ -1,0 +1,1 @@
+"""The browser app in which a pathologist corrects and signs the count."""

@@ -1,0 +1,144 @@
+"""Signing a review, taking the signature back, taking over a review under an earlier model."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segmitos.errors import DataError
+from segmitos.evaluation.matching import match_points
+from segmitos.io.files import write_bytes
+from segmitos.report.reviewed import REVIEWED_JSON
+from segmitos.review.derived import EXPORTS, blind_file, derived_files
+from segmitos.review.events import Batch, Event
+from segmitos.review.images import Images
+from segmitos.review.results import Result
+from segmitos.review.service import ConflictError, NotFoundError, Service
+from segmitos.review.state import OWN
+
+LINK_UM = 7.5
+FOLDER = "reviews"
+_NAMESPACE = uuid.UUID("1f0c7c5e-4d0e-5a54-9d0c-2f6a4a1b7e11")
+
+
+def finish(service: Service, images: Images, name: str, who: str, batch: Batch) -> dict[str, Any]:
+    """Sign a review and write its files.
+
+    Raises:
+        ConflictError: for another model, or a review that is signed already.
+        DataError: for anything but one event of kind finish.
+        OutputError: where the files cannot be written; the signature stands, sent again it is
+            tried again.
+    """
+    result = service.result(name)
+    if [event.kind for event in batch.events] != ["finish"]:
+        raise DataError("to finish, send one event of kind finish")
+    stored = service.store_events(result, who, batch.model, batch.events)
+    write_review(service, images, result, who)
+    return _answer(service, result, who, stored)
+
+
+def reopen(service: Service, name: str, who: str, batch: Batch) -> dict[str, Any]:
+    """Take a signature back, and the signed files away. Raises ConflictError, DataError."""
+    result = service.result(name)
+    finished = service.state(result, who).finished
+    if [event.kind for event in batch.events] != ["undo"]:
+        raise DataError("to reopen, send one event of kind undo")
+    if finished is not None and batch.events[0].mark != finished:
+        raise ConflictError("this review was signed again elsewhere; reload the page")
+    stored = service.store_events(result, who, batch.model, batch.events)
+    if service.state(result, who).finished is None:
+        shutil.rmtree(review_folder(service, result, who), ignore_errors=True)
+    return _answer(service, result, who, stored)
+
+
+def write_review(service: Service, images: Images, result: Result, who: str) -> Path:
+    """Write the files of a signed review, each whole or absent; the counts come last.
+
+    Raises:
+        OutputError: where they cannot be written.
+    """
+    folder = review_folder(service, result, who)
+    files = derived_files(result, service.state(result, who), who, images)
+    for name, content in sorted(files.items(), key=lambda file: file[0] == REVIEWED_JSON):
+        write_bytes(folder / name, content)
+    return folder
+
+
+def write_missing(service: Service, images: Images) -> list[Path]:
+    """Write the files of signed reviews that a kill kept from being written."""
+    written = []
+    for result in service.worklist.all().values():
+        for who in service.store.events(result.key):
+            folder = review_folder(service, result, who)
+            if service.state(result, who).finished and not (folder / REVIEWED_JSON).is_file():
+                written.append(write_review(service, images, result, who))
+    return written
+
+
+def review_folder(service: Service, result: Result, who: str) -> Path:
+    """Return where the files of a reader's review are; not in the result's own folder."""
+    return service.worklist.home / FOLDER / result.name / who
+
+
+def derived_file(service: Service, images: Images, name: str, who: str, kind: str) -> bytes:
+    """Return a reviewed file as it would be written now. Raises NotFoundError."""
+    if kind not in EXPORTS:
+        raise NotFoundError(f"there is no export {kind!r}; choose {', '.join(EXPORTS)}")
+    result = service.result(name)
+    state = service.state(result, who)
+    if not service.blind:
+        return derived_files(result, state, who, images)[f"reviewed{kind}"]
+    content = blind_file(result, state, who, kind)
+    if content is None:
+        raise NotFoundError(f"a blind reader is given .csv and .json, not {kind}")
+    return content
+
+
+def link_earlier(service: Service, name: str, who: str) -> dict[str, Any]:
+    """Take over a reader's decisions under an earlier model.
+
+    Marks are linked one to one within 7.5 um. A decided mark that no candidate of this model stands
+    for stays as an added mark; where it was no mitosis, it is left.
+
+    Returns:
+        The new summary and state, and how many marks were linked and added.
+    """
+    result = service.result(name)
+    earlier = service.earlier(result, who)
+    if not earlier.labels:
+        raise NotFoundError("there is no earlier review of this slide under another model")
+    old = [mark for mark in earlier.labels if mark in earlier.places]
+    old_xy = np.array([earlier.places[mark] for mark in old]).reshape(-1, 2)
+    visible = service.visible(result, who)
+    new_xy = result.candidates.xy[visible]
+    pairs = dict(match_points(old_xy, new_xy, LINK_UM / result.mpp).pairs)
+    events, linked = [], 0
+    for number, mark in enumerate(old):
+        label, at = earlier.labels[mark], earlier.last_at or "1970-01-01T00:00:00Z"
+        identity = str(uuid.uuid5(_NAMESPACE, f"{result.key}|{who}|{mark}"))
+        x, y = old_xy[number].tolist()
+        if number in pairs:
+            new = result.candidates.ids[visible[pairs[number]]]
+            events.append(Event(id=identity, at=at, kind="decide", mark=new, label=label))
+            linked += 1
+        elif label in ("mitosis", "atypical"):
+            new = f"{OWN}{identity}"
+            events.append(Event(identity, at, "add", new, x_px=x, y_px=y, label=label))
+    for key, outline in earlier.regions.items():
+        identity = str(uuid.uuid5(_NAMESPACE, f"{result.key}|{who}|{key}"))
+        events.append(Event(identity, at, "region", f"region-{identity}", outline=outline))
+    service.store_events(result, who, result.key.model_hash, events)
+    answer = _answer(service, result, who, len(events))
+    added = sum(event.kind == "add" for event in events)
+    return {**answer, "linked": linked, "added": added, "left": len(old) - linked - added}
+
+
+def _answer(service: Service, result: Result, who: str, stored: int) -> dict[str, Any]:
+    state = service.state(result, who)
+    summary = service.summary_of(result, state, who)
+    return {"stored": stored, "summary": summary, "state": state.to_dict()}

@@ -1,0 +1,75 @@
+"""The worklist: a row a slide."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from segmitos.review.events import Event
+from segmitos.review.images import levels
+from segmitos.review.results import Result
+from segmitos.review.service import Service, state_word
+from segmitos.review.state import ReviewState, fold
+
+
+def worklist_rows(service: Service, who: str) -> list[dict[str, Any]]:
+    """Return a row a slide; uncertain scores first, or shuffled for blind readers."""
+    events = service.store.all_events()
+    rows = [
+        _row(service, name, result, events.get(result.key, {}), who)
+        for name, result in service.worklist.all().items()
+    ]
+    if service.blind:
+        random.Random(who).shuffle(rows)
+    else:
+        rows.sort(key=lambda row: (not row["model"]["uncertain"], row["name"]))
+    return rows
+
+
+def _row(
+    service: Service, name: str, result: Result, readers: dict[str, list[Event]], who: str
+) -> dict[str, Any]:
+    state = fold(readers.get(who, []))
+    row: dict[str, Any] = {
+        "name": name,
+        "title": result.title,
+        "levels": levels(*result.size_px),
+        "image": result.image is not None and result.image.exists(),
+        "state": state_word(state),
+        "decided": len(state.labels),
+        "total": len(service.visible(result, who)) if service.blind else result.summary.count,
+        "note": state.comments.get("", ""),
+        "reviewed": _reviewed(service, result, state) if state.begun else None,
+        "readers": [],
+    }
+    if not service.blind:
+        row["model"] = _model(result)
+        row["readers"] = [
+            {"name": reader, "state": state_word(fold(given))}
+            for reader, given in sorted(readers.items())
+        ]
+    return row
+
+
+def _model(result: Result) -> dict[str, Any]:
+    summary = result.summary
+    systems = () if summary.score is None else summary.score.systems
+    return {
+        "count": summary.count,
+        "hotspot": None if summary.hotspot is None else summary.hotspot.count,
+        "scores": [{"system": one.system, "score": one.score} for one in systems],
+        "uncertain": summary.score is not None and summary.score.uncertain,
+    }
+
+
+def _reviewed(service: Service, result: Result, state: ReviewState) -> dict[str, Any]:
+    counted = service.count(result, state)
+    hotspot = counted[0].window
+    return {
+        "hotspot": 0 if hotspot is None else hotspot.count,
+        "scores": [
+            {"system": one.score.system, "score": one.score.score, "settled": one.settled}
+            for one in counted
+            if one.score is not None
+        ],
+    }

@@ -1,0 +1,311 @@
+"""What the server does, without HTTP: counts, ranges, blind reading, signing, other models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from factories.reviews import MPP, event, make_result
+from segmitos.counting.corrections import corrections, read_edited
+from segmitos.counting.recount import recount
+from segmitos.counting.saved import read_saved
+from segmitos.errors import DataError, InputError
+from segmitos.review.access import Reader
+from segmitos.review.events import read_batch
+from segmitos.review.finish import derived_file, finish, link_earlier, reopen
+from segmitos.review.images import Images
+from segmitos.review.overview import worklist_rows
+from segmitos.review.results import Worklist
+from segmitos.review.service import ConflictError, ForbiddenError, NotFoundError, Service
+from segmitos.review.store import Store
+
+ANNA = Reader("Anna", "x" * 32, True)
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    make_result(tmp_path / "results", tmp_path / "slides")
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def serve():
+    """Makes services and closes their stores after the test."""
+    made = []
+
+    def make(results: Path, **settings) -> Service:
+        made.append(Service(Worklist(results), Store.in_folder(results), **settings))
+        return made[-1]
+
+    yield make
+    for service in made:
+        service.store.close()
+
+
+def batch(service: Service, *events, name: str = "made"):
+    model = service.result(name).key.model_hash
+    return read_batch(json.dumps({"model": model, "events": list(events)}).encode())
+
+
+def ids(service: Service, detected: bool = True) -> list[str]:
+    candidates = service.result("made").candidates
+    return [
+        one for one, d in zip(candidates.ids, candidates.detected, strict=True) if d == detected
+    ]
+
+
+def test_undecided_detections_count_as_the_model_has_them_and_make_the_range(results, serve):
+    service = serve(results)
+    summary = service.slide("made", "Anna")["summary"]
+    hotspot = summary["windows"][0]
+    model = service.result("made").summary.hotspot
+    assert hotspot["score"]["count"] == model.count == hotspot["high"]
+    assert hotspot["low"] == 0 and hotspot["open"] == model.count
+    assert summary["undecided"] == 60 and not hotspot["settled"]
+    assert "to decide" in summary["headline"]
+
+
+def test_a_rejected_detection_lowers_the_count_and_a_decided_one_is_settled(results, serve):
+    service = serve(results)
+    marks = ids(service)
+    answer = service.post(
+        "made",
+        "Anna",
+        batch(service, *(event("decide", mark=m, label="look-alike") for m in marks)),
+    )
+    assert answer["summary"]["count"] == 0 and answer["summary"]["undecided"] == 0
+    window = answer["summary"]["windows"][0]
+    assert window["score"]["score"] == 1 and window["settled"]
+    assert "cannot change any more" in answer["summary"]["headline"]
+    assert (
+        service.post("made", "Anna", batch(service, event("undo", mark=answer["state"]["undo"])))[
+            "summary"
+        ]["undecided"]
+        == 1
+    )
+
+
+def test_candidates_below_the_threshold_count_only_when_the_reader_says_so(results, serve):
+    service = serve(results)
+    faint = ids(service, detected=False)
+    before = service.slide("made", "Anna")["summary"]["count"]
+    after = service.post(
+        "made", "Anna", batch(service, event("decide", mark=faint[0], label="atypical"))
+    )
+    assert after["summary"]["count"] == before + 1
+    assert len(service.marks("made", "Anna")["id"]) == 61
+    assert len(service.marks("made", "Anna", floor=0.0)["id"]) == 80
+
+
+def test_sent_twice_changes_nothing_and_one_bad_event_stores_none(results, serve):
+    service = serve(results)
+    mark = ids(service)[0]
+    first = batch(service, event("decide", mark=mark, label="mitosis"))
+    assert service.post("made", "Anna", first)["stored"] == 1
+    assert service.post("made", "Anna", first)["stored"] == 0
+    bad = batch(
+        service,
+        event("decide", mark=ids(service)[1], label="unsure"),
+        event("decide", mark="no", label="unsure"),
+    )
+    with pytest.raises(DataError, match="no mark 'no'"):
+        service.post("made", "Anna", bad)
+    assert service.slide("made", "Anna")["state"]["labels"] == {mark: "mitosis"}
+    with pytest.raises(DataError, match="taken"):
+        service.post("made", "Ben", first)
+
+
+def test_another_model_is_a_conflict_and_an_unknown_slide_not_found(results, serve):
+    service = serve(results)
+    other = read_batch(
+        json.dumps({"model": "other", "events": [event("comment", text="x")]}).encode()
+    )
+    with pytest.raises(ConflictError):
+        service.post("made", "Anna", other)
+    with pytest.raises(NotFoundError):
+        service.slide("../made", "Anna")
+
+
+def test_the_hotspot_follows_or_stays_where_it_was_fixed(results, serve):
+    service = serve(results)
+    window = service.slide("made", "Anna")["summary"]["windows"][0]["window"]
+    center = (window["x_px"] + window["width_px"] / 2, window["y_px"] + window["height_px"] / 2)
+    fixed = event("hotspot", mode="fixed", x_px=center[0], y_px=center[1])
+    inside = service.result("made").summary.hotspot.holds(service.result("made").candidates.xy)
+    marks = [
+        one
+        for one, held in zip(service.result("made").candidates.ids, inside, strict=True)
+        if held and one in set(ids(service))
+    ]
+    rejected = [event("decide", mark=mark, label="look-alike") for mark in marks]
+    answer = service.post("made", "Anna", batch(service, fixed, *rejected))
+    assert answer["summary"]["windows"][0]["score"]["count"] == 0
+    assert answer["summary"]["windows"][0]["window"]["x_px"] == pytest.approx(window["x_px"])
+    followed = service.post("made", "Anna", batch(service, event("hotspot", mode="follow")))
+    assert followed["summary"]["windows"][0]["score"]["count"] > 0
+
+
+def test_blind_readers_get_no_score_state_or_order_of_the_model(results, serve):
+    service = serve(results, blind=True)
+    text = json.dumps(
+        [
+            service.slide("made", "Anna"),
+            service.marks("made", "Anna", floor=0.0),
+            service.queue("Anna"),
+            worklist_rows(service, "Anna"),
+        ]
+    )
+    for word in ("detected", "threshold", '"model": {', "uncertain"):
+        assert word not in text, word
+    assert '"score": 0.' not in text
+    shown = service.marks("made", "Anna")
+    assert set(shown) == {"id", "x_px", "y_px"}
+    # Among as many others, and in an order of each reader's own.
+    detected = set(ids(service))
+    assert detected < set(shown["id"]) and len(shown["id"]) == 80
+    assert shown["id"] != service.marks("made", "Ben")["id"]
+    assert service.slide("made", "Anna")["summary"]["count"] == 0
+    with pytest.raises(ForbiddenError):
+        service.acting(ANNA, consensus=True)
+    for kind in (".json", ".csv"):
+        content = derived_file(service, Images(), "made", "Anna", kind).decode()
+        assert ids(service)[0] not in content and "score" not in content
+    for kind in (".geojson", ".html"):
+        with pytest.raises(NotFoundError):
+            derived_file(service, Images(), "made", "Anna", kind)
+
+
+def test_a_signed_review_is_closed_until_the_signature_is_taken_back(results, serve):
+    service = serve(results)
+    marks = ids(service)
+    service.post("made", "Anna", batch(service, event("decide", mark=marks[0], label="mitosis")))
+    answer = finish(service, Images(), "made", "Anna", batch(service, event("finish", text="fine")))
+    folder = results / "reviews" / "made" / "Anna"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"reviewed{kind}" for kind in (".csv", ".geojson", ".html", ".json")
+    ]
+    content = json.loads((folder / "reviewed.json").read_text())
+    assert content["note"] == "fine" and content["assisted"] and content["reader"] == "Anna"
+    with pytest.raises(ConflictError, match="finished"):
+        service.post("made", "Anna", batch(service, event("comment", text="late")))
+    again = reopen(
+        service, "made", "Anna", batch(service, event("undo", mark=answer["state"]["finished"]))
+    )
+    assert again["state"]["finished"] is None and not folder.exists()
+
+
+def test_the_signed_count_is_what_recount_makes_of_the_signed_marks(results, serve):
+    service = serve(results)
+    rng = np.random.default_rng(3)
+    labels = rng.choice(["mitosis", "atypical", "look-alike"], 40).tolist()
+    events = [event("decide", mark=m, label=x) for m, x in zip(ids(service), labels, strict=False)]
+    events.append(
+        event("add", mark=f"own-{event('x')['id']}", x_px=1500.0, y_px=1500.0, label="mitosis")
+    )
+    events.append(event("move", mark=ids(service)[0], x_px=1400.5, y_px=1300.5))
+    events.append(event("decide", mark=ids(service, False)[0], label="mitosis"))
+    service.post("made", "Anna", batch(service, *events))
+    finish(service, Images(), "made", "Anna", batch(service, event("finish")))
+    folder = results / "reviews" / "made" / "Anna"
+    signed = json.loads((folder / "reviewed.json").read_text())["reviewed"]
+    saved = read_saved(results / "made")
+    edited = read_edited(folder / "reviewed.geojson", saved)
+    counted = recount(saved, corrections(saved, edited))
+    assert counted.reviewed.count == signed["count"]
+    assert counted.reviewed.hotspot.count == signed["hotspot"]["count"]
+    assert [one.score for one in counted.reviewed.score.systems] == [
+        one["score"] for one in signed["score"]["systems"]
+    ]
+    live = service.slide("made", "Anna")["summary"]
+    assert live["count"] == signed["count"]
+    assert live["windows"][0]["score"]["count"] == signed["hotspot"]["count"]
+
+
+def test_a_window_screened_whole_has_the_interval_of_chance_alone(results, serve):
+    service = serve(results)
+    events = [event("decide", mark=mark, label="mitosis") for mark in ids(service)]
+    service.post("made", "Anna", batch(service, *events))
+    result = service.result("made")
+
+    def systems():
+        content = json.loads(derived_file(service, Images(), "made", "Anna", ".json"))
+        return content, content["reviewed"]["score"]["systems"]
+
+    outline = service.area(result, "Anna", "hotspot")[0][0]
+    service.post("made", "Anna", batch(service, event("region", mark="region-1", outline=outline)))
+    content, (hotspot, _) = systems()
+    assert hotspot["interval"]["combined"] == hotspot["interval"]["sampling"]
+    assert content["area_reviewed_mm2"] == pytest.approx(2.0, rel=1e-3)
+
+
+def test_a_new_models_marks_are_linked_one_to_one_within_7_5_um(tmp_path, serve):
+    points = np.array([[1200.0, 1200.0], [1500.0, 1500.0], [1800.0, 1800.0]])
+    results, slides = tmp_path / "results", tmp_path / "slides"
+    make_result(results, slides, points=points, faint=0)
+    service = serve(results)
+    marks = ids(service)
+    labels = ["mitosis", "mitosis", "look-alike"]
+    service.post(
+        "made",
+        "Anna",
+        batch(
+            service, *(event("decide", mark=m, label=x) for m, x in zip(marks, labels, strict=True))
+        ),
+    )
+    # The new model has the first 6 um further, lacks the second, has the third at its place.
+    import shutil
+
+    shutil.rmtree(results / "made")
+    moved = np.array([[1200 + 4.0, 1200.0], [1800.0, 1800.0], [2000.0, 2000.0]])
+    make_result(results, slides, points=moved, faint=0)
+    summary = json.loads((results / "made" / "summary.json").read_text())
+    summary["model"]["sha256"] = "another"
+    (results / "made" / "summary.json").write_text(json.dumps(summary))
+    service = serve(results)
+    assert service.slide("made", "Anna")["earlier_marks"] == 3
+    answer = link_earlier(service, "made", "Anna")
+    assert (answer["linked"], answer["added"], answer["left"]) == (2, 1, 0)
+    new = ids(service)
+    assert answer["state"]["labels"][new[0]] == "mitosis"
+    assert answer["state"]["labels"][new[1]] == "look-alike"
+    assert list(answer["state"]["added"].values()) == [(1500.0, 1500.0)]
+    assert link_earlier(service, "made", "Anna")["summary"]["decided"] == 3
+
+
+def test_training_mode_gives_the_marks_nearest_the_threshold_over_all_slides(tmp_path, serve):
+    results, slides = tmp_path / "results", tmp_path / "slides"
+    make_result(results, slides, "one", 20, 1)
+    make_result(results, slides, "two", 20, 2)
+    service = serve(results, mode="training")
+    queue = service.queue("Anna")["marks"]
+    assert {mark["slide"] for mark in queue} == {"one", "two"}
+    distances = []
+    for mark in queue:
+        result = service.result(mark["slide"])
+        place = result.candidates.index[mark["id"]]
+        distances.append(abs(result.candidates.score[place] - result.threshold))
+    assert distances == sorted(distances)
+
+
+def test_a_folder_without_results_is_refused_and_a_damaged_one_named(tmp_path, results):
+    with pytest.raises(InputError, match="no result of detect"):
+        Worklist(tmp_path / "slides")
+    (results / "bad").mkdir()
+    (results / "bad" / "summary.json").write_text("{}")
+    worklist = Worklist(results)
+    assert set(worklist.all()) == {"made"} and "bad" in worklist.problems
+
+
+def test_a_crop_shows_the_mark_in_its_middle(results, serve):
+    from factories.reviews import picture_of
+
+    service = serve(results)
+    mark = ids(service)[0]
+    result, x, y = service.position("made", "Anna", mark)
+    crop = picture_of(Images().crop(result, x, y, 64))
+    middle = crop.shape[0] // 2
+    assert crop.shape[0] == round(64 / MPP)
+    assert crop[middle - 2 : middle + 2, middle - 2 : middle + 2].mean() < 110
