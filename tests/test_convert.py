@@ -8,9 +8,14 @@ import json
 import numpy as np
 import pytest
 
+from factories.leica import save_scn
 from segmitos.cli import main
-from segmitos.commands.convert import read_any
+from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.detections import Detections, write_geojson
+from segmitos.io.points.read import read_annotations
+from segmitos.io.points.regions import Regions, rectangle
+from segmitos.io.points.write import FORMATS, write_annotations
+from segmitos.options import POINT_FORMATS
 
 ENDINGS = {
     "geojson": "a.geojson",
@@ -18,6 +23,7 @@ ENDINGS = {
     "json": "a.json",
     "midog": "m.json",
     "coco": "c.json",
+    "grand-challenge": "g.json",
 }
 FOUND = Detections(
     np.array([10.1, 200.75]),
@@ -37,9 +43,117 @@ def test_every_format_to_every_other_keeps_positions_and_scores(tmp_path, first,
     assert main(["convert", str(start), str(middle), "--to", first]) == 0
     assert main(["convert", str(middle), str(end), "--to", second, "--mpp", "0.2273"]) == 0
     assert capsys.readouterr().out.endswith(f"2 positions in {end} ({second})\n")
-    back = read_any(end, mpp=0.2273)
+    back = Detections.from_annotations(read_annotations(end, mpp=0.2273))
     assert np.array_equal(back.xy, FOUND.xy) and np.array_equal(back.score, FOUND.score)
     assert back.mpp == FOUND.mpp
+
+
+LABELLED = Annotations(
+    np.array([[100.0, 200.0], [300.5, 50.0], [400.0, 60.0]]),
+    ("mitosis", "non-mitosis", "unsure"),
+    confidence=np.array([1.0, 0.0, 0.5]),
+    mpp=0.25,
+    name="slide.png",
+    regions=Regions((rectangle(0, 0, 900, 700),), (rectangle(5, 5, 20, 20),), ("Reviewed",)),
+)
+ALL_ENDINGS = ENDINGS | {"sliderunner": "s.sqlite", "midog-labels": "l.json"}
+WITHOUT_UNSURE = ("midog", "grand-challenge", "midog-labels")
+
+
+def test_the_command_line_names_every_format():
+    assert tuple(POINT_FORMATS) == FORMATS == tuple(dict.fromkeys(FORMATS))
+    assert set(ALL_ENDINGS) == set(FORMATS)
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(ALL_ENDINGS, 2)))
+def test_classes_survive_every_format_that_can_hold_them(tmp_path, first, second, capsys):
+    start = tmp_path / "start.json"
+    write_annotations(start, LABELLED, "json")
+    middle, end = tmp_path / ALL_ENDINGS[first], tmp_path / f"end-{ALL_ENDINGS[second]}"
+    assert main(["convert", str(start), str(middle), "--to", first, "--mpp", "0.25"]) == 0
+    assert main(["convert", str(middle), str(end), "--to", second, "--mpp", "0.25"]) == 0
+    said = capsys.readouterr()
+    back = read_annotations(end, mpp=0.25)
+    lost = first in WITHOUT_UNSURE or second in WITHOUT_UNSURE
+    kept = 2 if lost else 3
+    assert back.labels == LABELLED.labels[:kept] and np.array_equal(back.xy, LABELLED.xy[:kept])
+    assert ("cannot hold it: 1 unsure" in said.err) == lost
+    assert "1 mitosis, 1 non-mitosis" in said.out
+
+
+def test_regions_and_confidence_go_to_qupath_and_back(tmp_path, capsys):
+    first, second = tmp_path / "a.geojson", tmp_path / "b.geojson"
+    write_annotations(first, LABELLED, "geojson")
+    assert main(["convert", str(first), str(second)]) == 0
+    back = read_annotations(second)
+    assert [len(back.regions.included), len(back.regions.excluded)] == [1, 1]
+    np.testing.assert_array_equal(back.regions.included[0][0][:4], LABELLED.regions.included[0][0])
+    assert back.regions.names == ("Reviewed",)
+    np.testing.assert_array_equal(back.confidence, LABELLED.confidence)
+    assert main(["convert", str(first), str(tmp_path / "c.csv")]) == 0
+    assert "cannot hold it: 2 regions" in capsys.readouterr().err
+
+
+def test_a_slide_gives_scale_and_qupaths_frame(tmp_path):
+    field = np.full((300, 400, 3), 230, np.uint8)
+    image = save_scn(tmp_path / "slide.scn", field, offset=(64, 32), canvas=(1000, 800))
+    (tmp_path / "a.csv").write_text("x,y\n70,40\n")
+    out, back = tmp_path / "a.geojson", tmp_path / "b.csv"
+    assert main(["convert", str(tmp_path / "a.csv"), str(out), "--slide", str(image)]) == 0
+    (feature,) = json.loads(out.read_text())["features"]
+    assert feature["geometry"]["coordinates"] == [6, 8]
+    assert main(["convert", str(out), str(back), "--slide", str(image)]) == 0
+    assert read_annotations(back).xy.tolist() == [[70, 40]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x,y,type\n1,2,Lymphocyte\n", "line 2: type 'Lymphocyte' is neither"),
+        ("x,y,what\n1,2,mitosis\n3,4,cell\n", "line 3: what 'cell' is neither"),
+        ("x;y;Class\n1;2;\n", "line 2: class '' is neither"),
+        ("x,y,confidence\n1,2,80\n", "line 2: confidence '80' is not between 0 and 1"),
+        ("x,y,confidence\n1,2,high\n", "line 2: confidence 'high' is not a number"),
+        ("x,y,label,kind\n1,2,mitosis,imposter\n", "label says 'mitosis' and kind 'imposter'"),
+        ('x,y\n1,"1,506"\n', "line 2: y '1,506' is not a number"),
+        ("x,y\n1,2,3\n", "line 2: 3 values for 2 columns"),
+        ("x,y,x\n1,2,3\n", "two columns are named 'x'"),
+    ],
+)
+def test_a_column_that_is_not_understood_is_named(tmp_path, capsys, text, message):
+    (tmp_path / "a.csv").write_text(text)
+    assert main(["convert", str(tmp_path / "a.csv"), str(tmp_path / "b.json")]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "x,y,type\n1.5,2,mitosis\n3,4,look-alike\n",
+        "\ufeffx,y,Label\r\n1.5,2,mitosis\r\n3,4,0\r\n",
+        'x;y;Klasse\n"1,5";2;Mitosis\n3;4;non-mitotic figure\n',
+        "sep=;\nx;y;class\n1,5;2;MF\n3;4;imposter\n",
+        "y\tx\tkind\n2\t1,5\t1\n4\t3\t0\n",
+    ],
+)
+def test_tables_as_people_save_them(tmp_path, content):
+    path = tmp_path / "a.csv"
+    for encoding in ("utf-8", "utf-16"):
+        path.write_text(content, encoding=encoding)
+        found = read_annotations(path)
+        assert found.xy.tolist() == [[1.5, 2], [3, 4]]
+        assert found.labels == ("mitosis", "non-mitosis")
+
+
+def test_a_class_may_be_named_on_the_command_line(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("x,y,type\n1,2,M\n3,4,L\n5,6,mitosis\n")
+    arguments = ["convert", str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]
+    assert main([*arguments, "--class", "M=mitosis", "--class", "L=non-mitosis"]) == 0
+    found = read_annotations(tmp_path / "b.csv")
+    assert found.labels == ("mitosis", "non-mitosis", "mitosis")
+    assert main([*arguments, "--class", "M"]) == 2
+    assert "write NAME=LABEL" in capsys.readouterr().err
 
 
 def test_the_ending_tells_the_format(tmp_path):
@@ -84,6 +198,7 @@ def test_outlines_stand_for_their_centroids_on_request(tmp_path, capsys):
     [
         (["a.geojson", "b.xml"], 2, "cannot be told"),
         (["a.geojson", "b.csv", "--to", "xml"], 2, "'xml' is not one of"),
+        (["a.geojson", "b.csv", "--boxes", "corners"], 2, "has no boxes"),
         (["a.geojson", "b.geojson", "--qupath", "cell"], 2, "'cell'"),
         (["a.geojson", "a.geojson"], 2, "is the input itself"),
         (["a.geojson", "b.csv", "--image", "x"], 2, "is of one image"),

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from segmitos.console import run_script
 from segmitos.detection.model import Model
 from segmitos.detection.pipeline import DetectOptions, detect_slide
 from segmitos.errors import InputError, UsageError
-from segmitos.io.points.exchange import write_midog
+from segmitos.io.points.annotations import Annotations
+from segmitos.io.points.write import write_annotations
 from segmitos.io.slide import Slide, find_images
 
 
@@ -40,8 +40,9 @@ def process(source: Path, target: Path) -> int:
     with Slide.open(images[0], mpp=mpp) as slide:
         result = detect_slide(slide, Model.load(), DetectOptions(mpp=mpp))
     found = result.candidates
-    others = replace(found, is_detection=~found.is_detection).detections()
-    write_midog(target / "mitotic-figures.json", found.detections(), others)
+    labels = tuple("mitosis" if kept else "non-mitosis" for kept in found.is_detection)
+    points = Annotations(found.xy, labels, found.score, mpp=found.mpp, name=found.name)
+    write_annotations(target / "mitotic-figures.json", points, "grand-challenge")
     print(f"{images[0].name}: {len(result.detections)} mitotic figures")
     return 0
 

@@ -9,6 +9,7 @@ import click
 
 from segmitos.console import run_app, run_console
 from segmitos.options import (
+    POINT_FORMATS,
     FilePath,
     cases_option,
     data_argument,
@@ -137,15 +138,40 @@ app.add_command(review)
 
 
 @app.command()
-@click.argument("source", type=FilePath, help="GeoJSON, CSV, JSON, Grand Challenge or COCO.")
+@click.argument(
+    "source", type=FilePath, help="CSV, GeoJSON, JSON, Grand Challenge, COCO, MIDOG, SlideRunner."
+)
 @click.argument("out", type=FilePath, help="File to write.")
-@click.option("--to", help="geojson, csv, json, midog or coco; default: by the ending of OUT.")
+@click.option(
+    "--to",
+    type=click.Choice(POINT_FORMATS),
+    help="Format; default: by the ending of OUT. midog is MIDOG's output, midog-labels its labels.",
+)
 @click.option("--mpp", type=float, help="Micrometres per pixel, where the file does not say it.")
-@click.option("--image", help="Name of the image to take from a COCO file of several.")
+@click.option("--image", help="Name of the image to take from a file of several.")
+@click.option(
+    "--slide",
+    type=FilePath,
+    help="The image the points are of: gives its scale, its size, and where QuPath's frame begins.",
+)
 @qupath_option
 @click.option("--polygons", is_flag=True, help="Outlines of cells stand for their centroids.")
+@click.option(
+    "--boxes",
+    type=click.Choice(["sizes", "corners"]),
+    help="Boxes are [x, y, width, height] (COCO) or [x1, y1, x2, y2] (MIDOG); default: by numbers.",
+)
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="NAME=LABEL",
+    help="What a class is: mitosis, non-mitosis, unsure or ignore. May be repeated.",
+)
 def convert(**given: Any) -> int:
-    """Convert positions between QuPath, Grand Challenge (MIDOG), COCO, CSV and JSON.
+    """Convert points between QuPath, Grand Challenge, COCO, MIDOG, SlideRunner, CSV and JSON.
+
+    Classes are kept; what a format cannot hold is counted on the console.
 
     Example: segmitos convert detections.geojson mitoses.json --to midog
     """

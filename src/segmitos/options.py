@@ -22,6 +22,17 @@ class _FilePath(click.Path):
 
 
 FilePath = _FilePath(path_type=Path)
+POINT_FORMATS = (
+    "geojson",
+    "csv",
+    "json",
+    "grand-challenge",
+    "midog",
+    "coco",
+    "midog-labels",
+    "sliderunner",
+)
+"""Formats that points are written in; `io.points.write` has them, and is not imported at start."""
 
 
 def several(context: click.Context, parameter: click.Parameter, value: Any) -> list[str] | None:

@@ -7,6 +7,7 @@ import pytest
 
 from factories.points import read_points
 from segmitos.errors import DataError, InputError, ScaleError, UsageError
+from segmitos.io.points.classes import Classes
 from segmitos.io.points.detections import read_geojson
 
 
@@ -111,7 +112,7 @@ def test_unknown_class_is_refused_by_name_unless_named(save):
     path = save(collection(feature(point(3, 4)), feature(point(5, 6), "Apoptosis")))
     with pytest.raises(DataError, match="feature 2: class 'Apoptosis'"):
         read_points(path)
-    taken = read_points(path, hard_negative_classes=["apoptosis"])
+    taken = read_points(path, classes=Classes({"apoptosis": "non-mitosis"}))
     assert taken[1].tolist() == [[5, 6]]
 
 
@@ -209,7 +210,7 @@ def test_bad_tables(save, text, message):
 def test_files_that_are_not_points(tmp_path, save):
     with pytest.raises(InputError, match="No such file"):
         read_points(tmp_path / "none.csv")
-    with pytest.raises(DataError, match=r"\.csv, \.geojson or \.json"):
+    with pytest.raises(DataError, match=r"\.csv, .*\.geojson and \.json"):
         read_points(save("x", "a.xml"))
     (tmp_path / "b.csv").write_bytes(b"\xff\x00\x01")
     with pytest.raises(DataError, match="not a text file"):

@@ -1,3 +1,5 @@
+"""COCO, MIDOG's labels and Grand Challenge points, ours and others'."""
+
 import json
 import math
 
@@ -7,48 +9,65 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segmitos.errors import DataError, ScaleError, UsageError
-from segmitos.io.points.detections import Detections
-from segmitos.io.points.exchange import (
-    read_coco,
-    read_midog,
-    to_coco,
-    to_midog,
-    write_coco,
-    write_midog,
-)
+from segmitos.io.points.annotations import Annotations
+from segmitos.io.points.classes import LABELS
+from segmitos.io.points.coco import coco_content, midog_content
+from segmitos.io.points.grand_challenge import grand_challenge_text
+from segmitos.io.points.read import read_annotations
+from segmitos.io.points.write import write_annotations
 
 coordinate = st.floats(-50, 2e5, allow_nan=False)
 rows = st.lists(
-    st.tuples(coordinate, coordinate, st.floats(0, 99), st.floats(0, 1) | st.just(math.nan)),
+    st.tuples(
+        coordinate,
+        coordinate,
+        st.floats(0, 1) | st.just(math.nan),
+        st.floats(0, 99) | st.just(math.nan),
+        st.floats(0, 1) | st.just(math.nan),
+        st.sampled_from(LABELS),
+    ),
     max_size=8,
 )
 
 
 def make(values, mpp=0.25, name="001.tiff"):
-    x, y, area, score = np.array(values, dtype=float).reshape(-1, 4).T
-    return Detections(x, y, area, score, mpp, name)
+    return Annotations.from_rows(
+        [value[:5] for value in values], [value[5] for value in values], mpp=mpp, name=name
+    )
 
 
-def without_area(found):
-    unknown = np.full(len(found), math.nan)
-    return Detections(found.x_px, found.y_px, unknown, found.score, found.mpp, found.name)
+def one(x, y, label="mitosis", score=0.75, area=9):
+    return (x, y, score, area, math.nan, label)
+
+
+def same(first, second, *columns):
+    assert first.labels == second.labels and (first.mpp, first.name) == (second.mpp, second.name)
+    for column in ("xy", *columns):
+        np.testing.assert_array_equal(getattr(first, column), getattr(second, column))
 
 
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(values=rows, others=rows, mpp=st.floats(0.05, 10))
-def test_round_trips_to_the_bit(tmp_path, values, others, mpp):
-    found, rejected = make(values, mpp, 'Ä "1"'), make(others, mpp, 'Ä "1"')
-    write_midog(tmp_path / "a.json", found, rejected)
-    assert read_midog(tmp_path / "a.json", mpp) == without_area(found)
-    assert read_midog(tmp_path / "a.json", mpp, rejected=True) == without_area(rejected)
-    write_coco(tmp_path / "b.json", found)
-    assert read_coco(tmp_path / "b.json") == found
+@given(values=rows, mpp=st.floats(0.05, 10))
+def test_round_trips_to_the_bit(tmp_path, values, mpp):
+    found = make(values, mpp, 'Ä "1"')
+    path = tmp_path / "a.json"
+    assert "confidence" not in write_annotations(path, found, "coco")
+    same(read_annotations(path), found, "score", "area_um2", "confidence")
+    write_annotations(path, found, "json")
+    same(read_annotations(path), found, "score", "area_um2", "confidence")
+    lost = write_annotations(path, found, "grand-challenge")
+    assert lost.get("unsure", 0) == found.counts()["unsure"]
+    order = [i for label in LABELS[:2] for i, own in enumerate(found.labels) if own == label]
+    kept = make([values[i] for i in order], mpp, found.name)
+    same(read_annotations(path, mpp=mpp), kept, "score")
 
 
-def test_midog_is_millimetres_x_first(tmp_path):
-    content = json.loads(to_midog(make([(1000, 4000, 9, 0.75)]), make([(8, 4, 9, 0.25)])))
+def test_grand_challenge_is_millimetres_x_first():
+    content = json.loads(
+        grand_challenge_text(make([one(1000, 4000), one(8, 4, "non-mitosis", 0.25)]))
+    )
     assert content == {
         "name": "001.tiff",
         "type": "Multiple points",
@@ -58,15 +77,18 @@ def test_midog_is_millimetres_x_first(tmp_path):
         ],
         "version": {"major": 1, "minor": 0},
     }
-    assert json.loads(to_midog(make([])))["points"] == []
+    assert json.loads(grand_challenge_text(make([])))["points"] == []
 
 
-def test_midog_of_others(tmp_path):
+def save(tmp_path, content, name="a.json"):
+    (tmp_path / name).write_text(json.dumps(content))
+    return tmp_path / name
+
+
+def test_grand_challenge_of_others(tmp_path):
     """Doubles as other programs write them, no names, no probabilities."""
-    path = tmp_path / "a.json"
     points = [{"point": [123 * 0.00025, 7 * 0.00025, 0]}, {"point": [1, 2]}]
-    path.write_text(json.dumps({"type": "Multiple points", "points": points}))
-    found = read_midog(path, 0.25)
+    found = read_annotations(save(tmp_path, {"type": "Multiple points", "points": points}), 0.25)
     assert found.xy == pytest.approx(np.array([[123, 7], [4000, 8000]]), abs=1e-9)
     assert np.isnan(found.score).all() and found.name == "a"
 
@@ -74,26 +96,21 @@ def test_midog_of_others(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"type": "Point"}, "not a Grand Challenge file"),
-        ([], "not a Grand Challenge file"),
-        ({"points": [3]}, "point 1 is not an object"),
+        ({"points": [3]}, r"points\[0\]: Expected `object`, got `int`, found 3"),
         ({"points": [{"name": "cell", "point": [1, 2, 0]}]}, "point 1: name 'cell'"),
-        ({"points": [{"point": [1]}]}, r"point 1: \[1\] is not \[x_mm"),
-        ({"points": [{"point": ["1", 2, 0]}]}, "point 1: point '1' is not a number"),
-        ({"points": [{"point": [math.nan, 2, 0]}]}, "not finite"),
-        ({"points": [{"point": [1, 2], "probability": "x"}]}, "probability 'x'"),
+        ({"points": [{"point": [1]}]}, r"point 1: 1 numbers are not \[x_mm"),
+        ({"points": [{"point": ["one", 2, 0]}]}, r"point\[0\].*found 'one'"),
+        ({"points": [{"point": [math.nan, 2, 0]}]}, "nan is no position"),
+        ({"points": [{"point": [1, 2], "probability": "x"}]}, "probability.*'x'"),
     ],
 )
-def test_bad_midog(tmp_path, content, message):
-    if isinstance(content, dict):
-        content = {"type": "Multiple points"} | content
-    (tmp_path / "bad.json").write_text(json.dumps(content))
+def test_bad_grand_challenge(tmp_path, content, message):
     with pytest.raises(DataError, match=message):
-        read_midog(tmp_path / "bad.json", 0.25)
+        read_annotations(save(tmp_path, {"type": "Multiple points"} | content), 0.25)
 
 
 def test_coco_boxes_are_corner_and_size_around_the_center():
-    content = to_coco(make([(100, 400, 9, 0.75)]), size_px=(2000, 1000))
+    content = coco_content(make([one(100, 400)]), size_px=(2000, 1000))
     item = content["annotations"][0]
     assert item["bbox"] == [75, 375, 50, 50] and item["area"] == 2500
     assert content["images"][0] == {
@@ -104,61 +121,115 @@ def test_coco_boxes_are_corner_and_size_around_the_center():
         "segmitos": {"mpp": 0.25},
     }
     with pytest.raises(UsageError, match="box of 0 px"):
-        to_coco(make([]), box_px=0)
+        coco_content(make([]), box_px=0)
 
 
-def test_coco_of_others(tmp_path):
-    path = tmp_path / "a.json"
-    content = {
-        "images": [{"id": 7, "file_name": "a.tif"}, {"id": 8, "file_name": "b.tif"}],
+def coco_of_others(**changes):
+    return {
+        "images": [{"id": "i7", "file_name": "a.tif"}, {"id": 8, "file_name": "b.tif"}],
         "categories": [
-            {"id": 2, "name": "not mitotic figure"},
+            {"id": "no", "name": "not mitotic figure"},
             {"id": 1, "name": "mitotic_figure"},
+            {"id": 2, "name": "Unsure"},
         ],
         "annotations": [
-            {"id": 1, "image_id": 7, "category_id": 1, "bbox": [10, 20, 4, 6], "score": 0.5},
+            {"id": 1, "image_id": "i7", "category_id": 1, "bbox": [10, 20, 4, 6], "score": 0.5},
             {"id": 2, "image_id": 8, "category_id": 1, "bbox": [1, 2, 2, 2]},
-            {"id": 3, "image_id": 7, "category_id": 2, "bbox": [5, 5, 5, 5]},
+            {"id": 3, "image_id": "i7", "category_id": "no", "bbox": [5, 5, 5, 5]},
+            {"id": 4, "image_id": "i7", "category_id": 2, "bbox": [0, 0, 2, 2]},
         ],
-    }
-    path.write_text(json.dumps(content))
-    assert read_coco(path, 0.25, "a.tif").xy.tolist() == [[12, 23]]
-    assert read_coco(path, 0.25, "b.tif").xy.tolist() == [[2, 3]]
+    } | changes
+
+
+def test_coco_of_others_with_several_categories_and_ids_of_letters(tmp_path):
+    path = save(tmp_path, coco_of_others())
+    found = read_annotations(path, image="a.tif")
+    assert found.xy.tolist() == [[12, 23], [7.5, 7.5], [1, 1]]
+    assert found.labels == ("mitosis", "non-mitosis", "unsure") and found.mpp is None
+    assert read_annotations(path, 0.25, image="b.tif").xy.tolist() == [[2, 3]]
     with pytest.raises(DataError, match="2 images: name one"):
-        read_coco(path, 0.25)
+        read_annotations(path, 0.25)
     with pytest.raises(DataError, match=r"0 images named 'c\.tif'"):
-        read_coco(path, 0.25, "c.tif")
-    with pytest.raises(ScaleError, match="--mpp"):
-        read_coco(path, image="a.tif")
+        read_annotations(path, 0.25, image="c.tif")
 
 
 def test_a_moved_box_has_the_last_word(tmp_path):
-    content = to_coco(make([(100, 400, 9, 0.75)]))
+    content = coco_content(make([one(100, 400)]))
     content["annotations"][0]["bbox"][0] += 3
-    (tmp_path / "a.json").write_text(json.dumps(content))
-    assert read_coco(tmp_path / "a.json").xy.tolist() == [[103, 400]]
+    assert read_annotations(save(tmp_path, content)).xy.tolist() == [[103, 400]]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"annotations": None}, "is not COCO"),
-        ({"categories": [{"id": 1, "name": "cell"}]}, "no category is called 'mitotic figure'"),
+        ({"annotations": None}, "annotations: Expected `array`, got `null`"),
+        ({"categories": [{"id": 1, "name": "cell"}]}, "names category 'no', which is unknown"),
         (
-            {"annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3]}]},
-            "annotation 1: bbox",
+            {"categories": [{"id": i, "name": "cell"} for i in ("no", 1, 2)]},
+            "annotation 1: class 'cell' is neither mitosis",
         ),
-        (
-            {"annotations": [{"image_id": 1, "category_id": 1, "bbox": [9, 9, -3, 1]}]},
-            "negative size",
-        ),
-        (
-            {"annotations": [{"image_id": 1, "category_id": 1, "bbox": [9, "9", 3, 1]}]},
-            "bbox '9' is not a number",
-        ),
+        ({"annotations": [{"image_id": 8, "category_id": 1, "bbox": [1, 2, 3]}]}, "bbox"),
+        ({"annotations": [{"image_id": 8, "category_id": 1, "bbox": [9, 9, -3, 1]}]}, "negative"),
+        ({"annotations": [{"image_id": 8, "category_id": 1, "bbox": [9, "9", 3, 1]}]}, "'9'"),
+        ({"annotations": [{"image_id": 9, "category_id": 1, "bbox": [9, 9, 3, 1]}]}, "image 9"),
+        ({"images": [{"id": 8}, {"id": 8}]}, "two images have the id 8"),
     ],
 )
 def test_bad_coco(tmp_path, change, message):
-    (tmp_path / "bad.json").write_text(json.dumps(to_coco(make([(1, 2, 3, 0.5)])) | change))
     with pytest.raises(DataError, match=message):
-        read_coco(tmp_path / "bad.json", 0.25)
+        read_annotations(save(tmp_path, coco_of_others(**change)), image="a.tif")
+
+
+def boxes(*places, size=(1000, 800), **more):
+    return {
+        "images": [{"id": 1, "file_name": "a.png", "width": size[0], "height": size[1]}],
+        "categories": [{"id": 1, "name": "mitotic figure"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": list(b), **more} for b in places],
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "centers"),
+    [
+        (boxes((700, 600, 750, 650)), [[725, 625]]),
+        (boxes((10, 20, 60, 70)), [[35, 45]]),
+        (boxes((100, 90, 150, 140), (20, 30, 70, 80)), [[125, 115], [45, 55]]),
+        (boxes((700, 600, 50, 50)), [[725, 625]]),
+        (boxes((10, 20, 30, 40), area=1200), [[25, 40]]),
+        (boxes((10, 20, 30, 40), area=400), [[20, 30]]),
+    ],
+)
+def test_what_boxes_are_is_told_from_their_numbers(tmp_path, content, centers):
+    assert read_annotations(save(tmp_path, content)).xy.tolist() == centers
+
+
+def test_boxes_that_may_be_either_are_refused_until_the_user_says(tmp_path):
+    path = save(tmp_path, boxes((10, 20, 30, 40), (5, 5, 20, 30)))
+    with pytest.raises(DataError, match="say which with --boxes"):
+        read_annotations(path)
+    assert read_annotations(path, boxes="sizes").xy.tolist() == [[25, 40], [15, 20]]
+    assert read_annotations(path, boxes="corners").xy.tolist() == [[20, 30], [12.5, 17.5]]
+
+
+def test_boxes_outside_their_image_are_refused(tmp_path):
+    with pytest.raises(DataError, match="lie outside their images"):
+        read_annotations(save(tmp_path, boxes((2000, 100, 50, 50))))
+
+
+def test_midog_labels_are_corners_and_come_back(tmp_path):
+    found = make([one(100, 90), one(300, 200, "non-mitosis"), one(5, 6, "unsure")])
+    content = midog_content(found, (1000, 800))
+    assert [item["bbox"] for item in content["annotations"]] == [
+        [75, 65, 125, 115],
+        [275, 175, 325, 225],
+    ]
+    back = read_annotations(save(tmp_path, content))
+    assert back.xy.tolist() == [[100, 90], [300, 200]]
+    assert back.labels == ("mitosis", "non-mitosis")
+
+
+def test_formats_in_millimetres_need_a_scale(tmp_path):
+    unknown = Annotations.from_groups(np.array([[1.0, 2.0]]))
+    with pytest.raises(ScaleError, match="--mpp"):
+        write_annotations(tmp_path / "a.json", unknown, "midog")
+    assert not (tmp_path / "a.json").exists()

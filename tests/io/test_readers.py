@@ -52,6 +52,9 @@ def make_tupac(folder: Path, text: str) -> Path:
     return folder
 
 
+OTHER_CLASSES = [{"id": 1, "name": "cell"}, {"id": 2, "name": "mitotic figure"}]
+
+
 def make_midog(folder: Path, **changes) -> Path:
     image(folder / "001.tiff")
     content = {
@@ -135,10 +138,10 @@ def test_pixel_lists_become_masks(tmp_path):
         (lambda p: f"mitos12:{make_mitos12(p, None)}", "A00_01.csv is missing"),
         (
             lambda p: f"midog:{make_midog(p, annotations=[dict(COCO_BOX)])}",
-            "COCO's are",
+            "its boxes are COCO's",
         ),
-        (lambda p: f"midog:{make_midog(p, categories=[dict(id=1, name='cell')])}", "'cell'"),
-        (lambda p: f"midog:{write(p / 'x.json', '{')}", "not a MIDOG JSON"),
+        (lambda p: f"midog:{make_midog(p, categories=OTHER_CLASSES)}", "'cell'"),
+        (lambda p: f"midog:{write(p / 'x.json', '{')}", "line 1: not JSON"),
         (lambda p: f"tupac16:{write(p / 'x.sqlite', 'no database at all')}", "not a SlideRunner"),
         (
             lambda p: f"tupac16:{make_database(p / 'l.sqlite', ('Tumour', 'Other'))}",

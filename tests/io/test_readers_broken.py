@@ -64,9 +64,14 @@ CONTENTS = [
     ("tupac16", TUPAC, "row,column\n21,70\n", "{file}, line 1: row 'row' is not a number"),
     ("tupac16", TUPAC, "70,21\n", "are x and y swapped?"),
     ("amida13", "nonmitoses_ground_truth/01/02.csv", "999,1\n", "{file}, line 1: point (1, 999)"),
-    ("midog", "MIDOG.json", "[1, 2]", "{file} is not a MIDOG JSON"),
-    ("midog", "MIDOG.json", "{", "{file} is not a MIDOG JSON"),
-    ("midog", "MIDOG.json", '{"images": []}', "{file} is not a MIDOG JSON: KeyError('categories')"),
+    (
+        "midog",
+        "MIDOG.json",
+        "[1, 2]",
+        "{file} is not COCO: expected arrays",
+    ),
+    ("midog", "MIDOG.json", "{", "{file}, line 1: not JSON"),
+    ("midog", "MIDOG.json", '{"images": []}', "{file} is not COCO: expected arrays images"),
     ("midog", "MIDOG.json", None, "holds 0 JSON files; name the one to read"),
     ("crops", "crops.csv", None, "{file} is missing"),
     ("crops", "crops.csv", "", "{file} lacks the column 'file'; it has no header"),
@@ -119,18 +124,36 @@ BOX = {"bbox": [1, 2, 3, 4], "category_id": 2, "image_id": 7}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"annotations": [BOX | {"bbox": [60, 20, 50, 50]}]}, "COCO's are [x, y, width, height]"),
-        ({"annotations": [BOX | {"bbox": [1, 2, float("nan"), 4]}]}, "[1, 2, nan, 4]"),
-        ({"annotations": [BOX | {"bbox": [1, 2, 3]}]}, "annotation 0 is off"),
-        ({"annotations": [BOX, BOX | {"bbox": "none"}]}, "annotation 1 is off"),
-        ({"annotations": [BOX | {"image_id": 99}]}, "names image 99, which is unknown"),
-        ({"annotations": [BOX | {"image_id": []}]}, "annotation 0 is off"),
-        ({"annotations": [BOX | {"category_id": 3}]}, "annotation 0 is off: KeyError(3)"),
-        ({"annotations": 3}, "is not a MIDOG JSON"),
-        ({"annotations": [5]}, "annotation 0 is off"),
-        ({"images": [{"id": 7, "file_name": "a.tiff"}]}, "not a MIDOG JSON: KeyError('width')"),
-        ({"categories": [{"id": 2, "name": "cell"}]}, "'cell' is neither mitotic figure nor"),
-        ({"info": "MIDOG"}, "is not a MIDOG JSON"),
+        (
+            {"annotations": [BOX | {"bbox": [60, 20, 50, 50]}]},
+            "its boxes are COCO's [x, y,",
+        ),
+        (
+            {"annotations": [BOX | {"bbox": [1, 2, float("nan"), 4]}]},
+            "[1.0, 2.0, nan, 4.0]",
+        ),
+        ({"annotations": [BOX | {"bbox": [1, 2, 3]}]}, "annotations[0].bbox: Expected `array` of"),
+        ({"annotations": [BOX, BOX | {"bbox": "none"}]}, "at annotations[1].bbox: Expected"),
+        (
+            {"annotations": [BOX | {"image_id": 99}]},
+            "names image 99, which is unknown",
+        ),
+        (
+            {"annotations": [BOX | {"image_id": []}]},
+            "[0].image_id: Expected `int | str`",
+        ),
+        (
+            {"annotations": [BOX | {"category_id": 3}]},
+            "names category 3, which is unknown",
+        ),
+        ({"annotations": 3}, "at annotations: Expected `array`, got `int`, found 3"),
+        ({"annotations": [5]}, "at annotations[0]: Expected `object`, got `int`, found 5"),
+        ({"images": [{"id": 7, "width": "a"}]}, "images[0].width: Expected `float | null`"),
+        ({"images": [{"id": 7}]}, "image 7 has the file name ''"),
+        (
+            {"categories": [{"id": 1, "name": "cell"}, {"id": 2, "name": "mf"}]},
+            "class 'cell' is neither",
+        ),
     ],
 )
 def test_a_midog_json_that_is_off_is_refused(tmp_path, changes, message):

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from segmitos.errors import DataError, UsageError
+from segmitos.errors import UsageError
 
 if TYPE_CHECKING:
-    from segmitos.io.points.detections import Detections
+    from segmitos.io.points.annotations import Annotations
+    from segmitos.io.points.boxes import Layout
+    from segmitos.io.points.classes import Classes, Label
 
-FORMATS = ("geojson", "csv", "json", "midog", "coco")
-_BY_SUFFIX = {".geojson": "geojson", ".csv": "csv", ".json": "json"}
+_BY_SUFFIX = {
+    ".geojson": "geojson",
+    ".csv": "csv",
+    ".json": "json",
+    ".sqlite": "sliderunner",
+    ".db": "sliderunner",
+}
 
 
 def run_convert(
@@ -22,75 +31,77 @@ def run_convert(
     image: str | None,
     qupath: str,
     polygons: bool,
+    boxes: Layout | None = None,
+    classes: Sequence[str] = (),
+    slide: Path | None = None,
 ) -> int:
     """Read `source` by what is in it, write `out` in the format of --to or of its suffix."""
     from segmitos.io.geometry import check_mpp
+    from segmitos.io.points.read import read_annotations
+    from segmitos.io.points.write import FORMATS, summary_of, write_annotations
 
     if mpp is not None:
         check_mpp(mpp, "--mpp")
     target = to or _BY_SUFFIX.get(out.suffix.lower())
     if target not in FORMATS:
         raise UsageError(
-            f"--to {to!r} is not one of {', '.join(FORMATS)}"
-            if to
-            else f"the format of {out} cannot be told; give --to with one of {', '.join(FORMATS)}"
+            f"the format of {out} cannot be told; give --to with one of {', '.join(FORMATS)}"
         )
     if out.resolve() == source.resolve():
         raise UsageError(f"{out} is the input itself; choose another name")
-    detections = read_any(source, mpp, image, polygons)
-    _write(detections, out, target, qupath)
-    noun = "position" if len(detections) == 1 else "positions"
-    print(f"{len(detections)} {noun} in {out} ({target})")
+    size, offset = None, None
+    if slide is not None:
+        size, offset, mpp = _frame(slide, mpp)
+    found = read_annotations(
+        source,
+        mpp=mpp,
+        qupath_offset_px=offset,
+        polygons="centroid" if polygons else "refuse",
+        classes=_classes(classes),
+        image=image,
+        boxes=boxes,
+    )
+    lost = write_annotations(out, found, target, qupath, offset or (0.0, 0.0), size)
+    if found.left_out:
+        print(f"left out of {source}: {summary_of(found.left_out)}", file=sys.stderr)
+    if lost:
+        print(f"not in {out}, as {target} cannot hold it: {summary_of(lost)}", file=sys.stderr)
+    print(f"{_described(found, lost)} in {out} ({target})")
     return 0
 
 
-def read_any(
-    source: Path, mpp: float | None = None, image: str | None = None, polygons: bool = False
-) -> Detections:
-    """Read positions from any format we know; a JSON file is told by its members.
+def _frame(
+    slide: Path, mpp: float | None
+) -> tuple[tuple[int, int], tuple[float, float], float | None]:
+    """Return size, begin of QuPath's frame and scale of the image that the points belong to."""
+    from segmitos.io.slide import Slide
 
-    Raises:
-        InputError: if the file cannot be read.
-        DataError: if it is none of the formats, or damaged.
-        ScaleError: if the scale is neither given nor told by the file.
-        UsageError: where --image is given for a file of one image.
-    """
-    from segmitos.errors import ScaleError
-    from segmitos.io.json_files import load_json
-    from segmitos.io.points.detections import read_csv, read_geojson, read_json
-    from segmitos.io.points.exchange import read_coco, read_midog
-
-    suffix = source.suffix.lower()
-    if suffix == ".csv":
-        return read_csv(source, mpp)
-    if suffix not in (".json", ".geojson"):
-        raise DataError(f"{source}: positions are read from .csv, .json and .geojson files")
-    content = load_json(source)
-    members = content if isinstance(content, dict) else {}
-    if "images" in members and "annotations" in members:
-        return read_coco(source, mpp, image)
-    if image is not None:
-        raise UsageError(f"{source} is of one image: --image is for COCO files of several")
-    if members.get("type") == "Multiple points":
-        if mpp is None:
-            raise ScaleError(f"{source} is in millimetres: give um per pixel, e.g. --mpp 0.25")
-        return read_midog(source, mpp)
-    if "format" in members:
-        return read_json(source)
-    return read_geojson(source, mpp, polygons="centroid" if polygons else "refuse")
+    with Slide.open(slide, mpp=mpp) as opened:
+        left, top = opened.bounds[:2]
+        return (opened.width, opened.height), (float(left), float(top)), opened.mpp
 
 
-def _write(detections: Detections, out: Path, target: str, qupath: str) -> None:
-    from segmitos.io.points.detections import write_csv, write_detections_json, write_geojson
-    from segmitos.io.points.exchange import write_coco, write_midog
+def _classes(given: Sequence[str]) -> Classes:
+    """Return the class names that `NAME=LABEL` adds. Raises UsageError."""
+    from segmitos.io.points.classes import LABELS, Classes
 
-    if target == "geojson":
-        write_geojson(out, detections, qupath)
-    else:
-        writers = {
-            "csv": write_csv,
-            "json": write_detections_json,
-            "midog": write_midog,
-            "coco": write_coco,
-        }
-        writers[target](out, detections)
+    more: dict[str, Label | Literal["ignore"]] = {}
+    known: dict[str, Label | Literal["ignore"]] = {label: label for label in LABELS}
+    known["ignore"] = "ignore"
+    for one in given:
+        name, _, label = one.rpartition("=")
+        if not name.strip() or label not in known:
+            raise UsageError(f"--class {one}: write NAME=LABEL with one of {', '.join(known)}")
+        more[name] = known[label]
+    return Classes(more)
+
+
+def _described(found: Annotations, lost: dict[str, int]) -> str:
+    """Return how many positions were written, by label where not all are mitoses."""
+    counts = found.counts()
+    counts["unsure"] -= lost.get("unsure", 0)
+    total = sum(counts.values())
+    noun = "position" if total == 1 else "positions"
+    if counts["mitosis"] == total:
+        return f"{total} {noun}"
+    return f"{total} {noun} ({', '.join(f'{n} {label}' for label, n in counts.items() if n)})"

@@ -6,11 +6,14 @@ import json
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from segmitos.errors import DataError
 from segmitos.io.tables import read_text
 
+T = TypeVar("T")
 _LONGEST_INTEGER = 18
 _SURROGATE = re.compile(r"\\u[dD][89abAB]")
 
@@ -52,6 +55,39 @@ def parse_json(text: str, what: str, decimals: bool = False) -> Any:
 
 def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= _LONGEST_INTEGER else float(digits)
+
+
+def checked(content: Any, kind: type[T], what: str) -> T:
+    """Return parsed JSON as a typed object; members it does not know are passed over.
+
+    Args:
+        content: from `load_json`.
+        kind: a msgspec.Struct.
+        what: the file, for messages.
+
+    Raises:
+        DataError: naming the place in the file and the value there.
+    """
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `")
+        place = place.rstrip("`")
+        value = _value_at(content, place)
+        at = f" at {place.lstrip('$.')}" if place.strip("$") else ""
+        raise DataError(f"{what}{at}: {reason}, found {value!r:.60}") from error
+    except RecursionError as error:
+        raise DataError(f"{what} is nested too deeply to be read") from error
+
+
+def _value_at(content: Any, place: str) -> Any:
+    """Return what stands at a path such as `$.annotations[0].bbox`, as far as it leads."""
+    for name, index in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", place):
+        try:
+            content = content[name] if name else content[int(index)]
+        except (KeyError, IndexError, TypeError):
+            break
+    return content if not isinstance(content, dict | list) else type(content).__name__
 
 
 def is_number(value: Any) -> bool:

@@ -43,7 +43,7 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path} is not a text file in UTF-8 ({error.reason})") from error
     if "\0" in text:
         raise DataError(f"{path} is not a text file: it holds NUL bytes")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse_number(text: str, where: str, delimiter: str = ";") -> float:

@@ -12,20 +12,19 @@ released such) and left out. Images lie beside the JSON or in `images/`. The cas
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
-from segmitos.io.datasets.table import image_header, read_lines
+from segmitos.io.datasets.table import image_header
+from segmitos.io.json_files import load_json
+from segmitos.io.points.annotations import Annotations
+from segmitos.io.points.coco import Image, coco_annotations, layout_of, parse_coco
+from segmitos.io.tables import read_table
 
-_MITOSIS = ("mitotic figure", "mitosis")
-_OTHER = ("not mitotic figure", "hard negative", "non-mitotic figure", "imposter")
 # Every region is 2 mm2, which gives the scale of each scanner (median over its images; within 1 %).
 # The paper rounds: 0.23 for both Hamamatsu, 0.25 for Aperio and 3DHistech, 0.26 for Leica.
 _MPP = {
@@ -46,7 +45,6 @@ _BY_TUMOUR = {
     "human neuroendocrine tumor": "Hamamatsu XR",
     "human melanoma": "Hamamatsu XR",
 }
-_Points = dict[tuple[Any, bool], list[tuple[float, float, float]]]
 
 
 def midog(path: Path) -> list[Case]:
@@ -56,32 +54,26 @@ def midog(path: Path) -> list[Case]:
     else unknown.
 
     Raises:
-        DataError: for JSON that is not MIDOG's, a box that is no box, an unknown image. Boxes at
-            a slide's edge may have their center a little outside: `dataset describe` lists them.
+        DataError: for JSON that is not MIDOG's, boxes that are not corners, an unknown image. Boxes
+            at a slide's edge may have their center a little outside: `dataset describe` lists them.
     """
     table = _find(path)
-    try:
-        content = json.loads(table.read_text(encoding="utf-8"))
-        kinds = {entry["id"]: _kind(entry["name"], table) for entry in content["categories"]}
-        images = {entry["id"]: _image(entry) for entry in content["images"]}
-        annotations = list(content["annotations"])
-        published = "midog" in str((content.get("info") or {}).get("description", "")).lower()
-    except OSError as error:
-        raise DataError(f"cannot read {table}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{table} is not a MIDOG JSON: {error!r}") from error
-    points: _Points = {}
-    for number, entry in enumerate(annotations):
-        image, point, mitosis = _annotation(entry, number, kinds, table)
-        if image not in images:
-            raise DataError(f"{table}: annotation {number} names image {image!r}, which is unknown")
-        points.setdefault((image, mitosis), []).append(point)
+    file = parse_coco(table, load_json(table))
+    if layout_of(table, file, "corners") == "sizes":
+        raise DataError(
+            f"{table}: its boxes are COCO's [x, y, width, height], MIDOG's are [x1, y1, x2, y2]; "
+            "convert them, image by image, with 'segmitos convert'"
+        )
+    info = file.info if isinstance(file.info, dict) else {}
+    published = "midog" in str(info.get("description", "")).lower()
     about = _case_table(table.parent)
-    labelled = {image for image, _ in points}
+    labelled = {box.image_id for box in file.annotations}
     return [
-        _case(key, image, points, table.parent, about, published)
-        for key, image in images.items()
-        if key in labelled
+        _case(
+            coco_annotations(table, file, "corners", image), image, table.parent, about, published
+        )
+        for image in file.images
+        if image.id in labelled
     ]
 
 
@@ -94,75 +86,41 @@ def _find(path: Path) -> Path:
     return found[0]
 
 
-def _kind(name: str, table: Path) -> bool:
-    lowered = name.strip().lower()
-    if lowered in _MITOSIS:
-        return True
-    if lowered in _OTHER:
-        return False
-    raise DataError(f"{table}: category {name!r} is neither mitotic figure nor look-alike")
-
-
-def _image(entry: dict[str, Any]) -> tuple[str, tuple[int, int], str]:
-    """File name, size and tumour of an image."""
-    size = (int(entry["width"]), int(entry["height"]))
-    return str(entry["file_name"]), size, str(entry.get("tumor_type", ""))
-
-
-def _annotation(
-    entry: Any, number: int, kinds: dict[Any, bool], table: Path
-) -> tuple[Any, tuple[float, float, float], bool]:
-    """Image, center with the share of votes for a mitosis (nan without votes), and the kind."""
-    try:
-        x1, y1, x2, y2 = (float(value) for value in entry["bbox"])
-        image, mitosis = entry["image_id"], kinds[entry["category_id"]]
-        votes = [kinds.get(vote, False) for vote in entry.get("labels") or ()]
-        hash(image)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{table}: annotation {number} is off: {error!r}") from error
-    if not (x2 > x1 and y2 > y1 and all(map(math.isfinite, (x1, y1, x2, y2)))):
-        raise DataError(
-            f"{table}: annotation {number} has bbox [{x1:g}, {y1:g}, {x2:g}, {y2:g}]; MIDOG boxes "
-            "are [x1, y1, x2, y2] (COCO's are [x, y, width, height])"
-        )
-    share = sum(votes) / len(votes) if votes else math.nan
-    return image, ((x1 + x2) / 2, (y1 + y2) / 2, share), mitosis
-
-
 def _case(
-    key: Any,
-    image: tuple[str, tuple[int, int], str],
-    points: _Points,
+    found: Annotations,
+    image: Image,
     folder: Path,
     about: dict[str, dict[str, str]],
     published: bool,
 ) -> Case:
-    name, size, tumour = image
+    name = image.file_name
+    if not name.strip("/. ") or "\0" in name:
+        raise DataError(f"{folder}: image {image.id!r:.60} has the file name {name!r:.60}")
     stem = Path(name).stem
-    mitoses, others = (
-        np.array(points.get((key, kind), []), float).reshape(-1, 3) for kind in (True, False)
-    )
     row = about.get(stem.lstrip("0"), {})
-    tumour = tumour or row.get("Tumor", "")
+    tumour = image.tumor_type or row.get("tumor", "")
     # The published table spells one scanner in two ways.
-    scanner = row.get("Scanner", "").replace("Hamammatsu", "Hamamatsu")
+    scanner = row.get("scanner", "").replace("Hamammatsu", "Hamamatsu")
     if published and not scanner:
         scanner = _scanner(stem, tumour)
     places = (folder / name, folder / "images" / name)
     file = next((place for place in places if place.exists()), places[0])
+    is_mitosis = found.is_label("mitosis")
+    size = None if image.width is None or image.height is None else (image.width, image.height)
     return Case(
         name=stem,
         image=file,
-        mitoses_xy=mitoses[:, :2],
-        hard_negatives_xy=others[:, :2],
+        mitoses_xy=found.xy[is_mitosis],
+        hard_negatives_xy=found.of("non-mitosis"),
+        unsure_xy=found.of("unsure"),
         mpp=image_header(file).mpp or _MPP.get(scanner),
         slide=stem,
         patient=stem,
         dataset="midog",
-        confidence=_confidence(mitoses[:, 2]),
+        confidence=_confidence(np.asarray(found.confidence)[is_mitosis]),
         scanner=scanner,
         tumour=tumour,
-        size_px=size,
+        size_px=None if size is None else (int(size[0]), int(size[1])),
     )
 
 
@@ -181,8 +139,7 @@ def _case_table(folder: Path) -> dict[str, dict[str, str]]:
     """Rows of the case table by slide number, where one lies beside the JSON."""
     result: dict[str, dict[str, str]] = {}
     for path in sorted(folder.glob("*.csv")):
-        rows = [cells for _, cells in read_lines(path)]
-        if rows and {"Slide", "Scanner"} <= set(rows[0]):
-            named = [dict(zip(rows[0], cells, strict=False)) for cells in rows[1:] if any(cells)]
-            result |= {row["Slide"]: row for row in named}
+        table = read_table(path)
+        if {"slide", "scanner"} <= {name.lower() for name in table.header}:
+            result |= {row["slide"]: row for _, row in table.named()}
     return result

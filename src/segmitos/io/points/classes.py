@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Literal
 
 from segmitos.errors import DataError, UsageError
@@ -89,18 +89,24 @@ def plain_name(name: str) -> str:
 
 
 class Classes:
-    """Tells the label of a class name, with the names that the caller adds or sets."""
+    """Tells the label of a class name, with the names that the caller adds.
 
-    def __init__(
-        self,
-        mitosis: Collection[str] = MITOSIS_CLASSES,
-        hard_negative: Collection[str] = HARD_NEGATIVE_CLASSES,
-        unsure: Collection[str] = UNSURE_CLASSES,
-    ) -> None:
-        groups = zip(LABELS, (mitosis, hard_negative, unsure), strict=True)
+    Args:
+        more: label of a class name, or `ignore` to leave its objects out; before all others.
+    """
+
+    def __init__(self, more: Mapping[str, Label | Literal["ignore"]] | None = None) -> None:
+        groups = zip(LABELS, (MITOSIS_CLASSES, HARD_NEGATIVE_CLASSES, UNSURE_CLASSES), strict=True)
         self._labels: dict[str, Label] = {
             plain_name(name): label for label, names in groups for name in names
         }
+        self._ignored = {IGNORED_CLASS}
+        for name, label in (more or {}).items():
+            if label == "ignore":
+                self._ignored.add(plain_name(name))
+                self._labels.pop(plain_name(name), None)
+            else:
+                self._labels[plain_name(name)] = label
 
     def label(self, name: str) -> Label | None:
         """Return the label of a class name (`Mitosis: atypical` is a `Mitosis`), None if unknown.
@@ -109,6 +115,10 @@ class Classes:
         """
         parts = [self._labels.get(plain_name(part)) for part in name.split(":")]
         return "unsure" if "unsure" in parts else parts[0]
+
+    def is_ignored(self, name: str) -> bool:
+        """Tell whether objects of a class are to be left out."""
+        return plain_name(name) in self._ignored
 
 
 CLASSES = Classes()

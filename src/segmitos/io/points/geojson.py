@@ -227,7 +227,7 @@ def _label(point: Annotation, unclassified: Unclassified, classes: Classes) -> L
             )
         return "mitosis" if unclassified == "mitosis" else None
     label = classes.label(point.kind)
-    if label is None and point.kind.lower() != IGNORED_CLASS:
+    if label is None and not classes.is_ignored(point.kind):
         raise unknown_class(point.kind, point.where)
     return label
 

@@ -21,7 +21,7 @@ from segmitos.errors import DataError, OutputError
 from segmitos.io.files import partial_path
 from segmitos.io.geometry import LARGEST_PX
 from segmitos.io.points.annotations import Annotations
-from segmitos.io.points.classes import LABELS, Label, label_of
+from segmitos.io.points.classes import CLASSES, LABELS, Classes, Label
 
 # A view in a hostile file may never end; a database of a million annotations takes some 1e8.
 _INSTRUCTIONS, _MOST_CALLS = 1_000_000, 5_000
@@ -56,7 +56,7 @@ def is_sliderunner(path: Path) -> bool:
         return False
 
 
-def read_sliderunner(path: Path) -> list[SlideRows]:
+def read_sliderunner(path: Path, known: Classes = CLASSES) -> list[SlideRows]:
     """Read all slides of a database. Deleted annotations are left out, other classes counted so.
 
     Raises:
@@ -68,7 +68,7 @@ def read_sliderunner(path: Path) -> list[SlideRows]:
             classes, slides, rows = _read_tables(database)
     except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
         raise DataError(f"{path} is not a SlideRunner database: {error}") from error
-    kinds = {uid: label_of(name) for uid, name in classes.items() if isinstance(name, str)}
+    kinds = {uid: known.label(name) for uid, name in classes.items() if isinstance(name, str)}
     if "mitosis" not in kinds.values():
         names = ", ".join(str(name)[:40] for name in classes.values())[:200]
         raise DataError(f"{path}: none of its classes is mitosis: {names}")
