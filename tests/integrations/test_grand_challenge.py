@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from factories.synthetic_fields import draw_field
-from segmitos.io.points.exchange import read_midog
+from segmitos.io.points.read import read_annotations
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "integrations" / "grand_challenge"
@@ -69,7 +69,7 @@ def test_an_image_in_gives_points_in_millimeters_out(job: Path) -> None:
         assert all(0 <= value <= 512 * MPP / 1000 for value in point["point"][:2])
     found = re.search(r"1\.tiff: (\d+) mitotic figures", done.stdout)
     assert found is not None
-    assert len(read_midog(path, MPP)) == int(found[1])
+    assert read_annotations(path, mpp=MPP).counts()["mitosis"] == int(found[1])
 
 
 @pytest.mark.parametrize("count", [0, 2])
