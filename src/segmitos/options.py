@@ -55,6 +55,11 @@ def mpp_option(verb: Callable[..., Any]) -> Callable[..., Any]:
     return given(insist(verb))
 
 
+page_option = click.option(
+    "--page",
+    type=click.IntRange(min=1),
+    help="Number of the image in a TIFF that holds several; default: the largest.",
+)
 model_option = click.option(
     "-m",
     "--model",

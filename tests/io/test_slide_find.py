@@ -229,6 +229,9 @@ def test_only_regular_files_are_inputs(tmp_path: Path, monkeypatch: pytest.Monke
         slides.save_png(tmp_path / "a.png", slides.picture(10, 10))
         assert find_images([tmp_path]) == [tmp_path / "a.png"]
         assert find_images(["*.*"]) == [Path("a.png")]
+        (tmp_path / "list.txt").write_text("pipe.png\na.png\n")
+        in_list = find_inputs(["list.txt"])
+        assert [entry.problem[:20] for entry in in_list] == ["pipe.png: a named pi", ""]
         for name, kind in (("pipe.png", "pipe"), ("socket.tif", "socket"), ("/dev/null", "device")):
             with pytest.raises(InputError, match=f"a (named )?{kind}, not a regular file"):
                 find_images([name])

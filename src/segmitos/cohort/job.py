@@ -175,7 +175,8 @@ def _detect(
     """Return the files of a result, and what run.json says of the run."""
     settings, path = job.settings, Path(job.path)
     began = time.time()
-    with Slide.open(path, settings.options.mpp, settings.options.override_mpp) as slide:
+    options = settings.options
+    with Slide.open(path, options.mpp, options.override_mpp, options.page) as slide:
         parts = MapSaver(model) if settings.probability_map else None
         result = detect_slide(
             slide,

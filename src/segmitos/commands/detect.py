@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segmitos.commands.run_display import RunDisplay, outcome_as_dict, verbosity_of
+from segmitos.errors import UsageError
 from segmitos.io.files import absolute_path, display_path
 
 if TYPE_CHECKING:
     from segmitos.cohort.job import Outcome
     from segmitos.cohort.settings import JobSettings
+
+DEMO_MPP = 0.25
+"""Of a x40 scan, which the demo assumes where an image does not say its scale."""
 
 
 def run_detect(
@@ -22,6 +26,7 @@ def run_detect(
     out: Path,
     mpp: float | None,
     override_mpp: bool,
+    page: int | None,
     model: Path | None,
     device: str,
     threads: int | None,
@@ -54,6 +59,8 @@ def run_detect(
 
     if mpp is not None:
         check_mpp(mpp, "--mpp")
+    elif override_mpp and not any(str(path).lower().endswith(".csv") for path in paths):
+        raise UsageError("--override-mpp insists on the value of --mpp: give that, too")
     settings = JobSettings(
         model=name,
         device=device,
@@ -61,6 +68,7 @@ def run_detect(
         options=DetectOptions(
             mpp=mpp,
             override_mpp=override_mpp,
+            page=page,
             threshold=None if threshold is None else parse_threshold(threshold),
             min_score=min_score,
             min_area_um2=min_area_um2,
@@ -151,14 +159,23 @@ def _as_json(outcomes: Sequence[Outcome], out: Path) -> dict[str, Any]:
     }
 
 
-def run_demo(image: Path, out: Path, mpp: float, override_mpp: bool) -> int:
+def run_demo(
+    image: Path, out: Path, mpp: float | None, override_mpp: bool, page: int | None
+) -> int:
     """Detect on one image with the default model and point to the report."""
     from segmitos.cohort.settings import JobSettings
     from segmitos.detection.pipeline import DetectOptions
     from segmitos.io.geometry import check_mpp
+    from segmitos.io.slide import Slide
 
-    check_mpp(mpp, "--mpp")
-    options = DetectOptions(mpp=mpp, override_mpp=override_mpp)
+    if mpp is not None:
+        check_mpp(mpp, "--mpp")
+    else:
+        with Slide.open(image, page=page) as slide:
+            if slide.mpp is None:
+                mpp = DEMO_MPP
+                print(f"the image does not say its scale: {mpp} um per pixel assumed (--mpp)")
+    options = DetectOptions(mpp=mpp, override_mpp=override_mpp, page=page)
     settings = JobSettings(options=options, overwrite=True)
     out = absolute_path(out)
     code, outcomes = _run([str(image)], out, settings, 1, None, False)

@@ -50,6 +50,8 @@ class DetectOptions:
     """Scale of the input, where the file does not say it."""
     override_mpp: bool = False
     """Use `mpp` even where the file says otherwise."""
+    page: int | None = None
+    """Number of the image of a TIFF, from 1; None takes the largest."""
     threshold: str | float | None = None
     """`otsu`, or the probability that separates mitoses from the rest."""
     min_score: float | None = None
@@ -132,7 +134,8 @@ def detect(
     if not isinstance(model, Model):
         model = Model.load(model)
     if isinstance(image, str | Path):
-        opened = Slide.open(image, mpp, bool(options.get("override_mpp")))
+        override, page = bool(options.get("override_mpp")), options.get("page")
+        opened = Slide.open(image, mpp, override, page)
     else:
         opened = Slide.from_array(np.asarray(image), mpp)
     with opened as slide:

@@ -120,7 +120,7 @@ def open_image(saved: SavedResult, image: Path) -> Slide | None:
     try:
         if image.stat().st_size != summary.input.get("bytes"):
             return None
-        slide = Slide.open(image, mpp=summary.mpp, override_mpp=True)
+        slide = Slide.open(image, summary.mpp, True, summary.settings.get("page"))
     except (OSError, SegMitosError):
         return None
     if (slide.width, slide.height) != (summary.width_px, summary.height_px):

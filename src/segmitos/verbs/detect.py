@@ -13,6 +13,7 @@ from segmitos.options import (
     json_option,
     model_option,
     mpp_option,
+    page_option,
     qupath_option,
     several,
     threads_option,
@@ -46,6 +47,7 @@ def shard_of(context: click.Context, parameter: click.Parameter, value: str) -> 
     help="Folder for the results.",
 )
 @mpp_option
+@page_option
 @model_option
 @device_option
 @threads_option
@@ -129,19 +131,18 @@ def detect(**given: Any) -> int:
 @click.option(
     "--mpp",
     type=float,
-    default=0.25,
-    show_default=True,
-    help="Micrometres per pixel, where the image does not say it itself.",
+    help="Micrometres per pixel, where the image does not say it itself; default: 0.25.",
 )
 @click.option("--override-mpp", is_flag=True, help="Use --mpp even where the image says otherwise.")
-def demo(image: Path, out: Path, mpp: float, override_mpp: bool) -> int:
+@page_option
+def demo(image: Path, out: Path, mpp: float | None, override_mpp: bool, page: int | None) -> int:
     """Detect mitoses in one image and say where to look at the result.
 
     Example: segmitos demo field.png
     """
     from segmitos.commands.detect import run_demo
 
-    return run_demo(image, out, mpp, override_mpp)
+    return run_demo(image, out, mpp, override_mpp, page)
 
 
 @click.command()

@@ -142,6 +142,10 @@ class _Search:
         for entry in read_list(path):
             # What is missing stays in: reading it reports it by name, and the others are done.
             images = [entry.path]
+            if kind := special_file(entry.path):
+                problem = f"{entry.path}: {kind}, not a regular file"
+                found.append(replace(entry, problem=problem))
+                continue
             if self._is_result(entry.path) or self._is_output(entry.path):
                 continue
             if os.path.isdir(entry.path):
