@@ -90,7 +90,9 @@ def test_a_table_gives_scale_and_name(tmp_path: Path, toy: str, image: np.ndarra
     assert detect(toy, tmp_path / "out", tmp_path / "t.csv") == 1
     assert summary(tmp_path / "out" / "first")["mpp"] == 0.3
     assert summary(tmp_path / "out" / "b")["mpp"] == 0.25
-    assert "gone.tif: cannot be read (No such file" in (tmp_path / "out" / "failures.csv").read_text()
+    assert (
+        "gone.tif: cannot be read (No such file" in (tmp_path / "out" / "failures.csv").read_text()
+    )
 
 
 def test_a_folder_that_is_run_twice_finds_no_pictures_of_its_own(
