@@ -86,7 +86,7 @@ OTHERS = [
     ["--field-diameter", "0.44"],
     ["--hotspot-shape", "circle", "--hotspot-area", "1"],
     ["--min-score", "0.97"],
-    ["--min-area", "90"],
+    ["--min-area-um2", "90"],
 ]
 
 
@@ -94,7 +94,7 @@ OTHERS = [
 def test_detect_with_other_settings_counts_again_without_the_networks(
     made, results, tmp_path, capsys, monkeypatch, options
 ):
-    image, call = str(made / "one.png"), ["-m", str(made / "toy.onnx"), *DETECT, *options]
+    image, call = str(made / "one.png"), ["-m", str(made / "toy.segmitos"), *DETECT, *options]
     fresh = tmp_path / "fresh"
     assert main(["detect", image, "-o", str(fresh), *call]) == 0
     before = content_of(results / "one")
@@ -115,12 +115,12 @@ def test_detect_with_other_settings_counts_again_without_the_networks(
     assert "counted again" not in capsys.readouterr().out
 
 
-def test_another_binarization_takes_the_networks(made, results, monkeypatch):
+def test_another_threshold_of_the_map_takes_the_networks(made, results, monkeypatch):
     called = []
     monkeypatch.setattr(
         "segmitos.cohort.job.detect_slide", lambda *args, **more: called.append(1) or 1 / 0
     )
-    call = ["-m", str(made / "toy.onnx"), *DETECT, "--binarization", "0.4"]
+    call = ["-m", str(made / "toy.segmitos"), *DETECT, "--threshold", "0.4"]
     assert main(["detect", str(made / "one.png"), "-o", str(results), *call]) == 1
     assert called
 

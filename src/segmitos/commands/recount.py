@@ -28,7 +28,7 @@ from segmitos.report.reviewed import (
 
 _OPTIONS = {
     "min_score": "min_score",
-    "min_area": "min_area_um2",
+    "min_area_um2": "min_area_um2",
     "hotspot_area": "hotspot_area_mm2",
     "hotspot_shape": "hotspot_shape",
     "field_diameter": "field_diameter_mm",
@@ -145,7 +145,7 @@ def _review(
     counted = [key for key in changes if key in ("min_score", "min_area_um2")]
     if counted:
         raise UsageError(
-            "--min-score and --min-area change what the model found; change the result first, "
+            "--min-score and --min-area-um2 change what the model found; change the result first, "
             "without --with"
         )
     review = review_of(saved, corrected, who, changes)

@@ -33,7 +33,7 @@ from segmitos.options import FilePath, json_option
 @click.option("--tubules", type=click.IntRange(1, 3), help="Score of tubules, for a grade.")
 @click.option("--nuclei", type=click.IntRange(1, 3), help="Score of nuclei, for a grade.")
 @click.option("--min-score", type=click.FloatRange(0, 1), help="Mean probability of a mitosis.")
-@click.option("--min-area", type=click.FloatRange(0), help="Area of a mitosis in um2.")
+@click.option("--min-area-um2", type=click.FloatRange(0), help="Area of a mitosis in um2.")
 @click.option(
     "--hotspot-area", type=click.FloatRange(0.01, 1000), help="Area of the hotspot window, mm2."
 )
