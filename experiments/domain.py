@@ -75,12 +75,12 @@ class Measured:
 
 def features_of(image: Pixels) -> DomainFeatures | None:
     """Measure an image (h, w, 3) at the model's scale as detection does."""
-    from segmitos.detection.tissue import tissue_mask
+    from segmitos.detection.tissue import find_tissue
     from segmitos.detection.view import SlideView
 
     with Slide.from_array(image, MPP) as slide:
         view = SlideView(slide, MPP)
-        tissue = tissue_mask(slide, overview=view.overview())
+        tissue = find_tissue(view.overview())
         corners = choose_squares(tissue.mask, tissue.mpp / MPP, view.width, view.height)
         sides = min(SQUARE_PX, view.width), min(SQUARE_PX, view.height)
         return measure_domain([view.read(x, y, *sides) for x, y in corners])

@@ -89,7 +89,9 @@ def by_hand(image, chosen, members):
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (96, 64), (320, 448)])
-@pytest.mark.parametrize("changes", [{}, {"block_px": 16}, {"ensemble_threshold": 0.97}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"block_px": 64, "patch_px": 128}, {"ensemble_threshold": 0.97}]
+)
 @pytest.mark.parametrize("others", [0, 1, 2])
 def test_the_map_is_that_of_each_patch_by_hand(height, width, changes, others):
     chosen = settings(**changes)
@@ -117,14 +119,14 @@ def test_proposals_of_one_block_share_a_patch():
     for y, x in ((64, 64), (64, 112), (112, 64), (112, 112)):
         image[y : y + 16, x : x + 16] = 20
     apart, together = networks(), networks()
-    run_cascade(image, apart, settings(block_px=16), 4)
-    run_cascade(image, together, settings(block_px=64), 4)
+    run_cascade(image, apart, settings(), 4)
+    run_cascade(image, together, settings(block_px=64, patch_px=128), 4)
     assert (apart.first.seen, together.first.seen) == (4, 1)
 
 
 def test_patches_go_through_the_networks_in_batches():
     members = networks()
-    run_cascade(field(1, 640, 640), members, settings(proposal_threshold=0.02, block_px=16), 4)
+    run_cascade(field(1, 640, 640), members, settings(proposal_threshold=0.02), 4)
     sizes = [shape[0] for shape in members.first.shapes]
     assert sizes[:-1] == [8] * (len(sizes) - 1) and len(sizes) > 1
     assert {shape[1:] for shape in members.first.shapes} == {(96, 96, 3)}
@@ -150,7 +152,10 @@ def test_patches_that_write_nothing_asked_for_are_left_out():
         assert not found[far].any() and whole[far].any()
 
 
-@pytest.mark.parametrize("changes", [{}, {"block_px": 64, "margin_px": 8}, {"block_px": 48}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"block_px": 64, "patch_px": 128, "margin_px": 8}, {"block_px": 96, "patch_px": 160}],
+)
 def test_the_whole_equals_its_parts_to_the_bit(changes):
     chosen = settings(**changes)
     image = field(7, 640, 640)
@@ -174,7 +179,14 @@ def test_a_plateau_and_a_border_are_local_maxima_and_the_threshold_is_exceeded()
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"patch_px": 100}, {"patch_px": 0}, {"block_px": 24}, {"margin_px": 40}, {"margin_px": 0}],
+    [
+        {"patch_px": 100},
+        {"patch_px": 0},
+        {"patch_px": 128},
+        {"block_px": 48},
+        {"margin_px": 0},
+        {"margin_px": 40},
+    ],
 )
 def test_settings_that_do_not_fit_together_are_refused(wrong):
     with pytest.raises(ValueError, match="_px"):

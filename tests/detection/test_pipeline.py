@@ -12,12 +12,13 @@ from scipy import ndimage
 
 import segmitos.detection.tissue as tissue_module
 from factories.synthetic_fields import draw_field
-from factories.toy_models import write_toy
+from factories.toy_models import write_toy, write_toy_cascade
 from segmitos.detection.model import Model
 from segmitos.detection.pipeline import DetectOptions, detect, detect_slide
-from segmitos.detection.stain import Stain
-from segmitos.detection.tiling import cut_tiles, trimmed
-from segmitos.detection.tissue import mark_tissue, tissue_mask
+from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
+from segmitos.detection.tiling import cut_tiles, shrink_to_tissue
+from segmitos.detection.tissue import TissueMask, find_tissue, mark_tissue
+from segmitos.detection.view import SlideView
 from segmitos.errors import DataError, ScaleError, UsageError
 from segmitos.io.slide import Slide
 
@@ -94,26 +95,39 @@ def test_what_tissue_limits_does_not_depend_on_the_tiles(model, tile_px, thresho
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([32, 160, 480]), st.sampled_from([1, 4, 32]))
-def test_a_trimmed_tile_writes_all_that_is_counted_with_its_context(seed, side, stride):
+def test_a_trimmed_tile_writes_all_that_is_marked_with_its_context(seed, side, stride):
     rng = np.random.default_rng(seed)
     width, height = (int(n) for n in rng.integers(1, 900, 2))
     context = int(rng.integers(0, 100))
     for tile in cut_tiles(width, height, side, context, stride):
-        counted = np.zeros((tile.rows, tile.columns), bool)
+        marked = np.zeros((tile.rows, tile.columns), bool)
         for _ in range(int(rng.integers(1, 4))):
-            counted[rng.integers(tile.rows), rng.integers(tile.columns)] = True
-        small = trimmed(tile, counted, width, height, context, stride)
+            marked[rng.integers(tile.rows), rng.integers(tile.columns)] = True
+        small = shrink_to_tissue(tile, marked, width, height, context, stride)
         assert small.width % 32 == small.height % 32 == small.x % 32 == small.y % 32 == 0
         assert small.width * small.height <= tile.width * tile.height
         top, left = small.row - tile.row, small.column - tile.column
-        kept = counted[top : top + small.rows, left : left + small.columns]
-        assert kept.shape == (small.rows, small.columns) and kept.sum() == counted.sum()
+        kept = marked[top : top + small.rows, left : left + small.columns]
+        assert kept.shape == (small.rows, small.columns) and kept.sum() == marked.sum()
         for at, reach, first, size, end in (
             (small.column, small.columns, small.x, small.width, width),
             (small.row, small.rows, small.y, small.height, height),
         ):
             assert first <= max(0, at * stride - context)
             assert first + size >= min((at + reach) * stride + context, end)
+
+
+@pytest.mark.parametrize("tile_px", [32, 64, 160])
+def test_the_whole_is_the_sum_of_its_tiles_behind_a_cascade(tmp_path, tile_px):
+    """Bit-identical, what smoothing takes from beyond a tile's border included."""
+    model = Model.load(write_toy_cascade(tmp_path / "toy.segmitos"), "cpu", 1)
+    slide = Slide.from_array(islands(), 0.25)
+    whole = detect_slide(slide, model, DetectOptions())
+    tiled = detect_slide(slide, model, DetectOptions(tile_px=tile_px))
+    np.testing.assert_array_equal(whole.accumulator.histogram, tiled.accumulator.histogram)
+    assert whole.detections == tiled.detections and len(whole.detections) > 8
+    faint = whole.candidates.score < 0.5
+    assert faint.any() and not whole.candidates.is_detection[faint].any()
 
 
 def test_detections_are_where_the_mitoses_are(model, field):
@@ -172,8 +186,10 @@ def test_an_unknown_scale_is_refused_with_the_remedy(model):
 
 
 def test_a_wrong_option_is_refused(model):
-    with pytest.raises(UsageError, match="min_scor"):
-        detect(np.full((64, 64, 3), 200, np.uint8), mpp=0.25, model=model, min_scor=0.4)
+    with pytest.raises(UsageError, match="min_score 4"):
+        detect(np.full((64, 64, 3), 200, np.uint8), mpp=0.25, model=model, min_score=4)
+    with pytest.raises(UsageError, match="threshold 'high'"):
+        detect(np.full((64, 64, 3), 200, np.uint8), mpp=0.25, model=model, threshold="high")
 
 
 def test_color_matching_does_not_depend_on_the_tiling(tmp_path, field):
@@ -184,6 +200,54 @@ def test_color_matching_does_not_depend_on_the_tiling(tmp_path, field):
     tiled = detect_slide(slide, model, DetectOptions(tile_px=64)).detections
     assert len(whole) == len(tiled) > 0
     np.testing.assert_allclose(whole.score, tiled.score, atol=1e-5)
+
+
+def test_a_slide_is_matched_to_the_stain_that_the_model_states(tmp_path, field):
+    """What is detected is what a model without a stain detects on the matched image."""
+    target = Stain((0.5, 0.7, 0.4), (0.2, 0.25, 0.15))
+    matching = Model.load(write_toy(tmp_path / "m.segmitos", stain=target), "cpu", 1)
+    plain = Model.load(write_toy(tmp_path / "p.segmitos"), "cpu", 1)
+    image = field[0]
+    own = od_statistics(image[::4, ::4].reshape(-1, 3))
+    by_hand = apply_lookup(image, stain_lookup(own, target))
+    maps = []
+    for pixels, model in ((image, matching), (by_hand, plain), (image, plain)):
+        slide = Slide.from_array(pixels, 0.25)
+        maps.append(detect_slide(slide, model, DetectOptions(tissue=False)).accumulator.histogram)
+    np.testing.assert_array_equal(maps[0], maps[1])
+    assert (maps[0] != maps[2]).any()
+
+
+def test_a_view_is_not_changed_by_matching_it(field):
+    view = SlideView(Slide.from_array(field[0], 0.25), 0.25)
+    before = view.read(0, 0, 64, 64)
+    tissue = find_tissue(view.overview())
+    matched = view.stain_matched(Stain((0.5, 0.7, 0.4), (0.2, 0.25, 0.15)), tissue)
+    assert (matched.read(0, 0, 64, 64) != before).any()
+    np.testing.assert_array_equal(view.read(0, 0, 64, 64), before)
+
+
+def test_work_goes_on_32_um_around_tissue():
+    mask = np.zeros((40, 40), bool)
+    mask[20, 20] = True
+    on_map = TissueMask(mask, 8.0, 0.0).on_map(0, 0, 320, 320, 1.0)
+    rows, columns = np.nonzero(on_map)
+    assert (rows.min(), rows.max() + 1) == (20 * 8 - 32, 21 * 8 + 32)
+    assert (columns.min(), columns.max() + 1) == (20 * 8 - 32, 21 * 8 + 32)
+
+
+@pytest.mark.parametrize(
+    ("mpp", "warned"), [(0.25, False), (0.32, False), (0.33, True), (0.62, True)]
+)
+def test_an_image_coarser_than_the_model_is_warned_of(model, field, mpp, warned):
+    result = detect_slide(Slide.from_array(field[0], mpp), model, DetectOptions())
+    assert bool(result.warnings) == warned
+    assert not warned or f"{mpp} um per pixel" in result.warnings[0]
+
+
+def test_an_image_far_coarser_than_the_model_is_refused(model, field):
+    with pytest.raises(ScaleError, match=r"0\.63 um per pixel is too coarse.*--mpp"):
+        detect(field[0], 0.63, model)
 
 
 def test_regions_limit_the_work(model, field, tmp_path):
@@ -232,9 +296,10 @@ def test_the_area_of_tissue_is_right():
     image = np.full((2000, 2000, 3), 245, np.uint8)
     rng = np.random.default_rng(1)
     image[500:1500, 500:1500] = np.clip(rng.normal((200, 140, 190), 10, (1000, 1000, 3)), 0, 255)
-    mask = tissue_mask(Slide.from_array(image, 1.0))
+    overview = SlideView(Slide.from_array(image, 1.0), 0.5).overview()
+    mask = find_tissue(overview)
     assert mask.area_mm2 == pytest.approx(1.0, rel=0.05)
-    everything = tissue_mask(Slide.from_array(image, 1.0), find_tissue=False)
+    everything = find_tissue(overview, everywhere=True)
     assert everything.area_mm2 == pytest.approx(4.0, rel=0.01)
 
 

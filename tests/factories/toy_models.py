@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from segmitos.detection.model_file import network_entry, write_model_file
+from segmitos.detection.model_file import PROPOSAL, network_entry, write_model_file
 from segmitos.detection.postprocess import Thresholds
-from segmitos.detection.spec import ModelSpec
+from segmitos.detection.spec import CascadeSettings, ModelSpec, cascade_context
 from segmitos.detection.stain import Stain
 
 SPEC = ModelSpec(
@@ -73,4 +73,61 @@ def write_toy(
     """Write the toy model file with changes to its specification."""
     spec = msgspec.structs.replace(SPEC, stain=stain, **changes)
     write_model_file(path, spec, {network_entry(0): toy_graph(sharpness)})
+    return path
+
+
+def proposal_graph(step: int = 8) -> bytes:
+    """Probability that `step` x `step` px are dark: one convolution over bytes, then a sigmoid."""
+    weight = np.full((1, 3, step, step), -1 / (3 * step**2), np.float32)
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["planes"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node(
+            "Conv",
+            ["float", "weight"],
+            ["dark"],
+            kernel_shape=[step, step],
+            strides=[step, step],
+            pads=[0] * 4,
+        ),
+        helper.make_node("Add", ["dark", "level"], ["shifted"]),
+        helper.make_node("Mul", ["shifted", "sharpness"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["sure"]),
+        helper.make_node("Squeeze", ["sure", "axis"], ["probability"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "proposal",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])],
+        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["N", "h", "w"])],
+        [
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(np.array(150, np.float32), "level"),
+            numpy_helper.from_array(np.array(0.05, np.float32), "sharpness"),
+            numpy_helper.from_array(np.array([1], np.int64), "axis"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return model.SerializeToString()
+
+
+def write_toy_cascade(path: Path) -> Path:
+    """Write a toy model of two networks behind a proposal network."""
+    cascade = CascadeSettings(
+        proposal_network="toy-proposal",
+        proposal_mpp=0.5,
+        proposal_stride_px=16,
+        proposal_threshold=0.1,
+        ensemble_threshold=0.3,
+        block_px=32,
+        patch_px=160,
+        margin_px=36,
+    )
+    spec = msgspec.structs.replace(SPEC, cascade=cascade, context_px=cascade_context(cascade, 0))
+    graphs = {
+        network_entry(0): toy_graph(0.1),
+        network_entry(1): toy_graph(0.15),
+        PROPOSAL: proposal_graph(16),
+    }
+    write_model_file(path, spec, graphs)
     return path

@@ -8,47 +8,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-from factories.toy_models import SPEC, write_toy
+from factories.toy_models import SPEC, proposal_graph, write_toy
 from segmitos.cli import main
 from segmitos.detection.model import Model
 from segmitos.detection.model_file import read_model_file, write_model_file
 from segmitos.errors import ModelError, UsageError
 from segmitos.training.combine import combine
 
-SIZES = {"patch_px": 128, "block_px": 32, "margin_px": 32}
+SIZES = {"patch_px": 160, "block_px": 32, "margin_px": 48}
 PROPOSAL = msgspec.structs.replace(SPEC, name="toy-proposal", mpp=0.5, stride=8, context_px=12)
-
-
-def proposal_graph() -> bytes:
-    """Probability that 8 x 8 px are dark: one convolution over bytes, then a sigmoid."""
-    weight = np.full((1, 3, 8, 8), -1 / 192, np.float32)
-    nodes = [
-        helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["planes"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node(
-            "Conv", ["float", "weight"], ["dark"], kernel_shape=[8, 8], strides=[8, 8], pads=[0] * 4
-        ),
-        helper.make_node("Add", ["dark", "level"], ["shifted"]),
-        helper.make_node("Mul", ["shifted", "sharpness"], ["logit"]),
-        helper.make_node("Sigmoid", ["logit"], ["sure"]),
-        helper.make_node("Squeeze", ["sure", "axis"], ["probability"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "proposal",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])],
-        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["N", "h", "w"])],
-        [
-            numpy_helper.from_array(weight, "weight"),
-            numpy_helper.from_array(np.array(150, np.float32), "level"),
-            numpy_helper.from_array(np.array(0.05, np.float32), "sharpness"),
-            numpy_helper.from_array(np.array([1], np.int64), "axis"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    return model.SerializeToString()
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +93,7 @@ def test_the_specification_tells_of_the_cascade(parts, tmp_path):
     assert (read.cascade.proposal_network, read.cascade.proposal_mpp) == ("toy-proposal", 0.5)
     assert (read.cascade.proposal_stride_px, read.cascade.proposal_threshold) == (16, 0.25)
     # From the border of the written middle to that of the patch on the other side.
-    assert read.context_px == 128 - 32 and read.thresholds == SPEC.thresholds
+    assert read.context_px == 160 - 48 and read.thresholds == SPEC.thresholds
 
 
 def test_what_does_not_fit_together_is_refused_by_name(parts, tmp_path):
@@ -133,8 +102,8 @@ def test_what_does_not_fit_together_is_refused_by_name(parts, tmp_path):
         combine([parts["sharp"], parts["coarse"]], out)
     with pytest.raises(UsageError, match="patch_px 100"):
         combine([parts["sharp"]], out, parts["proposal"], patch_px=100)
-    with pytest.raises(UsageError, match="margin_px 60"):
-        combine([parts["sharp"]], out, parts["proposal"], **{**SIZES, "margin_px": 60})
+    with pytest.raises(UsageError, match="margin_px 80"):
+        combine([parts["sharp"]], out, parts["proposal"], **{**SIZES, "margin_px": 80})
     with pytest.raises(ModelError, match=r"the proposal network reads 0\.25"):
         combine([parts["coarse"]], out, parts["sharp"])
     for networks, proposal in ((["sharp"], parts["proposal"]), (["soft", "sharp"], None)):

@@ -237,7 +237,7 @@ def _tune(
     chosen = result.thresholds
     print(f"tuned on {about}")
     print(
-        f"binarization {chosen.threshold}, area from {chosen.min_area_um2:g} um2, "
+        f"threshold {chosen.threshold}, area from {chosen.min_area_um2:g} um2, "
         f"score from {chosen.min_score:g}"
     )
     print(f"F on these cases {result.counts.f_score:.3f} (flatters: tuned on what it is shown on)")

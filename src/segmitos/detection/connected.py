@@ -1,4 +1,4 @@
-"""Connected regions of sparse cells, by runs: numpy alone, so that nothing heavy is imported.
+"""Connected regions of sparse pixels, by runs: numpy alone, so that nothing heavy is imported.
 
 Cells come as sorted keys `row * pitch + column`. Runs of neighbours within a row are found first,
 then runs that touch in the next row are joined; the work grows with the number of runs, not with
@@ -18,10 +18,10 @@ Indices = NDArray[np.int64]
 def label_pixels(
     rows: NDArray[np.signedinteger[Any]], columns: NDArray[np.signedinteger[Any]]
 ) -> tuple[Indices, int]:
-    """Label 8-connected cells.
+    """Label 8-connected pixels.
 
     Args:
-        rows: (n,), of cells in row-major order, each once.
+        rows: (n,), of pixels in row-major order, each once.
         columns: (n,), 0 or more.
 
     Returns:
@@ -35,7 +35,7 @@ def label_pixels(
     begins = np.flatnonzero(np.diff(keys, prepend=keys[0] - 2) != 1)
     lengths = np.diff(begins, append=len(keys))
     starts, ends = keys[begins], keys[begins] + lengths - 1
-    # Of the next row a run touches those from one cell before it to one cell after it.
+    # Of the next row a run touches those from one pixel before it to one pixel after it.
     first = np.searchsorted(ends, starts + pitch - 1)
     last = np.searchsorted(starts, ends + pitch + 1, side="right")
     touching = np.maximum(last - first, 0)

@@ -1,33 +1,29 @@
-"""One slide, streaming: reading runs ahead of the network, the network ahead of the blobs.
-
-At any moment a few tiles are in memory, never the slide and never its map.
-"""
+"""From a slide to its mitoses: view, tissue, stain, tiles, cascade, post-processing, verifier."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segmitos.detection.domain import SQUARE_PX, choose_squares, measure_domain
 from segmitos.detection.model import Model
 from segmitos.detection.postprocess import (
     Blobs,
     MapAccumulator,
     Thresholds,
     smooth,
-    smoothing_radius,
 )
+from segmitos.detection.prediction import predict_tiles, select_tiles
 from segmitos.detection.regions import Regions, regions_of_slide
 from segmitos.detection.spec import ModelSpec
-from segmitos.detection.tiling import Tile, cut_tiles, side_for, trimmed
-from segmitos.detection.tissue import TissueMask, tissue_mask
+from segmitos.detection.tiling import Tile
+from segmitos.detection.tissue import TissueMask, find_tissue
+from segmitos.detection.verifier import verify_blobs
 from segmitos.detection.view import SlideView
 from segmitos.errors import UsageError
 from segmitos.io.geometry import rescale
@@ -35,9 +31,6 @@ from segmitos.io.points.candidates import Candidates
 from segmitos.io.points.detections import Detections
 from segmitos.io.points.geojson_features import point_ids
 from segmitos.io.slide import Slide
-
-# Threads that read and decode ahead of the network.
-READERS = 2
 
 Progress = Callable[[int, int], None]
 
@@ -112,34 +105,61 @@ def detect(
     image: NDArray[np.uint8] | Path | str,
     mpp: float | None = None,
     model: Model | Path | str | None = None,
-    **options: Any,
+    *,
+    override_mpp: bool = False,
+    page: int | None = None,
+    threshold: float | str | None = None,
+    min_score: float | None = None,
+    min_area_um2: float | None = None,
+    tissue: bool = True,
+    roi: Path | str | None = None,
+    tile_px: int | None = None,
 ) -> Detections:
     """Detect mitoses in one image.
 
     Args:
         image: (h, w, 3) uint8 RGB, or the path of an image or slide.
         mpp: um per pixel; needed for an array, and for a file that does not say.
-        model: loaded, or the path of a model file; None takes the default model.
-        **options: of `DetectOptions`.
+        model: loaded, or the path of a model file, or the name of a built-in model (`lite`,
+            `lite-float`, `lite-single`); None takes `lite`.
+        override_mpp: use `mpp` even where the file says otherwise.
+        page: number of the image of a TIFF, from 1; None takes the largest.
+        threshold: probability that separates mitoses from the rest of the map, or `otsu`; None
+            takes the model's own, as for the next two.
+        min_score: mean probability of a mitosis.
+        min_area_um2: area of a mitosis on the map.
+        tissue: False reads all of the image, tissue or not.
+        roi: GeoJSON of regions that the work is limited to, or a folder with one for each image.
+        tile_px: side of a tile at the model's scale; None chooses.
 
     Returns:
-        Detections in level-0 pixels.
+        Detections in level-0 pixels, ordered by y, then x. `detect_slide` tells more: candidates,
+        tissue, warnings.
 
     Raises:
-        SegMitosError: InputError, ScaleError, ModelError or UsageError, as the case may be.
+        InputError: for an image that cannot be read (ScaleError: whose scale is unknown).
+        ModelError: for a model that cannot be used.
+        UsageError: for a value that makes no sense.
     """
-    unknown = set(options) - set(DetectOptions.__dataclass_fields__)
-    if unknown:
-        raise UsageError(f"detect has no option {sorted(unknown)[0]!r}")
     if not isinstance(model, Model):
         model = Model.load(model)
+    options = DetectOptions(
+        mpp=mpp,
+        override_mpp=override_mpp,
+        page=page,
+        threshold=threshold,
+        min_score=min_score,
+        min_area_um2=min_area_um2,
+        tissue=tissue,
+        roi=None if roi is None else Path(roi),
+        tile_px=tile_px,
+    )
     if isinstance(image, str | Path):
-        override, page = bool(options.get("override_mpp")), options.get("page")
-        opened = Slide.open(image, mpp, override, page)
+        opened = Slide.open(image, mpp, override_mpp, page)
     else:
         opened = Slide.from_array(np.asarray(image), mpp)
     with opened as slide:
-        return detect_slide(slide, model, DetectOptions(mpp=mpp, **options)).detections
+        return detect_slide(slide, model, options).detections
 
 
 def detect_slide(
@@ -159,39 +179,40 @@ def detect_slide(
         on_map: given every written part of the smoothed map, for saving it.
 
     Raises:
-        ScaleError: where the slide's scale is unknown; InputError: where it is damaged.
+        ScaleError: where the slide's scale is unknown, or far too coarse for the model.
+        InputError: where it is damaged.
     """
     spec = model.spec
     thresholds = options.thresholds(spec.thresholds)
-    view = SlideView(slide, spec.mpp)
     regions = None if options.roi is None else regions_of_slide(options.roi, slide)
+    view = SlideView(slide, spec.mpp)
     if regions is None:
         # Most slides that are large hold much tissue.
         model.prewarm(view.width * view.height)
-    tissue = tissue_mask(slide, regions, options.tissue, view.overview())
-    view.match_stain(spec.stain, tissue)
-    cell_um = spec.mpp * spec.stride
-    accumulator = MapAccumulator(cell_um, spec.stride)
-    tiles = _tiles(view, spec, tissue, options.tile_px)
-    work_px = sum(tile.width * tile.height for tile in tiles)
-    runtime = model.runtime_for(work_px)
-    predicted = _predict_tiles(tiles, view, runtime)
+    tissue = find_tissue(view.overview(), regions, everywhere=not options.tissue)
+    warnings = (*view.warnings, *_domain_warnings(view, tissue, spec))
+    view = view.stain_matched(spec.stain, tissue)
+    tiles = select_tiles(view, spec, tissue, options.tile_px)
+    runtime = model.runtime_for(sum(tile.width * tile.height for tile in tiles))
+    accumulator = MapAccumulator(spec.mpp * spec.stride, spec.stride)
+    predicted = predict_tiles(tiles, view, runtime)
     for done, (tile, probability) in enumerate(zip(tiles, predicted, strict=True)):
-        counted = tissue.cells(tile.column, tile.row, tile.columns, tile.rows, cell_um)
+        mask = tissue.on_map(tile.column, tile.row, tile.columns, tile.rows, accumulator.map_mpp)
         smoothed = smooth(probability, spec.smoothing_sigma_um, accumulator.map_mpp)
         column, row = tile.column - tile.x // spec.stride, tile.row - tile.y // spec.stride
         part = smoothed[row : row + tile.rows, column : column + tile.columns]
-        accumulator.add(part, tile.column, tile.row, counted)
+        accumulator.add(part, tile.column, tile.row, mask)
         if on_map is not None:
-            on_map(part if counted is None else np.where(counted, part, np.float32(0)), tile)
+            on_map(part if mask is None else np.where(mask, part, np.float32(0)), tile)
         progress(done + 1, len(tiles))
     # What is left to do, the reports of a large slide first of all, has the memory to itself.
     model.release()
     blobs = accumulator.blobs(thresholds.threshold)
+    if model.verify is not None and spec.verifier is not None:
+        blobs = verify_blobs(blobs, view, model.verify, spec.verifier)
+    faint = accumulator.faint_blobs(thresholds.threshold)
     return SlideResult(
-        candidates=_list_candidates(
-            blobs, accumulator.faint_blobs(thresholds.threshold), thresholds, view, regions
-        ),
+        candidates=_list_candidates(blobs, faint, thresholds, view, regions),
         thresholds=thresholds,
         threshold_value=blobs.threshold,
         tissue=tissue,
@@ -201,22 +222,18 @@ def detect_slide(
         height_px=slide.height,
         device=runtime.device,
         accumulator=accumulator,
+        warnings=warnings,
     )
 
 
-def _tiles(view: SlideView, spec: ModelSpec, tissue: TissueMask, tile_px: int | None) -> list[Tile]:
-    """Return the tiles that hold any tissue, cut to it."""
-    cell_um = spec.mpp * spec.stride
-    context_px = spec.context_px + smoothing_radius(spec.smoothing_sigma_um, cell_um) * spec.stride
-    side = tile_px or side_for(view.width, view.height, context_px)
-    chosen = []
-    for tile in cut_tiles(view.width, view.height, side, context_px, spec.stride):
-        counted = tissue.cells(tile.column, tile.row, tile.columns, tile.rows, cell_um)
-        if counted is None:
-            chosen.append(tile)
-        elif counted.any():
-            chosen.append(trimmed(tile, counted, view.width, view.height, context_px, spec.stride))
-    return chosen
+def _domain_warnings(view: SlideView, tissue: TissueMask, spec: ModelSpec) -> tuple[str, ...]:
+    """Return what is unlike the model's training laboratories, in the slide's own staining."""
+    if spec.domain is None:
+        return ()
+    corners = choose_squares(tissue.mask, tissue.mpp / view.mpp, view.width, view.height)
+    width, height = min(SQUARE_PX, view.width), min(SQUARE_PX, view.height)
+    features = measure_domain([view.read(x, y, width, height) for x, y in corners])
+    return () if features is None else spec.domain.warnings(features, view.mpp)
 
 
 def _list_candidates(
@@ -245,45 +262,3 @@ def _list_candidates(
         name=name,
     )
     return found.filtered(blobs.threshold, thresholds.min_area_um2, thresholds.min_score)
-
-
-def _predict_tiles(
-    tiles: Sequence[Tile], view: SlideView, model: Model
-) -> Iterator[NDArray[np.float32]]:
-    """Yield the map of each tile, in order; tiles are read ahead while one is in the network."""
-    spec = model.spec
-    radius = smoothing_radius(spec.smoothing_sigma_um, spec.mpp * spec.stride)
-
-    def load(tile: Tile) -> NDArray[np.uint8]:
-        return view.read(tile.x, tile.y, tile.width, tile.height)
-
-    def predict(tile: Tile, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        box = tile.output_box(spec.stride, radius * spec.stride)
-        map_: NDArray[np.float32] = model.predict(image[None], box, (tile.x, tile.y))[0]
-        return map_
-
-    if len(tiles) == 1:
-        # A single field: threads would only cost their start.
-        yield predict(tiles[0], load(tiles[0]))
-        return
-    ahead = READERS + model.streams
-    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(model.streams) as network:
-        upcoming = iter(tiles)
-        reading: deque[tuple[Tile, Future[NDArray[np.uint8]]]] = deque()
-        running: deque[Future[NDArray[np.float32]]] = deque()
-        try:
-            reading.extend((tile, readers.submit(load, tile)) for tile in islice(upcoming, ahead))
-            while reading:
-                tile, loading = reading.popleft()
-                image = loading.result()
-                following = next(upcoming, None)
-                if following is not None:
-                    reading.append((following, readers.submit(load, following)))
-                running.append(network.submit(predict, tile, image))
-                if len(running) > model.streams:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-        finally:
-            for _, pending in reading:
-                pending.cancel()

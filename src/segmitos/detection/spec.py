@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from segmitos.detection.domain import DomainReference
 from segmitos.detection.postprocess import Thresholds
 from segmitos.detection.stain import Stain
 from segmitos.errors import ModelError, UsageError
@@ -42,8 +43,13 @@ class CascadeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         block, step = self.block_px, self.proposal_stride_px
         if self.patch_px % 32 or not 32 <= self.patch_px <= 1024:
             raise ValueError(f"patch_px {self.patch_px} must be a multiple of 32, up to 1024")
-        if not step or not block or block % step or (self.patch_px - block) % 2:
+        if not step or not block or block % step:
             raise ValueError(f"block_px {block} is not a multiple of proposal_stride_px {step}")
+        if block % 32 or self.patch_px - block < 0 or (self.patch_px - block) % 64:
+            raise ValueError(
+                f"patch_px {self.patch_px} must be block_px {block}, a multiple of 32, and a "
+                "multiple of 64: patches lie on the networks' grid of 32 px, as the image does"
+            )
         if not 0 < self.margin_px <= (self.patch_px - block) // 2:
             raise ValueError(
                 f"margin_px {self.margin_px} must leave the block of {block} px in the middle of a "
@@ -93,6 +99,8 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     cascade: CascadeSettings | None = None
     """None where the networks see all of an image."""
     verifier: VerifierSettings | None = None
+    domain: DomainReference | None = None
+    """What the training laboratories look like; an input unlike them is warned of."""
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -101,6 +109,11 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         stain = self.stain
         if stain is not None and not (min(stain.std) > 0 and min(stain.mean) >= 0):
             raise ValueError(f"stain {stain} is not three means and three positive deviations")
+        threshold = self.thresholds.threshold
+        if self.verifier is not None and (
+            isinstance(threshold, str) or self.thresholds.min_score < threshold
+        ):
+            raise ValueError("with a verifier, min_score must be at least threshold, a probability")
         cascade = self.cascade
         if cascade is not None and (cascade.margin_px % self.stride):
             raise ValueError(f"margin_px {cascade.margin_px} is not a multiple of the stride")

@@ -67,15 +67,20 @@ def od_statistics(image: NDArray[np.uint8]) -> Stain | None:
     return Stain((means[0], means[1], means[2]), (deviations[0], deviations[1], deviations[2]))
 
 
-def stain_lookup(stain: Stain, target: Stain) -> NDArray[np.uint8]:
-    """Return the (256, 3) table that moves bytes stained as `stain` onto `target`.
+def stain_affine(stain: Stain, target: Stain) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return gain and offset (3,) of optical density that move `stain` onto `target`.
 
     The gain of each channel is kept within 0.5 to 2, so that faint slides are not blown up.
     """
+    gain = np.clip(np.array(target.std) / np.array(stain.std), *GAIN_LIMITS)
+    return gain, np.array(target.mean) - gain * np.array(stain.mean)
+
+
+def stain_lookup(stain: Stain, target: Stain) -> NDArray[np.uint8]:
+    """Return the (256, 3) table that moves bytes stained as `stain` onto `target`."""
     table = np.empty((256, 3), np.uint8)
-    for channel in range(3):
-        gain = np.clip(target.std[channel] / stain.std[channel], *GAIN_LIMITS)
-        density = (OD_TABLE - stain.mean[channel]) * gain + target.mean[channel]
+    for channel, (gain, offset) in enumerate(zip(*stain_affine(stain, target), strict=True)):
+        density = OD_TABLE * gain + offset
         # Glass stays glass: no density below zero, and 255 maps to 255.
         level = np.exp(-np.maximum(density, 0.0)) * 256 - 1
         table[:, channel] = np.clip(np.rint(level), 0, 255).astype(np.uint8)

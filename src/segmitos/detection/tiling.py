@@ -1,8 +1,9 @@
-"""How a plane is cut into tiles: what to read, what to write. Pure geometry.
+"""How a view is cut into tiles: what to read, what to write. Pure geometry.
 
-All numbers are pixels of the model's scale, or map cells of `stride` such pixels. Every cell of
-the map is written by exactly one tile; a tile is read with context, so that what it writes does
-not depend on where the cuts are. At the borders of the plane the context ends for all alike.
+All numbers are pixels of the model's scale, or map pixels of `stride` such pixels. Every pixel of
+the map is written by exactly one tile; a tile is read with context, so that what it writes does not
+depend on where the cuts are. At image borders there is no context; this is the same for every
+tiling.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile: the region to read in pixels, the region to write in map cells.
+    """One tile: the region to read in pixels, the region to write in map pixels.
 
-    The cells to write begin at (`column - x // stride`, `row - y // stride`) of the tile's map.
+    The pixels to write begin at (`column - x // stride`, `row - y // stride`) of the tile's map.
     """
 
     x: int
@@ -48,8 +49,8 @@ class Tile:
         return top - beyond_px, left - beyond_px, bottom + beyond_px, right + beyond_px
 
 
-def padded(pixels: int) -> int:
-    """Round a side up to the multiple that networks take; the plane ends there."""
+def round_up(pixels: int) -> int:
+    """Round a side up to the multiple that networks take; the view ends there."""
     return max(MULTIPLE, -(-pixels // MULTIPLE) * MULTIPLE)
 
 
@@ -61,20 +62,20 @@ def context_margin(context_px: int) -> int:
 def cut_tiles(
     width: int, height: int, tile_px: int, context_px: int, stride: int
 ) -> Iterator[Tile]:
-    """Cut a plane into tiles, row by row.
+    """Cut a view into tiles, row by row.
 
     All of them are read at one size, since a runtime prepares itself, and its memory, for every
-    new one: where the plane ends the window is moved inwards.
+    new one: where the view ends the tile is moved inwards.
 
     Args:
-        width: of the plane.
-        height: of the plane.
+        width: of the view.
+        height: of the view.
         tile_px: largest side of what a tile writes; rounded up to a multiple of 32.
         context_px: read beyond it on every side, at least; rounded up to a multiple of 32.
-        stride: pixels per map cell.
+        stride: pixels per map pixel.
     """
     margin = context_margin(context_px)
-    across, down = _step(width, tile_px), _step(height, tile_px)
+    across, down = _tile_step(width, tile_px), _tile_step(height, tile_px)
     for top in range(0, height, down):
         for left in range(0, width, across):
             written = (left, top, min(width, left + across), min(height, top + down))
@@ -83,10 +84,10 @@ def cut_tiles(
             )
 
 
-def _step(length: int, tile_px: int) -> int:
+def _tile_step(length: int, tile_px: int) -> int:
     """Return the side to write, such that the last tile of a row is not a narrow rest."""
-    count = -(-length // padded(tile_px))
-    return padded(-(-length // count))
+    count = -(-length // round_up(tile_px))
+    return round_up(-(-length // count))
 
 
 def _tile(
@@ -99,32 +100,32 @@ def _tile(
 ) -> Tile:
     """Return the tile that writes (left, top, right, bottom); left and top multiples of 32.
 
-    `read` is the width and height to read, if the plane is not smaller and the need not larger.
+    `read` is the width and height to read, if the view is not smaller and the need not larger.
     """
     left, top, right, bottom = written
-    x, across = _window(left, right, width, margin, read[0])
-    y, down = _window(top, bottom, height, margin, read[1])
+    x, across = _read_range(left, right, width, margin, read[0])
+    y, down = _read_range(top, bottom, height, margin, read[1])
     columns, rows = -(-(right - left) // stride), -(-(bottom - top) // stride)
     return Tile(x, y, across, down, left // stride, top // stride, columns, rows)
 
 
-def _window(begin: int, end: int, length: int, margin: int, wanted: int) -> tuple[int, int]:
+def _read_range(begin: int, end: int, length: int, margin: int, wanted: int) -> tuple[int, int]:
     """Return where to read from, and how much, to write from `begin` to `end`."""
-    whole = padded(length)
-    first, last = max(0, begin - margin), min(whole, padded(end) + margin)
+    whole = round_up(length)
+    first, last = max(0, begin - margin), min(whole, round_up(end) + margin)
     size = min(whole, max(wanted, last - first))
     return min(first, whole - size), size
 
 
-def trimmed(
-    tile: Tile, counted: Mask, width: int, height: int, context_px: int, stride: int
+def shrink_to_tissue(
+    tile: Tile, mask: Mask, width: int, height: int, context_px: int, stride: int
 ) -> Tile:
-    """Return a tile that writes only around the counted cells (rows, columns), if that pays.
+    """Return a tile that writes only around the marked pixels of its mask, if that pays.
 
     Its sides are quarters of the tile's, so that sizes stay few.
     """
     step = MULTIPLE // stride
-    columns, rows = np.flatnonzero(counted.any(axis=0)), np.flatnonzero(counted.any(axis=1))
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     left, top = int(columns[0]) // step * step, int(rows[0]) // step * step
     right = min(tile.columns, (int(columns[-1]) // step + 1) * step)
     bottom = min(tile.rows, (int(rows[-1]) // step + 1) * step)
@@ -133,8 +134,8 @@ def trimmed(
     written = (pixels[0], pixels[1], min(width, pixels[2]), min(height, pixels[3]))
     margin = context_margin(context_px)
     read = (
-        _parts(written[0], written[2], width, margin, tile.width),
-        _parts(written[1], written[3], height, margin, tile.height),
+        _round_to_parts(written[0], written[2], width, margin, tile.width),
+        _round_to_parts(written[1], written[3], height, margin, tile.height),
     )
     smaller = _tile(width, height, written, margin, stride, read)
     if smaller.width * smaller.height > TRIM_BELOW * tile.width * tile.height:
@@ -142,19 +143,19 @@ def trimmed(
     return smaller
 
 
-def _parts(begin: int, end: int, length: int, margin: int, most: int) -> int:
-    """Return what must be read to write from `begin` to `end`, in whole quarters of `most`."""
-    need = _window(begin, end, length, margin, 0)[1]
-    part = padded(-(-most // TRIM_PARTS))
-    return min(most, -(-need // part) * part)
+def _round_to_parts(begin: int, end: int, length: int, margin: int, largest: int) -> int:
+    """Return what must be read to write from `begin` to `end`, in whole quarters of `largest`."""
+    need = _read_range(begin, end, length, margin, 0)[1]
+    part = round_up(-(-largest // TRIM_PARTS))
+    return min(largest, -(-need // part) * part)
 
 
-def side_for(width: int, height: int, context_px: int) -> int:
+def default_tile_size(width: int, height: int, context_px: int) -> int:
     """Return the tile side: the whole plane where it is small, else what fits a read of 1984 px.
 
     Larger reads waste less on context, and take memory in proportion to their area (about 1 GB
     for the shipped model, most of it in the network).
     """
-    if padded(width) * padded(height) <= WHOLE_UP_TO_PX:
-        return max(padded(width), padded(height))
+    if round_up(width) * round_up(height) <= WHOLE_UP_TO_PX:
+        return max(round_up(width), round_up(height))
     return max(MULTIPLE * 16, READ_PX - 2 * context_margin(context_px))

@@ -15,22 +15,18 @@ from numpy.typing import NDArray
 from segmitos.detection.connected import label_pixels
 from segmitos.detection.regions import Regions
 from segmitos.detection.stain import OD_TABLE
-from segmitos.io.slide import Slide
+from segmitos.detection.view import Overview
 
-MASK_MPP = 8.0
-_LARGEST_SIDE_PX = 4096
-_LEAST_OD = 0.06
-_LEAST_CHROMA = 0.03
-_SMALLEST_UM2 = 20_000.0
+_MIN_OD = 0.06
+_MIN_CHROMA = 0.03
+_MIN_TISSUE_UM2 = 20_000.0
 _GAP_UM = 48.0
 # Work goes on this far around tissue: the mask is coarse, and mitoses sit at edges too.
-_AROUND_UM = 32.0
+_MARGIN_UM = 32.0
 _ROWS_AT_ONCE = 256
 _LARGE_MASK_PX = 2_000_000
 
 Mask = NDArray[np.bool_]
-Overview = tuple[NDArray[np.uint8], float]
-"""A picture (h, w, 3) of the whole slide, and its level-0 pixels per pixel."""
 
 
 @dataclass(frozen=True)
@@ -47,28 +43,28 @@ class TissueMask:
     @cached_property
     def around(self) -> Mask:
         """The mask, grown by 32 um."""
-        return grown(self.mask, max(1, round(_AROUND_UM / self.mpp)))
+        return dilate(self.mask, max(1, round(_MARGIN_UM / self.mpp)))
 
     @cached_property
     def _everywhere(self) -> bool:
         return bool(self.around.all())
 
-    def cells(self, column: int, row: int, columns: int, rows: int, cell_um: float) -> Mask | None:
-        """Tell which cells of a map to work on: those whose center lies on `around`.
+    def on_map(self, column: int, row: int, columns: int, rows: int, map_mpp: float) -> Mask | None:
+        """Tell which map pixels to work on: those whose center lies on `around`.
 
         Args:
-            column: of the first cell, counted from the slide's left border.
-            row: of the first cell, from its top.
+            column: of the first map pixel, counted from the slide's left border.
+            row: of the first map pixel, from its top.
             columns: of the answer.
             rows: of the answer.
-            cell_um: side of a cell.
+            map_mpp: um per map pixel.
 
         Returns:
             A mask (rows, columns), or None where all of them are.
         """
         if self._everywhere:
             return None
-        ratio = cell_um / self.mpp
+        ratio = map_mpp / self.mpp
         x = ((column + np.arange(columns) + 0.5) * ratio).astype(np.int64)
         y = ((row + np.arange(rows) + 0.5) * ratio).astype(np.int64)
         height, width = self.mask.shape
@@ -83,43 +79,26 @@ class TissueMask:
         return None if wanted.all() else wanted
 
 
-def tissue_mask(
-    slide: Slide,
-    regions: Regions | None = None,
-    find_tissue: bool = True,
-    overview: Overview | None = None,
+def find_tissue(
+    overview: Overview, regions: Regions | None = None, everywhere: bool = False
 ) -> TissueMask:
     """Mark the tissue of a slide.
 
     Args:
-        slide: of known scale.
-        regions: level-0 pixels; only tissue inside them counts; None is everywhere.
-        find_tissue: False marks all of the scanned area.
-        overview: a picture of the whole slide at about `MASK_MPP`; None has one read.
-
-    Raises:
-        ScaleError: where the slide's scale is unknown; InputError: where it is damaged.
+        overview: a picture of the whole slide (`SlideView.overview`).
+        regions: level-0 pixels; where given, only tissue inside them counts.
+        everywhere: True marks all of the scanned area, tissue or not.
     """
-    mpp = slide.require_mpp()
-    picture, step = overview or read_overview(slide)
-    mask = mark_tissue(picture, mpp * step) if find_tissue else np.ones(picture.shape[:2], bool)
-    x, y, w, h = slide.bounds
+    step, shape = overview.step, overview.pixels.shape[:2]
+    mask = np.ones(shape, bool) if everywhere else mark_tissue(overview.pixels, overview.mpp)
+    x, y, w, h = overview.bounds
     scanned = np.zeros_like(mask)
     scanned[int(y / step) : -int(-(y + h) // step), int(x / step) : -int(-(x + w) // step)] = True
     mask &= scanned
     if regions is not None:
         mask &= regions.mask(1 / step, (mask.shape[0], mask.shape[1]))
-    # By share, since the last mask pixels may stick out of the slide or fall short of its border.
-    area_mm2 = float(mask.mean()) * slide.width * slide.height * mpp**2 / 1e6
-    return TissueMask(mask, mpp * step, area_mm2)
-
-
-def read_overview(slide: Slide) -> Overview:
-    """Return the whole slide at about `MASK_MPP`."""
-    longest = max(slide.width, slide.height)
-    wanted = max(1, round(longest * slide.require_mpp() / MASK_MPP))
-    side = min(longest, wanted, _LARGEST_SIDE_PX)
-    return slide.thumbnail(side), longest / side
+    # By fraction: the last mask pixels may stick out of the slide or fall short of its border.
+    return TissueMask(mask, overview.mpp, float(mask.mean()) * overview.area_mm2)
 
 
 def mark_tissue(picture: NDArray[np.uint8], mpp: float) -> Mask:
@@ -129,13 +108,13 @@ def mark_tissue(picture: NDArray[np.uint8], mpp: float) -> Mask:
         rows = slice(top, top + _ROWS_AT_ONCE)
         stained[rows], foreign[rows] = _by_color(picture[rows])
     radius = max(1, round(_GAP_UM / 2 / mpp))
-    closed = ~grown(~grown(stained, radius), radius) & ~foreign
+    closed = ~dilate(~dilate(stained, radius), radius) & ~foreign
     # On a picture smaller than a few specks nothing is a speck.
-    least = min(_SMALLEST_UM2, 0.02 * stained.size * mpp**2)
-    return _without_specks(closed, least / mpp**2)
+    smallest = min(_MIN_TISSUE_UM2, 0.02 * stained.size * mpp**2)
+    return _without_specks(closed, smallest / mpp**2)
 
 
-def _without_specks(mask: Mask, least_px: float) -> Mask:
+def _without_specks(mask: Mask, min_px: float) -> Mask:
     """Leave out the 8-connected parts of fewer pixels."""
     if mask.size > _LARGE_MASK_PX:
         # By coordinates, as below, this would take 24 times the mask's memory; where there is less
@@ -144,13 +123,13 @@ def _without_specks(mask: Mask, least_px: float) -> Mask:
 
         parts = np.empty(mask.shape, np.int32)
         ndimage.label(mask, np.ones((3, 3)), output=parts)
-        keep = np.bincount(parts.ravel()) >= least_px
+        keep = np.bincount(parts.ravel()) >= min_px
         keep[0] = False
         large_parts: Mask = keep[parts]
         return large_parts
     rows, columns = np.nonzero(mask)
     labels, count = label_pixels(rows, columns)
-    large = (np.bincount(labels, minlength=count) >= least_px)[labels]
+    large = (np.bincount(labels, minlength=count) >= min_px)[labels]
     result = np.zeros(mask.shape, bool)
     result[rows[large], columns[large]] = True
     return result
@@ -171,12 +150,12 @@ def _by_color(picture: NDArray[np.uint8]) -> tuple[Mask, Mask]:
     blue_ink = (blue > red + 60) & (blue > green + 40) & (density[:, :, 0] > 0.9)
     red_ink = (red > 150) & (green < 60) & (blue < 60)
     chroma = density[:, :, 1] - np.minimum(density[:, :, 0], density[:, :, 2])
-    stained = (mean > _LEAST_OD) & ((chroma > _LEAST_CHROMA) | (mean > 0.35))
+    stained = (mean > _MIN_OD) & ((chroma > _MIN_CHROMA) | (mean > 0.35))
     foreign = black | green_ink | blue_ink | red_ink
     return stained & ~(foreign | grey_shadow), foreign
 
 
-def grown(mask: Mask, radius: int) -> Mask:
+def dilate(mask: Mask, radius: int) -> Mask:
     """Dilate a mask by a square of `radius` pixels; outside of it nothing is marked."""
     result = mask
     for axis in (0, 1):

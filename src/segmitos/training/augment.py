@@ -18,7 +18,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from segmitos.detection.stain import GAIN_LIMITS, OD_TABLE, Stain
+from segmitos.detection.stain import OD_TABLE, Stain, stain_affine
 from segmitos.errors import UsageError
 
 # Ruifrok and Johnston 2001: rows are haematoxylin, eosin, residual in OD of red, green, blue.
@@ -172,12 +172,6 @@ def _reflected(indices: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     period = 2 * length
     folded = np.mod(indices, period)
     return np.where(folded < length, folded, period - 1 - folded)
-
-
-def stain_affine(stain: Stain, target: Stain) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return per-channel (gain, offset) in OD that takes `stain` to `target`."""
-    gain = np.clip(np.array(target.std) / np.array(stain.std), *GAIN_LIMITS)
-    return gain, np.array(target.mean) - gain * np.array(stain.mean)
 
 
 def augment_stain(

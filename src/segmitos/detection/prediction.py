@@ -1,0 +1,92 @@
+"""The map of a slide, tile by tile: reading runs ahead of the networks, in order all the same.
+
+At any moment a few tiles are in memory, never the slide and never its map.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.detection.model import Model
+from segmitos.detection.postprocess import smoothing_radius
+from segmitos.detection.spec import ModelSpec
+from segmitos.detection.tiling import Tile, cut_tiles, default_tile_size, shrink_to_tissue
+from segmitos.detection.tissue import TissueMask
+from segmitos.detection.view import SlideView
+
+# Threads that read and decode ahead of the network.
+READERS = 2
+
+
+def select_tiles(
+    view: SlideView, spec: ModelSpec, tissue: TissueMask, tile_px: int | None = None
+) -> list[Tile]:
+    """Return the tiles of a view that hold any tissue, cut to it.
+
+    Args:
+        view: of the slide.
+        spec: of the model: its stride, context and smoothing.
+        tissue: of the slide.
+        tile_px: side of a tile; None chooses.
+    """
+    map_mpp = spec.mpp * spec.stride
+    context_px = spec.context_px + smoothing_radius(spec.smoothing_sigma_um, map_mpp) * spec.stride
+    side = tile_px or default_tile_size(view.width, view.height, context_px)
+    chosen = []
+    for tile in cut_tiles(view.width, view.height, side, context_px, spec.stride):
+        mask = tissue.on_map(tile.column, tile.row, tile.columns, tile.rows, map_mpp)
+        if mask is None:
+            chosen.append(tile)
+        elif mask.any():
+            chosen.append(
+                shrink_to_tissue(tile, mask, view.width, view.height, context_px, spec.stride)
+            )
+    return chosen
+
+
+def predict_tiles(
+    tiles: Sequence[Tile], view: SlideView, model: Model
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the map of each tile, in order; tiles are read ahead while one is in the network."""
+    spec = model.spec
+    radius = smoothing_radius(spec.smoothing_sigma_um, spec.mpp * spec.stride)
+
+    def load(tile: Tile) -> NDArray[np.uint8]:
+        return view.read(tile.x, tile.y, tile.width, tile.height)
+
+    def predict(tile: Tile, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        box = tile.output_box(spec.stride, radius * spec.stride)
+        map_: NDArray[np.float32] = model.predict(image[None], box, (tile.x, tile.y))[0]
+        return map_
+
+    if len(tiles) == 1:
+        # A single field: threads would only cost their start.
+        yield predict(tiles[0], load(tiles[0]))
+        return
+    ahead = READERS + model.streams
+    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(model.streams) as network:
+        upcoming = iter(tiles)
+        reading: deque[tuple[Tile, Future[NDArray[np.uint8]]]] = deque()
+        running: deque[Future[NDArray[np.float32]]] = deque()
+        try:
+            reading.extend((tile, readers.submit(load, tile)) for tile in islice(upcoming, ahead))
+            while reading:
+                tile, loading = reading.popleft()
+                image = loading.result()
+                following = next(upcoming, None)
+                if following is not None:
+                    reading.append((following, readers.submit(load, following)))
+                running.append(network.submit(predict, tile, image))
+                if len(running) > model.streams:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            for _, pending in reading:
+                pending.cancel()
