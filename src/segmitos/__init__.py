@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from segmitos._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from segmitos.counting.count import Count, CountSettings, count
+    from segmitos.counting.recount import ReviewedMark, recount
+    from segmitos.counting.saved import SavedResult, read_saved
     from segmitos.detection.model import Model, ModelSpec
     from segmitos.detection.pipeline import detect
     from segmitos.detection.postprocess import Thresholds
@@ -24,34 +27,48 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Case": "segmitos.io.datasets.case",
+    "Count": "segmitos.counting.count",
+    "CountSettings": "segmitos.counting.count",
     "Detections": "segmitos.io.points.detections",
     "Evaluation": "segmitos.evaluation.scoring",
     "Match": "segmitos.evaluation.matching",
     "Model": "segmitos.detection.model",
     "ModelSpec": "segmitos.detection.model",
+    "ReviewedMark": "segmitos.counting.recount",
+    "SavedResult": "segmitos.counting.saved",
     "SegMitosError": "segmitos.errors",
     "Slide": "segmitos.io.slide.slide",
     "Thresholds": "segmitos.detection.postprocess",
+    "count": "segmitos.counting.count",
     "detect": "segmitos.detection.pipeline",
     "evaluate": "segmitos.evaluation.scoring",
     "load_dataset": "segmitos.io.datasets.load",
     "match_points": "segmitos.evaluation.matching",
+    "read_saved": "segmitos.counting.saved",
+    "recount": "segmitos.counting.recount",
 }
 
 __all__ = [
     "Case",
+    "Count",
+    "CountSettings",
     "Detections",
     "Evaluation",
     "Match",
     "Model",
     "ModelSpec",
+    "ReviewedMark",
+    "SavedResult",
     "SegMitosError",
     "Slide",
     "Thresholds",
+    "count",
     "detect",
     "evaluate",
     "load_dataset",
     "match_points",
+    "read_saved",
+    "recount",
 ]
 
 

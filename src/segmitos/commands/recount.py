@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segmitos.cohort.folder import RUN, SUMMARY, OutputFolder, results_in
+from segmitos.cohort.names import COHORT
 from segmitos.cohort.recounted import recount_result
 from segmitos.cohort.tables import write_tables
 from segmitos.counting.corrections import corrections, read_edited
@@ -80,8 +81,9 @@ def run_recount(
             _review(result, file, who, changes, out, overwrite, json_out, len(results) > 1)
             for result, file in files.items()
         ]
-    if results != [folder]:
-        write_tables(folder)
+    run = folder.absolute().parent if results == [folder] else folder
+    if (run / COHORT).is_file():
+        write_tables(run)
     if json_out:
         print(json.dumps(contents, indent=2, sort_keys=True))
     return 0
