@@ -25,7 +25,7 @@ from segmitos.verbs.detect import demo, detect, report
 from segmitos.verbs.model import model_app
 from segmitos.verbs.recount import recount
 from segmitos.verbs.review import review
-from segmitos.verbs.train import train
+from segmitos.verbs.train import crossval, train
 
 
 class _InOrder(click.Group):
@@ -46,6 +46,7 @@ def app() -> None:
 app.add_command(detect)
 app.add_command(recount)
 app.add_command(train)
+app.add_command(crossval)
 
 
 @app.command()

@@ -47,17 +47,26 @@ def assign_folds(cases: Sequence[Case], by: By, count: int | None = None) -> dic
             f"{count} folds of {len(groups)} slides (those of one patient are one): give fewer"
         )
     number_of: dict[str, int] = {}
-    mitoses = [0] * count
-    sizes = [0] * count
+    for crops in (False, True):
+        # Crops are many and each holds a mitosis: they are divided apart, not to outweigh fields.
+        kind = {key: of for key, of in groups.items() if of[0].centered_crop == crops}
+        number_of |= _balanced(kind, count)
+    folds: dict[str, list[Case]] = {f"fold-{index + 1}": [] for index in range(count)}
+    for case in cases:
+        folds[f"fold-{number_of[_key(case)] + 1}"].append(case)
+    return folds
+
+
+def _balanced(groups: dict[str, list[Case]], count: int) -> dict[str, int]:
+    """Give each group, largest first, to the fold with the fewest mitoses so far."""
+    number_of: dict[str, int] = {}
+    mitoses, sizes = [0] * count, [0] * count
     for key in _largest_first(groups):
         fold = min(range(count), key=lambda index: (mitoses[index], sizes[index], index))
         number_of[key] = fold
         mitoses[fold] += _mitoses(groups[key])
         sizes[fold] += len(groups[key])
-    folds: dict[str, list[Case]] = {f"fold-{index + 1}": [] for index in range(count)}
-    for case in cases:
-        folds[f"fold-{number_of[_key(case)] + 1}"].append(case)
-    return folds
+    return number_of
 
 
 def hold_out(cases: Sequence[Case]) -> list[Case]:

@@ -366,3 +366,26 @@ def _counts_at(items: Sequence[Item], thresholds: Thresholds, distance_um: float
 
 def _none(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def count_items(items: Sequence[Item]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """Count tp, fp, fn of every slide at every combination of the default grid.
+
+    Returns:
+        Names of the slides, and (slides, binarizations, areas, scores, 3) counts under the rule
+        `one-to-one`.
+    """
+    slides = tuple(sorted({item.slide for item in items}))
+    distance_um = RULES["one-to-one"].distance_um
+    return slides, _count(items, slides, distance_um, BINARIZATIONS, AREAS_UM2, SCORES)
+
+
+def best_place(table: NDArray[np.int32]) -> tuple[int, int, int]:
+    """Return where the pooled F of a table of `count_items` is best: binarization, area, score."""
+    return _best(_objective(table, "pooled"), _idle(BINARIZATIONS, SCORES))
+
+
+def thresholds_at(place: tuple[int, int, int]) -> Thresholds:
+    """Return the thresholds at a place of the default grid."""
+    b, a, s = place
+    return Thresholds(BINARIZATIONS[b], AREAS_UM2[a], SCORES[s])

@@ -1,4 +1,4 @@
-"""The verb that trains."""
+"""The verbs that train: once, and for cross-validation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from segmitos.options import (
     cases_option,
     data_argument,
     exclude_option,
+    json_option,
     mpp_option,
     several,
     threads_option,
@@ -34,6 +35,21 @@ class Duration(click.ParamType[float]):
         return float(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
 
 
+accelerator_option = click.option(
+    "--accelerator",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="What to train on.",
+)
+recipe_option = click.option(
+    "--recipe",
+    default="lite",
+    show_default=True,
+    help="Packaged recipe by name, such as paper/mitos14-random, or a TOML file.",
+)
+
+
 @click.command()
 @data_argument
 @click.option(
@@ -43,12 +59,7 @@ class Duration(click.ParamType[float]):
     required=True,
     help="Folder of the run; the same run is resumed if it is there.",
 )
-@click.option(
-    "--recipe",
-    default="lite",
-    show_default=True,
-    help="Packaged recipe by name, such as paper/mitos14-random, or a TOML file.",
-)
+@recipe_option
 @click.option(
     "--validation",
     multiple=True,
@@ -69,13 +80,7 @@ class Duration(click.ParamType[float]):
     type=Duration(),
     help="Take so many steps, at most the recipe's, as fit into this time here: 45s, 30m, 2h.",
 )
-@click.option(
-    "--accelerator",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    default="auto",
-    show_default=True,
-    help="What to train on.",
-)
+@accelerator_option
 @click.option(
     "--devices",
     type=click.IntRange(1, 1024),
@@ -94,3 +99,48 @@ def train(**given: Any) -> int:
     from segmitos.commands.train import run_train
 
     return run_train(**given)
+
+
+@click.command()
+@data_argument
+@click.option(
+    "-o", "--out", type=FilePath, required=True, help="Folder; folds that are done there are kept."
+)
+@click.option(
+    "--by",
+    type=click.Choice(["slide", "laboratory"]),
+    default="slide",
+    show_default=True,
+    help="What a fold holds out; each laboratory is one.",
+)
+@click.option(
+    "--folds", type=click.IntRange(2, 1000), help="How many, by slide; default: 5 or fewer."
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(0, 2**31 - 1),
+    multiple=True,
+    help="Seed of a training of each fold; give it several times for several. Default: 0.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    callback=several,
+    help="Fold to do now, such as fold-1; others are taken as they are. For job arrays.",
+)
+@recipe_option
+@click.option("--epochs", type=click.IntRange(1, 1_000_000), help="Instead of the recipe's.")
+@cases_option
+@exclude_option
+@mpp_option
+@accelerator_option
+@threads_option
+@json_option
+def crossval(**given: Any) -> int:
+    """Cross-validate a recipe: score every slide, or laboratory, by networks that never saw it.
+
+    Example: segmitos crossval mitos14:DIR --folds 3 -o runs/crossval
+    """
+    from segmitos.commands.crossval import run_crossval
+
+    return run_crossval(**given)

@@ -1,0 +1,260 @@
+"""Cross-validation of a recipe: each slide or laboratory scored by networks that never saw it.
+
+Three figures come out for every fold: F at one threshold common to all (chosen on all of them, so
+it flatters a little), F at thresholds chosen on the other folds (honest), and F at the fold's own
+best. How far the last lies above the first is the calibration gap: what a user of other slides
+loses because probabilities shift there.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos._version import __version__
+from segmitos.errors import UsageError
+from segmitos.evaluation.folds import By, assign_folds
+from segmitos.evaluation.scoring import Counts
+from segmitos.evaluation.tuning import best_place, count_items, thresholds_at
+from segmitos.io.datasets import Case
+from segmitos.io.files import write_bytes, write_json
+from segmitos.training.checkpoint import load_state
+from segmitos.training.finish import map_cases
+from segmitos.training.recipe import Recipe
+from segmitos.training.run import OnEvent
+from segmitos.training.train import train
+
+RESULT = "crossval.json"
+Counted = NDArray[np.int32]
+OnFold = Callable[[str, int], OnEvent]
+
+
+@dataclass(frozen=True)
+class FoldCounts:
+    """Counts of one fold by the network of one seed.
+
+    Attributes:
+        fold: name.
+        seed: of the training.
+        fields: per slide of fields, (binarizations, areas, scores, 3) counts of the tuning grid.
+        crops: the same of external crops, which say what recall is and little of precision.
+    """
+
+    fold: str
+    seed: int
+    fields: dict[str, Counted]
+    crops: dict[str, Counted]
+
+
+def cross_validate(
+    cases: Sequence[Case],
+    folder: Path,
+    recipe: Recipe,
+    by: By = "slide",
+    folds: int | None = None,
+    seeds: Sequence[int] = (0,),
+    only: Sequence[str] = (),
+    on_fold: OnFold = lambda fold, seed: lambda event, content: None,
+    accelerator: str = "auto",
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Train on all folds but one, test on that one, for every fold and seed; write the result.
+
+    Folds that are done are not trained again; a training that was stopped goes on. Several
+    processes may each do some folds (`only`) in one folder.
+
+    Args:
+        cases: all of them; they are divided by `evaluation.folds.assign_folds`.
+        folder: gets seed-N/FOLD/ of each training, and crossval.json.
+        recipe: of every training, but for its seed.
+        by: `slide` or `laboratory`.
+        folds: number of folds by slide.
+        seeds: one training a fold for each.
+        only: names of the folds to do now; the others are taken as they are.
+        on_fold: told of each training before it begins; returns what is told of its events.
+        accelerator: as for `train`.
+        threads: as for `train`.
+
+    Returns:
+        The content of crossval.json: settings, common thresholds, and counts at them by fold, by
+        seed and over all that is done.
+
+    Raises:
+        UsageError: for a fold that does not exist, or a folder with other trainings.
+        DataError: where the cases cannot be divided so.
+    """
+    divided = assign_folds(cases, by, folds)
+    unknown = sorted(set(only) - set(divided))
+    if unknown:
+        raise UsageError(f"fold {unknown[0]!r} is not one of {', '.join(divided)}")
+    done = []
+    for seed in seeds:
+        seeded = Recipe.from_dict({**recipe.to_dict(), "seed": seed})
+        for name, tested in divided.items():
+            run = folder / f"seed-{seed}" / _file_name(name)
+            if only and name not in only and not (run / "counts.npz").exists():
+                continue
+            keys = {case.slide for case in tested}
+            others = [c for n, of in divided.items() if n != name for c in of]
+            training = [case for case in others if case.slide not in keys]
+            train(
+                training,
+                run,
+                seeded,
+                on_event=on_fold(name, seed),
+                accelerator=accelerator,
+                threads=threads,
+            )
+            done.append(_counted(run, name, seed, tested, threads))
+    result = {
+        "settings": {
+            "by": by,
+            "folds": {name: sorted({c.slide for c in of}) for name, of in divided.items()},
+            "seeds": list(seeds),
+            "recipe": recipe.to_dict(),
+            "version": __version__,
+        },
+        **summarize(done),
+    }
+    write_json(folder / RESULT, result)
+    return result
+
+
+def summarize(done: Sequence[FoldCounts]) -> dict[str, Any]:
+    """Return common thresholds and the counts at them, by fold and seed and over all.
+
+    Raises:
+        UsageError: if there is nothing done, or no field among it to choose thresholds on.
+    """
+    tables = [table for one in done for table in one.fields.values()]
+    if not tables:
+        raise UsageError("no fold with fields is done: thresholds cannot be chosen on crops alone")
+    common = best_place(np.stack(tables))
+    rows = [_row(one, common, done) for one in done]
+    chosen = thresholds_at(common)
+    held_out = _sum(row["held_out"] for row in rows)
+    return {
+        "thresholds": {
+            "threshold": chosen.threshold,
+            "min_area_um2": chosen.min_area_um2,
+            "min_score": chosen.min_score,
+        },
+        "rows": [{**row, **{key: _shown(row[key]) for key in _KINDS}} for row in rows],
+        "common": _shown(_sum(row["common"] for row in rows)),
+        "held_out": _shown(held_out),
+        "own_best": _shown(_sum(row["own_best"] for row in rows)),
+        "crops": _shown(_sum(row["crops"] for row in rows)),
+        # What `segmitos model export --thresholds` reads.
+        "validation": {
+            **held_out.to_dict(),
+            "data": f"{len(tables)} slides, each by a network that was not trained on it, "
+            "thresholds chosen on the other folds",
+        },
+    }
+
+
+_KINDS = ("common", "held_out", "own_best", "crops")
+
+
+def _row(one: FoldCounts, common: tuple[int, int, int], done: Sequence[FoldCounts]) -> Any:
+    own = list(one.fields.values())
+    rest = [table for other in done if other.fold != one.fold for table in other.fields.values()]
+    return {
+        "fold": one.fold,
+        "seed": one.seed,
+        "slides": sorted([*one.fields, *one.crops]),
+        "common": _at(own, common),
+        "held_out": _at(own, best_place(np.stack(rest)) if rest else common),
+        "own_best": _at(own, best_place(np.stack(own)) if own else common),
+        "crops": _at(list(one.crops.values()), common),
+    }
+
+
+def _at(tables: Sequence[Counted], place: tuple[int, int, int]) -> Counts:
+    total = Counts()
+    for table in tables:
+        tp, fp, fn = (int(value) for value in table[place])
+        total += Counts(tp, fp, fn)
+    return total
+
+
+def _sum(counts: Any) -> Counts:
+    return sum(counts, Counts())
+
+
+def _shown(counts: Counts) -> dict[str, Any]:
+    return counts.to_dict()
+
+
+def _counted(
+    run: Path, fold: str, seed: int, tested: Sequence[Case], threads: int | None
+) -> FoldCounts:
+    """Return the counts of a fold: saved ones if they are of this very training, else anew."""
+    path, identity = run / "counts.npz", load_state(run).identity
+    saved = _load_counts(path, identity, tested)
+    if saved is None:
+        saved = {}
+        for kind, centered in (("fields", False), ("crops", True)):
+            items = map_cases(run, [c for c in tested if c.centered_crop == centered], threads)
+            slides, table = count_items(items)
+            saved |= {f"{kind}/{slide}": table[index] for index, slide in enumerate(slides)}
+        content = io.BytesIO()
+        arrays: dict[str, Any] = {"identity": np.array(identity), **saved}
+        np.savez_compressed(content, **arrays)
+        write_bytes(path, content.getvalue())
+    kinds: dict[str, dict[str, Counted]] = {"fields": {}, "crops": {}}
+    for key, table in saved.items():
+        kind, _, slide = key.partition("/")
+        kinds[kind][slide] = table
+    return FoldCounts(fold, seed, kinds["fields"], kinds["crops"])
+
+
+def _load_counts(path: Path, identity: str, tested: Sequence[Case]) -> dict[str, Counted] | None:
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
+            saved = {key: content[key] for key in content.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    expected = {f"{'crops' if c.centered_crop else 'fields'}/{c.slide}" for c in tested}
+    if str(saved.pop("identity", "")) != identity or set(saved) != expected:
+        return None
+    return saved
+
+
+def _file_name(fold: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in fold)
+
+
+def table_lines(result: dict[str, Any]) -> list[str]:
+    """Return the result as a plain-text table."""
+    lines = [
+        f"{'fold':<34} {'seed':>4} {'TP':>5} {'FP':>5} {'FN':>5}  F common  held out  own best"
+        "   gap  recall on crops"
+    ]
+    every = {"fold": "all", "seed": "", **{key: result[key] for key in _KINDS}}
+    for row in (*result["rows"], every):
+        common, own = row["common"], row["own_best"]
+        gap = _difference(own["f_score"], common["f_score"])
+        lines.append(
+            f"{row['fold'][:34]:<34} {row['seed']!s:>4} {common['tp']:5d} {common['fp']:5d} "
+            f"{common['fn']:5d}  {_ratio(common['f_score'])}     "
+            f"{_ratio(row['held_out']['f_score'])}     {_ratio(own['f_score'])}  {gap:>6}  "
+            f"{_ratio(row['crops']['recall'])}"
+        )
+    return lines
+
+
+def _ratio(value: float | None) -> str:
+    return "  -  " if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _difference(one: float | None, other: float | None) -> str:
+    return "-" if one is None or other is None else f"{one - other:+.3f}"

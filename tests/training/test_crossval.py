@@ -1,0 +1,144 @@
+"""Cross-validation: nothing is tested by what was trained on it, figures are what they say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from factories.synthetic_fields import write_cases
+from segmitos.cli import main
+from segmitos.errors import UsageError
+from segmitos.evaluation.tuning import AREAS_UM2, BINARIZATIONS, SCORES
+from segmitos.io.datasets import Case
+from segmitos.training import crossval
+from segmitos.training.crossval import FoldCounts, cross_validate, summarize, table_lines
+from segmitos.training.identity import RunIdentity
+from segmitos.training.recipe import Recipe
+
+SHAPE = (len(BINARIZATIONS), len(AREAS_UM2), len(SCORES), 3)
+
+
+def table(best_score: int, peak: tuple[int, int, int], elsewhere=(2, 8, 8)) -> np.ndarray:
+    """Counts that are `peak` at one score threshold of a probability of 0.5, poor elsewhere."""
+    counts = np.empty(SHAPE, np.int32)
+    counts[:] = elsewhere
+    counts[BINARIZATIONS.index(0.5), :, best_score] = peak
+    return counts
+
+
+def test_common_own_and_held_out_thresholds_are_told_apart():
+    one = FoldCounts("a", 0, {"S0": table(70, (9, 1, 1))}, {})
+    two = FoldCounts("b", 0, {"S1": table(80, (10, 0, 0))}, {"C": table(80, (7, 3, 1))})
+    result = summarize([one, two])
+    assert result["thresholds"]["min_score"] == 0.8 and result["thresholds"]["threshold"] == 0.5
+    rows = {row["fold"]: row for row in result["rows"]}
+    assert rows["a"]["common"]["tp"] == 2 and rows["b"]["common"]["tp"] == 10
+    assert rows["a"]["own_best"]["f_score"] == pytest.approx(0.9)
+    # On the other fold the best score threshold is another one: honest, and poor.
+    assert rows["a"]["held_out"]["tp"] == rows["b"]["held_out"]["tp"] == 2
+    assert result["held_out"]["tp"] == 4 and result["validation"]["tp"] == 4
+    assert rows["b"]["crops"]["recall"] == pytest.approx(7 / 8)
+    assert "+0.700" in table_lines(result)[1]
+
+
+def test_crops_alone_choose_no_thresholds():
+    with pytest.raises(UsageError, match="crops alone"):
+        summarize([FoldCounts("a", 0, {}, {"C": table(70, (1, 1, 1))})])
+
+
+RECIPE = Recipe.from_dict(
+    {
+        "pretrained": False,
+        "crop_px": 64,
+        "batch": 2,
+        "epochs": 1,
+        "steps_per_epoch": 2,
+        "mine_at": [],
+        "precision": "32-true",
+    }
+)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Which cases each training saw; networks are not needed here."""
+    seen: dict[str, set[str]] = {}
+
+    def train(cases, folder, recipe, on_event, accelerator, threads):
+        seen[f"{folder.parent.name}/{folder.name}"] = {case.slide for case in cases}
+
+    def count(run, fold, seed, tested, threads):
+        tables = {case.slide: table(70, (9, 1, 1)) for case in tested}
+        return FoldCounts(fold, seed, tables, {})
+
+    monkeypatch.setattr(crossval, "train", train)
+    monkeypatch.setattr(crossval, "_counted", count)
+    return seen
+
+
+def test_every_slide_is_tested_once_a_seed_by_networks_that_never_saw_it(trained, tmp_path):
+    cases = write_cases(tmp_path / "fields", slides=5)
+    result = cross_validate(cases, tmp_path / "cv", RECIPE, "slide", 3, (0, 4))
+    assert sorted(trained) == [f"seed-{s}/fold-{f}" for s in (0, 4) for f in (1, 2, 3)]
+    tested = [slide for row in result["rows"] for slide in row["slides"]]
+    assert sorted(tested) == sorted([f"S{n}" for n in range(5)] * 2)
+    for row in result["rows"]:
+        assert not trained[f"seed-{row['seed']}/{row['fold']}"] & set(row["slides"])
+    saved = json.loads((tmp_path / "cv" / "crossval.json").read_text())
+    assert saved["settings"]["recipe"] == RECIPE.to_dict()
+    assert saved == json.loads(json.dumps(result))
+
+
+def test_laboratories_are_left_out_one_by_one(trained, tmp_path):
+    cases = [
+        dataclasses.replace(case, laboratory=f"lab {case.slide[1]}")
+        for case in write_cases(tmp_path / "fields")
+    ]
+    result = cross_validate(cases, tmp_path / "cv", RECIPE, "laboratory")
+    assert [row["fold"] for row in result["rows"]] == ["lab 0", "lab 1", "lab 2"]
+    assert trained["seed-0/lab_1"] == {"S0", "S2"}
+
+
+def test_only_one_fold_is_done_where_asked(trained, tmp_path):
+    cases = write_cases(tmp_path / "fields")
+    result = cross_validate(cases, tmp_path / "cv", RECIPE, "slide", 3, only=["fold-2"])
+    assert list(trained) == ["seed-0/fold-2"] and len(result["rows"]) == 1
+    with pytest.raises(UsageError, match="'fold-9' is not one of fold-1"):
+        cross_validate(cases, tmp_path / "cv", RECIPE, "slide", 3, only=["fold-9"])
+
+
+def test_saved_counts_of_another_training_are_not_taken(tmp_path):
+    cases: list[Case] = write_cases(tmp_path)
+    identity = RunIdentity.of(cases, [], RECIPE).digest
+    fields = {f"fields/{case.slide}": table(3, (1, 1, 1)) for case in cases}
+    path = tmp_path / "counts.npz"
+    np.savez_compressed(path, identity=np.array(identity), **fields)
+    assert sorted(crossval._load_counts(path, identity, cases)) == sorted(fields)
+    assert crossval._load_counts(path, "other", cases) is None
+    assert crossval._load_counts(path, identity, cases[:2]) is None
+    for content in (b"", b"PK\x03\x04 broken", b"\x80\x04K\x01."):
+        path.write_bytes(content)
+        assert crossval._load_counts(path, identity, cases) is None
+
+
+@pytest.mark.slow
+def test_the_command_trains_scores_and_goes_on(tmp_path, capsys):
+    for case in write_cases(tmp_path / "clicks", slides=2):
+        rows = [f"{x},{y}" for x, y in case.mitoses_xy]
+        case.image.with_suffix(".csv").write_text("\n".join(["x,y", *rows]) + "\n")
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(
+        "pretrained = false\ncrop_px = 64\nbatch = 2\nepochs = 1\nsteps_per_epoch = 2\n"
+        'mine_at = []\nprecision = "32-true"\n'
+    )
+    given = ["crossval", f"points:{tmp_path / 'clicks'}", "--mpp", "0.25", "--recipe", str(recipe)]
+    given += ["--folds", "2", "-o", str(tmp_path / "cv"), "--threads", "1", "--accelerator", "cpu"]
+    assert main(given) == 0
+    first = capsys.readouterr()
+    assert "fold-1" in first.out and "all" in first.out and "common thresholds" in first.out
+    assert main(given) == 0
+    again = capsys.readouterr()
+    assert again.out == first.out and "all 2 steps are done" in again.err
