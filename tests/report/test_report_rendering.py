@@ -86,7 +86,9 @@ def run(browser: str, folder: Path, page: Path, width: int, *flags: str) -> str:
     ).stdout
 
 
-def measured(browser: str, folder: Path, page: Path) -> dict[int, dict[str, object]]:
+def measured(
+    browser: str, folder: Path, page: Path, widths: tuple[int, ...] = WIDTHS
+) -> dict[int, dict[str, object]]:
     """Measure a page at every width in one run of the browser."""
     # In frames, since a window of Chromium is never narrower than 500 px.
     content = page.read_text(encoding="utf-8").replace("</main>", "</main>" + PROBE)
@@ -94,10 +96,10 @@ def measured(browser: str, folder: Path, page: Path) -> dict[int, dict[str, obje
     frames = [
         f'<iframe srcdoc="{html.escape(content)}" '
         f'style="border: 0; width: {width}px; height: 2400px"></iframe>'
-        for width in WIDTHS
+        for width in widths
     ]
     copy.write_text("<title></title>" + "".join(frames), encoding="utf-8")
-    dom = run(browser, folder, copy, max(WIDTHS), "--dump-dom")
+    dom = run(browser, folder, copy, max(widths), "--dump-dom")
     title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
     return {int(width): facts for width, facts in json.loads(html.unescape(title[1])).items()}
 
@@ -135,6 +137,64 @@ def test_report_of_a_slide(browser, tmp_path):
     seen = check(browser, tmp_path, page, "slide")
     # Crops keep a size at which a cell can be judged, on a phone too.
     assert all(facts["crop"] >= 100 for facts in seen.values())
+
+
+@pytest.fixture(scope="module")
+def slide_page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slide")
+    points = scatter(150)
+    slide = draw_slide(cells=points)
+    files = make_files(folder, slide, detections_at(points, 1.25), tissue_of(slide))
+    page = folder / "report.html"
+    page.write_bytes(files["report.html"])
+    return page
+
+
+def test_on_paper_nothing_is_cut_off(browser, tmp_path, slide_page):
+    """The rules for print, applied to a window as wide as A4 between its margins."""
+    content = slide_page.read_text(encoding="utf-8")
+    assert content.count("@media print") == 1
+    page = tmp_path / "print.html"
+    page.write_text(content.replace("@media print", "@media all").replace("max-width: 600px", "0"))
+    facts = measured(browser, tmp_path, page, (688,))[688]
+    assert facts["scroll"] <= 688 and facts["broken"] == 0
+    assert facts["crop"] >= 110  # 5 crops a row
+
+
+def test_printed_pages_hold_all_crops(browser, tmp_path, slide_page):
+    paper = tmp_path / "report.pdf"
+    run(browser, tmp_path, slide_page, 1200, f"--print-to-pdf={paper}", "--no-pdf-header-footer")
+    pages = paper.read_bytes().count(b"/Type /Page\n") or len(
+        re.findall(rb"/Type\s*/Page[^s]", paper.read_bytes())
+    )
+    assert 5 <= pages <= 12
+
+
+def test_in_the_dark_the_page_is_dark_and_the_picture_is_not(browser, tmp_path, slide_page):
+    target = tmp_path / "dark.png"
+    flag = "--blink-settings=preferredColorScheme=0"
+    run(browser, tmp_path, slide_page, 1200, flag, f"--screenshot={target}")
+    dark = np.asarray(Image.open(target).convert("L")).astype(int)
+    light = np.asarray(screenshot(browser, tmp_path, slide_page, 1200, "light").convert("L"))
+    assert dark[5, 5] < 40 and light[5, 5] > 230
+    # Glass around the tissue stays white.
+    assert (dark[1100] > 230).sum() > 100
+
+
+def test_a_link_to_a_mark_shows_it(browser, tmp_path, slide_page):
+    probe = """<script>addEventListener("load", function () {
+      location.hash = "m7";
+      setTimeout(function () {
+        var mark = document.querySelector(":target .line");
+        document.title = getComputedStyle(mark).strokeWidth + " " +
+          Math.round(mark.getBoundingClientRect().top / innerHeight * 10);
+      }, 200);
+    });</script>"""
+    page = tmp_path / "linked.html"
+    page.write_text(slide_page.read_text(encoding="utf-8").replace("</main>", "</main>" + probe))
+    dom = run(browser, tmp_path, page, 1200, "--virtual-time-budget=3000", "--dump-dom")
+    width, place = re.search(r"<title>(.*?)</title>", dom)[1].split()
+    assert width == "16px" and 0 <= int(place) <= 10
 
 
 def test_report_of_a_real_frame(browser, tmp_path, data_dir):
