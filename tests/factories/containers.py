@@ -44,9 +44,15 @@ def _stacked(path: Path, image: np.ndarray) -> None:
 
 
 def _sparse(path: Path, image: np.ndarray) -> None:
-    tiles = [image[y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32, 64)]
-    parts = [*tiles[:4], None, tiles[5]]
-    slides.save_tiff(path, iter(parts), shape=(64, 96, 3), dtype=np.uint8, tile=(32, 32))
+    slides.save_tiff(path, image[:64, :96], tile=(32, 32))
+    slides.drop_tiles(path, (4,))
+
+
+def _sparse_svs(path: Path, image: np.ndarray) -> None:
+    """An SVS that goes to OpenSlide, as a tile is missing."""
+    text = slides.APERIO.format(w=96, h=64)
+    slides.save_tiff(path, image[:64, :96], compression="jpeg", tile=(32, 32), description=text)
+    slides.drop_tiles(path, (4,))
 
 
 def _imagej(path: Path, image: np.ndarray) -> None:
@@ -107,6 +113,8 @@ CONTAINERS: dict[str, Save] = {
     "preview-first.tif": _stacked,
     "sparse.tif": _sparse,
     "imagej.tif": _imagej,
+    "leica.scn": lambda p, a: slides.save_scn(p, a, canvas=(1000, 800), at=(300, 200)),
+    "sparse.svs": _sparse_svs,
     "two-bits.tif": _bits(2),
     "four-bits.tif": _bits(4),
 }

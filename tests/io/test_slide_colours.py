@@ -197,3 +197,11 @@ def test_imagej_scale(tmp_path: Path, picture: np.ndarray) -> None:
         assert slide.mpp == pytest.approx(0.25)
         assert slide.mpp_source == "embedded: ImageJ unit"
         assert np.array_equal(slide.read(0, 0, 60, 40), picture)
+
+
+def test_sixteen_bits_are_rounded_to_eight(tmp_path: Path) -> None:
+    values = np.array([[0, 128, 129, 385, 386, 65406, 65407, 65535]], np.uint16)
+    slides.save_tiff(tmp_path / "a.tif", values, photometric="minisblack")
+    Image.fromarray(values).save(tmp_path / "a.png")
+    for name in "a.tif", "a.png":
+        assert read(tmp_path / name)[0, :, 0].tolist() == [0, 0, 1, 1, 2, 254, 255, 255]

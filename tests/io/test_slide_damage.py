@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -182,3 +183,36 @@ def test_larger_than_pillow_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with Slide.open(tmp_path / "a.png", mpp=0.25) as slide:
         assert np.array_equal(slide.read(0, 0, 100, 100), image)
         assert slide.read(0, 0, 90, 90, 0.27).shape == (90, 90, 3)
+
+
+@pytest.mark.parametrize("name", ["a.png", "interlaced.png", "palette.png", "a.jpg"])
+def test_fewer_rows_than_the_header_says(tmp_path: Path, picture: np.ndarray, name: str) -> None:
+    """The decoders themselves leave what is missing black, or grey, and say nothing."""
+    path = tmp_path / name
+    if name == "a.jpg":
+        slides.save_jpeg(path, picture)
+        content = path.read_bytes()
+        at = content.index(b"\xff\xc0") + 5
+        path.write_bytes(content[:at] + (700).to_bytes(2, "big") + content[at + 2 :])
+    else:
+        image = Image.fromarray(picture)
+        (image.quantize(16) if "palette" in name else image).save(path)
+        content = path.read_bytes()
+        header = bytearray(content[12:29])
+        header[8:12] = (700).to_bytes(4, "big")
+        if "interlaced" in name:
+            header[8:12] = picture.shape[0].to_bytes(4, "big")
+            header[16] = 1
+        checked = bytes(header) + zlib.crc32(header).to_bytes(4, "big")
+        path.write_bytes(content[:12] + checked + content[33:])
+    assert f"truncated or damaged {'JPEG' if name == 'a.jpg' else 'PNG'} file" in refusal(path)
+
+
+def test_black_last_rows_are_no_damage(tmp_path: Path, picture: np.ndarray) -> None:
+    image = picture.copy()
+    image[-40:] = 0
+    slides.save_png(tmp_path / "a.png", image)
+    slides.save_jpeg(tmp_path / "a.jpg", image)
+    for name in ("a.png", "a.jpg"):
+        with Slide.open(tmp_path / name) as slide:
+            assert slide.read(0, 490, 20, 5).max() < 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,33 @@ def test_slide_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.mrxs").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(InputError, match="not a slide that OpenSlide knows"):
         Slide.open(tmp_path / "a.mrxs")
+
+
+def test_bounds_are_where_the_slide_was_scanned(tmp_path: Path, picture: np.ndarray) -> None:
+    slides.save_scn(tmp_path / "a.scn", picture, canvas=(4000, 3000), at=(1501, 703))
+    with Slide.open(tmp_path / "a.scn") as slide:
+        assert (slide.format, slide.width, slide.height) == ("leica", 4000, 3000)
+        assert slide.bounds == (1501, 703, 600, 500)
+        assert slide.mpp == pytest.approx(0.25)
+        pixels = slide.read(1501, 703, 600, 500)
+        assert (slide.read(0, 0, 1400, 600) == 255).all()
+    assert np.abs(pixels.astype(int) - picture).mean() < 3
+
+
+def test_real_bounds(cases_dir: Path) -> None:
+    with Slide.open(cases_dir / "qupath_bounds" / "offset.scn") as slide:
+        assert slide.bounds == (2999, 1999, 1663, 1485)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are Unicode there")
+def test_slides_whose_name_is_not_utf8(tmp_path: Path, picture: np.ndarray) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.scn")
+    try:
+        slides.save_scn(path, picture, canvas=(4000, 3000), at=(0, 0))
+    except OSError:
+        pytest.skip("this file system takes Unicode names alone")
+    with Slide.open(path) as slide:
+        assert slide.width == 4000
+    path.write_bytes(b"II*\0")
+    with pytest.raises(InputError, match="damaged"):
+        Slide.open(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import warnings
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,23 +59,29 @@ class PillowBackend:
 
     def _open(self) -> ImageFile.ImageFile:
         # The plug-ins are called directly: `Image.open` has a pixel limit of its own that
-        # warns, or raises, long before ours.
+        # warns, or raises, long before ours. What else Pillow warns of, broken EXIF first of all,
+        # says nothing about the pixels.
         try:
-            if self._kind == PNG:
-                from PIL import PngImagePlugin
-
-                return PngImagePlugin.PngImageFile(self._path)
-            if self._kind == JPEG:
-                from PIL import JpegImagePlugin
-
-                return JpegImagePlugin.JpegImageFile(self._path)
-            from PIL import BmpImagePlugin
-
-            return BmpImagePlugin.BmpImageFile(self._path)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return self._plugin()
         except _DAMAGE as error:
             raise InputError(
                 f"{self._path}: damaged {self._kind} file ({one_line(error)})"
             ) from error
+
+    def _plugin(self) -> ImageFile.ImageFile:
+        if self._kind == PNG:
+            from PIL import PngImagePlugin
+
+            return PngImagePlugin.PngImageFile(self._path)
+        if self._kind == JPEG:
+            from PIL import JpegImagePlugin
+
+            return JpegImagePlugin.JpegImageFile(self._path)
+        from PIL import BmpImagePlugin
+
+        return BmpImagePlugin.BmpImageFile(self._path)
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """A copy of the region.
@@ -100,12 +107,32 @@ class PillowBackend:
         with self._open() as image:
             try:
                 image.load()
-                pixels = to_rgb(image, self._path)
+                problem = self._shortfall(image)
+                pixels = to_rgb(image, self._path) if not problem else None
             except _DAMAGE as error:
                 raise InputError(
                     f"{self._path}: truncated or damaged {self._kind} file ({one_line(error)})"
                 ) from error
+        if pixels is None:
+            raise InputError(f"{self._path}: truncated or damaged {self._kind} file ({problem})")
         return orient(pixels, self._orientation)
+
+    def _shortfall(self, image: Image.Image) -> str:
+        """Say that there are fewer pixels than the header states; empty where all are there.
+
+        What is missing at the end Pillow leaves black, libjpeg in one color; only where the last
+        rows are so is the file looked through again.
+        """
+        last = np.asarray(image.crop((0, max(0, image.height - 8), *image.size)))
+        if self._kind == PNG and (not last[-1].any() or image.info.get("interlace")):
+            from segmitos.io.slide.png import shortfall
+
+            return shortfall(self._path)
+        if self._kind == JPEG and (last == last[-1, -1]).all():
+            from segmitos.io.slide.jpeg import strict_damage
+
+            return strict_damage(self._path.read_bytes())
+        return ""
 
     def close(self) -> None:
         """Release the pixels."""
@@ -169,8 +196,10 @@ def _orientation(image: Image.Image, after_pixels: bool) -> int:
     from PIL.Image import Image as Plain
 
     try:
-        exif = image.getexif() if after_pixels else Plain.getexif(image)
-        value = exif.get(_ORIENTATION_TAG, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exif = image.getexif() if after_pixels else Plain.getexif(image)
+            value: object = exif.get(_ORIENTATION_TAG, 1)
     except _DAMAGE:
         # Broken EXIF is common and says nothing about the pixels.
         return 1

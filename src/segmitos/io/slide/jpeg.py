@@ -43,7 +43,7 @@ def damage(stream: bytes, tables: bytes | None = None) -> str:
     if zeros and not _zeros_mean_flat(tables or stream):
         return "its coded data hold a run of zeros"
     if zeros or _STRAY_MARKER.search(stream, scan + 2, end):
-        return _strictly(stream, tables)
+        return strict_damage(stream, tables)
     return ""
 
 
@@ -88,8 +88,8 @@ def _zeros_mean_flat(stream: bytes) -> bool:
     return True
 
 
-def _strictly(stream: bytes, tables: bytes | None) -> str:
-    """Parse every coefficient with libjxl's reader, which accepts no damage."""
+def strict_damage(stream: bytes, tables: bytes | None = None) -> str:
+    """What is wrong with a stream by libjxl's reader, which parses all and accepts no damage."""
     import imagecodecs
 
     whole = tables[:-2] + stream[2:] if tables else stream
