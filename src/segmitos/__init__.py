@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from segmitos.io.datasets import Case, load_dataset
     from segmitos.io.points.detections import Detections
     from segmitos.io.slide import Slide
+    from segmitos.training.recipe import Recipe
+    from segmitos.training.train import train
 
 
 _HOMES = {
@@ -34,6 +36,7 @@ _HOMES = {
     "Match": "segmitos.evaluation.matching",
     "Model": "segmitos.detection.model",
     "ModelSpec": "segmitos.detection.model",
+    "Recipe": "segmitos.training.recipe",
     "ReviewedMark": "segmitos.counting.recount",
     "SavedResult": "segmitos.counting.saved",
     "SegMitosError": "segmitos.errors",
@@ -46,6 +49,7 @@ _HOMES = {
     "match_points": "segmitos.evaluation.matching",
     "read_saved": "segmitos.counting.saved",
     "recount": "segmitos.counting.recount",
+    "train": "segmitos.training.train",
 }
 
 __all__ = [
@@ -57,6 +61,7 @@ __all__ = [
     "Match",
     "Model",
     "ModelSpec",
+    "Recipe",
     "ReviewedMark",
     "SavedResult",
     "SegMitosError",
@@ -69,6 +74,7 @@ __all__ = [
     "match_points",
     "read_saved",
     "recount",
+    "train",
 ]
 
 

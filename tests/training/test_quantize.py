@@ -14,6 +14,8 @@ from factories.synthetic_fields import draw_field
 from segmitos.cli import main
 from segmitos.detection.model import SINGLE_MODEL, Model
 from segmitos.detection.model_file import read_model_file
+from segmitos.io.datasets import load_dataset
+from segmitos.training import quantize as quantize_module
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +76,19 @@ def test_an_integer_model_is_not_quantized_again(quantized, tmp_path, capsys):
     assert main([*given, "--threads", "0"]) == 2
     assert "--threads" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("moved", [0.5, -0.8])
+def test_what_rounding_moves_all_logits_by_is_taken_back(quantized, tmp_path, monkeypatch, moved):
+    """In the place of rounding, the head's bias is moved: the result must be as it was before."""
+
+    def biased(graph, crops, folder):
+        model = onnx.load_from_string(graph)
+        quantize_module._move_head(model, moved)
+        return model
+
+    monkeypatch.setattr(quantize_module, "_quantize_static", biased)
+    cases = load_dataset(f"points:{quantized.parent / 'data'}", mpp=0.25)
+    result = quantize_module.quantize("lite-single", cases, tmp_path / "back.segmitos")
+    assert result.shift == pytest.approx(moved, abs=1e-3)
+    assert max(result.difference) < 1e-3

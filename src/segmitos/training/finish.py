@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,14 +49,14 @@ class Finished:
         held_out = self.tuning.cross_validated
         if held_out is None:
             lines.append(
-                f"F {own.f_score:.3f} on the slide that the thresholds were tuned on, which "
+                f"F {_ratio(own.f_score)} on the slide that the thresholds were tuned on, which "
                 "flatters. For a held-out score, validate on two slides or more, or score on "
                 "others: segmitos evaluate"
             )
         else:
             lines.append(
-                f"held-out F {held_out.f_score:.3f} (precision {held_out.precision:.3f}, recall "
-                f"{held_out.recall:.3f}): each slide unseen in training, at thresholds tuned on "
+                f"held-out F {_ratio(held_out.f_score)} (precision {_ratio(held_out.precision)}, "
+                f"recall {_ratio(held_out.recall)}): each slide unseen in training, at thresholds tuned on "
                 "the other validation slides"
             )
         return "\n".join(lines)
@@ -135,6 +136,10 @@ def tuned_content(tuning: Tuning, images: int) -> dict[str, Any]:
     scored = tuning.cross_validated or tuning.counts
     how = "thresholds cross-validated over them" if tuning.cross_validated else "tuned on them"
     return tuning.to_dict() | {"validation": {**scored.to_dict(), "data": f"{about}; {how}"}}
+
+
+def _ratio(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def _slides(count: int) -> str:

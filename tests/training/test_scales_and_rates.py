@@ -1,0 +1,148 @@
+"""What holds at every scale and for every kind of weight: positions, distances, rates, stains."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from factories.synthetic_fields import write_cases
+from segmitos.detection.stain import OD_TABLE, Stain
+from segmitos.training.augment import NONE, augment_stain
+from segmitos.training.optimizer import make_optimizer, set_learning_rate
+from segmitos.training.recipe import Recipe
+from segmitos.training.sampling import CropSampler, TrainingImage, load_training_images
+from segmitos.training.validate import validate
+
+NOTHING = np.zeros((0, 2))
+
+
+def test_points_keep_their_half_pixel_at_another_scale(tmp_path):
+    case = write_cases(tmp_path, slides=1, fields=1)[0]
+    points = np.array([[10.0, 20.0], [0.0, 191.0]])
+    case = dataclasses.replace(case, mitoses_xy=points, hard_negatives_xy=points)
+    image = load_training_images([case], 0.5)[0]
+    assert image.image.shape == (96, 96, 3)
+    # Two pixels become one: the center of pixels 10 and 11 is that of pixel 5.
+    expected = [[4.75, 9.75], [-0.25, 95.25]]
+    assert image.mitoses_xy.tolist() == image.hard_negatives_xy.tolist() == expected
+
+
+class Darkness(torch.nn.Module):
+    """Certain of a mitosis where the image is black, of none where it is white."""
+
+    stride = 4
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, image_BCHW):
+        light = torch.nn.functional.avg_pool2d(image_BCHW.mean(1, keepdim=True), 4)
+        return (128 - light) / 10
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize(("away_um", "hits"), [(6.0, 1), (9.0, 0)])
+def test_validation_matches_within_micrometres_at_every_scale(mpp, away_um, hits):
+    image = np.full((128, 128, 3), 255, np.uint8)
+    image[56:72, 56:72] = 0
+    place = np.array([[63.5 + away_um / mpp, 63.5]])
+    source = TrainingImage("f", "S", image, place, NOTHING, False)
+    recipe = Recipe(mpp=mpp, smoothing_sigma_um=0.0)
+    result = validate(Darkness(), [source], recipe)
+    assert (result.fixed.tp, result.fixed.fp, result.fixed.fn) == (hits, 1 - hits, 1 - hits)
+    kinds = [example.kind for example in result.examples]
+    assert kinds == (["found"] if hits else ["wrong", "missed"])
+
+
+def test_biases_have_their_own_rate_and_do_not_decay():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1))
+    with torch.no_grad():
+        for value in network.parameters():
+            value.fill_(3.0)
+    recipe = Recipe(
+        optimizer="sgd",
+        momentum=0.0,
+        learning_rate=0.1,
+        bias_rate=2.0,
+        weight_decay=0.5,
+        schedule="constant",
+        warmup_steps=0,
+    )
+    optimizer = make_optimizer(network, recipe)
+    set_learning_rate(optimizer, recipe, 0)
+    for value in network.parameters():
+        value.grad = torch.ones_like(value)
+    optimizer.step()
+    after = {name: round(float(value.detach()), 6) for name, value in network.named_parameters()}
+    # The weight: its gradient and half of itself, at the rate. All others: twice the rate alone.
+    assert after == {"0.weight": 2.75, "0.bias": 2.8, "1.weight": 2.8, "1.bias": 2.8}
+
+
+def test_stain_jitter_leaves_a_pure_stain_pure():
+    """Haematoxylin may become more or less; it does not turn into eosin."""
+    haematoxylin = np.array([0.65, 0.70, 0.29])
+    levels = [np.rint(np.exp(-c * haematoxylin) * 256 - 1).astype(np.uint8) for c in (0.4, 1.4)]
+    crop = np.stack(levels)[None]
+    recipe = msgspec.structs.replace(NONE, stain_jitter=0.3)
+    gains = []
+    for seed in range(20):
+        out = augment_stain(crop, None, [], None, recipe, np.random.default_rng(seed))
+        # Whatever is added to all pixels alike goes out in the difference of two.
+        change = np.diff(OD_TABLE[out][0].astype(float), axis=0)[0]
+        along = change @ haematoxylin / (np.linalg.norm(change) * np.linalg.norm(haematoxylin))
+        assert along > 0.998
+        gains.append(np.linalg.norm(change))
+    assert np.std(gains) > 0.05
+
+
+def test_stain_transfer_moves_mean_and_spread_by_one_fraction():
+    rng = np.random.default_rng(0)
+    crop = rng.integers(90, 200, (64, 64, 3)).astype(np.uint8)
+    density = OD_TABLE[crop].reshape(-1, 3).astype(float)
+    own = Stain(tuple(density.mean(0)), tuple(density.std(0)))
+    other = Stain(tuple(density.mean(0) + 0.3), tuple(density.std(0) * 1.5))
+    recipe = msgspec.structs.replace(NONE, stain_transfer=1.0)
+    fractions = []
+    for seed in range(10):
+        out = augment_stain(crop, own, [other], None, recipe, np.random.default_rng(seed))
+        moved = OD_TABLE[out].reshape(-1, 3).astype(float)
+        by_mean = (moved.mean(0) - own.mean) / 0.3
+        by_spread = (moved.std(0) / own.std - 1) / 0.5
+        np.testing.assert_allclose(by_mean, by_spread, atol=0.05)
+        fractions.append(by_mean.mean())
+    assert 0.28 < min(fractions) < max(fractions) < 1.02
+    assert max(fractions) - min(fractions) > 0.2
+
+
+def test_black_padding_teaches_nothing(tmp_path):
+    pixels = np.full((128, 128, 3), 190, np.uint8)
+    pixels[:, :40] = 0
+    Image.fromarray(pixels).save(tmp_path / "edge.png")
+    source = TrainingImage("edge", "S", pixels, np.array([[90.0, 64.0]]), NOTHING, False)
+    recipe = Recipe.from_dict(
+        {
+            "crop_px": 128,
+            "labels": {"kind": "circle"},
+            "augmentation": msgspec.to_builtins(NONE),
+            "sampling": {
+                "mitosis": 1.0,
+                "centered": 0.0,
+                "hard_negative": 0.0,
+                "mined": 0.0,
+                "background": 0.0,
+                "shift_px": 0,
+            },
+        }
+    )
+    sample = CropSampler([source], recipe, 4).sample(0, 0)
+    black = (sample.image == 0).all(axis=2)[2::4, 2::4]
+    assert black.any() and (sample.label[black] == 255).all()
+    # Beside it is what is known to be background; reflections at the image's border are not.
+    shown = (sample.image == 190).all(axis=2)[2::4, 2::4]
+    assert (sample.label[shown] == 0).any()
