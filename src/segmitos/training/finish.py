@@ -56,8 +56,8 @@ class Finished:
         else:
             lines.append(
                 f"held-out F {_ratio(held_out.f_score)} (precision {_ratio(held_out.precision)}, "
-                f"recall {_ratio(held_out.recall)}): each slide unseen in training, at thresholds tuned on "
-                "the other validation slides"
+                f"recall {_ratio(held_out.recall)}): each slide unseen in "
+                "training, at thresholds tuned on the other validation slides"
             )
         return "\n".join(lines)
 
