@@ -105,7 +105,11 @@ def dataset_list(json_out: bool) -> int:
 @cases_option
 @exclude_option
 @mpp_option
-@click.option("--sheet", type=FilePath, help="Write a contact sheet of labelled crops (PNG).")
+@click.option(
+    "--sheet",
+    type=FilePath,
+    help="Write all labels as crops (PNG pages), their table, and the regions.",
+)
 @json_option
 def dataset_describe(**given: Any) -> int:
     """Count cases, slides and mitoses, and list what looks wrong.

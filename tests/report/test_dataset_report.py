@@ -11,9 +11,18 @@ import pytest
 from PIL import Image
 
 from factories.dataset_layouts import LAYOUTS, MITOSIS, OTHER, draw, save
+from segmitos.cli import main
 from segmitos.errors import DataError, OutputError, ScaleError
 from segmitos.io.datasets import Case, load_dataset
-from segmitos.report.dataset_report import contact_sheet, convert_dataset, describe, find_problems
+from segmitos.io.points.regions import Regions, rectangle
+from segmitos.report.contact_sheet import (
+    contact_sheets,
+    label_table,
+    labelled_points,
+    region_sheets,
+)
+from segmitos.report.dataset_conversion import convert_dataset
+from segmitos.report.dataset_report import describe, find_problems
 
 FIELD = draw((96, 64), (70, 21), (30, 47))
 NONE = np.zeros((0, 2))
@@ -45,6 +54,9 @@ def test_counts(case, tmp_path):
         "patients": 2,
         "mitoses": 2,
         "hard_negatives": 3,
+        "unsure": 0,
+        "reviewed_mm2": None,
+        "cases_with_regions": 0,
         "masks": 0,
         "empty_cases": 1,
         "images_missing": 1,
@@ -52,6 +64,7 @@ def test_counts(case, tmp_path):
         "sizes_px": {"96 x 64": 1, "7 x 9": 1, "unknown": 1},
         "mpp": {"0.25": 2, "unknown": 1},
         "scanners": {"Aperio": 3},
+        "laboratories": {"unknown": 3},
         "tumours": {"melanoma": 1},
     }
 
@@ -115,6 +128,11 @@ def test_annotations_without_any_image_are_one_problem_but_still_checked(case, t
     ]
 
 
+def contact_sheet(cases):
+    (page,) = contact_sheets(labelled_points(cases))
+    return page
+
+
 def cells(png: bytes) -> list[np.ndarray]:
     sheet = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
     assert sheet.shape[0] % 110 == 0 and sheet.shape[1] % 96 == 0
@@ -164,11 +182,71 @@ def test_a_sheet_without_points_or_images_is_refused(case, tmp_path):
             contact_sheet([changed])
 
 
-def test_a_sheet_has_eighty_crops_at_most_from_every_slide(case):
-    many = np.stack([np.arange(200.0) % 96, np.arange(200.0) % 64], axis=1)
-    png = contact_sheet([dataclasses.replace(case, mitoses_xy=many, hard_negatives_xy=many)])
-    frames = [tuple(cell[0, 0]) for cell in cells(png)]
-    assert frames == [(0, 160, 64)] * 40 + [(208, 32, 32)] * 40
+def test_the_pages_show_every_label_numbered_as_in_the_table(case):
+    many = np.stack([np.arange(130.0) % 96, np.arange(130.0) % 64], axis=1)
+    unsure = dataclasses.replace(case, name="b", mitoses_xy=many, unsure_xy=many[:5])
+    points = labelled_points([case, unsure])
+    pages = [cells(page) for page in contact_sheets(points)]
+    assert [len(page) for page in pages] == [100, 40]
+    frames = [tuple(cell[0, 0]) for page in pages for cell in page]
+    green, red, orange = (0, 160, 64), (208, 32, 32), (224, 160, 0)
+    assert frames[:138] == [green, red, *[green] * 130, red, *[orange] * 5]
+    lines = label_table(points).splitlines()
+    assert lines[0] == "number,page,case,slide,label,x_px,y_px" and len(lines) == 139
+    assert lines[1] == "1,1,a,s,mitosis,70.0,21.0" and lines[138].startswith("138,2,b,s,unsure,")
+
+
+def test_regions_are_drawn_and_their_area_is_counted(case):
+    regions = Regions((rectangle(0, 0, 40, 32),), (rectangle(0, 0, 10, 32),))
+    inside = dataclasses.replace(
+        case, regions=regions, mitoses_xy=np.array([[20.0, 20.0]]), hard_negatives_xy=NONE
+    )
+    assert find_problems([inside]) == []
+    summary = describe([inside])
+    assert summary["reviewed_mm2"] == round(30 * 32 * 0.0625 / 1e6, 4)
+    assert summary["cases_with_regions"] == 1
+    (page,) = region_sheets([case, inside])
+    drawn = np.asarray(Image.open(io.BytesIO(page)).convert("RGB"))
+    assert (drawn == (32, 96, 224)).all(axis=2).sum() > 50, "the region's outline is blue"
+    outside = dataclasses.replace(inside, mitoses_xy=np.array([[60.0, 20.0]]))
+    assert find_problems([outside]) == ["a: 1 mitosis lies outside the reviewed regions, unused"]
+
+
+def test_describe_lists_every_problem_and_says_so_on_standard_error(tmp_path, capsys):
+    for name, text in {"s_a": "x,y\n1,a\n", "s_b": "x\n", "s_c": "x,y\n9,9\n"}.items():
+        save(FIELD.pixels, tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.csv").write_text(text)
+    save(FIELD.pixels, tmp_path / "s_d.png")
+    assert main(["dataset", "describe", f"points:{tmp_path}", "--mpp", "0.25", "--json"]) == 1
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["cases"] == 1 and len(found["problems"]) == 3
+    for problem, name in zip(
+        found["problems"], ("s_a.csv, line 2", "s_b.csv", "s_d.png"), strict=True
+    ):
+        assert name in problem
+    assert said.err == "segmitos: 3 problems in the data set\n"
+
+
+def test_conversion_keeps_unsure_cells_regions_confidence_and_laboratory(case, tmp_path):
+    regions = Regions((rectangle(0, 0, 90, 60),), (rectangle(1, 1, 5, 5),), ("core",))
+    full = dataclasses.replace(
+        case,
+        unsure_xy=np.array([[12.5, 40.0]]),
+        regions=regions,
+        confidence=np.array([2 / 3]),
+        laboratory="lab, of letters",
+    )
+    convert_dataset([full], tmp_path / "to")
+    (after,) = load_dataset(f"points:{tmp_path / 'to'}")
+    assert after.unsure_xy.tolist() == [[12.5, 40.0]]
+    assert after.confidence.tolist() == [2 / 3] and after.laboratory == "lab, of letters"
+    assert after.regions.names == ("core",)
+    assert after.regions.area_px2(96, 64) == regions.area_px2(96, 64) == 90 * 60 - 25
+    again = tmp_path / "again"
+    convert_dataset([after], again)
+    for file in sorted((tmp_path / "to").rglob("*.*")):
+        assert (again / file.relative_to(tmp_path / "to")).read_bytes() == file.read_bytes()
 
 
 @pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"mini_mias", "mini_mias_published"}))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segmitos.io.datasets import Case
 
 
 def run_list(json_out: bool) -> int:
@@ -31,14 +35,13 @@ def run_describe(
 ) -> int:
     """Print what a data set holds and what looks wrong; exit code 1 where something does."""
     from segmitos.io.datasets import load_dataset
-    from segmitos.io.files import write_bytes
-    from segmitos.report.dataset_report import contact_sheet, describe, find_problems
+    from segmitos.report.dataset_report import describe, find_problems
 
-    chosen = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
+    problems: list[str] = []
+    chosen = load_dataset(data, cases or (), exclude or (), mpp, override_mpp, problems)
     summary = describe(chosen)
-    problems = find_problems(chosen)
-    if sheet is not None:
-        write_bytes(sheet, contact_sheet(chosen))
+    problems += find_problems(chosen)
+    written = [] if sheet is None or not chosen else _write_sheets(chosen, sheet)
     if json_out:
         print(json.dumps({**summary, "problems": problems}, indent=2, sort_keys=True))
     else:
@@ -49,7 +52,40 @@ def run_describe(
             print(f"  {problem}")
         if len(problems) > 50:
             print(f"  and {len(problems) - 50} more (--json shows all)")
+        if written:
+            print(f"{'sheets':<16} {_named(written)}")
+    if problems:
+        noun = "problem" if len(problems) == 1 else "problems"
+        print(f"segmitos: {len(problems)} {noun} in the data set", file=sys.stderr)
     return 1 if problems else 0
+
+
+def _write_sheets(cases: Sequence[Case], sheet: Path) -> list[Path]:
+    """Write pages of crops, the table of labels and pages of regions; return what was written."""
+    from segmitos.io.files import write_bytes, write_text
+    from segmitos.report.contact_sheet import (
+        contact_sheets,
+        label_table,
+        labelled_points,
+        region_sheets,
+    )
+
+    points = labelled_points(cases)
+    written = [sheet.with_suffix(".csv")]
+    write_text(written[0], label_table(points))
+    pages = (("", contact_sheets(points)), ("-regions", region_sheets(cases)))
+    for kind, pictures in pages:
+        for number, picture in enumerate(pictures, start=1):
+            page = "" if number == 1 else f"-{number}"
+            written.append(sheet.with_name(f"{sheet.stem}{kind}{page}{sheet.suffix or '.png'}"))
+            write_bytes(written[-1], picture)
+    return written
+
+
+def _named(written: Sequence[Path]) -> str:
+    """Name files, the first ones where there are many."""
+    more = f" and {len(written) - 4} more" if len(written) > 4 else ""
+    return ", ".join(str(path) for path in written[:4]) + more
 
 
 def _plain(value: Any) -> str:
@@ -70,7 +106,7 @@ def run_convert(
 ) -> int:
     """Write a data set as a `points` folder."""
     from segmitos.io.datasets import load_dataset
-    from segmitos.report.dataset_report import convert_dataset
+    from segmitos.report.dataset_conversion import convert_dataset
 
     chosen = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
     count = convert_dataset(chosen, out)

@@ -16,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.errors import UsageError
+from segmitos.io.pairs import Pairs, pairs_within
 
 Points = NDArray[np.float64]
-_Matcher = Callable[[Points, Points, "Near"], tuple[int, int, list[tuple[int, int]]]]
+_Counted = tuple[int, int, list[tuple[int, int]]]
+"""True positives, detections that are no false positives, and pairs."""
+_Matcher = Callable[[Points, Points, Pairs], _Counted]
 
 # Components above this many points on a side are solved as a sparse problem.
 _DENSE_LIMIT = 200
@@ -103,15 +106,6 @@ RULES: dict[str, Rule] = {
 }
 
 
-@dataclass(frozen=True)
-class Near:
-    """All pairs within the distance: detection and truth indices and distances, (k,) each."""
-
-    detected: NDArray[np.intp]
-    truth: NDArray[np.intp]
-    distance: NDArray[np.float64]
-
-
 def match_points(
     detected_xy: NDArray[Any],
     truth_xy: NDArray[Any],
@@ -145,10 +139,10 @@ def match_points(
     ignored: tuple[int, ...] = ()
     if ignored_xy is not None and len(ignored_xy):
         unsure = _as_points(ignored_xy, "unsure cells")
-        at_unsure = pairs_within(detected, unsure, distance_px, RULES[rule].strict).detected
+        at_unsure = pairs_within(detected, unsure, distance_px, RULES[rule].strict).first
         free = np.setdiff1d(at_unsure, [i for i, _ in pairs])
         if forgiven > hits:
-            free = np.setdiff1d(free, near.detected)
+            free = np.setdiff1d(free, near.first)
         ignored = tuple(free.tolist())
     false = len(detected) - forgiven - len(ignored)
     return Match(hits, false, len(truth) - hits, tuple(pairs), ignored)
@@ -235,61 +229,35 @@ def _as_points(values: NDArray[Any], what: str) -> Points:
     return points
 
 
-def pairs_within(detected: Points, truth: Points, distance: float, strict: bool = False) -> Near:
-    """Find all pairs of points within a distance, ordered by truth, then detection.
-
-    Args:
-        detected: (n, 2).
-        truth: (m, 2), the same frame.
-        distance: largest distance of a pair, in the points' unit.
-        strict: whether a pair at exactly the distance is too far.
-    """
-    if not len(detected) or not len(truth):
-        return Near(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0))
-    from scipy.spatial import cKDTree
-
-    # A hair wider, then cut by the same arithmetic for every platform and tree shape.
-    wider = distance * (1 + 1e-9)
-    near: list[list[int]] = cKDTree(truth).query_ball_point(detected, wider)  # type: ignore[assignment]
-    sizes = np.fromiter((len(found) for found in near), np.intp, len(detected))
-    i = np.repeat(np.arange(len(detected)), sizes)
-    j = np.fromiter((index for found in near for index in found), np.intp, int(sizes.sum()))
-    apart = np.hypot(*(detected[i] - truth[j]).T)
-    keep = apart < distance if strict else apart <= distance
-    i, j, apart = i[keep], j[keep], apart[keep]
-    order = np.lexsort((i, j))
-    return Near(i[order], j[order], apart[order])
-
-
-def _optimal(detected: Points, truth: Points, near: Near) -> tuple[int, int, list[tuple[int, int]]]:
+def _optimal(detected: Points, truth: Points, near: Pairs) -> _Counted:
     """As many pairs as possible, then the smallest sum of distances."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    if not len(near.detected):
+    if not len(near.first):
         return 0, 0, []
     size = len(detected) + len(truth)
-    ends = near.truth + len(detected)
-    graph = coo_matrix((np.ones(len(ends), np.int8), (near.detected, ends)), shape=(size, size))
+    ends = near.second + len(detected)
+    graph = coo_matrix((np.ones(len(ends), np.int8), (near.first, ends)), shape=(size, size))
     _, label = connected_components(graph, directed=False)
-    component = label[near.detected]
+    component = label[near.first]
     order = np.argsort(component, kind="stable")
     starts = np.flatnonzero(np.diff(component[order], prepend=-1))
     lengths = np.diff(starts, append=len(order))
     single = order[starts[lengths == 1]]
-    pairs = list(zip(near.detected[single].tolist(), near.truth[single].tolist(), strict=True))
+    pairs = list(zip(near.first[single].tolist(), near.second[single].tolist(), strict=True))
     for start, length in zip(starts[lengths > 1], lengths[lengths > 1], strict=True):
         pairs += _assign(near, order[start : start + length])
     pairs.sort()
     return len(pairs), len(pairs), pairs
 
 
-def _assign(near: Near, edges: NDArray[np.intp]) -> list[tuple[int, int]]:
+def _assign(near: Pairs, edges: NDArray[np.intp]) -> list[tuple[int, int]]:
     """Solve one connected component of the pairs."""
     from scipy.optimize import linear_sum_assignment
 
-    rows, row = np.unique(near.detected[edges], return_inverse=True)
-    columns, column = np.unique(near.truth[edges], return_inverse=True)
+    rows, row = np.unique(near.first[edges], return_inverse=True)
+    columns, column = np.unique(near.second[edges], return_inverse=True)
     cost = near.distance[edges]
     # One pair more outweighs any sum of distances.
     apart = (float(cost.max()) + 1) * (min(len(rows), len(columns)) + 1)
@@ -326,16 +294,16 @@ def _assign_sparse(
     return i[real].astype(np.intp), j[real].astype(np.intp)
 
 
-def _any(detected: Points, truth: Points, near: Near) -> tuple[int, int, list[tuple[int, int]]]:
+def _any(detected: Points, truth: Points, near: Pairs) -> _Counted:
     """A mitosis is found where any detection is near; all such detections are forgiven."""
     best: dict[int, tuple[float, int]] = {}
     for i, j, apart in _edges(near):
         best[j] = min(best.get(j, (math.inf, i)), (apart, i))
     pairs = sorted((i, j) for j, (_, i) in best.items())
-    return len(best), len(np.unique(near.detected)), pairs
+    return len(best), len(np.unique(near.first)), pairs
 
 
-def _nearest(detected: Points, truth: Points, near: Near) -> tuple[int, int, list[tuple[int, int]]]:
+def _nearest(detected: Points, truth: Points, near: Pairs) -> _Counted:
     """Each mitosis, in order, takes the nearest detection that is still free."""
     taken: dict[int, int] = {}
     done: set[int] = set()
@@ -346,7 +314,7 @@ def _nearest(detected: Points, truth: Points, near: Near) -> tuple[int, int, lis
     return len(taken), len(taken), sorted(taken.items())
 
 
-def _first(detected: Points, truth: Points, near: Near) -> tuple[int, int, list[tuple[int, int]]]:
+def _first(detected: Points, truth: Points, near: Pairs) -> _Counted:
     """Each detection, in order, takes the first mitosis that is still free."""
     taken: dict[int, int] = {}
     done: set[int] = set()
@@ -357,8 +325,8 @@ def _first(detected: Points, truth: Points, near: Near) -> tuple[int, int, list[
     return len(taken), len(taken), sorted(taken.items())
 
 
-def _edges(near: Near) -> zip[tuple[int, int, float]]:
-    return zip(near.detected.tolist(), near.truth.tolist(), near.distance.tolist(), strict=True)
+def _edges(near: Pairs) -> zip[tuple[int, int, float]]:
+    return zip(near.first.tolist(), near.second.tolist(), near.distance.tolist(), strict=True)
 
 
 _METHODS: dict[str, _Matcher] = {

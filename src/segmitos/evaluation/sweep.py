@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.evaluation.matching import pairs_within
+from segmitos.io.pairs import is_near, pairs_within
 
 Neighbours = Sequence[Sequence[int]]
 
@@ -24,12 +24,10 @@ def neighbours_within(
     detected_xy: NDArray[Any], truth_xy: NDArray[Any], distance_px: float
 ) -> list[list[int]]:
     """Return, for each detection, the mitoses within the distance, nearest first."""
-    detected = np.asarray(detected_xy, np.float64).reshape(-1, 2)
-    truth = np.asarray(truth_xy, np.float64).reshape(-1, 2)
-    near = pairs_within(detected, truth, distance_px)
-    result: list[list[int]] = [[] for _ in range(len(detected))]
-    for index in np.lexsort((near.truth, near.distance)).tolist():
-        result[int(near.detected[index])].append(int(near.truth[index]))
+    near = pairs_within(detected_xy, truth_xy, distance_px)
+    result: list[list[int]] = [[] for _ in range(len(detected_xy))]
+    for index in np.lexsort((near.second, near.distance)).tolist():
+        result[int(near.first[index])].append(int(near.second[index]))
     return result
 
 
@@ -117,14 +115,6 @@ class RankedImage(NamedTuple):
     ignored_xy: NDArray[Any] = np.zeros((0, 2))
 
 
-def at_points(
-    detected_xy: NDArray[Any], points_xy: NDArray[Any], distance_px: float
-) -> NDArray[np.bool_]:
-    """Tell which detections (n, 2) lie within the distance of any point."""
-    near = neighbours_within(detected_xy, points_xy, distance_px)
-    return np.array([bool(found) for found in near], np.bool_)
-
-
 def rank(
     images: Sequence[RankedImage | tuple[NDArray[Any], NDArray[Any], NDArray[Any], float]],
 ) -> Ranked:
@@ -148,7 +138,7 @@ def rank(
         scores.append(values[order])
         hits.append(added_hits(near, order.tolist())[order])
         owners.append(np.full(len(order), index, dtype=np.intp))
-        unsure.append(at_points(image.detected_xy, image.ignored_xy, image.distance_px)[order])
+        unsure.append(is_near(image.detected_xy, image.ignored_xy, image.distance_px)[order])
     mitoses = sum(len(image.truth_xy) for image in ranked)
     if not scores:
         none = np.zeros(0, bool)

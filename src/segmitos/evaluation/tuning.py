@@ -19,7 +19,8 @@ from segmitos.detection.postprocess import Blobs, Thresholds
 from segmitos.errors import InputError, UsageError
 from segmitos.evaluation.matching import RULES, match_points
 from segmitos.evaluation.scoring import Counts
-from segmitos.evaluation.sweep import added_hits, at_points, neighbours_within
+from segmitos.evaluation.sweep import added_hits, neighbours_within
+from segmitos.io.pairs import is_near
 from segmitos.io.points.regions import Regions
 
 Binarization = float | Literal["otsu"]
@@ -243,7 +244,7 @@ def _count(
         for index, binarization in enumerate(binarizations):
             blobs, xy = item.blobs(binarization)
             near = neighbours_within(xy, item.counted_xy, distance_um / item.mpp)
-            unsure = at_points(xy, item.ignored_xy, distance_um / item.mpp)
+            unsure = is_near(xy, item.ignored_xy, distance_um / item.mpp)
             table[row, index, :, :, :2] += _count_blobs(blobs, near, unsure, areas_um2, scores)
         table[row, ..., 2] += len(item.counted_xy)
     table[..., 2] -= table[..., 0]

@@ -96,8 +96,11 @@ class Table:
             return math.nan
         return parse_number(text, self.where(line, column), self.delimiter)
 
-    def named(self) -> Iterator[tuple[int, dict[str, str]]]:
+    def named(self, problems: list[str] | None = None) -> Iterator[tuple[int, dict[str, str]]]:
         """Yield line number and cells by the (lower-case) column names of the first row.
+
+        Args:
+            problems: where given, rows of another length are added to it and passed over.
 
         Raises:
             DataError: for two columns of one name, or a row longer or shorter than the first.
@@ -108,9 +111,11 @@ class Table:
             raise DataError(f"{self.path}: two columns are named {twice!r}")
         for line, cells in self.rows[1:]:
             if len(cells) != len(header):
-                raise DataError(
-                    f"{self.where(line)}: {len(cells)} values for {len(header)} columns"
-                )
+                message = f"{self.where(line)}: {len(cells)} values for {len(header)} columns"
+                if problems is None:
+                    raise DataError(message)
+                problems.append(message)
+                continue
             yield line, dict(zip(header, cells, strict=True))
 
     def require(self, columns: Sequence[str]) -> None:

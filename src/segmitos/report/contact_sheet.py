@@ -1,8 +1,10 @@
-"""How a data set looks: a contact sheet of labelled crops."""
+"""How a data set looks: every label as a crop, in pages, and the reviewed regions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,82 +13,165 @@ from numpy.typing import NDArray
 from segmitos.errors import DataError, InputError
 from segmitos.io.datasets import Case
 from segmitos.io.files import image_bytes
+from segmitos.io.points.classes import Label
+from segmitos.io.points.regions import Polygon
 from segmitos.io.slide import Slide
 from segmitos.report.crops import SheetCrop, crop_sheet, read_crop
 
-_COLUMNS, _MOST = 10, 80
+_COLUMNS, _ROWS = 10, 10
 _CROP_PX = 96
 _CROP_UM = 24.0
 # A mass is shown with as much again around it.
 _MASS_REACH = 2.0
-_MITOSIS, _HARD_NEGATIVE = "#00a040", "#d02020"
+_COLORS: dict[Label, str] = {"mitosis": "#00a040", "non-mitosis": "#d02020", "unsure": "#e0a000"}
+_REGION_PX, _REGION_COLUMNS, _REGION_ROWS = 320, 3, 3
+_INCLUDED, _EXCLUDED = "#2060e0", "#d02020"
 
 
 @dataclass(frozen=True)
-class _Place:
+class LabelledPoint:
+    """One label of a data set: its number in the table and on the pages, from 1."""
+
+    number: int
     case: Case
+    label: Label
     xy: NDArray[np.float64]
-    radius_px: float | None
-    color: str
+    radius_px: float | None = None
 
 
-def contact_sheet(cases: Sequence[Case]) -> bytes:
-    """Return a PNG of labelled crops: mitoses in green, hard negatives in red, masses circled.
-
-    Crops are 24 um wide (96 px where the scale is unknown), masses as wide as they need. Taken
-    evenly over the data set, mitoses and hard negatives by half where there are both, so that
-    every slide has its chance to be seen. Below each the image's name; a crop whose image cannot
-    be read is grey.
+def labelled_points(cases: Sequence[Case]) -> list[LabelledPoint]:
+    """Return every label of the cases whose image is there, numbered, case by case.
 
     Raises:
-        DataError: where there is no labelled point with an image.
+        DataError: where there is none.
     """
-    places = _places(cases)
-    if not places:
-        raise DataError("there is no labelled point with an image to show")
-    sheet = crop_sheet([_sheet_crop(place) for place in places], _CROP_PX, _COLUMNS)
-    return image_bytes(sheet, drawn=True)
-
-
-def _places(cases: Sequence[Case]) -> list[_Place]:
-    mitoses: list[_Place] = []
-    others: list[_Place] = []
+    points: list[LabelledPoint] = []
     for case in cases:
         if not case.image.exists():
             continue
-        for index, xy in enumerate(case.mitoses_xy):
-            radius = None if case.radii_px is None else float(case.radii_px[index])
-            mitoses.append(_Place(case, xy, radius, _MITOSIS))
-        others += [_Place(case, xy, None, _HARD_NEGATIVE) for xy in case.hard_negatives_xy]
-    # Half each, and what one kind does not need is the other's.
-    shown = min(len(mitoses), max(_MOST // 2, _MOST - len(others)))
-    return _evenly(mitoses, shown) + _evenly(others, _MOST - shown)
+        groups: tuple[tuple[Label, NDArray[np.float64]], ...] = (
+            ("mitosis", case.mitoses_xy),
+            ("non-mitosis", case.hard_negatives_xy),
+            ("unsure", case.unsure_xy),
+        )
+        for label, places in groups:
+            for index, xy in enumerate(places):
+                own = None if label != "mitosis" else case.radii_px
+                radius = None if own is None else float(own[index])
+                points.append(LabelledPoint(len(points) + 1, case, label, xy, radius))
+    if not points:
+        raise DataError("there is no labelled point with an image to show")
+    return points
 
 
-def _evenly(places: list[_Place], most: int) -> list[_Place]:
-    if not places:
-        return []
-    chosen = np.unique(np.linspace(0, len(places) - 1, most).round().astype(int))
-    return [places[int(index)] for index in chosen]
+def label_table(points: Sequence[LabelledPoint]) -> str:
+    """Return the table of labels as CSV: number, page, case, slide, label, x_px, y_px."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["number", "page", "case", "slide", "label", "x_px", "y_px"])
+    for point in points:
+        page = (point.number - 1) // (_COLUMNS * _ROWS) + 1
+        about = [point.number, page, point.case.name, point.case.slide, point.label]
+        table.writerow([*about, *(repr(value) for value in point.xy.tolist())])
+    return text.getvalue()
 
 
-def _sheet_crop(place: _Place) -> SheetCrop:
-    side_px = 2 * _reach_px(place)
+def contact_sheets(points: Sequence[LabelledPoint]) -> Iterator[bytes]:
+    """Yield PNG pages of labelled crops: mitoses green, hard negatives red, unsure cells orange.
+
+    Crops are 24 um wide (96 px where the scale is unknown), masses circled and as wide as they
+    need. Below each its number in the table and the image's name; a crop whose image cannot be
+    read is grey.
+    """
+    most = _COLUMNS * _ROWS
+    for start in range(0, len(points), most):
+        crops = _crops(points[start : start + most])
+        yield image_bytes(crop_sheet(crops, _CROP_PX, _COLUMNS), drawn=True)
+
+
+def _crops(points: Sequence[LabelledPoint]) -> list[SheetCrop]:
+    """Return the crops of one page, opening each image once."""
+    crops: list[SheetCrop] = []
+    slide: Slide | None = None
+    opened: Case | None = None
+    for point in points:
+        if point.case is not opened:
+            if slide is not None:
+                slide.close()
+            opened, slide = point.case, _open(point.case)
+        crops.append(_sheet_crop(point, slide))
+    if slide is not None:
+        slide.close()
+    return crops
+
+
+def _open(case: Case) -> Slide | None:
     try:
         # The crop is given in pixels, so with 1 um/px its scale is the pixels of one of its own.
-        with Slide.open(place.case.image, mpp=1.0, override_mpp=True) as slide:
-            pixels = read_crop(slide, float(place.xy[0]), float(place.xy[1]), side_px, _CROP_PX)
+        return Slide.open(case.image, mpp=1.0, override_mpp=True)
     except InputError:
-        pixels = None
-    radius = None if place.radius_px is None else place.radius_px / side_px * _CROP_PX
-    name = place.case.name.removesuffix(place.case.image.suffix)
-    return SheetCrop(pixels, name, place.color, cross=radius is None, radius_px=radius)
+        return None
 
 
-def _reach_px(place: _Place) -> float:
+def _sheet_crop(point: LabelledPoint, slide: Slide | None) -> SheetCrop:
+    side_px = 2 * _reach_px(point)
+    pixels = None
+    if slide is not None:
+        try:
+            pixels = read_crop(slide, float(point.xy[0]), float(point.xy[1]), side_px, _CROP_PX)
+        except InputError:
+            pixels = None
+    radius = None if point.radius_px is None else point.radius_px / side_px * _CROP_PX
+    name = point.case.name.removesuffix(point.case.image.suffix).rpartition("/")[2]
+    caption = f"{point.number} {name}"
+    return SheetCrop(pixels, caption, _COLORS[point.label], cross=radius is None, radius_px=radius)
+
+
+def _reach_px(point: LabelledPoint) -> float:
     """Half of a crop's side in level-0 pixels."""
-    if place.radius_px is not None:
-        return _MASS_REACH * place.radius_px
-    if place.case.mpp is None:
+    if point.radius_px is not None:
+        return _MASS_REACH * point.radius_px
+    if point.case.mpp is None:
         return _CROP_PX / 2
-    return _CROP_UM / 2 / place.case.mpp
+    return _CROP_UM / 2 / point.case.mpp
+
+
+def region_sheets(cases: Sequence[Case]) -> Iterator[bytes]:
+    """Yield PNG pages of the cases with reviewed regions: outlines blue, what is cut out red.
+
+    Below each the image's name and the reviewed area.
+    """
+    shown = [case for case in cases if case.regions is not None and case.image.exists()]
+    most = _REGION_COLUMNS * _REGION_ROWS
+    for start in range(0, len(shown), most):
+        crops = [_region_crop(case) for case in shown[start : start + most]]
+        yield image_bytes(crop_sheet(crops, _REGION_PX, _REGION_COLUMNS, gap_px=8), drawn=True)
+
+
+def _region_crop(case: Case) -> SheetCrop:
+    from PIL import Image, ImageDraw
+
+    assert case.regions is not None
+    try:
+        with Slide.open(case.image, mpp=1.0, override_mpp=True) as slide:
+            size = slide.width, slide.height
+            overview = slide.thumbnail(_REGION_PX)
+    except InputError:
+        return SheetCrop(None, case.name)
+    scale = overview.shape[1] / size[0]
+    picture = Image.new("RGB", (_REGION_PX, _REGION_PX), "white")
+    picture.paste(Image.fromarray(overview), (0, 0))
+    draw = ImageDraw.Draw(picture)
+
+    def outline(polygons: Sequence[Polygon], color: str) -> None:
+        for ring in (ring for polygon in polygons for ring in polygon):
+            corners = [(x * scale, y * scale) for x, y in [*ring.tolist(), ring[0].tolist()]]
+            draw.line(corners, fill=color, width=3)
+
+    outline(case.regions.included or (), _INCLUDED)
+    outline(case.regions.excluded, _EXCLUDED)
+    for x, y in (case.mitoses_xy * scale).tolist():
+        draw.circle((x, y), 3, fill=_COLORS["mitosis"])
+    area = case.regions.area_px2(*size)
+    shown = f"{area:.0f} px2" if case.mpp is None else f"{area * case.mpp**2 / 1e6:.3f} mm2"
+    return SheetCrop(np.asarray(picture), f"{case.name}: {shown} reviewed")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from segmitos.io.pairs import is_near
 from segmitos.training.predict import predictor
 from segmitos.training.recipe import Recipe
 from segmitos.training.sampling import TrainingImage, is_reviewed
@@ -58,9 +59,9 @@ def mine(
             found, height = found[outside], height[outside]
         near = _NEAR_UM / recipe.mpp
         known = np.concatenate([source.mitoses_xy, source.mined_xy, source.ignored_xy])
-        new = _far_from(found, known, near)
+        new = ~is_near(found, known, near)
         ignored = (
-            new & (height > recipe.ignore_above) & _far_from(found, source.hard_negatives_xy, near)
+            new & (height > recipe.ignore_above) & ~is_near(found, source.hard_negatives_xy, near)
         )
         news.append((found[new & ~ignored], found[ignored]))
         advance()
@@ -79,13 +80,3 @@ def peaks(probability: NDArray[np.float32], above: float, stride: int) -> NDArra
     offset = (stride - 1) / 2
     found = (columns * stride + offset, rows * stride + offset, probability[rows, columns])
     return np.stack(found, axis=1).astype(np.float64)
-
-
-def _far_from(
-    points_xy: NDArray[np.float64], others_xy: NDArray[np.float64], distance_px: float
-) -> NDArray[np.bool_]:
-    if not len(points_xy) or not len(others_xy):
-        return np.ones(len(points_xy), np.bool_)
-    gaps = np.hypot(*(points_xy[:, None, :] - others_xy[None, :, :]).transpose(2, 0, 1))
-    far: NDArray[np.bool_] = gaps.min(axis=1) > distance_px
-    return far

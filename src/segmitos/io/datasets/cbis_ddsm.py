@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.masks import cached, save_mask
+from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import IMAGES, image_size, named_rows, require_folder
 from segmitos.io.files import write_json
 
@@ -51,7 +52,7 @@ class _Lesion:
     others: tuple[str, str]
 
 
-def cbis_ddsm(path: Path) -> list[Case]:
+def cbis_ddsm(path: Path, problems: Problems | None = None) -> list[Case]:
     """Read the mass tables of a folder, in whatever tree the images lie.
 
     One case a mammogram. `mitoses_xy` are the centers of the boxes round malignant masses,
@@ -68,11 +69,16 @@ def cbis_ddsm(path: Path) -> list[Case]:
     mammograms: dict[str, list[_Lesion]] = {}
     for table in tables:
         for line, row in named_rows(table, _COLUMNS):
-            lesion = _lesion(row, f"{table}, line {line}")
-            mammograms.setdefault(lesion.image, []).append(lesion)
+            with collected(problems):
+                lesion = _lesion(row, f"{table}, line {line}")
+                mammograms.setdefault(lesion.image, []).append(lesion)
     if not mammograms:
         raise DataError(f"{path} holds no mass_case_description CSV: it is not in this layout")
-    return [_case(path, lesions, by_folder) for lesions in mammograms.values()]
+    cases = []
+    for lesions in mammograms.values():
+        with collected(problems):
+            cases.append(_case(path, lesions, by_folder))
+    return cases
 
 
 def _walk(path: Path) -> tuple[list[Path], dict[str, list[Path]]]:

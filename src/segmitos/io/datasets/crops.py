@@ -14,6 +14,7 @@ import numpy as np
 
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
+from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import named_rows, number, require_folder
 from segmitos.io.points.classes import LABELS, Label, label_of
 
@@ -21,7 +22,7 @@ MPP = 0.25
 _COLUMNS = ("file", "dataset", "slide", "x_px", "y_px", "label")
 
 
-def crops(path: Path) -> list[Case]:
+def crops(path: Path, problems: Problems | None = None) -> list[Case]:
     """Read a folder of crops; the slide of a case is `dataset/slide`.
 
     Images are not opened here: there are thousands, and `find_problems` looks at each.
@@ -36,16 +37,19 @@ def crops(path: Path) -> list[Case]:
     slides: dict[str, str] = {}
     laboratories: dict[str, str] = {}
     for line, row in named_rows(table, _COLUMNS):
-        file, label = row["file"], label_of(row["label"])
-        if label is None:
-            known = ", ".join(LABELS)
-            raise DataError(f"{table}, line {line}: label is {row['label']!r}, not one of {known}")
-        x, y = (number(row[name], table, line, name) for name in ("x_px", "y_px"))
-        points.setdefault(file, {name: [] for name in LABELS})[label].append((x, y))
-        slide = f"{row['dataset']}/{row['slide']}"
-        laboratories[file] = row["dataset"]
-        if slides.setdefault(file, slide) != slide:
-            raise DataError(f"{table}, line {line}: {file} is of {slides[file]} and of {slide}")
+        with collected(problems):
+            file, label = row["file"], label_of(row["label"])
+            if label is None:
+                known = ", ".join(LABELS)
+                raise DataError(
+                    f"{table}, line {line}: label is {row['label']!r}, not one of {known}"
+                )
+            x, y = (number(row[name], table, line, name) for name in ("x_px", "y_px"))
+            points.setdefault(file, {name: [] for name in LABELS})[label].append((x, y))
+            slide = f"{row['dataset']}/{row['slide']}"
+            laboratories[file] = row["dataset"]
+            if slides.setdefault(file, slide) != slide:
+                raise DataError(f"{table}, line {line}: {file} is of {slides[file]} and of {slide}")
     return [
         Case(
             name=file,

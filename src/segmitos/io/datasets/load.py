@@ -12,9 +12,10 @@ from pathlib import Path
 
 from segmitos.errors import DataError, UsageError
 from segmitos.io.datasets.case import Case
+from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.geometry import check_mpp, same_scale
 
-Reader = Callable[[Path], list[Case]]
+Reader = Callable[[Path, Problems | None], list[Case]]
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,20 @@ class FormatInfo:
     summary: str
     home: str
 
-    def read(self, path: Path) -> list[Case]:
-        """Read all cases under a path. Raises DataError."""
+    def read(self, path: Path, problems: Problems | None = None) -> list[Case]:
+        """Read all cases under a path.
+
+        Args:
+            path: of the data set.
+            problems: where given, what is wrong with a case or line is added to it, and the others
+                are read; else it is raised.
+
+        Raises:
+            DataError: for what is wrong with a case, or with the whole.
+        """
         module, _, function = self.home.partition(":")
         reader: Reader = getattr(import_module(f"segmitos.io.datasets.{module}"), function)
-        return reader(path)
+        return reader(path, problems)
 
 
 FORMATS: dict[str, FormatInfo] = {
@@ -63,6 +73,7 @@ def load_dataset(
     exclude: Sequence[str] = (),
     mpp: float | None = None,
     override_mpp: bool = False,
+    problems: Problems | None = None,
 ) -> list[Case]:
     """Load one or several data sets.
 
@@ -72,6 +83,8 @@ def load_dataset(
         exclude: leave out those that match.
         mpp: um per pixel where neither an image's file nor the format says.
         override_mpp: use `mpp` whatever they say.
+        problems: where given, what is wrong with single cases is added to it, and the others are
+            loaded.
 
     Raises:
         DataError: for a folder that is not in its format, or a pattern that matches nothing.
@@ -79,7 +92,12 @@ def load_dataset(
     """
     found: list[Case] = []
     for one in [spec] if isinstance(spec, str) else spec:
-        found += _load_one(one)
+        with collected(problems):
+            found += _load_one(one, problems)
+    if problems and not found:
+        if len(problems) == 1:
+            raise DataError(problems.pop())
+        return []
     found = _named_apart(found)
     chosen = found
     if cases:
@@ -137,7 +155,7 @@ def _named_apart(cases: list[Case]) -> list[Case]:
     return named
 
 
-def _load_one(spec: str) -> list[Case]:
+def _load_one(spec: str, problems: Problems | None) -> list[Case]:
     name, colon, rest = spec.partition(":")
     if colon and name in FORMATS:
         path, info = Path(rest).expanduser(), FORMATS[name]
@@ -150,8 +168,8 @@ def _load_one(spec: str) -> list[Case]:
         info = FORMATS[guess_format(path)] if path.exists() else FORMATS["points"]
     if not path.exists():
         raise DataError(f"data set {path} does not exist")
-    cases = info.read(path)
-    if not cases:
+    cases = info.read(path, problems)
+    if not cases and not problems:
         raise DataError(f"{path} holds no case in the format {info.name} ({info.summary})")
     return cases
 

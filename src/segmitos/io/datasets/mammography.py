@@ -23,6 +23,7 @@ import numpy as np
 
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case, no_points
+from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import IMAGES, named_rows, number, require_folder
 
 MPP = 200.0
@@ -32,7 +33,7 @@ _MASSES = ("CIRC", "SPIC", "MISC", "ARCH", "ASYM")
 _Lesion = tuple[float, float, float]
 
 
-def mini_mias(path: Path) -> list[Case]:
+def mini_mias(path: Path, problems: Problems | None = None) -> list[Case]:
     """Read a folder of films; every mass is foreground, its radius in `radii_px`.
 
     Raises:
@@ -46,14 +47,15 @@ def mini_mias(path: Path) -> list[Case]:
     found = _published(table) if table.suffix == ".txt" else _plain(table)
     lesions: dict[str, list[_Lesion]] = {}
     for line, film, (x, y, radius) in found:
-        if radius <= 0:
-            raise DataError(f"{table}, line {line}: radius_px {radius:g} must be above 0")
-        if not (0 <= x < _SIDE_PX and 0 <= y < _SIDE_PX):
-            raise DataError(
-                f"{table}, line {line}: ({x:g}, {y:g}) lies outside its film of "
-                f"{_SIDE_PX} x {_SIDE_PX} px"
-            )
-        lesions.setdefault(film, []).append((x, y, radius))
+        with collected(problems):
+            if radius <= 0:
+                raise DataError(f"{table}, line {line}: radius_px {radius:g} must be above 0")
+            if not (0 <= x < _SIDE_PX and 0 <= y < _SIDE_PX):
+                raise DataError(
+                    f"{table}, line {line}: ({x:g}, {y:g}) lies outside its film of "
+                    f"{_SIDE_PX} x {_SIDE_PX} px"
+                )
+            lesions.setdefault(film, []).append((x, y, radius))
     return [_case(path, film, np.array(circles), table) for film, circles in lesions.items()]
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
+from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import image_header
 from segmitos.io.json_files import load_json
 from segmitos.io.points.annotations import Annotations
@@ -47,7 +48,7 @@ _BY_TUMOUR = {
 }
 
 
-def midog(path: Path) -> list[Case]:
+def midog(path: Path, problems: Problems | None = None) -> list[Case]:
     """Read a MIDOG JSON, or the one in a folder. Images need not be there to be described.
 
     The scale is the image's own where it says one (the published TIFFs do), else its scanner's,
@@ -68,13 +69,13 @@ def midog(path: Path) -> list[Case]:
     published = "midog" in str(info.get("description", "")).lower()
     about = _case_table(table.parent)
     labelled = {box.image_id for box in file.annotations}
-    return [
-        _case(
-            coco_annotations(table, file, "corners", image), image, table.parent, about, published
-        )
-        for image in file.images
-        if image.id in labelled
-    ]
+    cases = []
+    for image in file.images:
+        if image.id in labelled:
+            with collected(problems):
+                found = coco_annotations(table, file, "corners", image)
+                cases.append(_case(found, image, table.parent, about, published))
+    return cases
 
 
 def _find(path: Path) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
+from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import (
     check_inside,
     headless_points,
@@ -31,7 +32,7 @@ _COLUMNS = ("x", "y", "confidence")
 _CARRIED_OVER_PX = 12.0
 
 
-def mitos14(path: Path) -> list[Case]:
+def mitos14(path: Path, problems: Problems | None = None) -> list[Case]:
     """Read the challenge's folder, or that of one of its slides.
 
     Raises:
@@ -42,7 +43,12 @@ def mitos14(path: Path) -> list[Case]:
     found = [path / pattern] if (path / pattern).is_dir() else []
     for depth in ("*/", "*/*/", "*/*/*/"):
         found += [] if found else sorted(path.glob(depth + pattern))
-    return [_case(image, frames.parents[1]) for frames in found for image in images_under(frames)]
+    cases = []
+    for frames in found:
+        for image in images_under(frames):
+            with collected(problems):
+                cases.append(_case(image, frames.parents[1]))
+    return cases
 
 
 def _case(image: Path, folder: Path) -> Case:

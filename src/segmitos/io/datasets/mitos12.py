@@ -17,6 +17,7 @@ SlideRunner databases.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case, no_points
 from segmitos.io.datasets.masks import cached, save_mask
+from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import (
     IMAGES,
     check_inside,
@@ -39,7 +41,7 @@ MPP = {"A": 0.2456, "H": 0.2274}
 _SCANNERS = {"A": "Aperio", "H": "Hamamatsu"}
 
 
-def mitos12(path: Path) -> list[Case]:
+def mitos12(path: Path, problems: Problems | None = None) -> list[Case]:
     """Read the challenge's folders, a folder of tiles and masks, or a SlideRunner database.
 
     Raises:
@@ -49,14 +51,24 @@ def mitos12(path: Path) -> list[Case]:
     if path.is_file():
         return [_of_slide(case) for case in sliderunner(path, "mitos12", MPP["A"])]
     if (path / "masks").is_dir():
-        return [_tile(image, path / "masks") for image in _images(path / "images")]
+        return _each(lambda image: _tile(image, path / "masks"), _images(path / "images"), problems)
     # Fields by their stem: a picture of another kind beside the BMP is the overlay.
     fields: dict[Path, Path] = {}
     for image in _images(path):
         known = fields.setdefault(image.with_suffix(""), image)
         if IMAGES.index(image.suffix.lower()) < IMAGES.index(known.suffix.lower()):
             fields[image.with_suffix("")] = image
-    return [_field(image) for image in fields.values()]
+    return _each(_field, list(fields.values()), problems)
+
+
+def _each(
+    read: Callable[[Path], Case], images: list[Path], problems: Problems | None
+) -> list[Case]:
+    cases = []
+    for image in images:
+        with collected(problems):
+            cases.append(read(image))
+    return cases
 
 
 def _images(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from segmitos.errors import DataError, ScaleError
 from segmitos.io.datasets.case import Case
+from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import check_inside, image_header, require_folder
 from segmitos.io.geometry import check_mpp
 from segmitos.io.points.geojson import Polygons
@@ -29,7 +30,7 @@ from segmitos.io.slide import find_images
 from segmitos.io.tables import parse_number, read_text
 
 
-def points(path: Path) -> list[Case]:
+def points(path: Path, problems: Problems | None = None) -> list[Case]:
     """Read a folder of images and point tables.
 
     Raises:
@@ -37,11 +38,14 @@ def points(path: Path) -> list[Case]:
         ScaleError: for an `mpp.txt` that is no scale.
     """
     require_folder(path, "points")
-    return annotated_images(path, _table_of)
+    return annotated_images(path, _table_of, problems=problems)
 
 
 def annotated_images(
-    path: Path, table_of: Callable[[Path], Path | None], polygons: Polygons = "refuse"
+    path: Path,
+    table_of: Callable[[Path], Path | None],
+    polygons: Polygons = "refuse",
+    problems: Problems | None = None,
 ) -> list[Case]:
     """Read a folder of images, each with a file of points that `table_of` finds.
 
@@ -50,13 +54,14 @@ def annotated_images(
     """
     cases = []
     for image in find_images([path]):
-        table = table_of(image)
-        if table is None:
-            raise DataError(
-                f"{image} has no annotations: {image.with_suffix('.csv').name} or "
-                f"{image.with_suffix('.geojson').name} is missing (an empty table means none)"
-            )
-        cases.append(_case(image, table, path, polygons))
+        with collected(problems):
+            table = table_of(image)
+            if table is None:
+                raise DataError(
+                    f"{image} has no annotations: {image.with_suffix('.csv').name} or "
+                    f"{image.with_suffix('.geojson').name} is missing (an empty table means none)"
+                )
+            cases.append(_case(image, table, path, polygons))
     return cases
 
 

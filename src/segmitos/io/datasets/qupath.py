@@ -19,11 +19,12 @@ from pathlib import Path
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.points import annotated_images
+from segmitos.io.datasets.problems import Problems
 from segmitos.io.datasets.table import require_folder
 from segmitos.io.slide import find_images
 
 
-def qupath(path: Path) -> list[Case]:
+def qupath(path: Path, problems: Problems | None = None) -> list[Case]:
     """Read a folder of images and their QuPath exports.
 
     Raises:
@@ -34,7 +35,7 @@ def qupath(path: Path) -> list[Case]:
     images = find_images([path])
     if not any(_export_of(image) for image in images):
         raise DataError(f"{path} holds no QuPath export (IMAGE.geojson beside IMAGE)")
-    return annotated_images(path, _export_of, polygons="centroid")
+    return annotated_images(path, _export_of, polygons="centroid", problems=problems)
 
 
 def _export_of(image: Path) -> Path | None:

@@ -49,7 +49,9 @@ def number(text: str, path: Path, line: int, column: str, delimiter: str = ";") 
     return parse_number(text, f"{path}, line {line}: {column}", delimiter)
 
 
-def named_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def named_rows(
+    path: Path, columns: Sequence[str], problems: list[str] | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line number and cells by (lower-case) column of a CSV with a header.
 
     Raises:
@@ -59,7 +61,7 @@ def named_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
         raise DataError(f"{path} is missing")
     table = read_table(path)
     table.require(columns)
-    return table.named()
+    return table.named(problems)
 
 
 def headless_points(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:

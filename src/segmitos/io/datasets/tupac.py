@@ -17,6 +17,7 @@ from pathlib import Path
 
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case, Points, no_points
+from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import (
     check_inside,
     headless_points,
@@ -31,12 +32,13 @@ _TRUTH, _OTHERS = "mitoses_ground_truth", "nonmitoses_ground_truth"
 _LAST_AMIDA = 23
 
 
-def amida13(path: Path) -> list[Case]:
+def amida13(path: Path, problems: Problems | None = None) -> list[Case]:
     """Read cases 01 to 23. Raises DataError as `tupac16` does."""
-    return [case for case in _folders(path, "amida13") if int(case.slide) <= _LAST_AMIDA]
+    cases = _folders(path, "amida13", problems)
+    return [case for case in cases if int(case.slide) <= _LAST_AMIDA]
 
 
-def tupac16(path: Path) -> list[Case]:
+def tupac16(path: Path, problems: Problems | None = None) -> list[Case]:
     """Read all cases of a folder, or the annotations of a SlideRunner database.
 
     A table whose image is not there gives a case too, so that the annotations alone can be
@@ -48,10 +50,10 @@ def tupac16(path: Path) -> list[Case]:
     """
     if path.is_file():
         return sliderunner(path, "tupac16", MPP)
-    return _folders(path, "tupac16")
+    return _folders(path, "tupac16", problems)
 
 
-def _folders(path: Path, dataset: str) -> list[Case]:
+def _folders(path: Path, dataset: str, problems: Problems | None) -> list[Case]:
     require_folder(path, dataset)
     truth = path / _TRUTH
     if not truth.is_dir():
@@ -70,7 +72,11 @@ def _folders(path: Path, dataset: str) -> list[Case]:
         raise DataError(f"none of the tables in {truth} belongs to an image, e.g. {tables[0]}")
     for slide, stem in tables:
         images.setdefault((slide, stem), path / slide / f"{stem}.tif")
-    return [_case(*key, images[key], path, dataset) for key in sorted(images)]
+    cases = []
+    for key in sorted(images):
+        with collected(problems):
+            cases.append(_case(*key, images[key], path, dataset))
+    return cases
 
 
 def _case(slide: str, stem: str, image: Path, path: Path, dataset: str) -> Case:

@@ -1,0 +1,111 @@
+"""Data sets written in the `points` layout: images, tables of points, regions, scale."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from segmitos.errors import DataError, OutputError, ScaleError
+from segmitos.io.datasets import Case
+from segmitos.io.datasets.table import image_header
+from segmitos.io.files import write_text
+from segmitos.io.points.annotations import Annotations
+from segmitos.io.points.csv_points import csv_text
+from segmitos.io.points.geojson_features import collection_text, regions_features
+
+
+def convert_dataset(cases: Sequence[Case], out: Path) -> int:
+    """Write cases as a `points` folder: each image beside a CSV of its points.
+
+    Images are copied as they are; a slide's images lie in a folder named after it, with their
+    scale in `mpp.txt` and their laboratory in `laboratory.txt`. Reviewed regions become
+    `IMAGE.regions.geojson`, confidence a column. Pixel masks are not part of the format.
+
+    Returns:
+        The number of images written.
+
+    Raises:
+        DataError: for an image that is missing, two images of one name, masses (which need radii).
+        OutputError: where `out` cannot be written.
+        ScaleError: where the images of one slide differ in scale.
+    """
+    scales: dict[Path, float | None] = {}
+    laboratories: dict[Path, str] = {}
+    targets: dict[Path, Case] = {}
+    for case in cases:
+        if case.radii_px is not None:
+            raise DataError(f"{case.name} holds masses; their radii cannot be written as points")
+        folder = out / case.slide.replace("/", "_")
+        if scales.setdefault(folder, case.mpp) != case.mpp:
+            raise ScaleError(
+                f"the images of slide {case.slide} differ in scale ({scales[folder]} and "
+                f"{case.mpp} um/px); convert them apart with --cases, or give one --mpp"
+            )
+        if laboratories.setdefault(folder, case.laboratory) != case.laboratory:
+            raise DataError(
+                f"slide {case.slide} is of two laboratories, {laboratories[folder]} and "
+                f"{case.laboratory}; convert them apart with --cases"
+            )
+        stem = case.name.rpartition("/")[2].removesuffix(case.image.suffix)
+        other = targets.setdefault(folder / stem, case)
+        if other is not case:
+            raise DataError(f"{case.image} and {other.image} would both become {folder / stem}")
+    for target, case in targets.items():
+        _copy(case.image, target.parent / f"{target.name}{case.image.suffix}")
+        write_text(target.parent / f"{target.name}.csv", csv_text(_annotations(case)))
+        if case.regions is not None:
+            write_text(
+                target.parent / f"{target.name}.regions.geojson", _regions_text(case, target.name)
+            )
+    for folder, mpp in scales.items():
+        if mpp is not None:
+            write_text(folder / "mpp.txt", f"{mpp!r}\n")
+        if laboratories[folder]:
+            write_text(folder / "laboratory.txt", f"{laboratories[folder]}\n")
+    return len(targets)
+
+
+def _annotations(case: Case) -> Annotations:
+    """Return a case's points with their labels and what is known of them."""
+    found = Annotations.from_groups(case.mitoses_xy, case.hard_negatives_xy, case.unsure_xy)
+    confidence = np.full(len(found), np.nan)
+    if case.confidence is not None:
+        confidence[: len(case.mitoses_xy)] = case.confidence
+    return Annotations(found.xy, found.labels, confidence=confidence)
+
+
+def _regions_text(case: Case, name: str) -> str:
+    """Return a case's regions as GeoJSON in QuPath's frame."""
+    assert case.regions is not None
+    right, down = image_header(case.image).qupath_offset_px
+    features = regions_features(case.regions.moved(-right, -down), name)
+    about = {"mpp": case.mpp, "name": name}
+    return collection_text({"segmitos": about, "features": features})
+
+
+def _copy(image: Path, target: Path) -> None:
+    """Copy a file whole or not at all; slides are too large to be held in memory."""
+    temporary: str | None = None
+    try:
+        source = image.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {image}: {error.strerror}") from error
+    try:
+        with source:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+            with os.fdopen(handle, "wb") as copy:
+                shutil.copyfileobj(source, copy, 1 << 20)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except OSError as error:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
