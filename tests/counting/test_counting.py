@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segmitos.counting.grading import Unavailable, field_area_mm2
-from segmitos.counting.hotspot import Box, Disc, densest
+from segmitos.counting.window_search import Box, Disc, max_count_window
 from segmitos.counting.windows import count_in_fields, hotspot
 from segmitos.errors import ScaleError, UsageError
 
@@ -54,7 +54,7 @@ def test_box_equals_brute_force(seed, count, width, height, rounded):
         # Many points at exactly a window's side from one another: borders count.
         points, width, height = np.round(points / 10) * 10, 20.0, 30.0
     bounds = (width / 2, height / 2, 100 - width / 2, 100 - height / 2)
-    held, center = densest(points, Box(width, height), bounds)
+    held, center = max_count_window(points, Box(width, height), bounds)
     assert held == most_in_any_box(points, width, height, bounds)
     assert Box(width, height).holds(points, center).sum() == held
     rounding = 1e-9
@@ -67,7 +67,7 @@ def test_box_equals_brute_force(seed, count, width, height, rounded):
 def test_disc_equals_brute_force(seed, count, radius):
     points = np.random.default_rng(seed).uniform(0, 100, (count, 2))
     bounds = (0.0, 0.0, 100.0, 100.0)
-    held, center = densest(points, Disc(radius), bounds)
+    held, center = max_count_window(points, Disc(radius), bounds)
     assert held == most_in_any_disc(points, radius, bounds)
     assert Disc(radius).holds(points, center).sum() == held
 
@@ -81,7 +81,7 @@ def test_crowds_equal_brute_force(window):
     )
     half = window.half
     bounds = (half[0], half[1], 3000 - half[0], 3000 - half[1])
-    held, _ = densest(points, window, bounds)
+    held, _ = max_count_window(points, window, bounds)
     if isinstance(window, Box):
         assert held == most_in_any_box(points, 700, 500, bounds)
     else:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.counting.grading import FIELDS, Unavailable, field_area_mm2
-from segmitos.counting.hotspot import Box, Disc, Points, Window, densest
+from segmitos.counting.window_search import Box, Disc, Points, Window, max_count_window
 from segmitos.errors import UsageError
 from segmitos.io.geometry import check_mpp
 
@@ -137,7 +137,7 @@ def hotspot(
     if not len(points):
         fits = measure is None or measure.most(bounds, window) >= min_tissue_fraction
         return NO_MITOSES if fits else lacking
-    found = densest(
+    found = max_count_window(
         points,
         window,
         bounds,

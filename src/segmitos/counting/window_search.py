@@ -1,11 +1,11 @@
 """The window of given size that holds the most points, over all positions, exactly.
 
-Positions are not sampled. The plane of window centers is cut into cells; for each cell, the points
-that some window centered in it could hold give an upper bound. Cells are searched from the highest
-bound down, and those that cannot beat the best found are never opened. Inside a cell most points
-are held by every window or by none; the few others decide, and the best position is at one of
-finitely many places: for a box where a point touches an edge in x and one in y, for a disc where
-two points touch the rim (angular events of the classical sweep), or at the cell's border.
+A branch and bound. The plane of window centers is cut into squares; for each square, the points
+that some window centered in it could hold give an upper bound. Squares are searched from the
+highest bound down, and those that cannot beat the best found are never opened. Inside a square most
+points are held by every window or by none; the few others decide, and the best position is at one
+of finitely many places: for a box where a point touches an edge in x and one in y, for a disc where
+two points touch the rim (angular events of the classical sweep), or at the square's border.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Rectangle = tuple[float, float, float, float]
 
 # A point on the border counts; positions computed to put it there may be off by rounding.
 _ROUNDING = 1 + 1e-9
-_CELLS = 1_500_000
-_CELLS_PER_SIDE = 64
-_DEEPEST = 14
-_CHUNK = 2048
+MAX_SQUARES = 1_500_000
+MAX_SQUARES_PER_SIDE = 64
+MAX_DEPTH = 14
+CHUNK_SQUARES = 2048
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Box:
     width: float
     height: float
 
-    few = 96
+    exact_below = 96
 
     @property
     def half(self) -> tuple[float, float]:
@@ -50,9 +50,11 @@ class Box:
         result: NDArray[np.bool_] = (apart <= half).all(axis=1)
         return result
 
-    def reach(self, points: Points, cell: Rectangle) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Tell which points every window centered in the cell holds, and which only some do."""
-        x0, y0, x1, y1 = cell
+    def bounds(
+        self, points: Points, square: Rectangle
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Tell which points every window centered in the square holds, and which only some do."""
+        x0, y0, x1, y1 = square
         low, high = np.array([x0, y0]), np.array([x1, y1])
         half = np.array(self.half) * _ROUNDING
         x, y = points[:, 0], points[:, 1]
@@ -61,11 +63,11 @@ class Box:
         every = (x >= inner[0][0]) & (x <= inner[1][0]) & (y >= inner[0][1]) & (y <= inner[1][1])
         return every, some & ~every
 
-    def best_in(self, points: Points, cell: Rectangle) -> tuple[int, tuple[float, float]]:
-        """Return the most of these points in one window centered in the cell, and its center."""
-        x0, y0, x1, y1 = cell
+    def solve_exactly(self, points: Points, square: Rectangle) -> tuple[int, tuple[float, float]]:
+        """Return the most of these points in one window centered in the square, and its center."""
+        x0, y0, x1, y1 = square
         reach = np.array(self.half) * _ROUNDING
-        # Moving right until a point touches the left edge, or the cell ends, loses none.
+        # Moving right until a point touches the left edge, or the square ends, loses none.
         xs = points[:, 0] + self.half[0]
         ys = points[:, 1] + self.half[1]
         xs = np.unique(np.append(xs[(xs >= x0) & (xs < x1)], x1))
@@ -87,7 +89,7 @@ class Disc:
 
     radius: float
 
-    few = 24
+    exact_below = 24
 
     @property
     def half(self) -> tuple[float, float]:
@@ -101,11 +103,13 @@ class Disc:
         result: NDArray[np.bool_] = apart[:, 0] ** 2 + apart[:, 1] ** 2 <= limit
         return result
 
-    def reach(self, points: Points, cell: Rectangle) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Tell which points every window centered in the cell holds, and which only some do."""
-        x0, y0, x1, y1 = cell
+    def bounds(
+        self, points: Points, square: Rectangle
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Tell which points every window centered in the square holds, and which only some do."""
+        x0, y0, x1, y1 = square
         x, y = points[:, 0], points[:, 1]
-        # Distances to the nearest and to the farthest place of the cell, along each axis.
+        # Distances to the nearest and to the farthest place of the square, along each axis.
         far_x, far_y = np.maximum(x - x0, x1 - x), np.maximum(y - y0, y1 - y)
         near_x = np.maximum(np.maximum(x0 - x, x - x1), 0)
         near_y = np.maximum(np.maximum(y0 - y, y - y1), 0)
@@ -114,10 +118,10 @@ class Disc:
         every = far_x**2 + far_y**2 <= limit
         return every, some & ~every
 
-    def best_in(self, points: Points, cell: Rectangle) -> tuple[int, tuple[float, float]]:
-        """Return the most of these points in one window centered in the cell, and its center."""
-        places = np.concatenate([self._rim_pairs(points), self._rim_edges(points, cell)])
-        x0, y0, x1, y1 = cell
+    def solve_exactly(self, points: Points, square: Rectangle) -> tuple[int, tuple[float, float]]:
+        """Return the most of these points in one window centered in the square, and its center."""
+        places = np.concatenate([self._rim_pairs(points), self._rim_edges(points, square)])
+        x0, y0, x1, y1 = square
         slack = 1e-9 * self.radius
         inside = (places >= np.array([x0, y0]) - slack) & (places <= np.array([x1, y1]) + slack)
         places = places[inside.all(axis=1)]
@@ -138,9 +142,9 @@ class Disc:
         across = np.stack([-step[:, 1], step[:, 0]], axis=1) * rise[:, None]
         return np.concatenate([middle + across, middle - across])
 
-    def _rim_edges(self, points: Points, cell: Rectangle) -> Points:
-        """Corners of the cell, and places on its border whose rim runs through a point."""
-        x0, y0, x1, y1 = cell
+    def _rim_edges(self, points: Points, square: Rectangle) -> Points:
+        """Corners of the square, and places on its border whose rim runs through a point."""
+        x0, y0, x1, y1 = square
         places = [np.array([(x0, y0), (x0, y1), (x1, y0), (x1, y1)])]
         for axis, edges in ((0, (x0, x1)), (1, (y0, y1))):
             for edge in edges:
@@ -165,7 +169,7 @@ Window = Box | Disc
 Allowed = Callable[[Points], NDArray[np.bool_]]
 
 
-def densest(
+def max_count_window(
     points: Points, window: Window, bounds: Rectangle, allowed: Allowed | None = None
 ) -> tuple[int, tuple[float, float]] | None:
     """Find the window that holds the most points.
@@ -174,8 +178,8 @@ def densest(
         points: (n, 2).
         window: its shape and size, in the unit of the points.
         bounds: (x0, y0, x1, y1), where its center may be.
-        allowed: further limit on the center. It is asked for the middle of each cell (a 64th of
-            the window's side, or more on large planes) and decides for the whole cell.
+        allowed: further limit on the center. It is asked for the middle of each square (a 64th of
+            the window's side, or more on large planes) and decides for the whole square.
 
     Returns:
         The count and the center of one such window; None where no position is allowed.
@@ -185,20 +189,20 @@ def densest(
     search = _Search(points, window)
     # From the highest bound down, ties in reading order.
     order = np.argsort(-upper, kind="stable")
-    for start in range(0, len(order), _CHUNK):
-        cells = order[start : start + _CHUNK]
-        cells = cells[upper[cells] > search.count]
-        if not len(cells):
+    for start in range(0, len(order), CHUNK_SQUARES):
+        squares = order[start : start + CHUNK_SQUARES]
+        squares = squares[upper[squares] > search.count]
+        if not len(squares):
             break
-        rectangles = grid.rectangles(cells)
+        rectangles = grid.rectangles(squares)
         if allowed is not None:
             keep = allowed((rectangles[:, :2] + rectangles[:, 2:]) / 2)
-            cells, rectangles = cells[keep], rectangles[keep]
-        if len(cells):
+            squares, rectangles = squares[keep], rectangles[keep]
+        if len(squares):
             # A good start prunes most of the rest.
             middles = (rectangles[:, :2] + rectangles[:, 2:]) / 2
             search.try_places(middles[:: max(1, len(middles) // 64)])
-        for bound, rectangle in zip(upper[cells], rectangles, strict=True):
+        for bound, rectangle in zip(upper[squares], rectangles, strict=True):
             if bound > search.count:
                 search.open(tuple(rectangle.tolist()))
     return None if search.center is None else (search.count, search.center)
@@ -206,7 +210,7 @@ def densest(
 
 @dataclass(frozen=True)
 class _Grid:
-    """Cells of window centers."""
+    """Squares of window centers."""
 
     x0: float
     y0: float
@@ -220,18 +224,18 @@ class _Grid:
         x0, y0, x1, y1 = bounds
         width, height = 2 * window.half[0], 2 * window.half[1]
         windows = max((x1 - x0) / width, 1e-9) * max((y1 - y0) / height, 1e-9)
-        sides = min(_CELLS_PER_SIDE, max(4, int(math.sqrt(_CELLS / windows))))
+        sides = min(MAX_SQUARES_PER_SIDE, max(4, int(math.sqrt(MAX_SQUARES / windows))))
         columns = max(1, math.ceil((x1 - x0) / width * sides))
         rows = max(1, math.ceil((y1 - y0) / height * sides))
         return cls(x0, y0, (x1 - x0) / columns, (y1 - y0) / rows, columns, rows)
 
-    def rectangles(self, cells: NDArray[np.intp]) -> NDArray[np.float64]:
-        row, column = np.divmod(cells, self.columns)
+    def rectangles(self, squares: NDArray[np.intp]) -> NDArray[np.float64]:
+        row, column = np.divmod(squares, self.columns)
         x, y = self.x0 + column * self.step_x, self.y0 + row * self.step_y
         return np.stack([x, y, x + self.step_x, y + self.step_y], axis=1)
 
     def upper_bounds(self, points: Points, window: Window) -> NDArray[np.int32]:
-        """Count, for each cell, the points that some window centered in it may hold."""
+        """Count, for each square, the points that some window centered in it may hold."""
         gains: list[NDArray[np.int64]] = []
         losses: list[NDArray[np.int64]] = []
         for top, bottom, half in self._bands(points, window):
@@ -243,7 +247,7 @@ class _Grid:
             width = self.columns + 1
             c = np.clip(top[used], 0, None) * width
             d = np.clip(bottom[used] + 1, None, self.rows) * width
-            # The corners of a box of cells in a table that is summed up twice below.
+            # The corners of a box of squares in a table that is summed up twice below.
             gains += [c + a, d + b]
             losses += [c + b, d + a]
         size = (self.rows + 1) * (self.columns + 1)
@@ -256,7 +260,7 @@ class _Grid:
     def _bands(
         self, points: Points, window: Window
     ) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
-        """Rows of cells (first, last) per point, with the half width of the window there."""
+        """Rows of squares (first, last) per point, with the half width of the window there."""
         half_y = window.half[1]
         if isinstance(window, Box):
             top = self._index(points[:, 1] - half_y, self.y0, self.step_y, -1)
@@ -283,20 +287,20 @@ class _Grid:
     def _index(
         values: NDArray[np.float64], start: float, step: float, outward: int
     ) -> NDArray[np.int64]:
-        """Return the cell of each value; a value at a border goes outward."""
+        """Return the square of each value; a value at a border goes outward."""
         if step <= 0:
             return np.where(outward * (values - start) >= -1e-6, 0, -outward).astype(np.int64)
         return np.floor((values - start) / step + outward * 1e-6).astype(np.int64)
 
 
 class _Search:
-    """The best window so far, and the opening of cells."""
+    """The best window so far, and the opening of squares."""
 
     def __init__(self, points: Points, window: Window) -> None:
         self.window = window
         self.count = -1
         self.center: tuple[float, float] | None = None
-        # Bands a quarter of the window high, each sorted by x: the points of a cell's windows are
+        # Bands a quarter of the window high, each sorted by x: the points of a square's windows are
         # then a slice of each of a few bands.
         self.band = window.half[1] / 2
         self.origin = float(points[:, 1].min()) if len(points) else 0.0
@@ -307,16 +311,16 @@ class _Search:
         edges = np.arange(int(number.max(initial=-1)) + 2)
         self.starts = np.searchsorted(number[order], edges).tolist()
 
-    def near(self, cell: Rectangle) -> Points:
-        """Return the points that some window centered in the cell may hold, and a few more."""
+    def near(self, square: Rectangle) -> Points:
+        """Return the points that some window centered in the square may hold, and some more."""
         reach_x, reach_y = (half * _ROUNDING for half in self.window.half)
-        first = max(0, math.floor((cell[1] - reach_y - self.origin) / self.band))
-        last = math.floor((cell[3] + reach_y - self.origin) / self.band)
+        first = max(0, math.floor((square[1] - reach_y - self.origin) / self.band))
+        last = math.floor((square[3] + reach_y - self.origin) / self.band)
         parts = []
         for band in range(first, min(last + 1, len(self.starts) - 1)):
             start, end = self.starts[band], self.starts[band + 1]
-            low = start + self.x[start:end].searchsorted(cell[0] - reach_x, "left")
-            high = start + self.x[start:end].searchsorted(cell[2] + reach_x, "right")
+            low = start + self.x[start:end].searchsorted(square[0] - reach_x, "left")
+            high = start + self.x[start:end].searchsorted(square[2] + reach_x, "right")
             parts.append(self.points[low:high])
         return np.concatenate(parts) if parts else self.points[:0]
 
@@ -329,21 +333,21 @@ class _Search:
             held = self.window.holds(self.near((x, y, x, y)), (x, y))
             self.offer(int(held.sum()), (x, y))
 
-    def open(self, cell: Rectangle) -> None:
-        """Search a cell exactly, in quarters where many points are undecided."""
-        stack = [(cell, self.near(cell), 0, 0)]
+    def open(self, square: Rectangle) -> None:
+        """Search a square exactly, in quarters where many points are undecided."""
+        stack = [(square, self.near(square), 0, 0)]
         while stack:
-            cell, points, sure, depth = stack.pop()
-            every, some = self.window.reach(points, cell)
-            sure += int(every.sum())
+            square, points, lower_bound, depth = stack.pop()
+            every, some = self.window.bounds(points, square)
+            lower_bound += int(every.sum())
             undecided = points[some]
-            if sure + len(undecided) <= self.count:
+            if lower_bound + len(undecided) <= self.count:
                 continue
-            if len(undecided) <= self.window.few or depth >= _DEEPEST:
-                found, center = self.window.best_in(undecided, cell)
-                self.offer(sure + found, center)
+            if len(undecided) <= self.window.exact_below or depth >= MAX_DEPTH:
+                found, center = self.window.solve_exactly(undecided, square)
+                self.offer(lower_bound + found, center)
                 continue
-            x0, y0, x1, y1 = cell
+            x0, y0, x1, y1 = square
             x, y = (x0 + x1) / 2, (y0 + y1) / 2
             quarters = ((x0, y0, x, y), (x, y0, x1, y), (x0, y, x, y1), (x, y, x1, y1))
-            stack += [(quarter, undecided, sure, depth + 1) for quarter in quarters]
+            stack += [(quarter, undecided, lower_bound, depth + 1) for quarter in quarters]
