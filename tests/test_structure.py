@@ -19,6 +19,8 @@ ROOT = SOURCE.parents[1]
 FILES = sorted(SOURCE.rglob("*.py"))
 # Imports go one way: a package may import those before it, and no other.
 ORDER = (
+    "interrupts",
+    "streams",
     "errors",
     "_version",
     "io",

@@ -5,18 +5,34 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
 from segmitos.errors import SegMitosError
+from segmitos.interrupts import MESSAGE, Interrupted, end_in_order, finish
+from segmitos.io.error_log import CaughtBugs
+from segmitos.io.files import display_path
+from segmitos.streams import output_failure, protect_streams
 
 
 def run_app(app: click.Command, given: list[str]) -> int:
     """Run a command line; print one line for an expected error. Returns the exit code."""
-    try:
-        return run_script(lambda: app(args=given, prog_name="segmitos", standalone_mode=False))
-    except click.ClickException as error:
-        return _refuse(error, given)
+    # An error that is our own goes whole into a file.
+    with CaughtBugs(_log_folder(given), " ".join(given)) as caught:
+        try:
+            return run_script(lambda: app(args=given, prog_name="segmitos", standalone_mode=False))
+        except click.ClickException as error:
+            return _refuse(error, given)
+    return _fail(caught.message, 1)
+
+
+def _log_folder(given: list[str]) -> Path:
+    """Return the folder of results that a call names, or else the working folder."""
+    for index, argument in enumerate(given[:-1]):
+        if argument in ("-o", "--out") and Path(given[index + 1]).is_dir():
+            return Path(given[index + 1])
+    return Path()
 
 
 def run_script(work: Callable[[], object], name: str = "segmitos") -> int:
@@ -34,13 +50,33 @@ def run_script(work: Callable[[], object], name: str = "segmitos") -> int:
         return code if isinstance(code, int) else 0
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
+    except click.Abort as abort:
+        # What click makes of an interrupt.
+        return _interrupted(abort.__cause__ or abort, name)
     except SegMitosError as error:
         return _fail(str(error), error.exit_code, name)
-    except (KeyboardInterrupt, click.Abort):
-        # click raises Abort in the place of KeyboardInterrupt.
-        return _fail("interrupted; run the same command again to go on", 130, name)
+    except KeyboardInterrupt as stop:
+        return _interrupted(stop, name)
     except MemoryError:
         return _fail("out of memory; try fewer --workers", 1, name)
+    except FileNotFoundError:
+        if _stands_somewhere():
+            raise
+        return _fail("the working folder has been deleted; change to another", 1, name)
+
+
+def _interrupted(stop: BaseException, name: str) -> int:
+    print(f"{name}: {MESSAGE}", file=sys.stderr)
+    return stop.exit_code if isinstance(stop, Interrupted) else 130
+
+
+def _stands_somewhere() -> bool:
+    """Tell whether the working folder is there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _refuse(error: click.ClickException, given: list[str]) -> int:
@@ -63,17 +99,16 @@ def _refuse(error: click.ClickException, given: list[str]) -> int:
 
 
 def _fail(message: str, code: int, name: str = "segmitos") -> int:
-    print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{name}: error: {display_path(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 
 def run_console(main: Callable[[], int]) -> None:
-    """Run a command line as a process: flush what it printed, and exit with its code."""
-    try:
-        code = main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output, `head` say, has seen enough; nothing more can be told to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    sys.exit(code)
+    """Run a command line as a process: signals, streams, exit code."""
+    protect_streams()
+    end_in_order()
+    code = main()
+    failure = output_failure()
+    if failure:
+        code = _fail(f"cannot write to standard output: {failure}", 1)
+    finish(code)

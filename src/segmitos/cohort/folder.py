@@ -12,16 +12,22 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from segmitos.cohort.identity import Identity, InputRecord
+from segmitos.cohort.identity import Identity, InputRecord, read_input
 from segmitos.errors import OutputError
-from segmitos.io.files import is_abandoned, partial_path, write_bytes
+from segmitos.io.files import (
+    absolute_path,
+    display_path,
+    is_abandoned,
+    partial_path,
+    write_bytes,
+)
 from segmitos.io.outputs import PROGRAM, is_result_folder
 
 SUMMARY, RUN, REPORT = "summary.json", "run.json", "report.html"
@@ -245,3 +251,34 @@ def results_in(out: Path) -> list[OutputFolder]:
         raise OutputError(f"cannot list {out}: {error.strerror or error}") from error
     folders = [OutputFolder(out, name) for name in sorted(entries)]
     return [folder for folder in folders if (folder.path / RUN).is_file()]
+
+
+def find_results(out: Path, images: Sequence[Path]) -> dict[Path, OutputFolder | None]:
+    """Find the results of images in a folder: by path, or of a moved image by its content.
+
+    Args:
+        out: folder of results.
+        images: paths.
+
+    Returns:
+        The result of each image, None where there is none.
+
+    Raises:
+        InputError: where an image cannot be read; OutputError: where `out` cannot be listed.
+    """
+    by_path: dict[str, OutputFolder] = {}
+    by_content: dict[str, list[OutputFolder]] = {}
+    for folder in results_in(out):
+        record = folder.record()
+        if record is not None:
+            by_path[record.input.path] = folder
+            by_content.setdefault(record.input.sha256, []).append(folder)
+    found: dict[Path, OutputFolder | None] = {}
+    for image in images:
+        found[image] = by_path.get(display_path(absolute_path(image)))
+        content = read_input(image).sha256
+        same = by_content.get(content, [])
+        if found[image] not in same:
+            # Replaced since, or moved here; two results of one content are the same but in name.
+            found[image] = same[0] if same else None
+    return found

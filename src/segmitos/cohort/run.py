@@ -78,7 +78,9 @@ def run(
             outcomes[name] = _refuse(out, name, entry, problem)
             on_outcome(outcomes[name])
         else:
-            jobs.append(Job(str(entry.path), str(out), name, _settings_for(entry, settings)))
+            # Workers elsewhere stand in other folders.
+            path = str(absolute_path(entry.path))
+            jobs.append(Job(path, str(out), name, _settings_for(entry, settings)))
     order = {job.path: job.name for job in jobs}
     try:
         for outcome in _results(jobs, workers, cluster, on_progress, on_note):
@@ -119,6 +121,11 @@ def _prepare(out: Path) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"cannot write in {out}: {reason}") from error
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        # Libraries and new processes ask for it; all paths of the run are whole.
+        os.chdir(out)
     remove_stale_partials(out)
     check_tables_replaceable(out)
 
@@ -162,7 +169,7 @@ def _settings_for(entry: InputEntry, settings: JobSettings) -> JobSettings:
 def _refuse(out: Path, name: str, entry: InputEntry, problem: str) -> Outcome:
     shown = display_path(problem)
     record_failure(out, name, display_path(absolute_path(entry.path)), shown, 1)
-    return Outcome(name, entry.path, "failed", shown, 1)
+    return Outcome(name, absolute_path(entry.path), "failed", shown, 1)
 
 
 def _results(
@@ -176,11 +183,7 @@ def _results(
     if cluster is not None:
         from segmitos.cohort.cluster import on_cluster
 
-        # Workers elsewhere stand in other folders.
-        whole = [replace(job, path=os.path.abspath(job.path)) for job in jobs]
-        given = {other.path: job.path for job, other in zip(jobs, whole, strict=True)}
-        for outcome in on_cluster(whole, cluster, on_note):
-            yield replace(outcome, path=Path(given[str(outcome.path)]))
+        yield from on_cluster(jobs, cluster, on_note)
     elif workers > 1 and len(jobs) > 1:
         from segmitos.cohort.workers import in_processes
 

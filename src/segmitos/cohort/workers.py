@@ -16,8 +16,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from pathlib import Path
 
 from segmitos.cohort.job import Job, Outcome, fail, run_job
+from segmitos.io.error_log import CaughtBugs
 
 _ATTEMPTS = 2
 
@@ -52,7 +54,7 @@ def in_processes(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
         for process in multiprocessing.active_children():
             process.kill()
         for feeder in feeders:
-            feeder.join(timeout=1)
+            feeder.join(timeout=0.2)
 
 
 def _feed(
@@ -68,17 +70,18 @@ def _feed(
         except queue.Empty:
             break
         outcome = None
-        for _ in range(_ATTEMPTS):
-            try:
-                outcome = worker.submit(run_job, job).result()
-                break
-            except BrokenProcessPool:
-                if stop.is_set():
-                    return
-                worker.shutdown(wait=False)
-                worker = _new_worker()
+        with CaughtBugs(Path(job.out), job.path) as caught:
+            for _ in range(_ATTEMPTS):
+                try:
+                    outcome = worker.submit(run_job, job).result()
+                    break
+                except BrokenProcessPool:
+                    if stop.is_set():
+                        return
+                    worker.shutdown(wait=False)
+                    worker = _new_worker()
         reason = f"its worker process died {_ATTEMPTS} times (out of memory? try fewer workers)"
-        outcomes.put(outcome or fail(job, f"{job.path}: {reason}"))
+        outcomes.put(outcome or fail(job, f"{job.path}: {caught.message or reason}"))
     worker.shutdown(wait=False)
 
 

@@ -86,15 +86,21 @@ def _detected(
 
 
 def _saved(cases: Sequence[Case], folder: Path) -> dict[str, Detections]:
-    """Read the detections of an output folder of detect, by the names of the cases' images."""
+    """Read the detections of an output folder of detect, by what its results were made of."""
+    from segmitos.cohort.folder import find_results
     from segmitos.io.points.detections import read_geojson
 
+    results = find_results(folder, [case.image for case in cases])
     found = {}
     for case in cases:
-        path = folder / case.image.stem / "detections.geojson"
-        if not path.is_file():
-            raise DataError(f"case {case.name} has no saved detections: {path} is missing")
-        found[case.name] = read_geojson(path)
+        result = results[case.image]
+        if result is None:
+            raise DataError(
+                f"case {case.name} has no saved detections: {folder} holds no result of {case.image}"
+            )
+        if changed := result.changed_files():
+            raise DataError(f"{result.path / changed[0]} is damaged or was changed; detect again")
+        found[case.name] = read_geojson(result.path / "detections.geojson")
     return found
 
 

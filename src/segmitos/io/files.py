@@ -48,7 +48,12 @@ def absolute_path(path: Path | str) -> Path:
 
 def display_path(path: Path | str) -> str:
     """Return a path as text to print and save; bytes that are no UTF-8 become escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    text = os.fspath(path)
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        # Half a character, as JSON can hold it, is no byte of a name either.
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def remove_stale_partials(folder: Path) -> None:
