@@ -96,7 +96,8 @@ def _saved(cases: Sequence[Case], folder: Path) -> dict[str, Detections]:
         result = results[case.image]
         if result is None:
             raise DataError(
-                f"case {case.name} has no saved detections: {folder} holds no result of {case.image}"
+                f"case {case.name} has no saved detections: {folder} holds no result of "
+                f"{case.image}"
             )
         if changed := result.changed_files():
             raise DataError(f"{result.path / changed[0]} is damaged or was changed; detect again")
