@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,28 @@ POINT_FORMATS = (
     "sliderunner",
 )
 """Formats that points are written in; `io.points.write` has them, and is not imported at start."""
+
+
+class Several(click.Option):
+    """An option that takes all values up to the next option or data set: `--cases H04 H05`."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Let the parser give every value to the option."""
+        super().add_to_parser(parser, ctx)
+        for name in self.opts:
+            option = parser._long_opt.get(name)
+            if option is not None:
+                option.process = _taking_all(option.process)
+
+
+def _taking_all(process: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    def take(value: Any, state: Any) -> None:
+        process(value, state)
+        # What is written as FORMAT:PATH is a data set, and belongs to the verb.
+        while state.rargs and not re.match(r"-|[a-z0-9-]+:", state.rargs[0]):
+            process(state.rargs.pop(0), state)
+
+    return take
 
 
 def several(context: click.Context, parameter: click.Parameter, value: Any) -> list[str] | None:
@@ -96,12 +119,14 @@ data_argument = click.argument(
 )
 cases_option = click.option(
     "--cases",
+    cls=Several,
     multiple=True,
     callback=several,
     help="Only these slides or cases; patterns allowed.",
 )
 exclude_option = click.option(
     "--exclude",
+    cls=Several,
     multiple=True,
     callback=several,
     help="Not these slides or cases; patterns allowed.",

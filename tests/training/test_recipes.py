@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,15 @@ def test_the_stages_start_from_each_other():
     assert weights["fcn32s"].startswith("fcn32s:")
     assert weights["fcn16s"] == "run:runs/mitos12-fcn32s"
     assert weights["fcn8s"] == "run:runs/mitos12-fcn16s"
+
+
+def test_every_key_of_a_recipe_is_documented_and_the_page_is_current():
+    spec = importlib.util.spec_from_file_location("keys", ROOT / "docs" / "make_recipe_keys.py")
+    keys = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(keys)
+    for kind in keys.TABLES.values():
+        documented = keys.documented(kind)
+        assert list(documented) == list(kind.__struct_fields__)
+        assert all(documented.values()), [name for name, text in documented.items() if not text]
+    written = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert written == keys.page(), "run docs/make_recipe_keys.py"

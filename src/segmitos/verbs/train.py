@@ -9,6 +9,7 @@ import click
 
 from segmitos.options import (
     FilePath,
+    Several,
     cases_option,
     data_argument,
     exclude_option,
@@ -62,6 +63,7 @@ recipe_option = click.option(
 @recipe_option
 @click.option(
     "--validation",
+    cls=Several,
     multiple=True,
     callback=several,
     help="Slides or cases to validate on, kept from training; patterns allowed. 'auto' holds out "
@@ -118,12 +120,14 @@ def train(**given: Any) -> int:
 )
 @click.option(
     "--seeds",
+    cls=Several,
     type=click.IntRange(0, 2**31 - 1),
     multiple=True,
-    help="Seed of a training of each fold; give it several times for several. Default: 0.",
+    help="Seeds; each fold is trained once with each. Default: 0.",
 )
 @click.option(
     "--only",
+    cls=Several,
     multiple=True,
     callback=several,
     help="Fold to do now, such as fold-1; others are taken as they are. For job arrays.",
