@@ -1,12 +1,13 @@
 """The reference of the domain check: made, and measured.
 
-    python -m experiments.domain --data DATA -o domain.json
+    python -m experiments.domain --data DATA -o experiments/domain.json
+    python -m experiments.domain --into src/segmitos/detection/models/lite.segmitos
 
 DATA holds the folders of `FIELDS`. Fields of every laboratory are measured. The reference is made
 of all of them, its limits of laboratories left out. False alarms are counted on laboratories left
 out, catches on odd inputs that are made here of the same fields, and on pictures that are no tissue
-(scikit-image's). Writes the reference, which goes into a model file, and prints the tables of
-docs/domain.md.
+(scikit-image's). Writes the reference and prints the tables of docs/domain.md. The second command
+puts the reference of experiments/domain.json into model files.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,10 +35,18 @@ from segmitos.detection.domain import (
     choose_squares,
     measure_domain,
 )
+from segmitos.detection.model_file import (
+    PROPOSAL,
+    VERIFIER,
+    network_entry,
+    parse_model_file,
+    write_model_file,
+)
 from segmitos.detection.stain import OD_TABLE
 from segmitos.io.files import write_text
 from segmitos.io.slide import Slide
 
+REFERENCE = Path(__file__).with_name("domain.json")
 MPP = 0.25
 # laboratory: pattern of its fields, um per pixel
 FIELDS = {
@@ -53,6 +63,8 @@ MEMBERS_A_LABORATORY = 16
 ODD_FIELDS_A_LABORATORY = 3
 MAGNIFICATIONS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
 RIDGE = 10.0
+# Weights of `spread_of`, chosen by what is caught of the odd inputs below.
+SPREADS = {"stain": (1.0, 0.6), "focus": (0.0, 1.0)}
 # Of fields of a laboratory left out, at most this fraction is warned of.
 FALSE_ALARMS = 0.02
 
@@ -235,21 +247,41 @@ def pictures() -> list[Measured]:
 
 def neighbors(real: list[Measured], name: str, without: str = "", limit: float = 0.0) -> Neighbors:
     """Make a reference of evenly chosen members of every laboratory but one."""
-    chosen, every = [], []
+    groups = []
     for laboratory in FIELDS:
         own = [
             getattr(one.features, name)
             for one in real
             if one.laboratory == laboratory and one.features is not None
         ]
-        if laboratory == without or not own:
-            continue
-        every += own
-        places = np.unique(np.linspace(0, len(own) - 1, MEMBERS_A_LABORATORY).astype(int))
-        chosen += [own[place] for place in places]
-    spread = np.std(np.array(every), axis=0)
+        if laboratory != without and own:
+            groups.append(np.array(own))
+    chosen = [
+        group[place]
+        for group in groups
+        for place in np.unique(np.linspace(0, len(group) - 1, MEMBERS_A_LABORATORY).astype(int))
+    ]
     rounded = [tuple(round(float(value), 4) for value in member) for member in chosen]
+    spread = spread_of(groups, *SPREADS[name])
     return Neighbors(tuple(round(float(v), 5) for v in spread), tuple(rounded), limit)
+
+
+def spread_of(groups: list[NDArray[np.float64]], foreseen: float, pooled: float) -> NDArray:
+    """Return what each feature is divided by.
+
+    Args:
+        groups: features (n, k) of each laboratory.
+        foreseen: weight of how far the features of a laboratory lie, at most, from those of the
+            others: a feature that hardly differs between laboratories counts for more.
+        pooled: weight of the standard deviation over all.
+    """
+    spread = pooled * np.concatenate(groups).std(axis=0)
+    farthest = np.zeros(groups[0].shape[1])
+    for index, group in enumerate(groups):
+        others = np.concatenate([other for place, other in enumerate(groups) if place != index])
+        nearest = np.abs(group[:, None] - others[None]).min(axis=1)
+        farthest = np.maximum(farthest, nearest.max(axis=0))
+    return spread + foreseen * farthest
 
 
 def regression(
@@ -288,7 +320,7 @@ def limits(real: list[Measured], magnified: list[Magnified]) -> dict[str, float]
         octaves = [abs(fit.octaves(one.scale)) for one in own]
         found["scale"].append(float(np.quantile(octaves, allowed, method="higher")))
     # The laboratory that is hardest to foresee sets the limit.
-    return {name: round(max(values), 3) for name, values in found.items()}
+    return {name: math.ceil(max(values) * 100) / 100 for name, values in found.items()}
 
 
 def make_reference(
@@ -332,11 +364,29 @@ def print_tables(
         print(f"| {kind} | {len(own)} | {caught / len(own):.0%} |")
 
 
+def put_into(path: Path) -> None:
+    """Write a model file anew, with the reference of experiments/domain.json in it."""
+    content = parse_model_file(path.read_bytes(), str(path))
+    reference = msgspec.json.decode(REFERENCE.read_bytes(), type=DomainReference)
+    graphs = {network_entry(index): graph for index, graph in enumerate(content.networks)}
+    for entry, graph in ((PROPOSAL, content.proposal), (VERIFIER, content.verifier)):
+        if graph is not None:
+            graphs[entry] = graph
+    write_model_file(path, msgspec.structs.replace(content.spec, domain=reference), graphs)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="folder of the data sets")
+    parser.add_argument("-o", "--out", type=Path, default=REFERENCE)
+    parser.add_argument("--into", type=Path, nargs="+", help="model files that get the reference")
     options = parser.parse_args()
+    for path in options.into or ():
+        put_into(path)
+    if options.into:
+        return 0
+    if options.data is None:
+        parser.error("--data is needed to make the reference")
     real, odd, magnified = measure_all(options.data)
     odd += pictures()
     limit = limits(real, magnified)

@@ -1,0 +1,130 @@
+"""The domain check: what is warned of, what is not, and that a warning stays with the result."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from segmitos.detection.domain import (
+    DomainReference,
+    Neighbors,
+    ScaleRegression,
+    choose_squares,
+    measure_domain,
+)
+from segmitos.detection.model import Model
+from segmitos.detection.pipeline import DetectOptions, detect_slide
+from segmitos.io.slide import Slide
+
+DATA = Path(os.environ.get("SEGMITOS_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+
+def tissue(seed: int = 0, size: int = 192) -> np.ndarray:
+    """Draw tissue (size, size, 3): pink ground, purple nuclei."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size]
+    image = np.full((size, size, 3), (225, 170, 205), float)
+    for x, y in rng.uniform(0, size, (size * size // 900, 2)):
+        inside = np.hypot(columns - x, rows - y) < rng.uniform(8, 13)
+        image[inside] = (120, 70, 150)
+    image = image + rng.normal(0, 6, image.shape)
+    blurred = Image.fromarray(image.clip(0, 255).astype(np.uint8)).filter(
+        ImageFilter.GaussianBlur(1)
+    )
+    return np.asarray(blurred)
+
+
+def reference(limit: float = 1e-3) -> DomainReference:
+    features = measure_domain([tissue()])
+    assert features is not None
+    ones = tuple(float(value) for value in np.ones(len(features.scale)))
+    return DomainReference(
+        ("here",),
+        Neighbors((1.0,) * 5, (tuple(features.stain.tolist()),), limit),
+        Neighbors((1.0,) * 2, (tuple(features.focus.tolist()),), limit),
+        ScaleRegression(tuple(features.scale.tolist()), ones, (0.0,) * (2 * len(ones) + 1), limit),
+    )
+
+
+def test_what_the_reference_was_made_of_gets_no_warning():
+    features = measure_domain([tissue()])
+    assert reference().warnings(features, 0.25) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda image: np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2), "stain unlike"),
+        (lambda image: image[..., ::-1], "stain unlike"),
+        (
+            lambda image: np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(4))),
+            "sharpness unlike",
+        ),
+    ],
+)
+def test_a_changed_image_is_warned_of_by_the_measure_that_changed(change, words):
+    changed = np.ascontiguousarray(change(tissue()).astype(np.uint8))
+    warnings = reference(0.1).warnings(measure_domain([changed]), 0.25)
+    assert any(words in warning for warning in warnings), warnings
+
+
+def test_a_warning_names_value_and_limit():
+    features = measure_domain([tissue()])
+    gray = measure_domain([np.repeat(tissue().mean(axis=2, keepdims=True), 3, 2).astype(np.uint8)])
+    distance = float(np.linalg.norm(gray.stain - features.stain))
+    (warning,) = [w for w in reference(0.1).warnings(gray, 0.25) if w.startswith("stain")]
+    assert f"distance {distance:.1f}, limit 0.1" in warning
+
+
+def test_octaves_become_the_scale_that_the_texture_looks_like():
+    features = measure_domain([tissue()])
+    count = len(features.scale)
+    twice = ScaleRegression((0.0,) * count, (1.0,) * count, (0.0,) * (2 * count) + (1.0,), 0.5)
+    found = msgspec.structs.replace(reference(1e3), scale=twice).warnings(features, 0.25)
+    assert found == (
+        "texture looks like about 0.12 um per pixel where it is read as 0.25: +1.0 factors of two, "
+        "limit 0.5; is the scale right?",
+    )
+
+
+def test_too_little_tissue_says_nothing():
+    assert measure_domain([]) is None
+    assert measure_domain([np.full((192, 192, 3), 255, np.uint8)]) is None
+    assert measure_domain([tissue(size=40)]) is None
+
+
+def test_squares_lie_on_the_input_and_on_tissue():
+    mask = np.zeros((30, 40), bool)
+    mask[20:, 30:] = True
+    corners = choose_squares(mask, 32, 1280, 960)
+    assert len(corners) > 3
+    for x, y in corners:
+        assert 0 <= x <= 1280 - 192
+        assert 0 <= y <= 960 - 192
+        assert mask[(y + 96) // 32, (x + 96) // 32] or x == 1280 - 192 or y == 960 - 192
+    assert choose_squares(np.zeros((3, 3), bool), 32, 96, 96) == []
+
+
+def test_the_built_in_model_warns_of_gray_tissue_and_keeps_the_warning_with_the_result():
+    gray = np.repeat(tissue(size=512).mean(axis=2, keepdims=True), 3, 2).astype(np.uint8)
+    with Slide.from_array(gray, 0.25) as slide:
+        result = detect_slide(slide, Model.load("lite"), DetectOptions())
+    assert any("stain unlike" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "mpp"),
+    [("mitos12/A0*/*_01.jpg", 0.2456), ("midesec/*0.jpg", 0.25), ("background/tnbc/*0.jpg", 0.25)],
+)
+def test_the_built_in_model_does_not_warn_of_fields_of_its_laboratories(pattern, mpp):
+    paths = sorted(DATA.glob(pattern))[:3]
+    if not paths:
+        pytest.skip("no real data at SEGMITOS_DATA")
+    for path in paths:
+        with Slide.open(path, mpp=mpp) as slide:
+            assert detect_slide(slide, Model.load("lite"), DetectOptions()).warnings == ()
