@@ -157,3 +157,12 @@ def test_a_file_of_another_image_is_refused(saved, tmp_path):
     path.write_text(json.dumps(collection | {"segmitos": {"mpp": MPP, "name": "other.svs"}}))
     with pytest.raises(DataError, match=r"is of the image other\.svs"):
         read_edited(path, result)
+
+
+def test_rounded_positions_are_not_moved(saved, tmp_path):
+    result, collection = saved
+    edited = features(collection)
+    for one in edited:
+        one["geometry"]["coordinates"] = [round(v + 0.2, 1) for v in one["geometry"]["coordinates"]]
+    found = recounted(result, tmp_path, edited)
+    assert found.tally.moved == 0 and found.reviewed.hotspot == found.model.hotspot

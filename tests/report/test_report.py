@@ -22,7 +22,7 @@ from segmitos.errors import InputError
 from segmitos.io.slide import Slide
 from segmitos.report.html import render_report, write_cohort_report
 from segmitos.report.pictures import CROP_PX, MAX_CROPS
-from segmitos.report.result_files import read_pictures, rebuild, shown_crops
+from segmitos.report.result_files import read_pictures, rebuild, recounted_files, shown_crops
 
 MPP = 1.25
 
@@ -331,3 +331,14 @@ def test_qupath_gets_the_objects_asked_for_and_both_windows_as_regions(tmp_path,
     assert region["properties"]["objectType"] == "annotation"
     assert region["geometry"]["coordinates"][0][0] == [hotspot["x_px"], hotspot["y_px"]]
     assert {mark["properties"]["objectType"] for mark in marks} == {kind} and len(marks) == 30
+
+
+def test_counting_again_takes_under_a_second(tmp_path):
+    files = made(tmp_path, 2000)
+    saved(tmp_path / "made", files)
+    began = time.process_time()
+    again = recounted_files(tmp_path / "made", {"field_diameter_mm": 0.5})
+    # Of one core; tests share the machine. It takes about 0.2 s.
+    assert time.process_time() - began < 1
+    assert again["summary.json"] != files["summary.json"]
+    assert again["crops.json"] == files["crops.json"]

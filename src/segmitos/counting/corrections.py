@@ -6,6 +6,7 @@ or has another class, was rejected; a mark that stands for no detection was adde
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from segmitos.io.points.geojson import own_member, read_features
 from segmitos.io.points.geojson_features import point_ids
 
 MATCH_UM = 7.5
+# Programs round positions when they write them; nearer than this a mark has not been moved.
+SAME_PLACE_UM = 0.5
 # With fewer detections, all may have been rejected and others added.
 _TELLING = 3
 _ATYPICAL, _UNDECIDED = "atypical", "undecided"
@@ -80,6 +83,7 @@ def corrections(saved: SavedResult, edited: Sequence[EditedMark]) -> list[Review
             f"{saved.summary.name}; the file seems to be of another image"
         )
     added_ids = _own_ids(edited, candidates)
+    xy, same_px = candidates.xy, SAME_PLACE_UM / saved.summary.mpp
     marks: list[ReviewedMark] = []
     for index, (mark, label) in enumerate(zip(edited, labels, strict=True)):
         place = matched.get(index)
@@ -89,7 +93,8 @@ def corrections(saved: SavedResult, edited: Sequence[EditedMark]) -> list[Review
             verdict: Label | None = label or "look-alike"
             if mark.kind is not None and plain_name(mark.kind) == _UNDECIDED:
                 verdict = None
-            marks.append(ReviewedMark(identity, mark.x_px, mark.y_px, verdict, identity))
+            x, y = _unless_moved(mark, xy[place], same_px)
+            marks.append(ReviewedMark(identity, x, y, verdict, identity))
         elif mark.kind is not None and plain_name(mark.kind) == "ignore*":
             continue
         elif label is None:
@@ -103,10 +108,19 @@ def corrections(saved: SavedResult, edited: Sequence[EditedMark]) -> list[Review
     taken = set(matched.values())
     marks += [
         ReviewedMark(candidates.ids[place], x, y, "look-alike", candidates.ids[place])
-        for place, (x, y) in enumerate(candidates.xy.tolist())
+        for place, (x, y) in enumerate(xy.tolist())
         if candidates.is_detection[place] and place not in taken
     ]
     return marks
+
+
+def _unless_moved(
+    mark: EditedMark, own_xy: NDArray[np.float64], same_px: float
+) -> tuple[float, float]:
+    """Return where a mark is: at its candidate, unless the reader has moved it."""
+    x, y = own_xy.tolist()
+    moved = math.hypot(mark.x_px - x, mark.y_px - y) > same_px
+    return (mark.x_px, mark.y_px) if moved else (x, y)
 
 
 def label_of(kind: str | None) -> Label | None:

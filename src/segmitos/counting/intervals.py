@@ -192,8 +192,10 @@ def _poisson_mean(count: int, probability: float) -> float:
 
     By bisection; SciPy's quantile functions take longer to import than a report to make.
     """
-    k = np.arange(count + 1)
-    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
+    # Terms further below the count than this are nothing.
+    first = max(0, count - math.ceil(40 * math.sqrt(count + 1)) - 50)
+    k = np.arange(first, count + 1)
+    log_factorial = math.lgamma(first + 1) + np.concatenate([[0.0], np.cumsum(np.log(k[1:]))])
     low, high = 0.0, count + 20 * math.sqrt(count + 1) + 40
     for _ in range(80):
         middle = (low + high) / 2

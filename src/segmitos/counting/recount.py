@@ -338,9 +338,22 @@ def _is_settled(
     if not open_.any():
         return True
     mitoses = np.array([mark.is_mitosis for mark in marks], dtype=bool)
+    if _is_highest(reviewed, xy[mitoses]):
+        return True
     # The largest count in any window only grows with the marks, so the two ends tell.
     ends = [count_at(xy[chosen]) for chosen in (mitoses, mitoses | open_)]
     return all(_scores(end) == _scores(reviewed) for end in ends)
+
+
+def _is_highest(reviewed: Count, mitoses_xy: NDArray[np.float64]) -> bool:
+    """Tell whether what is decided already makes every score the highest."""
+    if reviewed.score is None or reviewed.hotspot is None or reviewed.fields is None:
+        return False
+    windows = {"hotspot": reviewed.hotspot, "ten fields": reviewed.fields}
+    return all(
+        int(windows[entry.where].holds(mitoses_xy).sum()) >= entry.three_from
+        for entry in reviewed.score.systems
+    )
 
 
 def _scores(counted: Count) -> list[tuple[str, int]]:

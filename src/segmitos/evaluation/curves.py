@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
     from segmitos.evaluation.tuning import Tuning
 
-_BLUE, _RED, _GREEN, _GREY = "#1f5fa8", "#b3262e", "#2c7a3f", "#666666"
+# Told apart by readers without red or green cones (Okabe and Ito).
+_BLUE, _RED, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#666666"
 _SIZE = (5.2, 3.9)
 _DPI = 110
-_MOST_SLIDES = 60
+MAX_SLIDES = 60
 
 
 def evaluation_pictures(
@@ -60,7 +61,7 @@ def evaluation_pictures(
             pictures["Precision and recall"] = precision_recall_picture(ranked)
             pictures["FROC"] = froc_picture(ranked)
         unit = " (um2)" if field == "area_um2" else ""
-        pictures[f"F against {word}"] = threshold_picture(ranked, f"least {word}{unit}")
+        pictures[f"F against {word}"] = threshold_picture(ranked, f"lowest {word} kept{unit}")
     pictures["F per slide"] = slides_picture(evaluation)
     for title, crops in choose_crops(cases, detections, evaluation).items():
         if crops:
@@ -198,7 +199,7 @@ def slides_picture(evaluation: Evaluation) -> bytes:
     slides = sorted(
         evaluation.slides.items(), key=lambda item: (_sortable(item[1].f_score), item[0])
     )
-    shown = slides[:_MOST_SLIDES][::-1]
+    shown = slides[:MAX_SLIDES][::-1]
     figure, axes = _figure("F", "", height=max(1.8, 0.24 * len(shown) + 1.1))
     for row, (name, counts) in enumerate(shown):
         if math.isnan(counts.f_score):

@@ -17,7 +17,7 @@ from segmitos.io.files import image_bytes
 from segmitos.io.points.detections import Detections
 from segmitos.report.crops import BAR_UM, SheetCrop, crop_sheet, read_crop
 
-_CROP_UM, _CROP_PX, _COLUMNS, _MOST_CROPS = 32.0, 128, 6, 24
+_CROP_UM, _CROP_PX, _COLUMNS, MAX_CROPS = 32.0, 128, 6, 24
 
 
 class PicturedCase(AnnotatedCase, Protocol):
@@ -42,7 +42,7 @@ def choose_crops(
     cases: Sequence[AnnotatedCase],
     detections: Mapping[str, Detections],
     evaluation: Evaluation,
-    most: int = _MOST_CROPS,
+    most: int = MAX_CROPS,
 ) -> dict[str, list[Crop]]:
     """Choose what the galleries show.
 
