@@ -196,7 +196,8 @@ def _poisson_mean(count: int, probability: float) -> float:
     first = max(0, count - math.ceil(40 * math.sqrt(count + 1)) - 50)
     k = np.arange(first, count + 1)
     log_factorial = math.lgamma(first + 1) + np.concatenate([[0.0], np.cumsum(np.log(k[1:]))])
-    low, high = 0.0, count + 20 * math.sqrt(count + 1) + 40
+    reach = 20 * math.sqrt(count + 1) + 10
+    low, high = max(0.0, count - reach), count + reach + 30
     for _ in range(80):
         middle = (low + high) / 2
         below = np.exp(k * math.log(middle) - middle - log_factorial).sum()
