@@ -42,7 +42,7 @@ from typing import Any
 import numpy as np
 
 from segmitos.commands.model import read_thresholds
-from segmitos.commands.train import Progress
+from segmitos.commands.training_progress import TrainingProgress
 from segmitos.console import run_script
 from segmitos.detection.postprocess import tuned_thresholds
 from segmitos.errors import UsageError
@@ -471,7 +471,7 @@ def main() -> None:
 
             training, tested = split(options.data, fold)
             if not options.as_it_is:
-                train(training, run, recipe, on_event=Progress(), threads=options.threads)
+                train(training, run, recipe, on_event=TrainingProgress(), threads=options.threads)
             if options.train_only:
                 continue
             predict = None
