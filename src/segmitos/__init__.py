@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from segmitos._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from segmitos.cohort.detect_many import detect_many
+    from segmitos.cohort.job import Outcome
     from segmitos.counting.count import Count, CountSettings, count
     from segmitos.counting.recount import ReviewedMark, recount
     from segmitos.counting.saved import SavedResult, read_saved
@@ -36,6 +38,7 @@ _HOMES = {
     "Match": "segmitos.evaluation.matching",
     "Model": "segmitos.detection.model",
     "ModelSpec": "segmitos.detection.model",
+    "Outcome": "segmitos.cohort.job",
     "Recipe": "segmitos.training.recipe",
     "ReviewedMark": "segmitos.counting.recount",
     "SavedResult": "segmitos.counting.saved",
@@ -44,6 +47,7 @@ _HOMES = {
     "Thresholds": "segmitos.detection.postprocess",
     "count": "segmitos.counting.count",
     "detect": "segmitos.detection.pipeline",
+    "detect_many": "segmitos.cohort.detect_many",
     "evaluate": "segmitos.evaluation.scoring",
     "load_dataset": "segmitos.io.datasets.load",
     "match_points": "segmitos.evaluation.matching",
@@ -61,6 +65,7 @@ __all__ = [
     "Match",
     "Model",
     "ModelSpec",
+    "Outcome",
     "Recipe",
     "ReviewedMark",
     "SavedResult",
@@ -69,6 +74,7 @@ __all__ = [
     "Thresholds",
     "count",
     "detect",
+    "detect_many",
     "evaluate",
     "load_dataset",
     "match_points",

@@ -26,6 +26,7 @@ from segmitos.detection.tissue import TissueMask, find_tissue
 from segmitos.detection.verifier import verify_blobs
 from segmitos.detection.view import SlideView
 from segmitos.errors import UsageError
+from segmitos.io.files import display_path
 from segmitos.io.geometry import rescale
 from segmitos.io.points.candidates import Candidates
 from segmitos.io.points.detections import Detections
@@ -250,7 +251,7 @@ def _list_candidates(
     if regions is not None:
         order = order[regions.contains(np.stack([x_px[order], y_px[order]], axis=1))]
     x_px, y_px = x_px[order], y_px[order]
-    name = view.slide.path.name
+    name = display_path(view.slide.path.name)
     found = Candidates(
         ids=tuple(point_ids(np.stack([x_px, y_px], axis=1), name)),
         x_px=x_px,
