@@ -27,8 +27,8 @@ JPEG_2000 = (33003, 33004, 33005, 34712)
 # Compressions of bytes, whatever they mean; and of pictures. Names of codecs of imagecodecs.
 _BYTES = {
     _LZW: "lzw",
-    8: "zlib",
-    32946: "zlib",
+    8: "deflate",
+    32946: "deflate",
     _PACKBITS: "packbits",
     34925: "lzma",
     34926: "zstd",
