@@ -9,10 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segmitos.errors import UsageError
+from segmitos.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from segmitos.review.access import Reader
+    from segmitos.review.service import Service
 
 
 def run_review(
@@ -63,6 +64,81 @@ def run_review(
 
     serve(service, readers, host, port, address, on_ready)
     return 0
+
+
+def run_agreement(
+    results: Path, names: Sequence[str], out: Path, model: bool, database: str | None, draws: int
+) -> int:
+    """Compare readers; print a line a pair."""
+    require_packages("sklearn", "krippendorff")
+    from segmitos.io.files import write_bytes
+    from segmitos.review.agreement import agreement
+    from segmitos.review.agreement_report import agreement_files
+    from segmitos.review.compare import all_readings, check_readers
+
+    service = _service(results, None, database)
+    check_readers(service, names)
+    slides = all_readings(service, names or None, model)
+    if not slides:
+        raise InputError(f"{results}: no slide was finished yet (Finish, Sign the count)")
+    content = agreement(slides, draws)
+    for name, written in agreement_files(content).items():
+        write_bytes(out / name, written)
+    for pair in content["pairs"]:
+        figures = [_figure(name, pair[key]) for name, key in _SHOWN]
+        print(f"{pair['first']}, {pair['second']}: {pair['slides']} slides, {', '.join(figures)}")
+    print(out / "agreement.html")
+    return 0
+
+
+_SHOWN = (("F", "f"), ("kappa", "kappa"), ("score kappa", "score_kappa"), ("ICC", "count_icc"))
+
+
+def _figure(name: str, figure: dict[str, float | None]) -> str:
+    value, low, high = figure["value"], figure["low"], figure["high"]
+    spread = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+    return f"{name} -" if value is None else f"{name} {value:.2f}{spread}"
+
+
+def run_export(
+    results: Path,
+    names: Sequence[str],
+    out: Path,
+    rule: str,
+    slides: Path | None,
+    events: bool,
+    database: str | None,
+) -> int:
+    """Write a data set, or the events; print what it holds."""
+    require_packages()
+    from segmitos.review.compare import check_readers
+    from segmitos.review.export import export_events, export_points
+
+    service = _service(results, slides, database)
+    check_readers(service, names)
+    if events:
+        print(f"{export_events(service, out)} events: {out}")
+        return 0
+    content = export_points(service, out, names or None, rule)
+    print(
+        f"{len(content['slides'])} slides, {content['mitoses']} mitoses, "
+        f"{content['look_alikes']} look-alikes, {content['unsure']} unsure: points:{out}"
+    )
+    if any(slide["assisted"] for slide in content["slides"].values()):
+        print("reviewed with the model's marks in sight: they flatter that model if it is scored")
+    return 0
+
+
+def _service(results: Path, slides: Path | None, database: str | None) -> Service:
+    """Open the reviews of a folder that is there already."""
+    from segmitos.review.results import Worklist
+    from segmitos.review.service import Service
+    from segmitos.review.store import FILE, Store
+
+    worklist = Worklist(results, slides)
+    if database is None and not (worklist.home / FILE).is_file():
+        raise InputError(f"{results} was not reviewed yet (no {FILE}); run: segmitos review")
+    return Service(worklist, Store(database) if database else Store.in_folder(worklist.home))
 
 
 def _readers(names: Sequence[str], file: Path | None) -> list[Reader]:

@@ -134,7 +134,7 @@ class Api:
     async def events(self, request: Request) -> Response:
         """Store what a reader did."""
         batch = read_batch(await _body(request))
-        given = (_name(request), self._who(request), batch)
+        given = (_name(request), self._who(request), batch, _reader(request).name)
         return JSONResponse(await run_in_threadpool(self._service.post, *given))
 
     async def finish(self, request: Request) -> Response:
@@ -186,8 +186,14 @@ class Api:
         side = _number(request, "um", 1, 1000) or 64
         if side not in CROP_UM:
             raise DataError(f"um={side:g}: choose one of {', '.join(map(str, CROP_UM))}")
-        given = (_name(request), self._who(request), request.path_params["mark"])
-        result, x, y = await run_in_threadpool(self._service.position, *given)
+        mark = request.path_params["mark"]
+        if mark == "at":
+            result = await run_in_threadpool(self._service.result, _name(request))
+            x = _number(request, "x", -1, result.size_px[0]) or 0.0
+            y = _number(request, "y", -1, result.size_px[1]) or 0.0
+        else:
+            given = (_name(request), self._who(request), mark)
+            result, x, y = await run_in_threadpool(self._service.position, *given)
         tag = etag(result, x, y, side)
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"ETag": tag})

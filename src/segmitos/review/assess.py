@@ -22,7 +22,7 @@ from segmitos.counting.grading import (
     who_2019_score,
 )
 from segmitos.counting.windows import NO_MITOSES, Hotspot, Tissue, hotspot
-from segmitos.review.events import MITOSES
+from segmitos.review.events import LABELS, MITOSES
 from segmitos.review.results import Result
 from segmitos.review.state import ReviewState
 
@@ -37,7 +37,7 @@ class ReviewedMarks:
     Attributes:
         ids: of each (n).
         xy: positions (n, 2), level-0 pixels; moved ones where they were moved to.
-        labels: None where the reader has not decided (n).
+        codes: label of each by its place in `LABELS`, from 1; 0 where there is none (n).
         detected: whether the model counts it (n,).
         score: the model's, nan for own marks (n,).
         own: whether the reader added it (n,).
@@ -45,7 +45,7 @@ class ReviewedMarks:
 
     ids: list[str]
     xy: Points
-    labels: list[str | None]
+    codes: NDArray[np.int8]
     detected: Mask
     score: NDArray[np.float64]
     own: Mask
@@ -53,18 +53,23 @@ class ReviewedMarks:
     @property
     def mitosis(self) -> Mask:
         """Decided to be a mitosis."""
-        return np.array([label in MITOSES for label in self.labels], bool)
+        found: Mask = np.isin(self.codes, [_CODES[label] for label in MITOSES])
+        return found
 
     @property
     def unsure(self) -> Mask:
         """Decided to be neither."""
-        return np.array([label == "unsure" for label in self.labels], bool)
+        found: Mask = self.codes == _CODES["unsure"]
+        return found
 
     @property
     def undecided(self) -> Mask:
         """Detections that wait for a decision."""
-        undecided: Mask = self.detected & np.array([one is None for one in self.labels], bool)
-        return undecided
+        found: Mask = self.detected & (self.codes == 0)
+        return found
+
+
+_CODES = {label: code for code, label in enumerate(LABELS, start=1)}
 
 
 def reviewed_marks(result: Result, state: ReviewState) -> ReviewedMarks:
@@ -79,17 +84,17 @@ def reviewed_marks(result: Result, state: ReviewState) -> ReviewedMarks:
     added = list(state.added)
     own = np.array([state.added[mark] for mark in added], float).reshape(-1, 2)
     ids = [*candidates.ids, *added]
-    labels: list[str | None] = [None] * len(ids)
+    codes = np.zeros(len(ids), np.int8)
     for number, mark in enumerate(added, start=len(candidates.ids)):
-        labels[number] = state.labels.get(mark)
+        codes[number] = _CODES[state.labels[mark]]
     for mark, label in state.labels.items():
         if mark in candidates.index:
-            labels[candidates.index[mark]] = label
+            codes[candidates.index[mark]] = _CODES[label]
     none = np.zeros(len(added), bool)
     return ReviewedMarks(
         ids=ids,
         xy=np.concatenate([xy, own]),
-        labels=labels,
+        codes=codes,
         detected=np.concatenate([candidates.detected, none]),
         score=np.concatenate([candidates.score, np.full(len(added), np.nan)]),
         own=np.concatenate([np.zeros(len(candidates.ids), bool), ~none]),

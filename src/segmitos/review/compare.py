@@ -1,16 +1,109 @@
-"""Readers side by side."""
+"""Where readers differ on a slide, who may see it, and what an adjudicator makes of it."""
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Sequence
 from typing import Any
 
-from segmitos.review.access import Reader
-from segmitos.review.service import Service
+from segmitos.errors import DataError
+from segmitos.review.access import CONSENSUS, Reader
+from segmitos.review.agreement import agreement
+from segmitos.review.events import MITOSES
+from segmitos.review.readings import (
+    SlideReadings,
+    Unit,
+    consensus_label,
+    read_slide,
+    union_of_marks,
+)
+from segmitos.review.results import Result
+from segmitos.review.service import ForbiddenError, Service
+from segmitos.review.state import OWN, ReviewState, fold
+
+_PAGE_DRAWS = 200
+_NAMESPACE = uuid.UUID("a5d3b0f4-6f55-5b60-8f0b-0b7b2b3f9a10")
+
+
+def finished_states(
+    service: Service, result: Result, readers: Sequence[str] | None = None
+) -> dict[str, ReviewState]:
+    """Return the states of those who finished a slide, by name; not the consensus."""
+    states = {who: fold(events) for who, events in service.store.events(result.key).items()}
+    return {
+        who: state
+        for who, state in sorted(states.items())
+        if state.finished and who != CONSENSUS and (readers is None or who in readers)
+    }
 
 
 def comparison(service: Service, name: str, reader: Reader) -> dict[str, Any]:
-    return {}
+    """Return where those who finished a slide differ, and the consensus so far.
+
+    Raises:
+        ForbiddenError: for blind readers, and for one who has not finished, unless an adjudicator.
+    """
+    result = service.result(name)
+    states = finished_states(service, result)
+    if service.blind:
+        raise ForbiddenError("blind readers do not see each other's marks")
+    if reader.name not in states and not reader.adjudicates:
+        raise ForbiddenError("finish your own review of this slide first, then compare")
+    units = union_of_marks(result, states)
+    shown = [_shown(result, unit) for unit in units if unit.labels]
+    consensus = service.state(result, CONSENSUS)
+    return {
+        "model": result.key.model_hash,
+        "readers": list(states),
+        "adjudicates": reader.adjudicates,
+        "agreed": [one for one in shown if not one["differs"]],
+        "differing": [one for one in shown if one["differs"]],
+        "consensus": consensus.to_dict(),
+    }
+
+
+def _shown(result: Result, unit: Unit) -> dict[str, Any]:
+    """Return a place that readers marked. A place without a candidate has an id of its own."""
+    mark = unit.candidate
+    if mark is None:
+        place = f"{result.key.slide_hash}|{unit.x_px!r}|{unit.y_px!r}"
+        mark = f"{OWN}{uuid.uuid5(_NAMESPACE, place)}"
+    # An atypical mitosis is a mitosis: that is no difference to settle.
+    kinds = {"mitosis" if label in MITOSES else label for label in unit.labels.values()}
+    label, _ = consensus_label(list(unit.labels.values()), "majority")
+    return {
+        "mark": mark,
+        "x_px": unit.x_px,
+        "y_px": unit.y_px,
+        "labels": unit.labels,
+        "label": label,
+        "differs": len(kinds) > 1,
+    }
+
+
+def all_readings(
+    service: Service, readers: Sequence[str] | None = None, with_model: bool = True
+) -> list[SlideReadings]:
+    """Return the readings of every slide that at least one reader finished."""
+    found = []
+    for result in service.worklist.all().values():
+        states = finished_states(service, result, readers)
+        if states:
+            found.append(read_slide(result, states, with_model))
+    return found
 
 
 def agreement_table(service: Service) -> dict[str, Any]:
-    return {}
+    """Return the agreement of all readers, for the page. Raises ForbiddenError for blind ones."""
+    if service.blind:
+        raise ForbiddenError("blind readers do not see each other's marks")
+    return agreement(all_readings(service), draws=_PAGE_DRAWS)
+
+
+def check_readers(service: Service, readers: Sequence[str]) -> None:
+    """Refuse a reader who has no events. Raises DataError."""
+    known = {who for one in service.store.all_events().values() for who in one}
+    for who in readers:
+        if who not in known:
+            names = ", ".join(sorted(known)) or "nobody"
+            raise DataError(f"there is no reader {who!r}; {names} reviewed these results")

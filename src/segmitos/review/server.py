@@ -47,7 +47,7 @@ def make_app(service: Service, images: Images, access: Access) -> Starlette:
         Route("/{file:path}", _static, methods=["GET"]),
     ]
     middleware = [
-        Middleware(GZipMiddleware, minimum_size=4096, compresslevel=4),
+        Middleware(GZipMiddleware, minimum_size=4096, compresslevel=1),
         Middleware(Guard, access=access),
     ]
     return Starlette(routes=routes, middleware=middleware)

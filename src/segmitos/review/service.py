@@ -167,7 +167,7 @@ class Service:
             "id": [candidates.ids[place] for place in places],
             "x_px": xy[:, 0].tolist(),
             "y_px": xy[:, 1].tolist(),
-            "score": [None if np.isnan(score) else score for score in scores.tolist()],
+            "score": scores.tolist(),
             "detected": candidates.detected[places].astype(int).tolist(),
         }
 
@@ -257,8 +257,8 @@ class Service:
 
     # What changes something.
 
-    def post(self, name: str, who: str, batch: Batch) -> dict[str, Any]:
-        """Store a reader's events.
+    def post(self, name: str, who: str, batch: Batch, by: str | None = None) -> dict[str, Any]:
+        """Store a reader's events; `by` is the person, where that is another name.
 
         Returns:
             The new summary and state, and how many events were new.
@@ -270,12 +270,19 @@ class Service:
         if any(event.kind == "finish" for event in batch.events):
             raise DataError("a review is finished by POST .../finish")
         result = self.result(name)
-        stored = self.store_events(result, who, batch.model, batch.events)
+        stored = self.store_events(result, who, batch.model, batch.events, by)
         state = self.state(result, who)
         summary = self.summary_of(result, state, who)
         return {"stored": stored, "summary": summary, "state": state.to_dict()}
 
-    def store_events(self, result: Result, who: str, model: str, given: Sequence[Event]) -> int:
+    def store_events(
+        self,
+        result: Result,
+        who: str,
+        model: str,
+        given: Sequence[Event],
+        by: str | None = None,
+    ) -> int:
         """Check and store events; those that are there already change nothing. See `post`."""
         if model != result.key.model_hash:
             raise ConflictError(
@@ -296,7 +303,7 @@ class Service:
                 if state.finished and not (event.kind == "undo" and event.mark == state.finished):
                     raise ConflictError("this review is finished; take the signature back first")
                 check(event, state, ids, known)
-                added.append(self._complete(event, result, who))
+                added.append(self._complete(event, result, by or who))
                 known.add(event.id)
                 if event.kind in ("add", "remove", "region", "undo", "finish"):
                     state = fold([*events, *added])

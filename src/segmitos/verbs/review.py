@@ -77,3 +77,52 @@ def serve(results: Path, **given: Any) -> int:
     from segmitos.commands.review import run_review
 
     return run_review(results, **given)
+
+
+@review.command()
+@click.argument("results", type=FilePath, help="An output folder of detect.")
+@click.option("-o", "--out", type=FilePath, required=True, help="Folder for tables and the page.")
+@click.option("--readers", "names", multiple=True, help="Only these readers.")
+@click.option("--model/--no-model", default=True, help="Count the model as one more reader.")
+@click.option("--database", help="Where reviews are kept; default: reviews.sqlite in RESULTS.")
+@click.option(
+    "--draws",
+    type=click.IntRange(0, 100_000),
+    default=1000,
+    show_default=True,
+    help="Draws of the bootstrap over slides.",
+)
+def agreement(results: Path, **given: Any) -> int:
+    """Compare readers who finished the same slides: F, kappa, alpha, ICC, Bland-Altman.
+
+    Example: segmitos review agreement results -o agreement
+    """
+    from segmitos.commands.review import run_agreement
+
+    return run_agreement(results, **given)
+
+
+@review.command()
+@click.argument("results", type=FilePath, help="An output folder of detect.")
+@click.option(
+    "-o", "--out", type=FilePath, required=True, help="Folder to write; with --events a file."
+)
+@click.option("--readers", "names", multiple=True, help="Only these readers.")
+@click.option(
+    "--rule",
+    type=click.Choice(["majority", "all", "adjudicated"]),
+    default="majority",
+    show_default=True,
+    help="When several readers make a mitosis; what lies between is unsure.",
+)
+@click.option("--slides", type=FilePath, help="Where the slides are now, if they were moved.")
+@click.option("--events", is_flag=True, help="Write what happened, as JSON lines.")
+@click.option("--database", help="Where reviews are kept; default: reviews.sqlite in RESULTS.")
+def export(results: Path, **given: Any) -> int:
+    """Write decided marks as a data set to train on: mitoses, look-alikes, unsure, regions.
+
+    Example: segmitos review export results -o mine
+    """
+    from segmitos.commands.review import run_export
+
+    return run_export(results, **given)

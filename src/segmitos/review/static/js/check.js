@@ -64,7 +64,7 @@ function gallery(view, deck, options) {
   const sizes = h("span", { class: "row", role: "group", "aria-label": "Size of the crops" },
     SIZES.map((size) => button(`${size} µm`, () => resize(size), { data: { um: size } })),
     button("Ring", () => toggleRing(), { class: "ring-button" }));
-  const filter = options.filters.length > 1 && h("select", { "aria-label": "Which marks", onchange: (event) => refilter(event.target.value) },
+  const filter = options.filters.length > 1 && h("select", { "aria-label": "Which marks", onchange: (event) => { event.target.blur(); refilter(event.target.value); } },
     options.filters.map(([value, text]) => h("option", { value }, text)));
   fill(view,
     options.before ?? "",

@@ -30,8 +30,8 @@ export async function showFinish({ view, session, go, name, query }) {
 
   function sign(event) {
     event.preventDefault();
-    if (signature.value.trim().toLowerCase() !== review.who.toLowerCase()) {
-      signature.setCustomValidity(`Type your name as the server knows it: ${review.who}`);
+    if (signature.value.trim().toLowerCase() !== session.reader.toLowerCase()) {
+      signature.setCustomValidity(`Type your name as the server knows it: ${session.reader}`);
       signature.reportValidity();
       signature.setCustomValidity("");
       return;
@@ -62,7 +62,7 @@ export async function showFinish({ view, session, go, name, query }) {
         : "What is open cannot change a score any more.", " ", button("Decide on the rest", () => go("check", name))),
       h("form", { onsubmit: sign },
         h("label", {}, "Note", note),
-        !review.finished && h("label", {}, `Your name, as a signature (${review.who})`, signature),
+        !review.finished && h("label", {}, `Your name, as a signature (${session.reader})`, signature),
         h("p", { class: "row" }, review.finished
           ? button("Take the signature back", () => send("/reopen", { kind: "undo", mark: state.finished }))
           : h("button", { type: "submit", class: "main" }, "Sign the count"))),

@@ -131,7 +131,7 @@ export class SlideReview extends EventTarget {
   }
 
   do(kind, more = {}) {
-    this.doAll([{ kind, ...more }]);
+    return this.doAll([{ kind, ...more }]);
   }
 
   doAll(events) {

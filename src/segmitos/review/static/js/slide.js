@@ -45,6 +45,7 @@ export async function showSlide({ view, session, go, name, query, stale }) {
   screen.refresh();
   const wanted = query.get("mark");
   if (wanted !== null && review.place(wanted)) screen.select(wanted, true);
+  else if (query.get("x") !== null) viewer.goTo(Number(query.get("x")), Number(query.get("y")), 40, true);
   else screen.toHotspot(true);
   draw();
   // What a test needs: where a level-0 pixel lies on the screen.
@@ -72,7 +73,7 @@ class SlideScreen {
     this.regionButton = button("Region", () => this.setMode("region"), { "aria-pressed": "false", title: "Drag a rectangle: an area that was looked at whole" });
     this.deleteButton = button("Delete", () => this.remove(), { disabled: true });
     this.follow = button("", () => this.toggleHotspot());
-    this.area = h("select", { "aria-label": "Area to screen" });
+    this.area = h("select", { "aria-label": "Area to screen", onchange: () => this.area.blur() });
     this.screenButton = button("Screen", () => this.screen(), { "aria-pressed": "false" });
     this.fieldText = h("span", { class: "soft", "aria-live": "polite" });
     this.fieldTools = h("span", { class: "row", hidden: true },

@@ -1,0 +1,222 @@
+"""How far readers agree, with intervals: F by pairs, kappa, alpha, ICC, Bland-Altman.
+
+Krippendorff's alpha is that of the package `krippendorff`, kappas are those of scikit-learn.
+ICC(2,1) is Shrout and Fleiss's (Psychol Bull 1979;86:420-428), limits of agreement are Bland and
+Altman's (Lancet 1986;1:307-310). Intervals are percentiles of a bootstrap over slides, from a fixed
+seed: the slide is what was sampled, not the cell.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.evaluation.matching import match_points
+from segmitos.review.readings import MATCH_UM, SlideReadings
+
+Floats = NDArray[np.float64]
+DRAWS = 1000
+LEVEL = 0.95
+
+
+def agreement(slides: Sequence[SlideReadings], draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
+    """Compare readers.
+
+    Args:
+        slides: readings; a reader need not have read every slide.
+        draws: of the bootstrap; 0 gives no intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        JSON-able: `readers`, `slides`, `pairs` (one entry for each two readers) and `all`
+        (Krippendorff's alpha and ICC(2,1) over all readers, without the model).
+    """
+    readers = list(dict.fromkeys(reader for one in slides for reader in one.readers))
+    pairs = [
+        _pair(slides, first, second, draws, seed) for first, second in combinations(readers, 2)
+    ]
+    people = [reader for reader in readers if reader != "model"]
+    return {
+        "readers": readers,
+        "slides": [one.name for one in slides],
+        "match_um": MATCH_UM,
+        "level": LEVEL,
+        "draws": draws,
+        "seed": seed,
+        "pairs": [pair for pair in pairs if pair["slides"]],
+        "all": _among_all(slides, people, draws, seed),
+    }
+
+
+def _pair(
+    slides: Sequence[SlideReadings], first: str, second: str, draws: int, seed: int
+) -> dict[str, Any]:
+    both = [one for one in slides if first in one.readers and second in one.readers]
+    places = [(one.readers.index(first), one.readers.index(second)) for one in both]
+    matched = np.array(
+        [_matched(one, *place) for one, place in zip(both, places, strict=True)]
+    ).reshape(-1, 3)
+    votes = [one.votes[list(place)] for one, place in zip(both, places, strict=True)]
+    counts = np.array(
+        [one.counts[list(place)] for one, place in zip(both, places, strict=True)]
+    ).reshape(-1, 2)
+    scores = np.array(
+        [one.scores[list(place)] for one, place in zip(both, places, strict=True)]
+    ).reshape(-1, 2)
+
+    def figure(of: Callable[[NDArray[np.intp]], float]) -> dict[str, float | None]:
+        return _with_interval(of, len(both), draws, seed)
+
+    whole = ~np.isnan(counts).any(axis=1)
+    difference = (counts[:, 0] - counts[:, 1])[whole]
+    mean = float(difference.mean()) if len(difference) else math.nan
+    spread = 1.96 * float(difference.std(ddof=1)) if len(difference) > 1 else math.nan
+    total = matched.sum(axis=0) if len(matched) else np.zeros(3)
+    return {
+        "first": first,
+        "second": second,
+        "slides": len(both),
+        "matched": int(total[0]),
+        "only_first": int(total[1]),
+        "only_second": int(total[2]),
+        "f": figure(lambda chosen: _f(matched[chosen].sum(axis=0))),
+        "kappa": figure(lambda chosen: cohen_kappa(np.hstack([votes[i] for i in chosen]))),
+        "score_kappa": figure(lambda chosen: weighted_kappa(scores[chosen])),
+        "count_icc": figure(lambda chosen: icc_2_1(counts[chosen])),
+        "count_difference": {
+            "mean": _plain(mean),
+            "low": _plain(mean - spread),
+            "high": _plain(mean + spread),
+            "values": [
+                {
+                    "slide": one.name,
+                    "mean": float(pair.mean()),
+                    "difference": float(pair[0] - pair[1]),
+                }
+                for one, pair, is_whole in zip(both, counts, whole, strict=True)
+                if is_whole
+            ],
+        },
+    }
+
+
+def _matched(slide: SlideReadings, first: int, second: int) -> tuple[int, int, int]:
+    """Return how many mitoses both marked, one to one, and how many only the one or other."""
+    match = match_points(slide.mitoses_xy(first), slide.mitoses_xy(second), MATCH_UM / slide.mpp)
+    return match.tp, match.fp, match.fn
+
+
+def _among_all(
+    slides: Sequence[SlideReadings], readers: Sequence[str], draws: int, seed: int
+) -> dict[str, Any]:
+    if len(readers) < 2:
+        return {}
+    tables = []
+    for one in slides:
+        table = np.full((len(readers), len(one.units)), math.nan)
+        for row, reader in enumerate(readers):
+            if reader in one.readers:
+                table[row] = one.votes[one.readers.index(reader)]
+        tables.append(table)
+    counts = np.array(
+        [
+            [
+                one.counts[one.readers.index(reader)] if reader in one.readers else math.nan
+                for reader in readers
+            ]
+            for one in slides
+        ]
+    )
+    return {
+        "readers": list(readers),
+        "alpha": _with_interval(
+            lambda chosen: krippendorff_alpha(np.hstack([tables[i] for i in chosen])),
+            len(slides),
+            draws,
+            seed,
+        ),
+        "count_icc": _with_interval(
+            lambda chosen: icc_2_1(counts[chosen]), len(slides), draws, seed
+        ),
+    }
+
+
+def cohen_kappa(votes: Floats) -> float:
+    """Return Cohen's kappa of two rows of 0 and 1; columns with a nan are left out."""
+    both = votes[:, ~np.isnan(votes).any(axis=0)].astype(int)
+    return _kappa(both, [0, 1], None)
+
+
+def weighted_kappa(scores: Floats) -> float:
+    """Return linearly weighted kappa of two columns of scores 1 to 3; rows with nan left out."""
+    both = scores[~np.isnan(scores).any(axis=1)].astype(int).T
+    return _kappa(both, [1, 2, 3], "linear")
+
+
+def _kappa(both: NDArray[np.int_], labels: list[int], weights: str | None) -> float:
+    if both.shape[1] == 0 or len(np.unique(both)) < 2:
+        # All say one and the same: chance explains it all, and kappa says nothing.
+        return math.nan
+    from sklearn.metrics import cohen_kappa_score
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(cohen_kappa_score(both[0], both[1], labels=labels, weights=weights))
+
+
+def krippendorff_alpha(votes: Floats) -> float:
+    """Return Krippendorff's alpha (nominal) of readers by units; nan is missing."""
+    paired = votes[:, (~np.isnan(votes)).sum(axis=0) >= 2]
+    if paired.shape[1] == 0 or len(np.unique(paired[~np.isnan(paired)])) < 2:
+        return math.nan
+    import krippendorff
+
+    return float(krippendorff.alpha(reliability_data=paired, level_of_measurement="nominal"))
+
+
+def icc_2_1(values: Floats) -> float:
+    """Return ICC(2,1), absolute agreement, of slides by readers; rows with a nan are left out."""
+    whole = values[~np.isnan(values).any(axis=1)]
+    n, k = whole.shape
+    if n < 2 or k < 2:
+        return math.nan
+    total = whole.mean()
+    rows = k * ((whole.mean(axis=1) - total) ** 2).sum() / (n - 1)
+    columns = n * ((whole.mean(axis=0) - total) ** 2).sum() / (k - 1)
+    error = ((whole - total) ** 2).sum() - rows * (n - 1) - columns * (k - 1)
+    error /= (n - 1) * (k - 1)
+    below = rows + (k - 1) * error + k * (columns - error) / n
+    return float((rows - error) / below) if below > 0 else math.nan
+
+
+def _f(matched: Floats) -> float:
+    both, first, second = matched.tolist()
+    return 2 * both / (2 * both + first + second) if both + first + second else math.nan
+
+
+def _with_interval(
+    of: Callable[[NDArray[np.intp]], float], slides: int, draws: int, seed: int
+) -> dict[str, float | None]:
+    """Return a figure over all slides, and its interval by drawing slides with replacement."""
+    if slides == 0:
+        return {"value": None, "low": None, "high": None}
+    value = of(np.arange(slides))
+    low = high = math.nan
+    if draws and slides > 1:
+        generator = np.random.default_rng(seed)
+        drawn = np.array([of(generator.integers(0, slides, slides)) for _ in range(draws)])
+        drawn = drawn[~np.isnan(drawn)]
+        if len(drawn):
+            tail = (1 - LEVEL) / 2
+            low, high = np.quantile(drawn, [tail, 1 - tail]).tolist()
+    return {"value": _plain(value), "low": _plain(low), "high": _plain(high)}
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,225 @@
+"""What was decided, as a data set to train on, or as it happened: events as JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segmitos.errors import InputError, OutputError
+from segmitos.io.files import json_text, write_bytes, write_text
+from segmitos.io.geometry import to_qupath
+from segmitos.review.access import CONSENSUS
+from segmitos.review.events import Label, event_json
+from segmitos.review.readings import consensus_label, union_of_marks
+from segmitos.review.results import Result
+from segmitos.review.service import Service
+from segmitos.review.state import ReviewState, fold
+
+RULES = ("majority", "all", "adjudicated")
+_CLASSES: dict[Label, str] = {
+    "mitosis": "mitosis",
+    "atypical": "mitosis",
+    "look-alike": "non-mitosis",
+    "unsure": "unsure",
+}
+# Where nobody screened an area, what was in view around a decided mark, and all that was judged.
+_AROUND_UM = 32.0
+NOTE = "review.json"
+
+Outline = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One labelled cell of a slide."""
+
+    x_px: float
+    y_px: float
+    label: str
+    confidence: float | None
+
+
+def export_points(
+    service: Service, out: Path, readers: Sequence[str] | None = None, rule: str = "majority"
+) -> dict[str, Any]:
+    """Write decided marks as a `points` data set: a folder a slide, with reviewed regions.
+
+    Args:
+        service: whose reviews are exported.
+        out: folder that is not there yet, or empty.
+        readers: whose decisions count; None takes all but the consensus.
+        rule: `majority`, `all`, or `adjudicated`: the consensus where it decided, else majority.
+
+    Returns:
+        JSON-able: slides, and how many mitoses, look-alikes and unsure cells.
+
+    Raises:
+        InputError: where nothing was decided, or a slide is not there.
+        OutputError: where the folder holds something, or cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} is not empty; choose another folder with -o")
+    slides = {}
+    for name, result in service.worklist.all().items():
+        states = _states(service, result, readers, rule)
+        if not any(state.labels for state in states.values()):
+            continue
+        cells, regions = labelled_cells(result, states, rule), reviewed_regions(result, states)
+        slides[name] = _write_slide(out / name, result, states, cells, regions)
+    if not slides:
+        raise InputError(f"{service.worklist.folder}: nothing was decided yet, by these readers")
+    total = {key: sum(one[key] for one in slides.values()) for key in _COUNTED}
+    content = {"format": "segmitos review export", "rule": rule, "slides": slides, **total}
+    write_text(out / NOTE, json_text(content))
+    return content
+
+
+_COUNTED = ("mitoses", "look_alikes", "unsure")
+
+
+def _states(
+    service: Service, result: Result, readers: Sequence[str] | None, rule: str
+) -> dict[str, ReviewState]:
+    found = {who: fold(events) for who, events in service.store.events(result.key).items()}
+    return {
+        who: state
+        for who, state in sorted(found.items())
+        if (who == CONSENSUS and rule == "adjudicated")
+        or (who != CONSENSUS and (readers is None or who in readers))
+    }
+
+
+def labelled_cells(
+    result: Result, states: Mapping[str, ReviewState], rule: str = "majority"
+) -> list[Labelled]:
+    """Return what readers made of each place; undecided detections are unsure.
+
+    A cell that the rule leaves open is unsure too: neither positive nor negative.
+    """
+    cells = []
+    people = {who: state for who, state in states.items() if who != CONSENSUS}
+    for unit in union_of_marks(result, states):
+        votes = [label for who, label in unit.labels.items() if who in people]
+        # Who added nothing at a place that another added a mark at has seen none there.
+        if unit.candidate is None and rule == "all":
+            votes += ["look-alike"] * (len(people) - len(votes))
+        label, fraction = consensus_label(votes, rule)
+        if CONSENSUS in unit.labels:
+            label = unit.labels[CONSENSUS]
+        kind = "unsure" if label is None else _CLASSES[label]
+        share = None if np.isnan(fraction) else float(fraction)
+        cells.append(Labelled(unit.x_px, unit.y_px, kind, share))
+    return cells
+
+
+def reviewed_regions(result: Result, states: Mapping[str, ReviewState]) -> list[Outline]:
+    """Return where every mitosis is marked.
+
+    These are the regions that readers looked at whole. Where nobody did, what was in view around
+    each decided mark.
+    """
+    drawn = [outline for state in states.values() for outline in state.regions.values()]
+    if drawn:
+        return drawn
+    half = _AROUND_UM / 2 / result.mpp
+    width, height = result.size_px
+    squares = []
+    for state in states.values():
+        for mark in state.labels:
+            if mark not in state.places:
+                continue
+            x, y = state.places[mark]
+            x0, x1 = max(-0.5, x - half), min(width - 0.5, x + half)
+            y0, y1 = max(-0.5, y - half), min(height - 0.5, y + half)
+            squares.append([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    return squares
+
+
+def _write_slide(
+    folder: Path,
+    result: Result,
+    states: Mapping[str, ReviewState],
+    cells: Sequence[Labelled],
+    regions: Sequence[Outline],
+) -> dict[str, Any]:
+    image = result.image
+    if image is None or not image.exists():
+        raise InputError(f"{result.title}: the slide is not at {image}; say where with --slides")
+    _link(image, folder / image.name)
+    write_text(folder / "mpp.txt", f"{result.mpp!r}\n")
+    stream = io.StringIO()
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(["x_px", "y_px", "label", "confidence"])
+    for cell in cells:
+        share = "" if cell.confidence is None else repr(cell.confidence)
+        table.writerow([repr(float(cell.x_px)), repr(float(cell.y_px)), cell.label, share])
+    write_text(folder / f"{image.stem}.csv", stream.getvalue())
+    write_text(folder / f"{image.stem}.regions.geojson", _regions_text(result, regions))
+    counts = [sum(cell.label == kind for cell in cells) for kind in ("mitosis", "non-mitosis")]
+    return {
+        "mitoses": counts[0],
+        "look_alikes": counts[1],
+        "unsure": len(cells) - sum(counts),
+        "readers": list(states),
+        # A review with the model's marks in sight flatters that model when it is scored on it.
+        "assisted": not all(state.blind for state in states.values() if state.labels),
+        "model": result.summary.model,
+        "screened": any(state.regions for state in states.values()),
+    }
+
+
+def _regions_text(result: Result, regions: Sequence[Outline]) -> str:
+    features = []
+    for number, outline in enumerate(regions, start=1):
+        corners = to_qupath(np.asarray(outline), result.summary.bounds_px).tolist()
+        features.append(
+            {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": [[*corners, corners[0]]]},
+                "properties": {
+                    "objectType": "annotation",
+                    "name": f"Reviewed {number}",
+                    "classification": {"name": "Region*"},
+                },
+            }
+        )
+    return json.dumps({"type": "FeatureCollection", "features": features}) + "\n"
+
+
+def _link(source: Path, target: Path) -> None:
+    """Put a slide into the data set: by a link where the system allows it, else as a copy."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = source.with_suffix("")
+        pairs = [(source, target)]
+        if source.suffix.lower() == ".mrxs" and beside.is_dir():
+            pairs.append((beside, target.with_suffix("")))
+        for one, other in pairs:
+            try:
+                os.symlink(one.absolute(), other, target_is_directory=one.is_dir())
+            except (OSError, NotImplementedError):
+                (shutil.copytree if one.is_dir() else shutil.copy2)(one, other)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def export_events(service: Service, out: Path) -> int:
+    """Write all events as JSON lines, in their order; returns how many. Raises OutputError."""
+    names = {result.key: name for name, result in service.worklist.all().items()}
+    lines = []
+    for key, readers in service.store.all_events().items():
+        for events in readers.values():
+            for event in events:
+                about = {"slide": names.get(key), **key._asdict()}
+                lines.append(json.dumps({**about, **json.loads(event_json(event))}))
+    write_bytes(out, "".join(f"{line}\n" for line in lines).encode("utf-8"))
+    return len(lines)

@@ -1,0 +1,174 @@
+"""What several readers said of one slide, on the union of all their marks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.evaluation.matching import match_points
+from segmitos.review.assess import Counted, count_windows, reviewed_marks
+from segmitos.review.events import MITOSES, Label
+from segmitos.review.results import Result
+from segmitos.review.state import ReviewState
+
+MODEL = "model"
+"""The model, as one more reader."""
+MATCH_UM = 7.5
+
+
+@dataclass
+class Unit:
+    """One place that somebody marked.
+
+    Attributes:
+        x_px: level-0 pixels.
+        y_px: the same.
+        candidate: id of the model's mark there, None where there is none.
+        labels: by reader; a reader who finished and has no mark there is not in it.
+    """
+
+    x_px: float
+    y_px: float
+    candidate: str | None
+    labels: dict[str, Label] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class SlideReadings:
+    """All finished readings of one slide.
+
+    Attributes:
+        name: of the slide.
+        mpp: micrometres per level-0 pixel.
+        readers: who finished it; the model last where it is one.
+        units: places that anybody marked.
+        votes: (readers, units): 1 mitosis, 0 none, nan where undecided or unsure.
+        counts: mitoses in each reader's own hotspot, nan where no window fits (readers,).
+        scores: mitotic score of that, nan likewise (readers,).
+    """
+
+    name: str
+    mpp: float
+    readers: tuple[str, ...]
+    units: tuple[Unit, ...]
+    votes: NDArray[np.float64]
+    counts: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+    def mitoses_xy(self, reader: int) -> NDArray[np.float64]:
+        """Return the positions of a reader's mitoses (n, 2)."""
+        chosen = [u for u, vote in zip(self.units, self.votes[reader], strict=True) if vote == 1]
+        return np.array([(unit.x_px, unit.y_px) for unit in chosen]).reshape(-1, 2)
+
+
+def read_slide(
+    result: Result, states: Mapping[str, ReviewState], with_model: bool = True
+) -> SlideReadings:
+    """Put the readings of a slide together.
+
+    Args:
+        result: the slide's.
+        states: of the readers to compare, by name.
+        with_model: whether the model is one more reader.
+    """
+    units = union_of_marks(result, states)
+    readers = [*states, *([MODEL] if with_model else [])]
+    detected = {
+        one
+        for one, is_one in zip(result.candidates.ids, result.candidates.detected, strict=True)
+        if is_one
+    }
+    votes = np.array([[_vote(unit, who, detected) for unit in units] for who in readers])
+    found = [_counted(result, states.get(who)) for who in readers]
+    return SlideReadings(
+        name=result.name,
+        mpp=result.mpp,
+        readers=tuple(readers),
+        units=tuple(units),
+        votes=votes.reshape(len(readers), len(units)),
+        counts=np.array([math.nan if one.score is None else one.score.count for one in found]),
+        scores=np.array([math.nan if one.score is None else one.score.score for one in found]),
+    )
+
+
+def union_of_marks(result: Result, states: Mapping[str, ReviewState]) -> list[Unit]:
+    """Return every detection and every place that a reader marked.
+
+    Marks that readers added are one where they lie within 7.5 um, one to one; so are an added mark
+    and a candidate that its reader has not decided on.
+    """
+    candidates = result.candidates
+    wanted = set(np.flatnonzero(candidates.detected).tolist())
+    for state in states.values():
+        wanted |= {candidates.index[mark] for mark in state.labels if mark in candidates.index}
+    places = candidates.xy.tolist()
+    units = [
+        Unit(places[place][0], places[place][1], candidates.ids[place]) for place in sorted(wanted)
+    ]
+    by_id = {unit.candidate: unit for unit in units}
+    for who, state in states.items():
+        for mark, label in state.labels.items():
+            if mark in by_id:
+                by_id[mark].labels[who] = label
+    for who, state in states.items():
+        own = [(mark, place) for mark, place in state.added.items() if mark in state.labels]
+        free = [unit for unit in units if who not in unit.labels]
+        pairs = match_points(
+            np.array([place for _, place in own]).reshape(-1, 2),
+            np.array([(unit.x_px, unit.y_px) for unit in free]).reshape(-1, 2),
+            MATCH_UM / result.mpp,
+        ).pairs
+        matched = dict(pairs)
+        for number, (mark, (x, y)) in enumerate(own):
+            label = state.labels[mark]
+            if number in matched:
+                free[matched[number]].labels[who] = label
+            else:
+                units.append(Unit(x, y, None, {who: label}))
+    return units
+
+
+def _vote(unit: Unit, reader: str, detected: set[str]) -> float:
+    if reader == MODEL:
+        return float(unit.candidate in detected)
+    label = unit.labels.get(reader)
+    if label is None:
+        # Who finished and left a detection undecided said nothing of it; who has no mark at
+        # another place has seen no mitosis there.
+        return math.nan if unit.candidate in detected else 0.0
+    return math.nan if label == "unsure" else float(label in MITOSES)
+
+
+def _counted(result: Result, state: ReviewState | None) -> Counted:
+    """Count in a reader's own hotspot; the model's for None."""
+    state = state or ReviewState()
+    marks = reviewed_marks(result, state)
+    blind = state.blind
+    return count_windows(result, marks, state.fixed_hotspot, result.tissue, only_decided=blind)[0]
+
+
+def consensus_label(labels: Sequence[Label], rule: str) -> tuple[Label | None, float]:
+    """Return the label that votes come to, and the fraction of votes for a mitosis.
+
+    Args:
+        labels: of those who decided.
+        rule: `majority`: more than half say mitosis, or more than half say look-alike; `all`: all
+            of them do. Whatever lies between is unsure.
+
+    Returns:
+        The label, None where nobody decided; and the fraction.
+    """
+    if not labels:
+        return None, math.nan
+    mitoses = sum(label in MITOSES for label in labels)
+    others = sum(label == "look-alike" for label in labels)
+    fraction = mitoses / len(labels)
+    least = len(labels) if rule == "all" else len(labels) / 2 + 0.25
+    if mitoses >= least:
+        atypical = sum(label == "atypical" for label in labels)
+        return ("atypical" if atypical * 2 > mitoses else "mitosis"), fraction
+    return ("look-alike" if others >= least else "unsure"), fraction
