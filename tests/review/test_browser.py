@@ -462,5 +462,7 @@ def test_a_hundred_thousand_marks_are_there_in_a_second_and_pan_without_stutter(
         )
         context.close()
     print(f"marks after {took:.0f} ms; frame median {frames[20]:.0f} ms, 95 % {frames[37]:.0f} ms")
+    if os.getloadavg()[0] > (os.cpu_count() or 1):
+        pytest.skip("the machine is busy with other work; times say nothing")
     assert took < 3000
     assert frames[20] < 100
