@@ -58,12 +58,12 @@ _FLOATS = {"cpu": "float32", "openvino": "bfloat16"}
 
 def devices() -> list[str]:
     """The devices that there are here, the slowest to be expected first."""
-    import onnxruntime
+    from segmitos.detection.runtimes import import_onnxruntime
 
     found = ["cpu"]
     if find_spec("openvino") is not None:
         found.append("openvino")
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    if "CUDAExecutionProvider" in import_onnxruntime().get_available_providers():
         found.append("cuda")
     return found
 

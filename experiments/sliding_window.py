@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -26,6 +25,7 @@ from scipy.spatial import cKDTree
 from torch import nn
 from torch.nn import functional as F
 
+from segmitos.detection.runtimes import import_onnxruntime
 from segmitos.training.concentric import IGNORED, LabelRecipe
 from segmitos.training.recipe import Recipe, Sampling
 from segmitos.training.sampling import CropSampler, TrainingImage
@@ -168,6 +168,7 @@ def onnx_of(network: PatchNetwork) -> bytes:
 
 
 def session(content: bytes, threads: int) -> Any:
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -11,7 +11,7 @@ from factories.synthetic_fields import draw_field
 from factories.toy_models import SPEC, write_toy
 from segmitos.detection.model import DEFAULT_MODEL, SINGLE_MODEL, Model, is_builtin
 from segmitos.detection.model_file import read_model_file
-from segmitos.detection.runtimes import compile_openvino
+from segmitos.detection.runtimes import compile_openvino, import_onnxruntime
 from segmitos.errors import ModelError, UsageError
 
 
@@ -92,12 +92,11 @@ def test_a_missing_model_is_named(tmp_path):
 
 
 def test_a_forced_device_that_is_not_there_is_an_error(tmp_path):
-    import onnxruntime
 
     path = write_toy(tmp_path / "toy.segmitos")
     with pytest.raises(UsageError, match="tpu"):
         Model.load(path, "tpu")
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+    if "CUDAExecutionProvider" not in import_onnxruntime().get_available_providers():
         with pytest.raises(ModelError, match="device cuda"):
             Model.load(path, "cuda")
 

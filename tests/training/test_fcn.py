@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from segmitos.detection.runtimes import import_onnxruntime
 from segmitos.errors import ModelError, UsageError
 from segmitos.training.export import network_to_onnx
 from segmitos.training.networks.fcn import FCN, BilinearUpsampling
@@ -108,7 +108,7 @@ def test_the_skips_learn_from_their_zero_start():
 def test_exported_graph_takes_raw_bytes_and_agrees():
     network = random_fcn(8)
     pixels = np.random.default_rng(5).integers(0, 256, (1, 96, 64, 3)).astype(np.uint8)
-    session = onnxruntime.InferenceSession(
+    session = import_onnxruntime().InferenceSession(
         network_to_onnx(network), providers=["CPUExecutionProvider"]
     )
     got = session.run(None, {"image": pixels})[0]

@@ -11,6 +11,7 @@ import numpy as np
 from segmitos._version import __version__
 from segmitos.detection.model import Model
 from segmitos.detection.pipeline import SlideResult
+from segmitos.detection.runtimes import import_onnxruntime, import_openvino
 from segmitos.io.slide import Slide
 
 
@@ -101,12 +102,8 @@ def versions(device: str) -> dict[str, str]:
         "pillow": PIL.__version__,
     }
     if device == "openvino":
-        import openvino
-
-        return {**found, "openvino": openvino.__version__}
-    import onnxruntime
-
-    return {**found, "onnxruntime": onnxruntime.__version__}
+        return {**found, "openvino": import_openvino().__version__}
+    return {**found, "onnxruntime": import_onnxruntime().__version__}
 
 
 def machine() -> dict[str, Any]:

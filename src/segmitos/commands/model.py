@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segmitos.commands.train import require_training
 from segmitos.errors import DataError, UsageError
 
-# A model is calibrated on every n-th image, so that there are this many to twice as many.
+if TYPE_CHECKING:
+    from segmitos.io.datasets import Case
+
+# A model is calibrated on every n-th image of each data set: this many to twice as many in all,
+# as many of each, since ranges of activations differ by laboratory.
 CALIBRATION_CASES = 48
 
 
@@ -171,14 +175,24 @@ def run_quantize(
 
     _check_suffix(out)
     found = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
-    every = max(1, len(found) // CALIBRATION_CASES)
-    made = quantize(model, found[::every], out, threads)
+    made = quantize(model, calibration_cases(found, len(data)), out, threads)
     print(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, calibrated on {made.crops} crops; probability "
         f"changed by {made.difference[0]:.1g} on average, {made.difference[1]:.2g} at 999 in 1000 "
         f"map pixels (logits by {made.shift:+.3f}, taken back); score it with 'segmitos evaluate'"
     )
     return 0
+
+
+def calibration_cases(found: Sequence[Case], data_sets: int) -> list[Case]:
+    """Return every n-th case of each folder of a data set, as many of each data set."""
+    groups: dict[tuple[str, str], list[Case]] = {}
+    for case in found:
+        # A folder of points is a data set; the others have a folder for each slide.
+        folder = str(case.image.parent) if case.dataset == "points" else ""
+        groups.setdefault((case.dataset, folder), []).append(case)
+    wanted = max(1, CALIBRATION_CASES // max(data_sets, len(groups)))
+    return [case for group in groups.values() for case in group[:: max(1, len(group) // wanted)]]
 
 
 def _check_suffix(out: Path) -> None:

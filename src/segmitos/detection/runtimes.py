@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
@@ -17,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.errors import ModelError
+
+_OPENVINO_TELEMETRY = "openvino_telemetry"
 
 Network = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Images (n, h, w, 3) uint8 -> probabilities; may be called from several threads."""
@@ -35,6 +38,15 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
+def import_quantization() -> tuple[Any, Callable[..., None]]:
+    """Return ONNX Runtime's quantization tools, and what prepares a graph for them."""
+    import_onnxruntime()
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    return quantization, quant_pre_process
+
+
 def has_openvino() -> bool:
     """Tell whether OpenVINO is installed."""
     return find_spec("openvino") is not None
@@ -47,7 +59,9 @@ def import_openvino() -> Any:
     Raises:
         ModelError: where it is not installed.
     """
-    os.environ["OPENVINO_TELEMETRY"] = "0"
+    # On import, its conversion tools send an event, unless they do not find their telemetry.
+    telemetry = sys.modules.get(_OPENVINO_TELEMETRY)
+    sys.modules[_OPENVINO_TELEMETRY] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError as error:
@@ -55,6 +69,10 @@ def import_openvino() -> Any:
             "device openvino: the package is not installed; pip install '.[openvino]', "
             "or choose --device cpu"
         ) from error
+    finally:
+        del sys.modules[_OPENVINO_TELEMETRY]
+        if telemetry is not None:
+            sys.modules[_OPENVINO_TELEMETRY] = telemetry
     return openvino
 
 

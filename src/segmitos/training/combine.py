@@ -25,7 +25,7 @@ from segmitos.detection.postprocess import tuned_thresholds
 from segmitos.detection.spec import CascadeSettings, ModelSpec, cascade_context
 from segmitos.errors import ModelError, UsageError
 
-BLOCK_PX, PATCH_PX, MARGIN_PX = 32, 224, 64
+BLOCK_PX, PATCH_PX, MARGIN_PX = 32, 224, 80
 
 
 def combine(

@@ -29,7 +29,7 @@ from segmitos.detection.model_file import (
     read_model_file,
     write_model_file,
 )
-from segmitos.detection.runtimes import Network, import_onnxruntime, open_onnxruntime
+from segmitos.detection.runtimes import Network, import_quantization, open_onnxruntime
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
 from segmitos.errors import DataError, ModelError
 from segmitos.io.datasets import Case
@@ -169,17 +169,9 @@ def _crops(sources: list[TrainingImage], color: Stain | None) -> Iterator[NDArra
 def _quantize_static(graph: bytes, crops: list[NDArray[np.uint8]], folder: Path) -> Any:
     import onnx
 
-    import_onnxruntime()
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    tools, prepare = import_quantization()
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(tools.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             self.left = iter(crops)
 
@@ -193,18 +185,18 @@ def _quantize_static(graph: bytes, crops: list[NDArray[np.uint8]], folder: Path)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        quantize_static(
+        prepare(str(source), str(prepared), skip_symbolic_shape=True)
+        tools.quantize_static(
             str(prepared),
             str(made),
             Reader(),
-            quant_format=QuantFormat.QDQ,
+            quant_format=tools.QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+            activation_type=tools.QuantType.QUInt8,
+            weight_type=tools.QuantType.QInt8,
             op_types_to_quantize=_KINDS,
-            calibrate_method=CalibrationMethod.MinMax,
+            calibrate_method=tools.CalibrationMethod.MinMax,
             nodes_to_exclude=[_head(onnx.load(str(prepared))).name],
         )
     finally:
