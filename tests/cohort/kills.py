@@ -60,12 +60,12 @@ def make_inputs(folder: Path) -> Path:
         case.image.with_suffix(".csv").write_text("\n".join(lines) + "\n")
     rows = "\n".join(f"{index},{index % 977},mitosis" for index in range(20000))
     (folder / "points.csv").write_text(f"x,y,label\n{rows}\n")
-    return write_toy(folder / "toy.onnx")
+    return write_toy(folder / "toy.segmitos")
 
 
 def commands(folder: Path, out: Path) -> dict[str, list[str]]:
     """The calls to kill, by name; each writes below `out`."""
-    model = ["-m", str(folder / "toy.onnx"), "--mpp", "0.25", "--threads", "1"]
+    model = ["-m", str(folder / "toy.segmitos"), "--mpp", "0.25", "--threads", "1"]
     detect = ["detect", str(folder / "in"), *model, "-o", str(out / "detect")]
     return {
         "detect": detect,

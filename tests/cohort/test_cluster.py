@@ -55,6 +55,35 @@ if __name__ == "__main__":
 """
 
 
+WAITING = """
+import sys
+from pathlib import Path
+
+from distributed import LocalCluster
+
+from segmitos.cohort.run import run
+from segmitos.cohort.settings import JobSettings
+from segmitos.detection.pipeline import DetectOptions
+
+def main():
+    images, out, model = sys.argv[1:]
+    settings = JobSettings(model, "cpu", 1, DetectOptions(mpp=0.25))
+    with LocalCluster(
+        n_workers=0, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"
+    ) as cluster:
+        def on_note(text):
+            print(text)
+            cluster.scale(1)
+
+        outcomes = run([images], Path(out), settings, cluster=cluster.scheduler_address,
+                       on_note=on_note)
+    print([outcome.status for outcome in outcomes])
+
+if __name__ == "__main__":
+    main()
+"""
+
+
 def contents(out: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(out)): path.read_bytes()
@@ -92,6 +121,31 @@ def test_a_lost_worker_changes_no_byte(tmp_path):
     assert outcomes[6][1] == "failed" and "g.png" in outcomes[6][2]
     assert contents(tmp_path / "cluster") == contents(tmp_path / "serial")
     shutil.rmtree(tmp_path / "cluster")
+
+
+def test_a_cluster_without_workers_is_waited_for_aloud(tmp_path):
+    pytest.importorskip("distributed")
+    images = tmp_path / "images"
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        Image.fromarray(draw_field(rng, size=96)[0]).save(images / f"{name}.png")
+    model = str(write_toy(tmp_path / "toy.segmitos"))
+    script = tmp_path / "command.py"
+    script.write_text(WAITING)
+    source = str(Path(sys.modules["segmitos"].__file__ or "").parents[1])
+    done = subprocess.run(
+        [sys.executable, str(script), str(images), str(tmp_path / "out"), model],
+        env={**os.environ, "PYTHONPATH": source},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    said, *_, statuses = done.stdout.strip().splitlines()
+    assert "has no workers; waiting for one" in said and "dask worker tcp://" in said
+    assert statuses == "['done', 'done']"
 
 
 def test_a_scheduler_that_is_not_there_is_refused(tmp_path, monkeypatch):

@@ -352,6 +352,16 @@ def test_a_fault_of_ours_in_any_verb_is_a_line_and_a_file(tmp_path, monkeypatch,
 
 
 @pytest.mark.slow
+def test_a_job_array_of_which_one_is_killed_makes_one_right_table(tmp_path):
+    sys.path.insert(0, str(Path(__file__).parent))
+    try:
+        from job_array import run_array
+    finally:
+        sys.path.pop(0)
+    assert not run_array(tmp_path, inputs=40, processes=4)
+
+
+@pytest.mark.slow
 def test_kills_at_random_moments_lose_nothing(tmp_path):
     sys.path.insert(0, str(Path(__file__).parent))
     try:
