@@ -82,12 +82,13 @@ class _Patience:
 
 
 def _outcome(future: Any, job: Job) -> Outcome:
-    if future.status == "finished":
-        outcome: Outcome = future.result()
-        return outcome
     if future.status == "cancelled":
         return fail(job, f"{job.path}: the cluster lost it")
+    # This waits where a result was lost with its worker and is being made again.
     failure = future.exception()
+    if failure is None:
+        outcome: Outcome = future.result()
+        return outcome
     kind = type(failure).__name__
     reason = "several workers died on it" if kind == "KilledWorker" else str(failure)
     short = " ".join(f"{kind}: {reason}".split())[:300]

@@ -24,7 +24,6 @@ from segmitos.errors import OutputError
 from segmitos.io.files import (
     absolute_path,
     display_path,
-    is_abandoned,
     partial_path,
     write_bytes,
 )
@@ -66,7 +65,9 @@ class OutputFolder:
         return self.out / f".{self.name}.old"
 
     def repair(self) -> None:
-        """Undo what a kill left: restore what was half replaced, drop what was half built.
+        """Undo what a kill left: restore what was half replaced.
+
+        What was half built goes with `remove_stale_partials`.
 
         Raises:
             OutputError: where that cannot be done.
@@ -77,10 +78,6 @@ class OutputFolder:
                     self._drop_old()
                 else:
                     os.replace(self._old, self.path)
-            for entry in os.scandir(self.out):
-                partial = Path(entry.path)
-                if entry.name.startswith(f".{self.name}.partial-") and is_abandoned(partial):
-                    shutil.rmtree(partial, ignore_errors=True)
         except OSError as error:
             reason = error.strerror or error
             raise OutputError(f"cannot clean up in {self.out}: {reason}") from error

@@ -104,8 +104,9 @@ def _check_apart(entries: Sequence[InputEntry], out: Path) -> None:
     Raises:
         UsageError: naming the folder.
     """
+    real = os.path.realpath(out)
     for entry in entries:
-        if absolute_path(entry.path).parent == out:
+        if os.path.realpath(entry.path.parent) == real:
             raise UsageError(
                 f"-o {out} is the folder of the inputs ({entry.path.name} is in it); name another "
                 "for the results"
