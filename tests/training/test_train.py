@@ -7,15 +7,17 @@ import json
 
 import msgspec
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 
 from factories.synthetic_fields import write_cases
 from segmitos.detection.model import Model
-from segmitos.errors import DataError, ModelError, UsageError
+from segmitos.errors import DataError, ModelError, OutputError, UsageError
 from segmitos.training.augment import NONE
 from segmitos.training.checkpoint import load_checkpoint, load_state, save_checkpoint
-from segmitos.training.export import export_run, fold_normalization, network_to_onnx
+from segmitos.training.export import export_run, network_to_onnx
 from segmitos.training.mining import mine
 from segmitos.training.networks.registry import build_network
 from segmitos.training.optimizer import learning_rate
@@ -157,7 +159,7 @@ def test_the_exported_file_is_the_network(cases, tmp_path):
     np.testing.assert_allclose(probability, torch.sigmoid(logits[:, 0]).numpy(), atol=2e-3)
 
 
-def test_folding_changes_nothing_but_removes_the_normalization():
+def test_the_exported_graph_holds_no_normalization_and_gives_the_same():
     torch.manual_seed(0)
     network = build_network("lite", pretrained=False)
     for module in network.modules():
@@ -168,12 +170,15 @@ def test_folding_changes_nothing_but_removes_the_normalization():
             torch.nn.init.uniform_(module.bias, -0.5, 0.5)
     torch.nn.init.normal_(network.head.weight)
     network.eval()
-    image = torch.rand(1, 3, 96, 64) * 255
-    folded = fold_normalization(network)
+    content = network_to_onnx(network)
+    kinds = {node.op_type for node in onnx.load_from_string(content).graph.node}
+    assert "Conv" in kinds and "BatchNormalization" not in kinds
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 96, 64, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
-        torch.testing.assert_close(folded(image), network(image), rtol=1e-3, atol=1e-3)
-    norms = [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert norms and all(bool((norm.running_mean == 0).all()) for norm in norms)
+        expected = torch.sigmoid(network(torch.from_numpy(pixels).permute(0, 3, 1, 2).float()))
+    got = session.run(None, {"image": pixels})[0]
+    np.testing.assert_allclose(got, expected[:, 0].numpy(), atol=1e-3)
 
 
 def test_the_receptive_field_is_what_the_context_was_measured_for():
@@ -243,8 +248,6 @@ def test_the_exported_halves_give_the_map_of_the_whole(rows):
 
 
 def test_the_exported_graph_normalizes_the_bytes_in_one_pass():
-    import onnx
-
     content = network_to_onnx(build_network("lite", pretrained=False))
     nodes = onnx.load_from_string(content).graph.node
     from_bytes = [node for node in nodes if "image" in node.input]
@@ -349,6 +352,13 @@ def test_a_run_that_is_there_is_refused_restarted_or_finished_as_asked(cases, tm
     changed = [dataclasses.replace(cases[0], mitoses_xy=cases[0].mitoses_xy + 1), cases[1]]
     with pytest.raises(UsageError, match="case S0_0 of training has other labels"):
         train(changed, tmp_path, recipe, accelerator="cpu")
+
+
+def test_a_folder_that_cannot_be_is_refused_before_the_work(cases, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="cannot make the folder"):
+        train(cases[:2], tmp_path / "file", TINY, accelerator="cpu")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_the_course_of_a_training_is_written_at_each_epoch(cases, tmp_path):

@@ -47,54 +47,6 @@ class _BytesToProbability(nn.Module):
         return torch.sigmoid(mitosis_logit(logits))
 
 
-def fold_normalization(network: nn.Module) -> nn.Module:
-    """Return an inference copy whose batch normalizations are folded into their convolutions.
-
-    Convolution and normalization are paired by order of execution: a normalization belongs to the
-    convolution whose output it is given. The copy computes the same function up to rounding.
-    """
-    folded = copy.deepcopy(network).eval()
-    producers: dict[int, nn.Module] = {}
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
-    hooks = []
-
-    def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        if isinstance(module, nn.BatchNorm2d):
-            source = producers.get(inputs[0].data_ptr())
-            if isinstance(source, nn.Conv2d):
-                pairs.append((source, module))
-        producers[output.data_ptr()] = module
-
-    keep: list[Tensor] = []
-
-    def retain(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        keep.append(output)
-        note(module, inputs, output)
-
-    for module in folded.modules():
-        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
-            hooks.append(module.register_forward_hook(retain))
-    with torch.inference_mode():
-        folded(torch.zeros(1, 3, 64, 64))
-    for hook in hooks:
-        hook.remove()
-    for convolution, norm in pairs:
-        _fuse(convolution, norm)
-    return folded
-
-
-def _fuse(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    assert norm.running_var is not None and norm.running_mean is not None
-    scale = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
-    bias = convolution.bias.detach() if convolution.bias is not None else torch.zeros_like(scale)
-    convolution.weight = nn.Parameter(convolution.weight.detach() * scale[:, None, None, None])
-    convolution.bias = nn.Parameter((bias - norm.running_mean) * scale + norm.bias.detach())
-    norm.weight = nn.Parameter(torch.ones_like(scale))
-    norm.bias = nn.Parameter(torch.zeros_like(scale))
-    norm.running_mean = torch.zeros_like(scale)
-    norm.running_var = torch.ones_like(scale) - norm.eps
-
-
 def export_network(network: nn.Module, spec: ModelSpec, path: Path) -> float:
     """Write a network and its specification as a model file, and check that both agree.
 
@@ -190,32 +142,21 @@ def export_run(
     return export_network(network, spec, path)
 
 
-def _without_norms(network: nn.Module) -> nn.Module:
-    """Replace the folded normalizations, which now do nothing, by nothing."""
-    for module in network.modules():
-        for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):
-                assert child.running_mean is not None
-                if bool((child.running_mean == 0).all()) and bool((child.weight == 1).all()):
-                    setattr(module, name, nn.Identity())
-    return network
-
-
 def network_to_onnx(network: nn.Module) -> bytes:
     """Return the graph of a network, bytes in and probabilities out, as the bytes of an .onnx."""
     import onnx
 
     network = copy.deepcopy(network).cpu().float().eval()
-    folded = _without_norms(fold_normalization(network))
-    if isinstance(folded, LiteNetwork):
-        folded.halves = True
-    wrapped = _BytesToProbability(folded).eval()
+    if isinstance(network, LiteNetwork):
+        network.halves = True
+    wrapped = _BytesToProbability(network).eval()
 
     buffer = io.BytesIO()
     example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
     export = cast(Callable[..., None], torch.onnx.export)
     with warnings.catch_warnings():
-        # The script-based exporter is the one that needs no further packages.
+        # The script-based exporter is the one that needs no further packages. It folds batch
+        # normalizations into their convolutions by itself.
         warnings.simplefilter("ignore")
         export(
             wrapped,

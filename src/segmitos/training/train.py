@@ -7,6 +7,7 @@ with the same weights as one that was not, on the same machine with the same num
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import msgspec
 import numpy as np
 import torch
 
-from segmitos.errors import TrainingError, UsageError
+from segmitos.errors import OutputError, TrainingError, UsageError
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_bytes, write_json
 from segmitos.training.batches import Batches, seconds_per_step, to_network
@@ -90,6 +91,7 @@ def train(
 
     Raises:
         UsageError: if the folder holds another run, or slides overlap.
+        OutputError: if the folder cannot be written to.
         DataError, InputError: for cases or a recipe that cannot be used.
         TrainingError: if the loss leaves the finite numbers; the last checkpoint stays.
     """
@@ -99,6 +101,7 @@ def train(
     else:
         chosen = load_recipe(recipe)
     _check_split(cases, validation_cases)
+    _make_folder(folder)
     if threads is not None:
         torch.set_num_threads(threads)
     start = None if start_from is None else _start_folder(start_from)
@@ -126,6 +129,16 @@ def train(
             raise stopped.end() from None
     run.tell("done", {"step": run.step})
     return folder
+
+
+def _make_folder(folder: Path) -> None:
+    """Fail before the work, not after it, where nothing could be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write to the folder {folder}: no permission")
 
 
 def _start_folder(start_from: Path | str) -> Path:
