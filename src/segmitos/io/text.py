@@ -127,6 +127,6 @@ def reason_of(error: BaseException) -> str:
     return one_line(getattr(error, "strerror", None) or error)
 
 
-def one_line(error: object, most: int = 300) -> str:
+def one_line(error: object, max_length: int = 300) -> str:
     """Return what an error says, in one line; its kind where it says nothing."""
-    return " ".join(str(error).split())[:most] or type(error).__name__
+    return " ".join(str(error).split())[:max_length] or type(error).__name__

@@ -7,7 +7,6 @@ as fine, the last one tile.
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import threading
 from collections import OrderedDict
@@ -16,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from segmitos.errors import InputError
+from segmitos.io.files import image_bytes
 from segmitos.io.slide import Slide
 from segmitos.review.results import Result
 
@@ -69,7 +69,7 @@ class Images:
 
         def read() -> bytes:
             with self._pool.borrow(result) as slide:
-                return _jpeg(slide.read(x, y, *size, mpp))
+                return image_bytes(slide.read(x, y, *size, mpp), "jpg", _QUALITY)
 
         return self._cache.get((result.name, *result.key, level, column, row), read)
 
@@ -87,7 +87,7 @@ class Images:
 
         def read() -> bytes:
             with self._pool.borrow(result) as slide:
-                return _jpeg(slide.read(left, top, side, side, mpp))
+                return image_bytes(slide.read(left, top, side, side, mpp), "jpg", _QUALITY)
 
         return self._cache.get((result.name, *result.key, left, top, side_um), read)
 
@@ -104,14 +104,6 @@ def etag(result: Result, *place: object) -> str:
     """Return what stands for the bytes of a picture: the slide's content and the place."""
     text = "|".join(map(str, (result.key.slide_hash, _QUALITY, TILE_PX, *place)))
     return f'"{hashlib.sha256(text.encode()).hexdigest()[:24]}"'
-
-
-def _jpeg(pixels: object) -> bytes:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=_QUALITY)  # type: ignore[arg-type]
-    return stream.getvalue()
 
 
 class ByteCache:

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from segmitos.io.files import write_text
+from segmitos.io.files import image_bytes, write_text
 from segmitos.training.validate import FIXED_SCORE, Example
 
 Entry = Mapping[str, float | int]
@@ -131,15 +128,7 @@ def _shown(example: Example) -> tuple[str, str, str]:
     """Return picture, caption and place of an example."""
     score = "not found" if example.score is None else f"score {example.score:.2f}"
     place = f"{example.image}, x {example.x_px:.0f}, y {example.y_px:.0f}"
-    return _data_url(_jpeg(example.crop), "jpeg"), score, place
-
-
-def _jpeg(crop: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    content = io.BytesIO()
-    Image.fromarray(crop).save(content, "JPEG", quality=90)
-    return content.getvalue()
+    return _data_url(image_bytes(example.crop, "jpg", quality=90), "jpeg"), score, place
 
 
 def _data_url(content: bytes, kind: str) -> str:

@@ -62,7 +62,9 @@ class OpenSlideBackend:
         try:
             return openslide.OpenSlide(_with_companions(self._path))
         except openslide.OpenSlideUnsupportedFormatError as error:
-            raise InputError(f"{self._path}: not a slide that OpenSlide knows") from error
+            raise InputError(
+                f"{self._path}: not a slide that OpenSlide knows{_hint(self._path)}"
+            ) from error
         except (openslide.OpenSlideError, OSError) as error:
             raise InputError(
                 f"{self._path}: truncated or damaged slide ({one_line(error)})"
@@ -152,6 +154,14 @@ def _with_companions(path: Path) -> Path:
     if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
         return path.resolve()
     return path
+
+
+def _hint(path: Path) -> str:
+    """Say what a slide lacks, where it can be seen from outside."""
+    folder = path.with_suffix("")
+    if path.suffix.lower() == ".mrxs" and not folder.is_dir():
+        return f"; the folder {folder.name} with its pixels, which belongs beside it, is missing"
+    return ""
 
 
 def _check_tiles(path: Path, properties: dict[str, str]) -> None:

@@ -118,11 +118,11 @@ def read_layout(path: Path, chosen: Chosen) -> Layout:
 
 def check_tile_memory(path: Path, directory: Directory) -> None:
     """Refuse an image whose tiles, or strips, take too much memory. Raises InputError."""
-    width = directory.integer(tags.WIDTH, least=1)
-    height = directory.integer(tags.HEIGHT, least=1)
+    width = directory.integer(tags.WIDTH, minimum=1)
+    height = directory.integer(tags.HEIGHT, minimum=1)
     if directory.is_tiled:
-        width = directory.integer(tags.TILE_WIDTH, least=1)
-        height = directory.integer(tags.TILE_HEIGHT, least=1)
+        width = directory.integer(tags.TILE_WIDTH, minimum=1)
+        height = directory.integer(tags.TILE_HEIGHT, minimum=1)
     samples = directory.integer(tags.SAMPLES, 1, 1, 64)
     wide = 2 if max(directory.integers(tags.BITS), default=1) > 8 else 1
     # The samples, what a predictor or planes apart make of them, and RGB.
@@ -138,10 +138,10 @@ def _level(path: Path, images: Sequence[Directory], kind: str) -> TiffLevel:
         InputError: for what cannot be read.
     """
     key = images[0]
-    width, height = key.integer(tags.WIDTH, least=1), key.integer(tags.HEIGHT, least=1)
+    width, height = key.integer(tags.WIDTH, minimum=1), key.integer(tags.HEIGHT, minimum=1)
     coding = _coding(path, key)
     tiled = key.is_tiled
-    orientation = key.integer(tags.ORIENTATION, 1, most=(1 << 16))
+    orientation = key.integer(tags.ORIENTATION, 1, maximum=(1 << 16))
     if tiled and orientation != 1:
         raise InputError(f"{path}: a tiled TIFF with orientation {orientation}; rewrite it upright")
     if coding.bits == 16 and (tiled or kind == "OME-TIFF"):
@@ -154,8 +154,8 @@ def _level(path: Path, images: Sequence[Directory], kind: str) -> TiffLevel:
     check_tile_memory(path, key)
     segment_width, segment_height = width, height
     if tiled:
-        segment_width = key.integer(tags.TILE_WIDTH, least=1)
-        segment_height = key.integer(tags.TILE_HEIGHT, least=1)
+        segment_width = key.integer(tags.TILE_WIDTH, minimum=1)
+        segment_height = key.integer(tags.TILE_HEIGHT, minimum=1)
     else:
         segment_height = min(key.integer(tags.ROWS_PER_STRIP, height, 1, (1 << 32) - 1), height)
     samples = key.integer(tags.SAMPLES, 1, 1, 64) * len(images)
@@ -194,12 +194,12 @@ def _coding(path: Path, key: Directory) -> Coding:
     separate = key.integer(tags.PLANAR, 1, 1, 2) == 2 and samples > 1
     coding = Coding(
         compression=key.integer(tags.COMPRESSION, 1, 1, (1 << 16) - 1),
-        predictor=key.integer(tags.PREDICTOR, 1, most=(1 << 16) - 1),
+        predictor=key.integer(tags.PREDICTOR, 1, maximum=(1 << 16) - 1),
         bits=int(bits[0]),
         samples=1 if separate else samples,
         byte_order=key.byte_order,
         reversed_bits=key.integer(tags.FILL_ORDER, 1) == 2,
-        photometric=key.integer(tags.PHOTOMETRIC, 1, most=(1 << 16) - 1),
+        photometric=key.integer(tags.PHOTOMETRIC, 1, maximum=(1 << 16) - 1),
         separate=separate,
         has_extra=key.count(tags.EXTRA_SAMPLES) > 0,
         jpeg_tables=key.content(tags.JPEG_TABLES),

@@ -110,12 +110,12 @@ class Directory:
         return values.astype(np.int64)
 
     def integer(
-        self, code: int, default: int | None = None, least: int = 0, most: int = (1 << 31) - 1
+        self, code: int, default: int | None = None, minimum: int = 0, maximum: int = (1 << 31) - 1
     ) -> int:
         """The first value of a tag, `default` where it is not there.
 
         Raises:
-            InputError: if it is not there and has no default, or not from `least` to `most`.
+            InputError: if it is not there and has no default, or not from `minimum` to `maximum`.
         """
         values = self.integers(code)
         name = _NAMES.get(code, f"tag {code}")
@@ -124,7 +124,7 @@ class Directory:
                 raise damaged(self.path, f"it lacks {name}")
             return default
         value = int(values[0])
-        if not least <= value <= most:
+        if not minimum <= value <= maximum:
             raise damaged(self.path, f"{name} is {value}")
         return value
 
