@@ -24,6 +24,7 @@ from segmitos.errors import OutputError
 from segmitos.io.files import (
     absolute_path,
     display_path,
+    json_text,
     partial_path,
     write_bytes,
 )
@@ -44,7 +45,7 @@ class RunRecord(msgspec.Struct):
 
     def to_json(self) -> bytes:
         """Return the content of the file."""
-        return to_json(msgspec.to_builtins(self))
+        return json_text(msgspec.to_builtins(self)).encode("utf-8")
 
 
 @dataclass(frozen=True)
@@ -226,14 +227,6 @@ def _sync_folder(folder: Path) -> None:
                 os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def to_json(content: Any) -> bytes:
-    """Return JSON as bytes, the same for the same content."""
-    import json
-
-    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    return (text + "\n").encode("utf-8")
 
 
 def results_in(out: Path) -> list[OutputFolder]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import zipfile
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ import msgspec
 from segmitos.detection.graph_check import check_graph
 from segmitos.detection.spec import ModelSpec, spec_from_dict
 from segmitos.errors import ModelError
-from segmitos.io.files import write_bytes
+from segmitos.io.files import json_text, write_bytes
 
 SUFFIX = ".segmitos"
 SPEC_ENTRY = "model.json"
@@ -85,7 +84,7 @@ def model_file_bytes(spec: ModelSpec, graphs: Mapping[str, bytes]) -> bytes:
     """Return the bytes of a model file."""
     about: dict[str, Any] = msgspec.to_builtins(spec)
     about["graphs"] = {name: hashlib.sha256(graphs[name]).hexdigest() for name in sorted(graphs)}
-    text = json.dumps(about, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    text = json_text(about)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in ((SPEC_ENTRY, text.encode()), *sorted(graphs.items())):
