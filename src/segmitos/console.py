@@ -30,7 +30,7 @@ def run_app(app: click.Command, given: list[str]) -> int:
 def _log_folder(given: list[str]) -> Path:
     """Return the folder of results that a call names, or else the working folder."""
     for index, argument in enumerate(given[:-1]):
-        if argument in ("-o", "--out") and Path(given[index + 1]).is_dir():
+        if argument in ("-o", "--out") and os.path.isdir(given[index + 1]):
             return Path(given[index + 1])
     return Path()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import click
 
 
 class _FilePath(click.Path):
-    """A path; an empty one, which would stand for the working folder, is refused."""
+    """A path; one that no file can have is refused, and so is an empty one."""
 
     def convert(
         self, value: Any, parameter: click.Parameter | None, context: click.Context | None
@@ -19,6 +20,13 @@ class _FilePath(click.Path):
         """Return a Path."""
         if value in ("", b""):
             self.fail("'' is empty; name a file or folder", parameter, context)
+        try:
+            os.stat(value)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            # It may be about to be written, or its reader says what is wrong.
+            pass
+        except (OSError, ValueError) as error:
+            self.fail(f"{value!r}: {getattr(error, 'strerror', None) or error}", parameter, context)
         return super().convert(value, parameter, context)
 
 

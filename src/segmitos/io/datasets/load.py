@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -161,12 +162,12 @@ def _load_one(spec: str, problems: Problems | None) -> list[Case]:
         path, info = Path(rest).expanduser(), FORMATS[name]
         if not rest:
             raise UsageError(f"{spec} names no path; write {name}:PATH")
-    elif colon and not Path(spec).exists() and not Path(name).exists():
+    elif colon and not os.path.exists(spec) and not os.path.exists(name):
         raise UsageError(f"{spec}: {name!r} is no format; known: {', '.join(FORMATS)}")
     else:
         path = Path(spec).expanduser()
-        info = FORMATS[guess_format(path)] if path.exists() else FORMATS["points"]
-    if not path.exists():
+        info = FORMATS[guess_format(path)] if os.path.exists(path) else FORMATS["points"]
+    if not os.path.exists(path):
         raise DataError(f"data set {path} does not exist")
     cases = info.read(path, problems)
     if not cases and not problems:
