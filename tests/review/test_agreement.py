@@ -166,6 +166,17 @@ def test_the_comparison_shows_where_readers_differ_to_those_who_may_see_it(servi
         comparison(service, "made", anna)
 
 
+def test_a_mark_that_one_reader_added_is_a_difference(service, tmp_path):
+    own = event("add", mark=f"own-{event('x')['id']}", x_px=1600.0, y_px=1800.0, label=M)
+    read(service, "Anna", [M] * 8, own)
+    read(service, "Ben", [M] * 8)
+    found = comparison(service, "made", Reader("Anna", "x" * 30))
+    (differing,) = found["differing"]
+    assert (differing["x_px"], differing["labels"]) == (1600.0, {"Anna": M})
+    content = export_points(service, tmp_path / "mine")
+    assert (content["mitoses"], content["unsure"]) == (8, 1)
+
+
 def test_an_adjudicated_mark_goes_into_the_data_set_as_decided(service, tmp_path):
     read(service, "Anna", [M, M, M, A, L, L, M, U])
     read(service, "Ben", [M, M, M, M, L, L, L, U])

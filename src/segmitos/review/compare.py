@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segmitos.errors import DataError
@@ -14,6 +14,7 @@ from segmitos.review.readings import (
     SlideReadings,
     Unit,
     consensus_label,
+    labels_with_silence,
     read_slide,
     union_of_marks,
 )
@@ -50,7 +51,7 @@ def comparison(service: Service, name: str, reader: Reader) -> dict[str, Any]:
     if reader.name not in states and not reader.adjudicates:
         raise ForbiddenError("finish your own review of this slide first, then compare")
     units = union_of_marks(result, states)
-    shown = [_shown(result, unit) for unit in units if unit.labels]
+    shown = [_shown(result, unit, states) for unit in units if unit.labels]
     consensus = service.state(result, CONSENSUS)
     return {
         "model": result.key.model_hash,
@@ -62,15 +63,18 @@ def comparison(service: Service, name: str, reader: Reader) -> dict[str, Any]:
     }
 
 
-def _shown(result: Result, unit: Unit) -> dict[str, Any]:
+def _shown(result: Result, unit: Unit, states: Mapping[str, ReviewState]) -> dict[str, Any]:
     """Return a place that readers marked. A place without a candidate has an id of its own."""
+    place = result.candidates.index.get(unit.candidate or "")
+    is_detection = place is not None and bool(result.candidates.detected[place])
+    labels = labels_with_silence(unit, states, is_detection)
     mark = unit.candidate
     if mark is None:
-        place = f"{result.key.slide_hash}|{unit.x_px!r}|{unit.y_px!r}"
-        mark = f"{OWN}{uuid.uuid5(_NAMESPACE, place)}"
+        content = f"{result.key.slide_hash}|{unit.x_px!r}|{unit.y_px!r}"
+        mark = f"{OWN}{uuid.uuid5(_NAMESPACE, content)}"
     # An atypical mitosis is a mitosis: that is no difference to settle.
-    kinds = {"mitosis" if label in MITOSES else label for label in unit.labels.values()}
-    label, _ = consensus_label(list(unit.labels.values()), "majority")
+    kinds = {"mitosis" if label in MITOSES else label for label in labels.values()}
+    label, _ = consensus_label(list(labels.values()), "majority")
     return {
         "mark": mark,
         "x_px": unit.x_px,

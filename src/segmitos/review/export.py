@@ -19,7 +19,7 @@ from segmitos.io.files import json_text, write_bytes, write_text
 from segmitos.io.geometry import to_qupath
 from segmitos.review.access import CONSENSUS
 from segmitos.review.events import Label, event_json
-from segmitos.review.readings import consensus_label, union_of_marks
+from segmitos.review.readings import consensus_label, labels_with_silence, union_of_marks
 from segmitos.review.results import Result
 from segmitos.review.service import Service
 from segmitos.review.state import ReviewState, fold
@@ -108,10 +108,10 @@ def labelled_cells(
     cells = []
     people = {who: state for who, state in states.items() if who != CONSENSUS}
     for unit in union_of_marks(result, states):
-        votes = [label for who, label in unit.labels.items() if who in people]
-        # Who added nothing at a place that another added a mark at has seen none there.
-        if unit.candidate is None and rule == "all":
-            votes += ["look-alike"] * (len(people) - len(votes))
+        place = result.candidates.index.get(unit.candidate or "")
+        is_detection = place is not None and bool(result.candidates.detected[place])
+        said = labels_with_silence(unit, people, is_detection)
+        votes = [label for who, label in said.items() if who in people]
         label, fraction = consensus_label(votes, rule)
         if CONSENSUS in unit.labels:
             label = unit.labels[CONSENSUS]

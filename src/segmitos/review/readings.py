@@ -143,6 +143,33 @@ def _vote(unit: Unit, reader: str, detected: set[str]) -> float:
     return math.nan if label == "unsure" else float(label in MITOSES)
 
 
+def labels_with_silence(
+    unit: Unit, states: Mapping[str, ReviewState], is_detection: bool
+) -> dict[str, Label]:
+    """Return the labels of a place, with what it says that a reader has no mark there.
+
+    Where the model shows nothing, who signed the slide, or looked at all of an area around it, has
+    seen no mitosis there. Silence on a detection says nothing.
+    """
+    labels = dict(unit.labels)
+    if is_detection:
+        return labels
+    for who, state in states.items():
+        if who not in labels and (state.finished or _looked_at(state, unit)):
+            labels[who] = "look-alike"
+    return labels
+
+
+def _looked_at(state: ReviewState, unit: Unit) -> bool:
+    if not state.regions:
+        return False
+    import shapely
+
+    place = shapely.Point(unit.x_px, unit.y_px)
+    areas = [shapely.make_valid(shapely.Polygon(outline)) for outline in state.regions.values()]
+    return any(area.contains(place) for area in areas)
+
+
 def _counted(result: Result, state: ReviewState | None) -> Counted:
     """Count in a reader's own hotspot; the model's for None."""
     state = state or ReviewState()
