@@ -1,56 +1,67 @@
-"""Mutated inputs by hand: `python -m tests.fuzz --inputs 30000 --seed 7`."""
+"""Run mutated inputs by hand, in processes that may die without ending the run."""
 
 from __future__ import annotations
 
-import argparse
+import json
+import multiprocessing
+import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
-from importlib import import_module
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1] / "src"), str(HERE.parent)]
+import click
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from .batch import work
+from .kinds import KINDS
+
+_BATCH = 250
 
 
-def kinds() -> list[str]:
-    """The modules that hold targets."""
-    helpers = ("__init__", "__main__", "harness")
-    names = [path.stem for path in sorted(HERE.glob("*.py"))]
-    return [name for name in names if name not in helpers and not name.startswith("test_")]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--inputs", type=int, default=1000, help="how many, over all kinds")
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--kind", choices=kinds(), help="only this kind of input")
-    parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"))
-    options = parser.parse_args()
-    chosen = [options.kind] if options.kind else kinds()
-    from tests.fuzz.harness import run
-
-    total = 0
-    for number, name in enumerate(chosen):
-        module = import_module(f"tests.fuzz.{name}")
-        share = (options.inputs * (number + 1)) // len(chosen) - (options.inputs * number) // len(
-            chosen
-        )
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            findings = run(module.targets(Path(folder)), share, options.seed, Path(folder))
-        print(
-            f"{name}: {share} inputs of seed {options.seed} in {time.monotonic() - began:.0f} s, "
-            f"{len(findings)} findings"
-        )
-        for (what, where), count in Counter((f.what, f.where) for f in findings).most_common():
-            print(f"  {count} x {what} at {where}")
-        for finding in findings:
-            finding.save(options.keep / name)
-        total += len(findings)
-    return 1 if total else 0
+@click.command()
+@click.option("--inputs", default=3000, show_default=True, help="Inputs, over all kinds.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same inputs.")
+@click.option("--kind", "names", multiple=True, help="Only these kinds; a beginning is enough.")
+@click.option("--out", default="fuzz-failures", show_default=True, help="Where failures are kept.")
+def main(inputs: int, seed: int, names: tuple[str, ...], out: str) -> None:
+    """Mutate and read inputs; exit code 1 where anything but our own errors came out."""
+    chosen = [name for name in KINDS if not names or name.startswith(tuple(names))]
+    each = max(1, -(-inputs // len(chosen)))
+    context = multiprocessing.get_context("spawn")
+    failures: list[str] = []
+    tried = refused = 0
+    peak_mb = 0.0
+    for name in chosen:
+        began, before = time.monotonic(), len(failures)
+        for start in range(0, each, _BATCH):
+            count = min(_BATCH, each - start)
+            folder = tempfile.mkdtemp(prefix="fuzz-")
+            arguments = (name, seed, count, start, folder, str(Path(out).absolute()))
+            process = context.Process(target=work, args=arguments)
+            process.start()
+            process.join()
+            found = Path(folder) / "outcome.json"
+            if found.is_file():
+                content = json.loads(found.read_text())
+                failures += content["failures"]
+                tried += content["tried"]
+                refused += content["refused"]
+                peak_mb = max(peak_mb, content["peak_mb"])
+            else:
+                failures.append(f"{name} {start}..: the process died ({process.exitcode})")
+            shutil.rmtree(folder, ignore_errors=True)
+        seconds = time.monotonic() - began
+        print(f"{name:<24} {each:6d} inputs, {len(failures) - before} failures, {seconds:.0f} s")
+        for failure in failures[before : before + 10]:
+            print(f"    {failure}")
+    print(
+        f"{tried} inputs, {refused} refused, {len(failures)} failures, "
+        f"{peak_mb:.0f} MB at most; failures in {out}"
+    )
+    sys.exit(1 if failures else 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,0 +1,35 @@
+"""Data sets of every format, through `segmitos dataset describe`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from factories.dataset_layouts import LAYOUTS, draw
+from segmitos.cli import main
+
+from ..kind import Kind
+
+_FIELD = draw((96, 64), (70, 21), (30, 47))
+_TEXT = (".csv", ".json", ".geojson", ".txt", ".sqlite")
+
+
+def _maker(layout: str) -> Callable[[Path], list[Path]]:
+    def make(folder: Path) -> list[Path]:
+        spec = LAYOUTS[layout](folder / "data", _FIELD)
+        # Where it lies is another place each time; what follows the folder's name is not.
+        (folder / "spec").write_text(spec.replace(str(folder), "."))
+        if layout == "points":
+            (folder / "data" / "mpp.txt").write_text("0.25\n")
+        return [path for path in sorted((folder / "data").rglob("*")) if path.suffix in _TEXT]
+
+    return make
+
+
+def _read(folder: Path) -> object:
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    return main(["dataset", "describe", (folder / "spec").read_text(), "--json"])
+
+
+KINDS = [Kind(f"dataset-{name}", _maker(name), _read, 40) for name in LAYOUTS]
