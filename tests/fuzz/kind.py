@@ -120,7 +120,8 @@ def run(
     sound = folder / f"{kind.name}-sound"
     shutil.rmtree(sound, ignore_errors=True)
     sound.mkdir(parents=True)
-    targets = [path.relative_to(sound) for path in kind.make(sound)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        targets = [path.relative_to(sound) for path in kind.make(sound)]
     for number in range(start, start + count):
         rng = random.Random(f"{seed}/{kind.name}/{number}")
         place = folder / kind.name

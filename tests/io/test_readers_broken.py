@@ -149,7 +149,7 @@ BOX = {"bbox": [1, 2, 3, 4], "category_id": 2, "image_id": 7}
         ({"annotations": 3}, "at annotations: Expected `array`, got `int`, found 3"),
         ({"annotations": [5]}, "at annotations[0]: Expected `object`, got `int`, found 5"),
         ({"images": [{"id": 7, "width": "a"}]}, "images[0].width: Expected `float | null`"),
-        ({"images": [{"id": 7}]}, "image 7 has the file name ''"),
+        ({"images": [{"id": 7}]}, "image 7: '' is not the name of a file"),
         (
             {"categories": [{"id": 1, "name": "cell"}, {"id": 2, "name": "mf"}]},
             "class 'cell' is neither",

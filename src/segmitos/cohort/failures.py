@@ -59,7 +59,7 @@ def read_failures(out: Path) -> list[Failure]:
     except OSError:
         return []
     for entry in entries:
-        with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             failure = msgspec.json.decode(Path(entry.path).read_bytes(), type=Failure)
             if failure.program == PROGRAM:
                 found.append(failure)

@@ -87,7 +87,7 @@ class OutputFolder:
         """Return `run.json`; None where there is none, or it is damaged."""
         try:
             found = msgspec.json.decode((self.path / RUN).read_bytes(), type=RunRecord)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        except (OSError, ValueError, RecursionError):
             return None
         return found if found.program == PROGRAM else None
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segmitos.commands.train import require_training
 from segmitos.errors import DataError, UsageError
+from segmitos.io.json_files import load_json
 
 if TYPE_CHECKING:
     from segmitos.io.datasets import Case
@@ -222,10 +223,7 @@ def _stain_of(spec: str) -> Any:
 
 def read_thresholds(path: Path) -> dict[str, Any]:
     """Return the content of a thresholds.json; DataError where it is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read thresholds {path}: {error}") from error
+    content = load_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("thresholds"), dict):
         raise DataError(f"{path} holds no thresholds; 'segmitos evaluate --tune -o DIR' makes it")
     return content

@@ -94,7 +94,7 @@ def parse_summary(content: bytes, where: str) -> Summary:
 
     try:
         return msgspec.json.decode(content, type=Summary)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{where} is damaged or of another version: {error}") from error
 
 

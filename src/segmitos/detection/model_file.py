@@ -121,7 +121,7 @@ def parse_model_file(content: bytes, where: str) -> ModelFile:
         raise ModelError(f"{where}: {SPEC_ENTRY} has more than {MAX_SPEC_BYTES:,} bytes")
     try:
         about = msgspec.json.decode(entries[SPEC_ENTRY])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{where}: {SPEC_ENTRY} is not JSON: {error}") from error
     hashes = about.pop("graphs", None) if isinstance(about, dict) else None
     spec = spec_from_dict(about, f"{where}: {SPEC_ENTRY}")

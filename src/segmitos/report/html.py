@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from segmitos.counting.recount import Review
 from segmitos.counting.saved import SavedResult
+from segmitos.errors import DataError
 from segmitos.io.files import write_text
 from segmitos.report.density import TICKS, legend_gradient
 from segmitos.report.map import MapMark, has_density, map_svg, scale_bar
@@ -112,7 +114,9 @@ def write_cohort_report(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
         picture = folder / row["name"] / OVERVIEW
         thumbnail = None
         if len(rows) <= MAX_THUMBNAILS and picture.is_file() and row["status"] != "failed":
-            thumbnail = _data_uri(shrink(picture.read_bytes(), 120))
+            # A damaged picture is missing from the table, the result is not.
+            with suppress(OSError, DataError):
+                thumbnail = _data_uri(shrink(picture.read_bytes(), 120))
         shown.append({**row, "thumbnail": thumbnail})
     path = folder / COHORT_REPORT
     there = [

@@ -33,20 +33,26 @@ def overview(slide: Slide) -> bytes:
 
 
 def size_of(picture: bytes) -> tuple[int, int]:
-    """Return width and height of an encoded picture."""
+    """Return width and height of an encoded picture. Raises DataError where it is damaged."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(picture)) as image:
-        return image.size
+    try:
+        with Image.open(io.BytesIO(picture)) as image:
+            return image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"the saved {OVERVIEW} is damaged: {error}") from error
 
 
 def shrink(picture: bytes, side_px: int) -> bytes:
-    """Shrink a JPEG to a longer side of `side_px`."""
+    """Shrink a JPEG to a longer side of `side_px`. Raises DataError where it is damaged."""
     from PIL import Image
 
-    image = Image.open(io.BytesIO(picture))
-    image.thumbnail((side_px, side_px))
-    return image_bytes(image, "jpg", 75, drawn=True)
+    try:
+        with Image.open(io.BytesIO(picture)) as image:
+            image.thumbnail((side_px, side_px))
+            return image_bytes(image, "jpg", 75, drawn=True)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"the saved {OVERVIEW} is damaged: {error}") from error
 
 
 def choose_crops(candidates: Candidates, hotspot: Hotspot | None) -> list[int]:
@@ -95,7 +101,7 @@ def decode_crops(content: bytes, where: str) -> dict[str, bytes]:
     try:
         found = json.loads(content)["crops"]
         return {str(key): base64.b64decode(value, validate=True) for key, value in found.items()}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{where} is damaged: {error!r}") from error
 
 

@@ -103,7 +103,7 @@ def read_review(folder: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict) or content.get("format") != "segmitos review":
         raise DataError(f"{path} is not a review of SegMitos")

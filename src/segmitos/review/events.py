@@ -135,5 +135,5 @@ def read_event(text: str | bytes) -> Event:
     """
     try:
         return msgspec.json.decode(text, type=Event)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"a stored event is damaged: {error}") from error

@@ -112,7 +112,7 @@ def _load_saved(folder: Path) -> SavedState:
         raise ModelError(f"no checkpoint in {folder}: {path.name} is missing") from error
     except OSError as error:
         raise ModelError(f"cannot read checkpoint {path}: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"damaged checkpoint {path}: {error}") from error
     if saved.format != FORMAT_VERSION:
         raise ModelError(

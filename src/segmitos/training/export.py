@@ -118,7 +118,7 @@ def export_run(
     network, recipe, state = trained_network(run)
     try:
         origin = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"cannot read {run / 'provenance.json'}: {error}") from error
     thresholds = tuned_thresholds(tuned) if tuned else UNTUNED
     if stain is None and recipe.augmentation.stain_match > 0 and state.stain:

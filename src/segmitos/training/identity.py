@@ -104,7 +104,7 @@ def resume_recipe(folder: Path, identity: RunIdentity) -> Recipe | None:
     state = load_state(folder)
     try:
         saved = msgspec.json.decode((folder / IDENTITY).read_bytes(), type=RunIdentity)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"{folder} holds a run that does not say what it was trained on ({error}); name "
             "another folder, or --restart to train from nothing"

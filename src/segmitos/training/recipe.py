@@ -231,7 +231,7 @@ def _read(path: Path, depth: int) -> dict[str, Any]:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"cannot read recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"recipe {path} is not TOML: {error}") from error
     base = content.pop("extends", None)
     if base is None:

@@ -12,7 +12,7 @@ from segmitos.cli import main
 from ..kind import Kind
 
 _FIELD = draw((96, 64), (70, 21), (30, 47))
-_TEXT = (".csv", ".json", ".geojson", ".txt", ".sqlite")
+_ANNOTATIONS = (".csv", ".json", ".geojson", ".txt", ".sqlite")
 
 
 def _maker(layout: str) -> Callable[[Path], list[Path]]:
@@ -22,7 +22,8 @@ def _maker(layout: str) -> Callable[[Path], list[Path]]:
         (folder / "spec").write_text(spec.replace(str(folder), "."))
         if layout == "points":
             (folder / "data" / "mpp.txt").write_text("0.25\n")
-        return [path for path in sorted((folder / "data").rglob("*")) if path.suffix in _TEXT]
+        files = [path for path in sorted((folder / "data").rglob("*")) if path.is_file()]
+        return [path for path in files if path.suffix in _ANNOTATIONS] or files
 
     return make
 

@@ -22,7 +22,7 @@ def _field() -> np.ndarray:
     rng = np.random.default_rng(0)
     pixels = np.full((128, 160, 3), (222, 178, 200), np.int16) + rng.integers(-9, 9, (128, 160, 3))
     for x, y in ((40, 40), (100, 60), (130, 100)):
-        pixels[y - 5 : y + 6, x - 5 : x + 6] = (70, 40, 110)
+        pixels[y - 9 : y + 10, x - 9 : x + 10] = (30, 20, 40)
     return pixels.clip(0, 255).astype(np.uint8)
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.masks import cached, save_mask
 from segmitos.io.datasets.problems import Problems, collected
-from segmitos.io.datasets.table import IMAGES, image_size, named_rows, require_folder
+from segmitos.io.datasets.table import IMAGES, image_size, named_file, named_rows, require_folder
 from segmitos.io.files import write_json
+from segmitos.io.json_files import load_json
 
 _PATHS = ("image file path", "cropped image file path", "ROI mask file path")
 _COLUMNS = ("patient_id", "pathology", *_PATHS)
@@ -104,6 +106,8 @@ def _lesion(row: dict[str, str], where: str) -> _Lesion:
         known = ", ".join(_MALIGNANT)
         raise DataError(f"{where}: pathology is {row['pathology']!r}, not one of {known}")
     image, crop, mask = (row[name.lower()].replace("\\", "/").strip('"/ ') for name in _PATHS)
+    for name in filter(None, (image, crop, mask)):
+        named_file(Path(), name, where)
     return _Lesion(where, row["patient_id"], _MALIGNANT[pathology], image, (mask, crop))
 
 
@@ -170,8 +174,9 @@ def _drawn(
     key = json.dumps(["cbis-ddsm 1", size, drawn_from]).encode()
     mask_path, box_path = cached(key, ".png"), cached(key, ".json")
     if box_path.is_file() and mask_path.is_file():
-        kept: Any = json.loads(box_path.read_text(encoding="utf-8"))
-        return np.array(kept, float).reshape(-1, 3), mask_path
+        with suppress(DataError, ValueError):
+            kept: Any = load_json(box_path)
+            return np.array(kept, float).reshape(len(lesions), 3), mask_path
     merged = np.zeros(size[::-1], np.uint8)
     boxes = []
     for lesion, files in zip(lesions, candidates, strict=True):

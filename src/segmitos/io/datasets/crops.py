@@ -15,7 +15,7 @@ import numpy as np
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.problems import Problems, collected
-from segmitos.io.datasets.table import named_rows, number, require_folder
+from segmitos.io.datasets.table import named_file, named_rows, number, require_folder
 from segmitos.io.points.classes import LABELS, Label, label_of
 
 MPP = 0.25
@@ -39,6 +39,7 @@ def crops(path: Path, problems: Problems | None = None) -> list[Case]:
     for line, row in named_rows(table, _COLUMNS):
         with collected(problems):
             file, label = row["file"], label_of(row["label"])
+            named_file(path, file, f"{table}, line {line}")
             if label is None:
                 known = ", ".join(LABELS)
                 raise DataError(

@@ -24,7 +24,7 @@ import numpy as np
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case, no_points
 from segmitos.io.datasets.problems import Problems, collected
-from segmitos.io.datasets.table import IMAGES, named_rows, number, require_folder
+from segmitos.io.datasets.table import IMAGES, named_file, named_rows, number, require_folder
 
 MPP = 200.0
 _SIDE_PX = 1024
@@ -48,6 +48,7 @@ def mini_mias(path: Path, problems: Problems | None = None) -> list[Case]:
     lesions: dict[str, list[_Lesion]] = {}
     for line, film, (x, y, radius) in found:
         with collected(problems):
+            named_file(path, film, f"{table}, line {line}")
             if radius <= 0:
                 raise DataError(f"{table}, line {line}: radius_px {radius:g} must be above 0")
             if not (0 <= x < _SIDE_PX and 0 <= y < _SIDE_PX):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.problems import Problems, collected
-from segmitos.io.datasets.table import image_header
+from segmitos.io.datasets.table import image_header, named_file
 from segmitos.io.json_files import load_json
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.coco import Image, coco_annotations, layout_of, parse_coco
@@ -95,8 +95,7 @@ def _case(
     published: bool,
 ) -> Case:
     name = image.file_name
-    if not name.strip("/. ") or "\0" in name:
-        raise DataError(f"{folder}: image {image.id!r:.60} has the file name {name!r:.60}")
+    named_file(folder, name, f"{folder}: image {image.id!r:.60}")
     stem = Path(name).stem
     row = about.get(stem.lstrip("0"), {})
     tumour = image.tumor_type or row.get("tumor", "")

@@ -16,6 +16,7 @@ from segmitos.io.tables import parse_number, read_table
 
 # A point may lie this far beyond the border: annotations are rounded.
 SLACK_PX = 2.0
+_NAME_BYTES = 255
 IMAGES = (".bmp", ".png", ".tif", ".tiff", ".jpg", ".jpeg")
 
 
@@ -86,6 +87,19 @@ def headless_points(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
     if (np.abs(points[:, :2]) > LARGEST_PX).any():
         raise DataError(f"{path}: a position is beyond {LARGEST_PX:g} px")
     return points
+
+
+def named_file(folder: Path, name: str, where: str) -> Path:
+    """Return a file that a table or database names, relative to its folder.
+
+    Raises:
+        DataError: for what no file can be called.
+    """
+    parts = Path(name).parts
+    is_name = bool(name.strip("/. \\")) and "\0" not in name and "\n" not in name
+    if not is_name or max(len(part.encode("utf-8", "replace")) for part in parts) > _NAME_BYTES:
+        raise DataError(f"{where}: {name[:60]!r} is not the name of a file")
+    return folder / name
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from segmitos.io.datasets.table import (
     headless_points,
     image_header,
     images_under,
+    named_file,
     require_folder,
 )
 from segmitos.io.points.sliderunner import read_sliderunner
@@ -117,7 +118,7 @@ def sliderunner(path: Path, dataset: str, mpp: float) -> list[Case]:
     return [
         Case(
             name=Path(slide.filename).stem,
-            image=path.parent / slide.filename,
+            image=named_file(path.parent, slide.filename, str(path)),
             mitoses_xy=slide.annotations.of("mitosis"),
             hard_negatives_xy=slide.annotations.of("non-mitosis"),
             unsure_xy=slide.annotations.of("unsure"),

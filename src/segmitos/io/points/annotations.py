@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.errors import UsageError
+from segmitos.errors import DataError, UsageError
 from segmitos.io.geometry import check_mpp
 from segmitos.io.points.classes import LABELS, Label
 from segmitos.io.points.regions import Regions
@@ -36,6 +36,7 @@ class Annotations:
         laboratory: who made the slides, "" where the file does not say.
 
     Raises:
+        DataError: if a score, area or confidence is infinite.
         UsageError: if lengths differ or a position is not finite.
         ScaleError: if `mpp` is impossible.
     """
@@ -62,6 +63,8 @@ class Annotations:
         for name in _COLUMNS:
             given = getattr(self, name)
             values = np.full(len(points), math.nan) if given is None else np.array(given, float)
+            if np.isinf(values).any():
+                raise DataError(f"{self.name or 'annotations'}: a value of {name} is infinite")
             if values.shape != (len(points),):
                 raise UsageError(f"{len(points)} points need as many values of {name}")
             object.__setattr__(self, name, values)
