@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ def parse_json(text: str, what: str, decimals: bool = False) -> Any:
     if not text.strip():
         raise DataError(f"{what} is empty")
     try:
-        content = json.loads(text, parse_float=Decimal if decimals else None, parse_int=_integer)
+        content = json.loads(text, parse_float=_decimal if decimals else None, parse_int=_integer)
         if _SURROGATE.search(text):
             json.dumps(content, ensure_ascii=False, default=str).encode()
     except json.JSONDecodeError as error:
@@ -51,6 +51,13 @@ def parse_json(text: str, what: str, decimals: bool = False) -> Any:
         half = error.object[error.start]
         raise DataError(f"{what} holds half of a character ({half!r})") from error
     return content
+
+
+def _decimal(digits: str) -> Decimal | float:
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        return float(digits)
 
 
 def _integer(digits: str) -> int | float:

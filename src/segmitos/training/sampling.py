@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from segmitos.detection.stain import Stain, od_statistics, tissue_pixels
 from segmitos.errors import DataError
 from segmitos.io.datasets import Case
+from segmitos.io.datasets.masks import read_grey
 from segmitos.io.geometry import rescale
 from segmitos.training.augment import (
     Augmentation,
@@ -114,15 +115,8 @@ def is_reviewed(source: TrainingImage, points_xy: NDArray[np.float64]) -> NDArra
 
 
 def _read_mask(case: Case, width: int, height: int) -> NDArray[np.uint8]:
-    from PIL import Image
-
     assert case.mask is not None
-    try:
-        with Image.open(case.mask) as image:
-            small = image.convert("L").resize((width, height), Image.Resampling.NEAREST)
-    except OSError as error:
-        raise DataError(f"cannot read mask {case.mask}: {error}") from error
-    return (np.asarray(small) > 127).astype(np.uint8)
+    return (read_grey(case.mask, (width, height)) > 127).astype(np.uint8)
 
 
 def _measure_stains(sources: Sequence[TrainingImage]) -> None:

@@ -42,4 +42,4 @@ def _read(folder: Path) -> object:
     return None
 
 
-KINDS = [Kind(f"image-{name}", _maker(name), _read, 60) for name in _MAKERS]
+KINDS = [Kind(f"image-{name}", _maker(name), _read, 15) for name in _MAKERS]

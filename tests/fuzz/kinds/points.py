@@ -47,4 +47,4 @@ def _reader(target: str) -> Callable[[Path], object]:
     return read
 
 
-KINDS = [Kind(f"convert-{name}", _maker(name), _reader(name), 70) for name in FORMATS]
+KINDS = [Kind(f"convert-{name}", _maker(name), _reader(name), 40) for name in FORMATS]

@@ -47,4 +47,4 @@ def _read(folder: Path) -> object:
     return None
 
 
-KINDS = [Kind("regions", _make, _read, 300)]
+KINDS = [Kind("regions", _make, _read, 150)]

@@ -46,11 +46,11 @@ def _evaluate(folder: Path) -> object:
 
 
 KINDS = [
-    Kind("report", _make, lambda folder: main(["report", "out/s_1"]), 40),
-    Kind("report-cohort", _make, lambda folder: main(["report", "out"]), 40),
+    Kind("report", _make, lambda folder: main(["report", "out/s_1"]), 25),
+    Kind("report-cohort", _make, lambda folder: main(["report", "out"]), 25),
     Kind(
         "recount", _make, lambda folder: main(["recount", "out/s_1", "--field-diameter", "0.6"]), 30
     ),
-    Kind("detect-again", _make, _detect, 25),
-    Kind("evaluate-saved", _make, _evaluate, 40),
+    Kind("detect-again", _make, _detect, 10),
+    Kind("evaluate-saved", _make, _evaluate, 25),
 ]

@@ -202,7 +202,7 @@ def _read_mask(files: Iterable[Path], where: str, size: tuple[int, int]) -> NDAr
         try:
             with Image.open(file) as opened:
                 pixels = np.asarray(opened if opened.mode != "RGB" else opened.convert("L"))
-        except (OSError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{where}: cannot read {file}: {error}") from error
         if pixels.ndim != 2 or not pixels.any():
             continue

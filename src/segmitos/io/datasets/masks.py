@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from segmitos.errors import DataError
 from segmitos.io.files import image_bytes, write_bytes
 
 
@@ -26,3 +27,21 @@ def cached(drawn_from: bytes, suffix: str) -> Path:
 def save_mask(mask: NDArray[np.uint8], path: Path) -> None:
     """Write a mask (h, w), 0 or 255, as PNG. Raises OutputError as `write_bytes` does."""
     write_bytes(path, image_bytes(mask))
+
+
+def read_grey(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Read a picture of a mask as grey values (h, w), stretched to `size` (width, height) if given.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            grey = opened.convert("L")
+            if size is not None:
+                grey = grey.resize(size, Image.Resampling.NEAREST)
+            return np.asarray(grey)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read mask {path}: {error}") from error

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case, no_points
-from segmitos.io.datasets.masks import cached, save_mask
+from segmitos.io.datasets.masks import cached, read_grey, save_mask
 from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import (
     IMAGES,
@@ -137,17 +137,12 @@ def _mask_of(lists: list[NDArray[np.float64]], size: tuple[int, int], table: Pat
 
 
 def _tile(image: Path, masks: Path) -> Case:
-    from PIL import Image
     from scipy import ndimage
 
     found = [path for path in images_under(masks) if path.stem == image.stem]
     if not found:
         raise DataError(f"{image} has no mask in {masks}")
-    try:
-        with Image.open(found[0]) as opened:
-            filled = np.asarray(opened.convert("L")) > 127
-    except OSError as error:
-        raise DataError(f"cannot read mask {found[0]}: {error}") from error
+    filled = read_grey(found[0]) > 127
     size = image_size(image)
     if filled.shape != size[::-1]:
         raise DataError(
