@@ -141,9 +141,21 @@ def test_a_run_shows_the_readers_figures_in_its_tables(results, tmp_path):
     assert one["who_score"] and one["reviewed_who_score"] and not two["reviewed_count"]
     page = (results / "cohort.html").read_text()
     assert "Reviewed count" in page and "one/reviewed.html" in page
-    # Counting with other settings keeps the review.
+    # Counting with other settings keeps the review, and says that it is of earlier ones.
     assert main(["recount", str(results / "one"), "--hotspot-area", "1"]) == 0
     assert (results / "one" / "reviewed.json").exists()
+    one, _ = csv.DictReader((results / "cohort.csv").read_text().splitlines())
+    assert "the review has earlier settings" in one["warnings"] and one["reviewed_count"] == "15"
+    shutil.copy(results / "one" / "reviewed.json", results / "two" / "reviewed.json")
+    (results / "one" / "reviewed.json").write_text('{"format": "segmitos review"}')
+    assert main(["report", str(results)]) == 0
+    one, two = csv.DictReader((results / "cohort.csv").read_text().splitlines())
+    assert "another image or model" in one["warnings"] and not one["reviewed_count"]
+    assert "another image or model" in two["warnings"] and not two["reviewed_count"]
+    (results / "one" / "reviewed.json").write_text("no json")
+    assert main(["report", str(results)]) == 0
+    one, _ = csv.DictReader((results / "cohort.csv").read_text().splitlines())
+    assert "reviewed.json is damaged" in one["warnings"]
 
 
 def test_all_results_of_a_run_are_counted_again(results, capsys):

@@ -190,12 +190,13 @@ def _row(folder: OutputFolder) -> Row:
         "hotspot_count": hotspot.get("count"),
         "hotspot_density_per_mm2": hotspot.get("density_per_mm2"),
         "score_reason": summary.get("score_reason"),
-        "warnings": "; ".join(summary.get("warnings") or ()) or None,
         "mpp_source": summary.get("mpp_source"),
     }
     if summary.get("score"):
         row["score_uncertain"] = summary["score"]["uncertain"]
-    return row | _scores(summary) | _reviewed(folder)
+    reviewed = _reviewed(folder, summary)
+    said = [*(summary.get("warnings") or ()), *filter(None, [reviewed.pop("warnings", None)])]
+    return row | _scores(summary) | reviewed | {"warnings": "; ".join(said) or None}
 
 
 def _scores(counted: Mapping[str, Any], prefix: str = "") -> Row:
@@ -205,24 +206,28 @@ def _scores(counted: Mapping[str, Any], prefix: str = "") -> Row:
     return {prefix + names[system["where"]]: system["score"] for system in systems}
 
 
-def _reviewed(folder: OutputFolder) -> Row:
-    """Return what a reader made of a result, nothing where there is no review."""
+def _reviewed(folder: OutputFolder, summary: Mapping[str, Any]) -> Row:
+    """Return what a reader made of a result, nothing where there is no review of it."""
     if not (folder.path / "reviewed.json").exists():
         return {}
     from segmitos.report.reviewed import read_review
 
     try:
-        review = read_review(folder.path)
-    except DataError:
-        return {}
-    if review is None:
-        return {}
-    counted = review["reviewed"]
-    return {
-        "reader": review["reader"] or None,
-        "reviewed_count": counted["count"],
-        "reviewed_hotspot_count": (counted["hotspot"] or {}).get("count"),
-    } | _scores(counted, "reviewed_")
+        review = read_review(folder.path) or {}
+        if (review.get("input"), review.get("model_file")) != (summary["input"], summary["model"]):
+            return {"warnings": "the review is of another image or model"}
+        counted = review["reviewed"]
+        row = {
+            "reader": review["reader"] or None,
+            "reviewed_count": int(counted["count"]),
+            "reviewed_hotspot_count": (counted["hotspot"] or {}).get("count"),
+            **_scores(counted, "reviewed_"),
+        }
+    except (DataError, LookupError, TypeError, ValueError, AttributeError):
+        return {"warnings": "reviewed.json is damaged"}
+    if review.get("settings") != summary["settings"]:
+        row["warnings"] = "the review has earlier settings"
+    return row
 
 
 def _failed(failure: Failure) -> Row:
