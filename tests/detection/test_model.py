@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from factories.synthetic_fields import draw_field
-from factories.toy_models import SPEC, write_toy
+from factories.toy_models import SPEC, write_toy, write_toy_cascade
 from segmitos.detection.model import DEFAULT_MODEL, SINGLE_MODEL, Model, is_builtin
 from segmitos.detection.model_file import read_model_file
 from segmitos.detection.runtimes import compile_openvino, import_onnxruntime
@@ -59,8 +60,9 @@ def test_whole_slides_go_to_openvino_where_the_device_is_free(tmp_path):
 
 
 @pytest.mark.parametrize("threads", [2, 3, 6])
-def test_slides_go_through_onnx_runtime_in_streams_with_the_same_bytes(threads):
-    one, many = Model.load(device="cpu", threads=1), Model.load(device="cpu", threads=threads)
+def test_slides_go_through_onnx_runtime_in_streams_with_the_same_bytes(threads, tmp_path):
+    path = write_toy_cascade(tmp_path / "toy.segmitos")
+    one, many = (Model.load(path, "cpu", number) for number in (1, threads))
     assert one.runtime_for(500_000_000) is one and many.runtime_for(5_000_000) is many
     large = many.runtime_for(500_000_000)
     assert large.streams == min(threads, 4) and large.device == "cpu"
@@ -112,10 +114,17 @@ def test_openvino_gives_the_same_map(tmp_path):
 
 
 @pytest.mark.parametrize(("path", "tolerance"), [(DEFAULT_MODEL, 1e-5), (SINGLE_MODEL, 3e-4)])
-def test_beyond_its_context_nothing_sways_a_shipped_model(path, tolerance):
+def test_input_beyond_its_context_does_not_affect_a_builtin_model(data_dir, path, tolerance):
+    """A mitosis lies 20 px left of the edge from which on the image is changed."""
     model = Model.load(path, "cpu", 2)
-    image = draw_field(np.random.default_rng(2), size=512, mitoses=20, others=20)[0][None]
     edge, context = 256, model.spec.context_px
+    frames = data_dir / "mitos-atypia-14" / "H03"
+    pixels = np.asarray(Image.open(frames / "frames" / "x40" / "H03_01Cb.jpg").convert("RGB"))
+    rows = (frames / "mitosis" / "H03_01Cb_mitosis.csv").read_text().split()
+    points = [tuple(int(float(value)) for value in row.split(",")[:2]) for row in rows]
+    height, width = pixels.shape[:2]
+    x, y = next((x, y) for x, y in points if 236 < x < width - 276 and 256 < y < height - 256)
+    image = np.ascontiguousarray(pixels[y - 256 : y + 256, x - 236 : x + 276])[None]
     other = image.copy()
     other[:, :, edge + context :] = 255
     nearer = image.copy()

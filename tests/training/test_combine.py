@@ -96,6 +96,16 @@ def test_the_specification_tells_of_the_cascade(parts, tmp_path):
     assert read.context_px == 160 - 48 and read.thresholds == SPEC.thresholds
 
 
+def test_half_precision_makes_the_graph_smaller_and_hardly_changes_the_map(parts, tmp_path):
+    combine([parts["sharp"]], tmp_path / "half.segmitos", half_precision=True)
+    image = field(5, 128, 160)[None]
+    paths = (parts["sharp"], tmp_path / "half.segmitos")
+    before, after = (Model.load(path, "cpu", 1).predict(image) for path in paths)
+    assert 0 < np.abs(before - after).max() < 0.01
+    large, small = (len(read_model_file(path).networks[0]) for path in paths)
+    assert small < large
+
+
 def test_what_does_not_fit_together_is_refused_by_name(parts, tmp_path):
     out = tmp_path / "both.segmitos"
     with pytest.raises(ModelError, match="differ in mpp"):

@@ -7,6 +7,7 @@ at every threshold (`sweep`), whatever rule the figures beside them use.
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -224,10 +225,16 @@ def slides_picture(evaluation: Evaluation) -> bytes:
     return _png(figure)
 
 
+def quiet_matplotlib() -> None:
+    """Keep from the console what it says of its cache where HOME cannot be written."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+
 def _figure(
     x_label: str, y_label: str, columns: int = 1, width: float = 1.0, height: float | None = None
 ) -> tuple[Figure, Any]:
     """Make a figure without pyplot, whose state would be shared by all callers."""
+    quiet_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

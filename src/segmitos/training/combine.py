@@ -25,6 +25,8 @@ from segmitos.detection.postprocess import tuned_thresholds
 from segmitos.detection.spec import CascadeSettings, ModelSpec, cascade_context
 from segmitos.errors import ModelError, UsageError
 
+# Constants of fewer numbers are not worth rounding.
+MIN_HALF_PRECISION = 64
 BLOCK_PX, PATCH_PX, MARGIN_PX = 32, 224, 80
 
 
@@ -37,6 +39,7 @@ def combine(
     block_px: int = BLOCK_PX,
     patch_px: int = PATCH_PX,
     margin_px: int = MARGIN_PX,
+    half_precision: bool = False,
     tuned: Mapping[str, Any] | None = None,
     name: str = "model",
     description: str | None = None,
@@ -54,6 +57,7 @@ def combine(
         block_px: a patch is cut round each block of this side that holds a proposal.
         patch_px: side of a patch.
         margin_px: what lies nearer to the border of a patch is not used.
+        half_precision: store weights in float16: half the size; probabilities change by 0.001.
         tuned: content of the thresholds.json of `evaluate --tune`; None takes what the first
             network has.
         name: of the new model.
@@ -109,8 +113,34 @@ def combine(
         datasets=_joined(file.spec.datasets for file in files),
         laboratories=_joined(file.spec.laboratories for file in files),
     )
+    if half_precision:
+        graphs = {entry: store_half_precision(graph) for entry, graph in graphs.items()}
     write_model_file(out, spec, graphs)
     return spec
+
+
+def store_half_precision(graph: bytes) -> bytes:
+    """Return a graph whose float32 weights are stored as float16 and cast back when it is loaded.
+
+    Runtimes fold the cast, so that it costs no time; biases and other small constants stay.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load_from_string(graph)
+    casts = []
+    for constant in model.graph.initializer:
+        values = numpy_helper.to_array(constant)
+        if constant.data_type != TensorProto.FLOAT or values.size < MIN_HALF_PRECISION:
+            continue
+        name = constant.name
+        constant.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}/float16"))
+        casts.append(helper.make_node("Cast", [f"{name}/float16"], [name], to=TensorProto.FLOAT))
+    for cast in reversed(casts):
+        model.graph.node.insert(0, cast)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _joined(lists: Any) -> tuple[str, ...]:

@@ -105,6 +105,9 @@ def _pictures(history: Sequence[Entry]) -> list[tuple[str, str]]:
 
 
 def _curve(history: Sequence[Entry], keys: Sequence[tuple[str, str]], unit: bool) -> str:
+    from segmitos.evaluation.curves import quiet_matplotlib
+
+    quiet_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
