@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from factories import slides
+from factories.dicom import save_dicom
 
 Save = Callable[[Path, np.ndarray], None]
 
@@ -113,6 +114,7 @@ CONTAINERS: dict[str, Save] = {
     "preview-first.tif": _stacked,
     "sparse.tif": _sparse,
     "imagej.tif": _imagej,
+    "slide.dcm": save_dicom,
     "leica.scn": lambda p, a: slides.save_scn(p, a, canvas=(1000, 800), at=(300, 200)),
     "sparse.svs": _sparse_svs,
     "two-bits.tif": _bits(2),

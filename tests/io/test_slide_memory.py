@@ -12,6 +12,7 @@ import pytest
 import tifffile
 
 from factories import slides
+from factories.dicom import save_dicom
 from segmitos.errors import InputError
 from segmitos.io.slide import Slide, memory
 
@@ -130,6 +131,12 @@ def test_a_tile_that_holds_more_than_its_place_is_not_decoded(
     message, peak = peak_mb(path)
     assert "damaged tile at pixel (0, 0)" in message or compression == "lzw"
     assert peak < 170
+
+
+def test_a_dicom_frame_that_takes_too_much(tmp_path: Path, small_machine: None) -> None:
+    save_dicom(tmp_path / "a.dcm", slides.picture(100, 100), stated_frame=4096)
+    with pytest.raises(InputError, match=r"a tile of 4096 x 4096 px takes 0\.2 GB"):
+        Slide.open(tmp_path / "a.dcm")
 
 
 def test_headers_of_huge_pictures(tmp_path: Path) -> None:

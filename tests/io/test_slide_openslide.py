@@ -10,6 +10,7 @@ import pytest
 import tifffile
 
 from factories import slides
+from factories.dicom import save_dicom
 from segmitos.errors import InputError
 from segmitos.io.slide import Slide
 from segmitos.io.slide.openslide import OpenSlideBackend
@@ -132,6 +133,18 @@ def test_bounds_are_where_the_slide_was_scanned(tmp_path: Path, picture: np.ndar
         pixels = slide.read(1501, 703, 600, 500)
         assert (slide.read(0, 0, 1400, 600) == 255).all()
     assert np.abs(pixels.astype(int) - picture).mean() < 3
+
+
+def test_a_dicom_slide_is_read_whatever_its_preamble_is(
+    tmp_path: Path, picture: np.ndarray
+) -> None:
+    """The first 128 bytes are free: often they make the file a TIFF, too."""
+    save_dicom(tmp_path / "a.dcm", picture, preamble=b"II*\0\x80\0\0\0")
+    save_dicom(tmp_path / "b.dcm", slides.halved(picture), mpp=0.5, preamble=b"\x89PNG\r\n\x1a\n")
+    for name in ("a.dcm", "b.dcm"):
+        with Slide.open(tmp_path / name) as slide:
+            assert (slide.format, slide.mpp, slide.level_downsamples) == ("dicom", 0.25, (1, 2))
+            assert np.array_equal(slide.read(0, 0, 600, 500), picture)
 
 
 def test_real_bounds(cases_dir: Path) -> None:
