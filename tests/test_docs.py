@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import segmitos
 from factories.synthetic_fields import draw_field
 
 ROOT = Path(__file__).parents[1]
@@ -115,3 +116,14 @@ def test_the_commands_of_a_page_run_as_they_stand(page: Path, inputs: Path, tmp_
         timeout=600,
     )
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+
+
+def test_the_python_api_page_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^::: segmitos\.(\w+)$", page, re.MULTILINE)) == set(segmitos.__all__)
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    named = set(re.findall(r": (\S+\.md)$", text, re.MULTILINE))
+    assert named == {path.name for path in (ROOT / "docs").glob("*.md")}
