@@ -13,6 +13,7 @@ from PIL import Image
 from factories.synthetic_fields import write_cases
 from segmitos.errors import InputError, ModelError, UsageError
 from segmitos.io.datasets import Case
+from segmitos.io.points.regions import Regions
 from segmitos.training.checkpoint import TrainingState, load_state, save_checkpoint
 from segmitos.training.identity import IDENTITY, RunIdentity, resume_recipe
 from segmitos.training.recipe import Recipe
@@ -78,7 +79,7 @@ def test_a_case_that_changed_in_any_field_is_named(cases, saved, name, tmp_path)
     elif name == "name":
         change = "other"
     elif name == "regions":
-        pytest.skip("regions have a test of their own")
+        change = Regions(((np.array([[0.0, 0.0], [90.0, 0.0], [90.0, 90.0]]),),))
     changed = dataclasses.replace(cases[0], **{name: change})
     identity = RunIdentity.of([changed, *cases[1:4]], cases[4:], RECIPE)
     with pytest.raises(UsageError, match=r"holds another run: case (S0_0|other)") as caught:

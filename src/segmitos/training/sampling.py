@@ -227,7 +227,7 @@ class CropSampler:
         return Sample(image, label)
 
     def _choose(self, rng: np.random.Generator) -> tuple[str, TrainingImage, tuple[float, float]]:
-        """Return a kind by its share, and one of its places: the source, x and y."""
+        """Return a kind by its fraction, and one of its places: the source, x and y."""
         kind = _KINDS[rng.choice(len(_KINDS), p=self._fractions)]
         if kind in _ANYWHERE:
             images = self._anywhere[kind]

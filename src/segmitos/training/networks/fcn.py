@@ -8,8 +8,8 @@ Two things differ from the published Caffe nets, both for exactness:
 
 - *Padding.* The reference pads the input by 100 px so that the unpadded 7 x 7 fc6 has something to
   stand on, and crops the output by offsets that leave it about half a pixel off. Here every
-  convolution keeps its size and the sides are padded to multiples of 32, so that coarse cell i
-  covers pixels 32 i to 32 i + 31 and the bilinear upsampling, which has the same centers, is
+  convolution keeps its size and the sides are padded to multiples of 32, so that coarse pixel
+  i covers pixels 32 i to 32 i + 31 and the bilinear upsampling, which has the same centers, is
   aligned to the pixel. It also spares the 100 px of nothing round every patch.
 - *Fusion.* The reference upsamples by 2, adds the skip, upsamples by the rest. Here each
   prediction is upsampled to the input and the results are added. Upsampling is linear, so that is
@@ -48,7 +48,7 @@ class BilinearUpsampling(nn.Module):
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
-        # One more cell on each side, cut off again: a constant stays constant up to the border.
+        # One more map pixel a side, cut off again: a constant stays constant up to the border.
         self.up = nn.ConvTranspose2d(
             channels,
             channels,
@@ -83,8 +83,8 @@ class FCN(nn.Module):
 
     # Of the output against the input.
     stride = 1
-    # fc6 sees 404 px, and an output pixel mixes cells up to 32 px away: 202 + 32, rounded up to a
-    # multiple of 32.
+    # fc6 sees 404 px, and an output pixel mixes map pixels up to 32 px away: 202 + 32, rounded up
+    # to a multiple of 32.
     context_px = 256
     mean: Tensor
     std: Tensor
