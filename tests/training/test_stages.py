@@ -64,6 +64,7 @@ def logits(run, stride: int) -> torch.Tensor:
         return network.eval()(image)
 
 
+@pytest.mark.slow
 def test_each_stage_begins_where_the_one_before_ended(clicks, tmp_path, monkeypatch):
     """A rate too small to change a float32 weight leaves the start of a stage as its end."""
     monkeypatch.chdir(tmp_path)
@@ -78,6 +79,7 @@ def test_each_stage_begins_where_the_one_before_ended(clicks, tmp_path, monkeypa
         )
 
 
+@pytest.mark.slow
 def test_a_trained_stage_changes_and_detects(clicks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stage(clicks, tmp_path, 32, "", "1e-6")
