@@ -12,6 +12,7 @@ from PIL import Image
 
 from factories import slides
 from factories.dicom import save_dicom
+from factories.leica import save_scn
 
 Save = Callable[[Path, np.ndarray], None]
 
@@ -115,7 +116,7 @@ CONTAINERS: dict[str, Save] = {
     "sparse.tif": _sparse,
     "imagej.tif": _imagej,
     "slide.dcm": save_dicom,
-    "leica.scn": lambda p, a: slides.save_scn(p, a, canvas=(1000, 800), at=(300, 200)),
+    "leica.scn": lambda p, a: save_scn(p, a, (300, 200), (1000, 800)),
     "sparse.svs": _sparse_svs,
     "two-bits.tif": _bits(2),
     "four-bits.tif": _bits(4),

@@ -155,64 +155,6 @@ def save_svs(path: Path, image: np.ndarray, mpp: bool | str = True) -> None:
         tif.write(small, tile=(256, 256), description=text, **options)
 
 
-_SCN = """<?xml version="1.0" encoding="utf-8"?>
-<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">
- <collection name="c" uuid="urn:uuid:0" sizeX="{canvas_x}" sizeY="{canvas_y}">
-  <barcode></barcode>
-  <image name="macro" uuid="urn:uuid:01">
-   <creationDate>2020-01-01T00:00:00Z</creationDate>
-   <device model="Leica SCN400" version="1"/>
-   <pixels sizeX="{macro_x}" sizeY="{macro_y}">
-    <dimension sizeX="{macro_x}" sizeY="{macro_y}" r="0" ifd="0"/></pixels>
-   <view sizeX="{canvas_x}" sizeY="{canvas_y}" offsetX="0" offsetY="0"/>
-   <scanSettings><objectiveSettings><objective>0.6</objective></objectiveSettings>
-    <illuminationSettings><illuminationSource>brightfield</illuminationSource>
-    <numericalAperture>0.02</numericalAperture></illuminationSettings></scanSettings>
-  </image>
-  <image name="main" uuid="urn:uuid:02">
-   <creationDate>2020-01-01T00:00:00Z</creationDate>
-   <device model="Leica SCN400" version="1"/>
-   <pixels sizeX="{width}" sizeY="{height}">
-    <dimension sizeX="{width}" sizeY="{height}" r="0" ifd="1"/></pixels>
-   <view sizeX="{size_x}" sizeY="{size_y}" offsetX="{left}" offsetY="{top}"/>
-   <scanSettings><objectiveSettings><objective>40</objective></objectiveSettings>
-    <illuminationSettings><illuminationSource>brightfield</illuminationSource>
-    <numericalAperture>0.65</numericalAperture></illuminationSettings></scanSettings>
-  </image>
- </collection>
-</scn>"""
-
-
-def save_scn(path: Path, image: np.ndarray, canvas: tuple[int, int], at: tuple[int, int]) -> None:
-    """A Leica SCN: a scanned field somewhere on a canvas, which OpenSlide states as its bounds."""
-    height, width = image.shape[:2]
-    nm = round(MPP * 1000)
-    text = _SCN.format(
-        canvas_x=canvas[0] * nm,
-        canvas_y=canvas[1] * nm,
-        macro_x=canvas[0] // 64,
-        macro_y=canvas[1] // 64,
-        width=width,
-        height=height,
-        size_x=width * nm,
-        size_y=height * nm,
-        left=at[0] * nm,
-        top=at[1] * nm,
-    )
-    macro = np.full((canvas[1] // 64, canvas[0] // 64, 3), 240, np.uint8)
-    options: dict[str, Any] = {
-        "photometric": "rgb",
-        "metadata": None,
-        "compression": "jpeg",
-        "compressionargs": {"level": 95},
-        "tile": (256, 256),
-    }
-    with tifffile.TiffWriter(path) as tif:
-        tif.write(macro, description=text, **options)
-        resolution = (PIXELS_PER_CM, PIXELS_PER_CM)
-        tif.write(image, resolution=resolution, resolutionunit="CENTIMETER", **options)
-
-
 def corrupt_tile(path: Path, index: int, content: bytes | None = None, page: int = 0) -> None:
     """Overwrite the bytes of one tile or strip of a TIFF, by zeros unless told."""
     with tifffile.TiffFile(path) as tif:

@@ -18,6 +18,7 @@ from .batch import work
 from .kinds import KINDS
 
 _BATCH = 250
+_MAX_MB = 1024
 
 
 @click.command()
@@ -49,6 +50,8 @@ def main(inputs: int, seed: int, names: tuple[str, ...], out: str) -> None:
                 tried += content["tried"]
                 refused += content["refused"]
                 peak_mb = max(peak_mb, content["peak_mb"])
+                if content["peak_mb"] > _MAX_MB:
+                    failures.append(f"{name} {start}..: took {content['peak_mb']:.0f} MB")
             else:
                 failures.append(f"{name} {start}..: the process died ({process.exitcode})")
             shutil.rmtree(folder, ignore_errors=True)

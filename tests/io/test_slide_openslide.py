@@ -11,6 +11,7 @@ import tifffile
 
 from factories import slides
 from factories.dicom import save_dicom
+from factories.leica import save_scn
 from segmitos.errors import InputError
 from segmitos.io.slide import Slide
 from segmitos.io.slide.openslide import OpenSlideBackend
@@ -125,7 +126,7 @@ def test_slide_that_is_none(tmp_path: Path) -> None:
 
 
 def test_bounds_are_where_the_slide_was_scanned(tmp_path: Path, picture: np.ndarray) -> None:
-    slides.save_scn(tmp_path / "a.scn", picture, canvas=(4000, 3000), at=(1501, 703))
+    save_scn(tmp_path / "a.scn", picture, (1501, 703), (4000, 3000))
     with Slide.open(tmp_path / "a.scn") as slide:
         assert (slide.format, slide.width, slide.height) == ("leica", 4000, 3000)
         assert slide.bounds == (1501, 703, 600, 500)
@@ -156,7 +157,7 @@ def test_real_bounds(cases_dir: Path) -> None:
 def test_slides_whose_name_is_not_utf8(tmp_path: Path, picture: np.ndarray) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.scn")
     try:
-        slides.save_scn(path, picture, canvas=(4000, 3000), at=(0, 0))
+        save_scn(path, picture, (0, 0), (4000, 3000))
     except OSError:
         pytest.skip("this file system takes Unicode names alone")
     with Slide.open(path) as slide:
