@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.dataset_layouts import LAYOUTS, MITOSIS, OTHER, WITHOUT_OTHERS, Field, draw
+from factories.dataset_layouts import LAYOUTS, MITOSIS, OTHER, WITHOUT_OTHERS, Field, draw, save
 from segmitos.io.datasets import FORMATS, load_dataset
+from segmitos.io.points.annotations import Annotations
+from segmitos.io.points.read import read_annotations
+from segmitos.io.points.regions import Regions, rectangle
+from segmitos.io.points.write import write_annotations
 
 BASE = draw((96, 64), (70, 21), (30, 47))
 
@@ -69,3 +73,51 @@ def test_the_figure_is_where_the_reader_says(tmp_path, layout, way):
 def test_every_format_is_among_them(tmp_path):
     specs = [layout(tmp_path / name, BASE) for name, layout in LAYOUTS.items()]
     assert {spec.partition(":")[0] for spec in specs} == set(FORMATS)
+
+
+POINT_FORMATS = {
+    "geojson": "a.geojson",
+    "csv": "a.csv",
+    "json": "a.json",
+    "grand-challenge": "a.json",
+    "coco": "a.json",
+    "midog-labels": "a.json",
+    "sliderunner": "a.sqlite",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("target", POINT_FORMATS)
+def test_every_writer_puts_points_where_every_reader_finds_them(tmp_path, target, way):
+    field = WAYS[way]
+    unsure = (field.mitosis[0] - 11, field.mitosis[1] + 12)
+    places = np.array([field.mitosis, field.other, unsure], float)
+    labels = ("mitosis", "non-mitosis", "unsure")
+    found = Annotations(places, labels, mpp=0.25, name="field.png")
+    path = tmp_path / POINT_FORMATS[target]
+    lost = write_annotations(path, found, target, size_px=field.size)
+    back = read_annotations(path, mpp=0.25, boxes="corners" if target == "midog-labels" else None)
+    kept = 3 - lost.get("unsure", 0)
+    np.testing.assert_allclose(back.xy, places[:kept], atol=1e-9)
+    assert back.labels == labels[:kept]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_regions_move_with_the_figure(tmp_path, way):
+    """A region round the mitosis alone, through QuPath's frame and through a data set of points."""
+    field = WAYS[way]
+    (x, y) = field.mitosis
+    regions = Regions((rectangle(x - 5, y - 4, 9, 8),), (rectangle(x + 2, y - 4, 2, 2),))
+    points = Annotations(np.array([field.mitosis], float), ("mitosis",), mpp=0.25, regions=regions)
+    write_annotations(tmp_path / "a.geojson", points, "geojson", qupath_offset_px=(100, 30))
+    back = read_annotations(tmp_path / "a.geojson", qupath_offset_px=(100, 30))
+    save(field.pixels, tmp_path / "set" / "s_1.png")
+    write_annotations(tmp_path / "set" / "s_1.geojson", points, "geojson")
+    (case,) = load_dataset(f"points:{tmp_path / 'set'}")
+    for read in (back.regions, case.regions):
+        places = np.array([field.mitosis, field.other, (x + 3, y - 3)], float)
+        assert read.contains(places).tolist() == [True, False, False]
+        rows, columns = np.nonzero(read.mask(1.0, field.pixels.shape))
+        # A mask is drawn with its border, and so up to a pixel too wide.
+        assert (abs(columns.min() - (x - 5)), abs(columns.max() - (x + 3))) <= (1, 1)
+        assert (abs(rows.min() - (y - 4)), abs(rows.max() - (y + 3))) <= (1, 1)

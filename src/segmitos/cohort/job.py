@@ -28,6 +28,7 @@ from segmitos.cohort.settings import JobSettings
 from segmitos.cohort.tables import status_of
 from segmitos.detection.model import Model, load_model
 from segmitos.detection.pipeline import detect_slide
+from segmitos.detection.regions import regions_for
 from segmitos.errors import InputError, OutputError, SegMitosError
 from segmitos.io.error_log import CaughtBugs
 from segmitos.io.files import absolute_path, display_path
@@ -142,6 +143,7 @@ def identity_of(path: Path, source: InputRecord, model: Model, settings: JobSett
 
 
 def _run(job: Job, on_progress: OnTiles) -> Outcome:
+    job = _with_own_regions(job)
     settings, path = job.settings, Path(job.path)
     folder = OutputFolder(Path(job.out), job.name)
     model = load_model(settings.model, settings.device, settings.threads)
@@ -167,6 +169,19 @@ def _run(job: Job, on_progress: OnTiles) -> Outcome:
     folder.commit(files, identity, source, run)
     summary = msgspec.json.decode(files[SUMMARY], type=dict[str, Any])
     return Outcome(job.name, path, status_of(summary), note, summary=summary)
+
+
+def _with_own_regions(job: Job) -> Job:
+    """Name this input's file where the regions are a folder; the others' do not concern it.
+
+    Raises:
+        InputError: where the folder holds none for it.
+    """
+    options = job.settings.options
+    if options.roi is None or not options.roi.is_dir():
+        return job
+    own = replace(options, roi=regions_for(options.roi, Path(job.path)))
+    return replace(job, settings=replace(job.settings, options=own))
 
 
 def _detect(

@@ -51,7 +51,7 @@ def shard_of(context: click.Context, parameter: click.Parameter, value: str) -> 
 @model_option
 @device_option
 @threads_option
-@click.option("--roi", type=FilePath, help="GeoJSON of regions; work is limited to them.")
+@click.option("--roi", type=FilePath, help="GeoJSON of regions, or a folder of them.")
 @click.option(
     "--tissue-mask/--no-tissue-mask",
     default=True,

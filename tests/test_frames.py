@@ -1,0 +1,135 @@
+"""QuPath's frame begins at a slide's bounds: detections, regions and data sets, both ways."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from factories.leica import save_scn
+from factories.toy_models import write_toy
+from segmitos.cli import main
+from segmitos.detection.regions import regions_for, regions_of_slide
+from segmitos.errors import DataError, InputError
+from segmitos.io.datasets import load_dataset
+from segmitos.io.slide import Slide
+
+OFFSET = (640, 320)
+CELLS = [(60, 50), (200, 60), (330, 250)]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A slide whose scanned area begins at OFFSET, with three dark cells, and a toy model."""
+    folder = tmp_path_factory.mktemp("frames")
+    field = np.full((320, 400, 3), (222, 178, 200), np.uint8)
+    for x, y in CELLS:
+        field[y - 9 : y + 10, x - 9 : x + 10] = (30, 20, 40)
+    save_scn(folder / "slide.scn", field, OFFSET, canvas=(1400, 1000))
+    return folder, write_toy(folder / "toy.segmitos")
+
+
+def detect(work, tmp_path, *options):
+    folder, model = work
+    arguments = ["detect", str(folder / "slide.scn"), "-m", str(model), "-o", str(tmp_path / "out")]
+    return main([*arguments, "--threads", "1", "--no-tissue-mask", *map(str, options)])
+
+
+def points(path):
+    features = json.loads(path.read_text())["features"]
+    places = [f["geometry"]["coordinates"] for f in features if f["geometry"]["type"] == "Point"]
+    # To the cell that each lies on, within two pixels.
+    gaps = np.hypot(*(np.array(places)[:, None] - np.array(CELLS)).transpose(2, 0, 1))
+    assert (gaps.min(axis=1) < 2).all(), places
+    return sorted(CELLS[index] for index in gaps.argmin(axis=1))
+
+
+def polygon(x, y, width, height, name=None):
+    ring = [[x, y], [x + width, y], [x + width, y + height], [x, y + height], [x, y]]
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {
+            "objectType": "annotation",
+            "classification": None if name is None else {"name": name},
+        },
+    }
+
+
+def save(path, *features):
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": list(features)}))
+    return path
+
+
+def test_detections_for_qupath_are_counted_from_the_bounds(work, tmp_path):
+    assert detect(work, tmp_path) == 0
+    assert points(tmp_path / "out" / "slide" / "detections.geojson") == sorted(CELLS)
+    table = (tmp_path / "out" / "slide" / "detections.csv").read_text().splitlines()
+    first = [float(cell) for cell in table[1].split(",")[:2]]
+    assert first == pytest.approx([60 + OFFSET[0], 50 + OFFSET[1]], abs=2)
+
+
+def test_regions_drawn_in_qupath_limit_the_work_where_they_were_drawn(work, tmp_path):
+    roi = save(tmp_path / "roi.geojson", polygon(0, 0, 130, 320, "Tumor"))
+    assert detect(work, tmp_path, "--roi", roi) == 0
+    assert points(tmp_path / "out" / "slide" / "detections.geojson") == CELLS[:1]
+
+
+@pytest.mark.parametrize(
+    ("features", "left"),
+    [
+        ([polygon(0, 0, 400, 320, "Tumor"), polygon(150, 0, 250, 320, "Ignore*")], CELLS[:1]),
+        ([polygon(150, 0, 250, 320, "Ignore*")], CELLS[:1]),
+        ([polygon(150, 0, 250, 320, "Necrosis")], CELLS[:1]),
+        ([polygon(0, 0, 400, 150), polygon(0, 0, 150, 320, "Ignore*")], CELLS[1:2]),
+    ],
+)
+def test_what_is_to_be_ignored_is_cut_out(work, tmp_path, features, left):
+    assert detect(work, tmp_path, "--roi", save(tmp_path / "roi.geojson", *features)) == 0
+    assert points(tmp_path / "out" / "slide" / "detections.geojson") == left
+
+
+def test_a_region_that_touches_nothing_is_an_error(work, tmp_path, capsys):
+    roi = save(tmp_path / "roi.geojson", polygon(5000, 5000, 50, 50, "Tumor"))
+    assert detect(work, tmp_path, "--roi", roi) == 1
+    assert "no region touches the image slide.scn" in capsys.readouterr().err
+
+
+def test_regions_may_be_a_folder_with_one_file_a_slide(work, tmp_path, capsys):
+    folder, _ = work
+    rois = tmp_path / "rois"
+    rois.mkdir()
+    with pytest.raises(InputError, match=r"holds no regions of slide\.scn: slide\.geojson"):
+        regions_for(rois, folder / "slide.scn")
+    assert detect(work, tmp_path, "--roi", rois) == 1
+    assert "slide.geojson is missing" in capsys.readouterr().err
+    save(rois / "slide.scn.geojson", polygon(0, 0, 130, 320))
+    assert detect(work, tmp_path, "--roi", rois) == 0
+    assert points(tmp_path / "out" / "slide" / "detections.geojson") == CELLS[:1]
+    save(rois / "other.geojson", polygon(0, 0, 9, 9))
+    capsys.readouterr()
+    assert detect(work, tmp_path, "--roi", rois) == 0
+    assert "finished before" in capsys.readouterr().out, "other slides' regions do not concern it"
+
+
+def test_a_qupath_data_set_is_read_in_the_slides_pixels(work, tmp_path):
+    folder, _ = work
+    (tmp_path / "slide.scn").write_bytes((folder / "slide.scn").read_bytes())
+    marks = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Point", "coordinates": [x, y]},
+            "properties": {"objectType": "annotation", "classification": {"name": "Mitosis"}},
+        }
+        for x, y in CELLS
+    ]
+    save(tmp_path / "slide.geojson", *marks, polygon(0, 0, 130, 320))
+    (case,) = load_dataset(f"qupath:{tmp_path}")
+    assert case.mitoses_xy.tolist() == [[x + 640, y + 320] for x, y in CELLS]
+    assert case.is_reviewed(case.mitoses_xy).tolist() == [True, False, False]
+    with Slide.open(tmp_path / "slide.scn") as slide:
+        dark = [slide.read(x, y, 1, 1).mean() for x, y in case.mitoses_xy]
+        assert max(dark) < 60, "the marks lie on the cells"
+        with pytest.raises(DataError, match="touches the image"):
+            regions_of_slide(save(tmp_path / "far.geojson", polygon(9e5, 0, 9, 9)), slide)
