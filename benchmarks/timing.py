@@ -243,17 +243,15 @@ def time_blobs(
 ) -> tuple[float, float]:
     """Smoothing, threshold and blobs of a field's map."""
     from segmitos.detection.model import Model
-    from segmitos.detection.postprocess import MapAccumulator, smooth
+    from segmitos.detection.postprocess import blobs_of_map
 
     loaded = Model.load(model, "cpu")
     spec = loaded.spec
     probability = loaded.predict(padded_field(size, image))[0]
-    map_mpp = spec.mpp * spec.stride
 
     def blobs() -> None:
-        accumulator = MapAccumulator(map_mpp, spec.stride, check_plausible=False)
-        accumulator.add(smooth(probability, spec.smoothing_sigma_um, map_mpp), 0, 0)
-        accumulator.blobs(spec.thresholds.threshold)
+        sigma_um = spec.smoothing_sigma_um
+        blobs_of_map(probability, spec.mpp, spec.stride, sigma_um, spec.thresholds.threshold)
 
     return median(blobs, repeats), size * size / 1e6
 

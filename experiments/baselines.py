@@ -35,6 +35,7 @@ from segmitos.detection.model import Model
 from segmitos.evaluation.matching import f_score, match_points
 from segmitos.evaluation.scoring import evaluate
 from segmitos.io.datasets import Case, load_dataset
+from segmitos.io.geometry import rescale
 from segmitos.io.points.detections import Detections
 from segmitos.training.networks.registry import build_network
 from segmitos.training.sampling import TrainingImage, common_stain, load_training_images
@@ -117,8 +118,7 @@ def pooled_f(cases: Sequence[Case], found: Found, score: float) -> float:
 def at_level_0(points: NDArray[np.float64], score: float, case: Case) -> NDArray[np.float64]:
     """Positions of the points from a score on, in the case's own pixels."""
     ratio = MPP / float(case.mpp or 0)
-    kept: NDArray[np.float64] = (points[points[:, 2] >= score, :2] + 0.5) * ratio - 0.5
-    return kept
+    return rescale(points[points[:, 2] >= score, :2], ratio)
 
 
 def detections(cases: Sequence[Case], found: Found, score: float) -> dict[str, Detections]:

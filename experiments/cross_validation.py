@@ -49,6 +49,7 @@ from segmitos.errors import UsageError
 from segmitos.evaluation.matching import f_score, match_points, precision, recall
 from segmitos.io.datasets import Case, load_dataset
 from segmitos.io.files import write_json
+from segmitos.io.geometry import rescale
 from segmitos.training.recipe import load_recipe
 
 # Tested slides of each fold: about as many mitoses in one as in the other.
@@ -207,8 +208,7 @@ def _turned_back(predict: Any, image: np.ndarray, axes: tuple[int, ...]) -> np.n
 def truth(case: Case) -> np.ndarray:
     """Mitoses of a case in pixels of the model's scale."""
     assert case.mpp is not None
-    ratio = MPP / case.mpp
-    return (np.asarray(case.mitoses_xy, float).reshape(-1, 2) + 0.5) / ratio - 0.5
+    return rescale(np.asarray(case.mitoses_xy, float).reshape(-1, 2), case.mpp / MPP)
 
 
 class Table:

@@ -283,6 +283,27 @@ class MapAccumulator:
         )
 
 
+def blobs_of_map(
+    probability: NDArray[np.float32],
+    mpp: float,
+    stride: int,
+    sigma_um: float,
+    threshold: float | Literal["otsu"],
+) -> Blobs:
+    """Smooth a whole map and find its blobs.
+
+    Args:
+        probability: (h, w).
+        mpp: um per pixel of the image.
+        stride: image pixels per map pixel.
+        sigma_um: of the Gaussian; 0 leaves the map as it is.
+        threshold: a probability, or `otsu`.
+    """
+    accumulator = MapAccumulator(mpp * stride, stride, check_plausible=False)
+    accumulator.add(smooth(probability, sigma_um, mpp * stride), 0, 0)
+    return accumulator.blobs(threshold)
+
+
 def _no_blobs(threshold: float) -> Blobs:
     none = np.zeros(0)
     return Blobs(none, none, none, none, none, threshold)

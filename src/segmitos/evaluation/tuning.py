@@ -20,6 +20,7 @@ from segmitos.errors import InputError, UsageError
 from segmitos.evaluation.matching import RULES, match_points
 from segmitos.evaluation.scoring import Counts
 from segmitos.evaluation.sweep import added_hits, neighbours_within
+from segmitos.io.geometry import rescale
 from segmitos.io.pairs import is_near
 from segmitos.io.points.regions import Regions
 
@@ -225,7 +226,7 @@ def tune(
 def level0_xy(source: BlobSource, blobs: Blobs, mpp: float) -> NDArray[np.float64]:
     """Return blob centers (n, 2) in level-0 pixels of `mpp` um; pixel centers are at integers."""
     ratio = source.map_mpp / source.stride / mpp
-    return (np.stack([blobs.x_px, blobs.y_px], axis=1) + 0.5) * ratio - 0.5
+    return rescale(np.stack([blobs.x_px, blobs.y_px], axis=1), ratio)
 
 
 def _count(

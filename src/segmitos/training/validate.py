@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from segmitos.detection.postprocess import MapAccumulator, smooth
+from segmitos.detection.postprocess import blobs_of_map
 from segmitos.detection.stain import Stain, apply_lookup, stain_lookup
 from segmitos.evaluation.matching import Match, match_points
 from segmitos.evaluation.scoring import Counts
@@ -112,10 +112,8 @@ def _matched(source: TrainingImage, target: Stain | None) -> NDArray[np.uint8]:
 
 def _detect(probability: NDArray[np.float32], source: TrainingImage, recipe: Recipe) -> _Found:
     stride = round(source.image.shape[0] / probability.shape[0])
-    map_mpp = recipe.mpp * stride
-    accumulator = MapAccumulator(map_mpp, stride, check_plausible=False)
-    accumulator.add(smooth(probability, recipe.smoothing_sigma_um, map_mpp), 0, 0)
-    blobs = accumulator.blobs(BINARIZATION)
+    sigma_um = recipe.smoothing_sigma_um
+    blobs = blobs_of_map(probability, recipe.mpp, stride, sigma_um, BINARIZATION)
     points = np.stack([blobs.x_px, blobs.y_px], 1)
     inside = is_reviewed(source, points)
     mitoses = source.mitoses_xy[is_reviewed(source, source.mitoses_xy)]
