@@ -317,6 +317,12 @@ def test_tables_that_are_not_understood(cohort: Path, text: str, problem: str) -
         find_inputs([cohort / "table.csv"])
 
 
+def test_a_zarr_folder_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.ome.zarr" / "0").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"a\.ome\.zarr: Zarr is not read; convert it"):
+        find_images([tmp_path / "a.ome.zarr"])
+
+
 def test_list_saved_by_a_spreadsheet(cohort: Path) -> None:
     (cohort / "list.txt").write_bytes("\"b.png\";\r\n;\r\n'a.JPG'\r\n".encode("utf-8-sig"))
     assert names(find_images([cohort / "list.txt"]), cohort) == ["b.png", "a.JPG"]

@@ -133,6 +133,8 @@ class _Search:
         images = list(self._walk(path, set()))
         if not images and self._passed_over > passed_over:
             return []
+        if not images and (reason := refused_suffix(path.name)):
+            raise InputError(f"{path}: {reason}")
         if not images:
             raise InputError(f"{path}: no images in this folder ({', '.join(sorted(SUFFIXES))})")
         return self._entries(images)

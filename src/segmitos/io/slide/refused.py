@@ -21,6 +21,7 @@ REFUSED_SUFFIXES = {
     ".lif": f"Leica LIF is not read; {_CONVERT}",
     ".nd2": f"Nikon ND2 is not read; {_CONVERT}",
     ".oir": f"Olympus OIR is not read; {_CONVERT}",
+    ".zarr": f"Zarr is not read; {_CONVERT}",
     ".jp2": f"JPEG 2000 files are not read; {_CONVERT}",
     ".j2k": f"JPEG 2000 files are not read; {_CONVERT}",
     ".jpx": f"JPEG 2000 files are not read; {_CONVERT}",
