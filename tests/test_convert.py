@@ -206,11 +206,13 @@ def test_outlines_stand_for_their_centroids_on_request(tmp_path, capsys):
         (["missing.csv", "b.json"], 1, "missing.csv"),
         (["a.txt", "b.json"], 1, "a.txt"),
         (["m.json", "b.csv"], 1, "--mpp 0.25"),
+        (["null.json", "b.csv"], 1, "null.json is not GeoJSON"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(tmp_path, monkeypatch, capsys, arguments, code, message):
     monkeypatch.chdir(tmp_path)
     write_geojson(tmp_path / "a.geojson", FOUND)
+    (tmp_path / "null.json").write_text("null")
     (tmp_path / "m.json").write_text('{"type": "Multiple points", "points": []}')
     assert main(["convert", *arguments]) == code
     error = capsys.readouterr().err

@@ -303,3 +303,22 @@ def test_the_real_slides_have_no_problem(data_dir):
     # Dark nuclei lie in the middle of both, paler tissue round them.
     for crop in sheet[:2]:
         assert crop[40:56, 40:56].mean() < 0.8 * crop[4:-4, 4:-4].mean()
+
+
+def test_a_conversion_writes_neither_into_its_source_nor_over_other_images(case, tmp_path):
+    with pytest.raises(OutputError, match="which is to be converted"):
+        convert_dataset([case], tmp_path)
+    convert_dataset([case], tmp_path / "to")
+    convert_dataset([case], tmp_path / "to")
+    save(FIELD.pixels[::-1], tmp_path / "to" / "s" / "a.png")
+    with pytest.raises(OutputError, match="is there already and another image"):
+        convert_dataset([case], tmp_path / "to")
+
+
+def test_a_sheet_without_labels_is_a_problem_among_others(tmp_path, capsys):
+    save(FIELD.pixels, tmp_path / "s_a.png")
+    (tmp_path / "s_a.csv").write_text("x,y\n")
+    sheet = tmp_path / "sheet.png"
+    arguments = ["dataset", "describe", f"points:{tmp_path}", "--sheet", str(sheet)]
+    assert main([*arguments, "--mpp", "0.25"]) == 1
+    assert "no labelled point with an image to show" in capsys.readouterr().out

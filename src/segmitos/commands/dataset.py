@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segmitos.errors import DataError
+
 if TYPE_CHECKING:
     from segmitos.io.datasets import Case
 
@@ -40,8 +42,13 @@ def run_describe(
     problems: list[str] = []
     chosen = load_dataset(data, cases or (), exclude or (), mpp, override_mpp, problems)
     summary = describe(chosen)
-    problems += find_problems(chosen)
-    written = [] if sheet is None or not chosen else _write_sheets(chosen, sheet)
+    problems = list(dict.fromkeys([*problems, *find_problems(chosen)]))
+    written: list[Path] = []
+    if sheet is not None and chosen:
+        try:
+            written = _write_sheets(chosen, sheet)
+        except DataError as error:
+            problems.append(str(error))
     if json_out:
         print(json.dumps({**summary, "problems": problems}, indent=2, sort_keys=True))
     else:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from filecmp import cmp
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,7 @@ def convert_dataset(cases: Sequence[Case], out: Path) -> int:
         other = targets.setdefault(folder / stem, case)
         if other is not case:
             raise DataError(f"{case.image} and {other.image} would both become {folder / stem}")
+    _check_place(targets, out)
     for target, case in targets.items():
         _copy(case.image, target.parent / f"{target.name}{case.image.suffix}")
         write_text(target.parent / f"{target.name}.csv", csv_text(_annotations(case)))
@@ -69,6 +71,20 @@ def convert_dataset(cases: Sequence[Case], out: Path) -> int:
         if laboratories[folder]:
             write_text(folder / "laboratory.txt", f"{laboratories[folder]}\n")
     return len(targets)
+
+
+def _check_place(targets: Mapping[Path, Case], out: Path) -> None:
+    """Refuse to write into the data set itself, or over an image that is another one.
+
+    Raises:
+        OutputError: naming the file in the way.
+    """
+    for target, case in targets.items():
+        if case.image.resolve().is_relative_to(out.resolve()):
+            raise OutputError(f"{out} holds {case.image}, which is to be converted; name another")
+        image = target.parent / f"{target.name}{case.image.suffix}"
+        if image.exists() and case.image.is_file() and not cmp(image, case.image, shallow=False):
+            raise OutputError(f"{image} is there already and another image; name an empty folder")
 
 
 def _annotations(case: Case) -> Annotations:

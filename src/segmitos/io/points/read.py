@@ -69,7 +69,8 @@ def read_annotations(
             f"{path}: points are read from .csv, .tsv, .txt, .geojson and .json files and from "
             "SlideRunner databases"
         )
-    content = load_json(path, decimals=True) if suffix in _JSON else None
+    is_json = suffix in _JSON
+    content = load_json(path, decimals=True) if is_json else None
     if is_coco(content):
         file = parse_coco(path, _plain(content))
         chosen = choose_image(path, file, image)
@@ -78,7 +79,7 @@ def read_annotations(
         raise UsageError(f"{path} is of one image: --image is for COCO and SlideRunner files")
     if boxes is not None:
         raise UsageError(f"{path} has no boxes: --boxes is for COCO and MIDOG files")
-    if content is None:
+    if not is_json:
         return read_csv_annotations(path, mpp, classes)
     if isinstance(content, dict) and content.get("type") == POINTS_TYPE:
         if mpp is None:
