@@ -329,6 +329,54 @@ def test_a_blind_reader_is_told_no_score_by_any_answer(browser, results):
         assert "detected" not in text and "threshold" not in text, url
 
 
+def test_two_readers_in_two_browsers_agree_as_a_table_by_hand_says(visit, running):
+    for reader, keys in (("Anna", "1" * 30 + "2" * 30), ("Ben", "1" * 20 + "2" * 40)):
+        page = visit(reader)
+        to_gallery(page)
+        for key in keys:
+            page.keyboard.press(key)
+        settle(page)
+        page.evaluate("location.hash = '#/finish/made'")
+        page.get_by_role("textbox", name="Your name").fill(reader)
+        page.get_by_role("button", name="Sign the count").click()
+        page.wait_for_selector(f"text=Signed by {reader}")
+    labels = [state_of(running, reader=reader)["labels"] for reader in ("Anna", "Ben")]
+    both = sum(one == "mitosis" == labels[1][mark] for mark, one in labels[0].items())
+    differ = sum(one != labels[1][mark] for mark, one in labels[0].items())
+    page = visit("Anna")
+    page.evaluate("location.hash = '#/compare/made'")
+    page.wait_for_selector(".scroll table")
+    row = page.locator("tr", has_text="Anna, Ben").inner_text().split("\t")
+    assert row[1:3] == ["1", f"{2 * both / 50:.2f}"]
+    assert f"differ in {differ}" in page.inner_text("#view")
+    page.get_by_role("button", name="Take over what all agree on").click()
+    page.keyboard.press("1")
+    page.keyboard.press("2")
+    settle(page)
+    consensus = running.client().get("/api/slides/made?as=consensus").json()["state"]["labels"]
+    assert len(consensus) == 60 - differ + 2
+    assert state_of(running)["labels"] == labels[0]
+
+
+def test_training_mode_goes_over_all_slides_and_undoes_where_it_was(browser, results):
+    with Server(results, "--mode", "training") as server:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(server.address())
+        page.get_by_role("button", name="Start: what teaches most").click()
+        page.wait_for_selector(".crop")
+        for key in "12121":
+            page.keyboard.press(key)
+        settle(page)
+        page.keyboard.press("z")
+        settle(page)
+        names = [one["name"] for one in server.client().get("/api/slides").json()["slides"]]
+        found = [state_of(server, name.replace("<", "%3C").replace(">", "%3E")) for name in names]
+        assert sum(len(one["labels"]) for one in found) == 4
+        assert "undecided" in page.text_content("#head")
+        context.close()
+
+
 @pytest.mark.parametrize("screen", ["", "check/made", "slide/made", "finish/made", "compare/made"])
 def test_at_390_px_nothing_scrolls_sideways_and_buttons_are_large(visit, screen):
     page = visit(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -61,6 +62,7 @@ class Result:
     folder: Path
     summary: Summary
     image: Path | None
+    _reading: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def title(self) -> str:
@@ -97,13 +99,18 @@ class Result:
             digest = hashlib.sha256(identity.encode("utf-8")).hexdigest()
         return ReviewKey(digest[:64], str(self.summary.model.get("sha256", ""))[:128])
 
-    @cached_property
+    @property
     def saved(self) -> SavedResult:
-        """The result as it was saved.
+        """The result as it was saved, read once however many ask for it at a time.
 
         Raises:
             InputError: where a file is missing or damaged.
         """
+        with self._reading:
+            return self._saved
+
+    @cached_property
+    def _saved(self) -> SavedResult:
         return read_saved(self.folder)
 
     @cached_property

@@ -7,6 +7,7 @@ const RING_UM = 12;
 const MIN_RING = 7;
 // Beyond this many marks in view each is a dot, and at most one dot is drawn a spot of the screen.
 const MAX_SYMBOLS = 2500;
+const FAINT = "rgb(120 165 235 / 0.75)";
 const COLORS = ["#0a5fd8", "#0b8a43", "#d4560b", "#8a2fd0", "#4d5a6a"];
 
 export class Grid {
@@ -87,14 +88,15 @@ export class Overlay {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, width, height);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    this.drawFrames(context, view);
+    this.drawAreas(context, view);
     if (!this.hidden) this.drawMarks(context, view);
+    this.drawWindows(context, view);
     if (this.field) outline(context, view, corners(this.field), "#111", 2.5, [], "#ffe04d");
     if (this.draft) outline(context, view, corners(this.draft), "#0a5fd8", 2, [6, 4]);
   }
 
-  drawFrames(context, view) {
-    const { state, summary } = this.review;
+  drawAreas(context, view) {
+    const { state } = this.review;
     const fields = Object.values(state.fields);
     if (fields.length) {
       context.fillStyle = "rgb(40 120 60 / 0.16)";
@@ -103,7 +105,10 @@ export class Overlay {
       context.fill("nonzero");
     }
     for (const region of Object.values(state.regions)) outline(context, view, region, "#0b6b35", 3, [2, 4]);
-    const [hotspot, tenFields] = summary.windows;
+  }
+
+  drawWindows(context, view) {
+    const [hotspot, tenFields] = this.review.summary.windows;
     if (tenFields?.window) outline(context, view, tenFields.window.outline, "#1b3fae", 2, [10, 6]);
     if (hotspot?.window) outline(context, view, hotspot.window.outline, "#111", 3, [], "#ffe04d");
   }
@@ -124,17 +129,21 @@ export class Overlay {
     const { marks } = this.review;
     const columns = Math.ceil(view.width / 3) + 2;
     const taken = new Uint8Array(columns * (Math.ceil(view.height / 3) + 2));
-    const places = COLORS.map(() => []);
+    const places = [...COLORS, FAINT].map(() => []);
     this.grid.within(x0, y0, x1, y1, (i) => {
       const px = (marks.x[i] + 0.5) * view.scale + view.x, py = (marks.y[i] + 0.5) * view.scale + view.y;
       if (px < 0 || py < 0 || px > view.width || py > view.height) return;
       const spot = Math.floor(py / 3) * columns + Math.floor(px / 3);
-      if (taken[spot]) return;
-      taken[spot] = 1;
-      places[marks.code[i]].push(px, py);
+      const faint = !marks.code[i] && !marks.detected[i] && marks.score !== null;
+      const kind = faint ? COLORS.length : marks.code[i];
+      if (taken[spot] & (1 << kind)) return;
+      taken[spot] |= 1 << kind;
+      places[kind].push(px, py);
     });
-    places.forEach((list, code) => {
-      context.fillStyle = COLORS[code];
+    // Candidates below the threshold first, so that nothing is hidden under them.
+    [places.length - 1, ...COLORS.keys()].forEach((code) => {
+      const list = places[code];
+      context.fillStyle = [...COLORS, FAINT][code];
       for (let k = 0; k < list.length; k += 2) context.fillRect(list[k] - 1.5, list[k + 1] - 1.5, 3, 3);
     });
   }
