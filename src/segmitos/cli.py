@@ -85,7 +85,7 @@ app.add_command(model_app)
 
 @app.group("dataset", cls=_InOrder, no_args_is_help=True)
 def dataset_app() -> None:
-    """List, describe and convert data sets."""
+    """List, describe, audit and convert data sets."""
 
 
 @dataset_app.command("list")
@@ -119,6 +119,61 @@ def dataset_describe(**given: Any) -> int:
     from segmitos.commands.dataset import run_describe
 
     return run_describe(**given)
+
+
+@dataset_app.command("audit")
+@data_argument
+@click.option("-o", "--out", type=FilePath, required=True, help="New folder to write.")
+@cases_option
+@exclude_option
+@mpp_option
+@click.option(
+    "--folds",
+    type=click.IntRange(2),
+    default=3,
+    show_default=True,
+    help="Parts that the slides are divided in; each is judged by networks of the others.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Networks for each part, whose probabilities are averaged.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    default=600,
+    show_default=True,
+    help="Steps of each training, about half a second each on one CPU core.",
+)
+@click.option(
+    "--missed-above",
+    type=click.FloatRange(0, 1),
+    default=0.6,
+    show_default=True,
+    help="Probability from which a cell without the label of a mitosis is suspected.",
+)
+@click.option(
+    "--doubtful-below",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Probability up to which a labelled mitosis is suspected.",
+)
+@threads_option
+def dataset_audit(**given: Any) -> int:
+    """List labels that look wrong, and write a copy in which they are unsure.
+
+    Each slide is judged by networks that were trained on the other slides. Look at the sheets: what
+    the networks suspect is not what a pathologist would say.
+
+    Example: segmitos dataset audit points:DIR -o audit
+    """
+    from segmitos.commands.audit import run_audit
+
+    return run_audit(**given)
 
 
 @dataset_app.command("convert")

@@ -30,7 +30,8 @@ from segmitos.detection.runtimes import (
     open_onnxruntime,
     runtime_errors,
 )
-from segmitos.detection.spec import ModelSpec
+from segmitos.detection.spec import ModelSpec, VerifierSettings
+from segmitos.detection.verify import verify_map
 from segmitos.errors import ModelError, UsageError
 
 __all__ = [
@@ -217,7 +218,31 @@ class Model:
                 f"model {self.path} gave a map of {result.shape} where its stride of "
                 f"{self.spec.stride} calls for {expected}; export it again"
             )
-        return result
+        if self.verify is None or self.spec.verifier is None:
+            return result
+        return self._verified(images, result, self.verify, self.spec.verifier, output_box)
+
+    def _verified(
+        self,
+        images: NDArray[np.uint8],
+        maps: NDArray[np.float32],
+        verifier: Network,
+        settings: VerifierSettings,
+        output_box: Box | None,
+    ) -> NDArray[np.float32]:
+        """Return the maps after the verifier's word."""
+        stride = self.spec.stride
+        map_mpp = self.spec.mpp * stride
+        try:
+            verified = [
+                verify_map(image, map_, verifier, settings, stride, map_mpp, output_box)
+                for image, map_ in zip(images, maps, strict=True)
+            ]
+        except runtime_errors() as error:
+            raise ModelError(
+                f"verifier of model {self.path} failed: {first_line(error)}"
+            ) from error
+        return np.stack(verified)
 
 
 def _start(

@@ -1,4 +1,4 @@
-"""From a slide to its mitoses: view, tissue, stain, tiles, cascade, post-processing, verifier."""
+"""From a slide to its mitoses: view, tissue, stain, tiles, cascade, verifier, post-processing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from segmitos.detection.regions import Regions, regions_of_slide
 from segmitos.detection.spec import ModelSpec
 from segmitos.detection.tiling import Tile
 from segmitos.detection.tissue import TissueMask, find_tissue
-from segmitos.detection.verifier import verify_blobs
 from segmitos.detection.view import SlideView
 from segmitos.errors import UsageError
 from segmitos.io.files import display_path
@@ -209,8 +208,6 @@ def detect_slide(
     # What is left to do, the reports of a large slide first of all, has the memory to itself.
     model.release()
     blobs = accumulator.blobs(thresholds.threshold)
-    if model.verify is not None and spec.verifier is not None:
-        blobs = verify_blobs(blobs, view, model.verify, spec.verifier)
     faint = accumulator.faint_blobs(thresholds.threshold)
     return SlideResult(
         candidates=_list_candidates(blobs, faint, thresholds, view, regions),

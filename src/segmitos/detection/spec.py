@@ -58,7 +58,7 @@ class CascadeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 class VerifierSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a verifying network changes the score of a candidate.
+    """How a verifying network changes the score of a candidate (`detection.verify`).
 
     The graph takes patches (n, patch_px, patch_px, 3) uint8 centered on candidates and gives
     probabilities (n,). The new score is sigmoid(intercept + map_weight * logit(map score) +
@@ -66,6 +66,10 @@ class VerifierSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """
 
     patch_px: Annotated[int, msgspec.Meta(ge=16, le=512)]
+    smoothing_sigma_um: Annotated[float, msgspec.Meta(ge=0, lt=100)]
+    """Of the map, before candidates are sought."""
+    candidate_threshold: Annotated[float, msgspec.Meta(gt=0, lt=1)]
+    """Regions of the smoothed map above it are candidates; their mean is the map score."""
     map_weight: float
     verifier_weight: float
     intercept: float
@@ -111,9 +115,10 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             raise ValueError(f"stain {stain} is not three means and three positive deviations")
         threshold = self.thresholds.threshold
         if self.verifier is not None and (
-            isinstance(threshold, str) or self.thresholds.min_score < threshold
+            isinstance(threshold, str) or self.smoothing_sigma_um > 0
         ):
-            raise ValueError("with a verifier, min_score must be at least threshold, a probability")
+            # The map holds the joined scores of candidates: regions of one value, and 0.
+            raise ValueError("with a verifier, threshold must be a number and smoothing_sigma_um 0")
         cascade = self.cascade
         if cascade is not None and (cascade.margin_px % self.stride):
             raise ValueError(f"margin_px {cascade.margin_px} is not a multiple of the stride")

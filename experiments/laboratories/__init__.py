@@ -1,0 +1,1 @@
+"""The built-in model: proposals, verifiers and thresholds by laboratory-wise cross-validation."""

@@ -1,0 +1,106 @@
+"""Every laboratory's images in memory at 0.25 um/px, with folds that leave one laboratory out."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
+from segmitos.errors import DataError
+from segmitos.io.datasets import Case, load_dataset
+from segmitos.training.sampling import TrainingImage, load_training_images
+
+MPP = 0.25
+LABELS = Path(__file__).resolve().parents[1] / "labels"
+FIELDS = ("mitos14", "mitos12", "midesec")
+BACKGROUND = ("ucsb-breast", "monuseg", "tnbc")
+_BACKGROUND_MPP = {"ucsb-breast": 0.31, "monuseg": 0.25, "tnbc": 0.25}
+TEST_SLIDE = "H03"
+# The stain that slides are matched to: that of the seven training slides of MITOS-ATYPIA-14.
+TARGET = Stain(
+    (0.30049521572085697, 0.930636137295605, 0.40739973905556504),
+    (0.21424393218040014, 0.465342508665269, 0.20921800505475271),
+)
+
+
+@dataclasses.dataclass
+class LabImage:
+    """One image: its pixels, points and where it belongs."""
+
+    laboratory: str
+    name: str
+    fold: int
+    """In which it is left out; the test slide is left out of all."""
+    test: bool
+    source: TrainingImage
+    unsure_xy: NDArray[np.float64]
+    ratio: float
+    """Pixels of the file per pixel at 0.25 um/px."""
+
+    def at_model_scale(self, points_xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return positions (n, 2) in the file's pixels in those at 0.25 um/px."""
+        return (points_xy + 0.5) / self.ratio - 0.5
+
+    @property
+    def area_mm2(self) -> float:
+        height, width = self.source.image.shape[:2]
+        return float(height * width * MPP**2 * 1e-6)
+
+    def matched(self) -> NDArray[np.uint8]:
+        """Return the pixels as detection sees them."""
+        if self.source.stain is None:
+            return self.source.image
+        return apply_lookup(self.source.image, stain_lookup(self.source.stain, TARGET))
+
+
+def load_laboratories(data: Path, labels: Sequence[Path] = ()) -> list[LabImage]:
+    """Read all data sets under a folder, and tables of unsure cells beside their labels.
+
+    Raises:
+        DataError: where a table names an image that is not there.
+    """
+    images: list[LabImage] = []
+    for laboratory, spec, mpp in (
+        ("mitos14", f"mitos14:{data / 'mitos-atypia-14'}", None),
+        ("mitos12", f"mitos12:{data / 'mitos12'}", None),
+        ("midesec", f"points:{data / 'midesec'}", MPP),
+        *((name, f"points:{data / 'background' / name}", _BACKGROUND_MPP[name])
+          for name in BACKGROUND),
+        ("crops", f"crops:{data / 'mitosis-crops'}", None),
+    ):  # fmt: skip
+        images += _read(laboratory, load_dataset([spec], mpp=mpp))
+    by_name = {(image.laboratory, image.name): image for image in images}
+    for table in labels:
+        with table.open(newline="") as file:
+            for row in csv.DictReader(file):
+                image = by_name.get((row["dataset"], row["image"]))
+                if image is None:
+                    raise DataError(f"{table}: there is no image {row['dataset']} {row['image']}")
+                place = np.array([[float(row["x_px"]), float(row["y_px"])]])
+                image.unsure_xy = np.concatenate([image.unsure_xy, image.at_model_scale(place)])
+    return images
+
+
+def _read(laboratory: str, cases: Sequence[Case]) -> list[LabImage]:
+    images = []
+    for case, source in zip(cases, load_training_images(cases, MPP), strict=True):
+        if not source.centered:
+            # As detection does, which sees a field alone; crops have too few pixels for that.
+            source.stain = od_statistics(source.image[::2, ::2]) or TARGET
+        if laboratory in FIELDS:
+            fold = FIELDS.index(laboratory)
+        else:
+            fold = zlib.crc32((laboratory + case.slide).encode()) % len(FIELDS)
+        test = laboratory == "mitos14" and case.slide.startswith(TEST_SLIDE)
+        name = case.image.name if laboratory in ("midesec", *BACKGROUND) else case.name
+        ratio = MPP / (case.mpp or MPP)
+        image = LabImage(laboratory, name, fold, test, source, np.zeros((0, 2)), ratio)
+        image.unsure_xy = image.at_model_scale(np.asarray(case.unsure_xy, float).reshape(-1, 2))
+        images.append(image)
+    return images

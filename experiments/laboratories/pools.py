@@ -1,0 +1,66 @@
+"""The points that proposals and verifiers learn from, by laboratory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from experiments.laboratories.data import BACKGROUND, FIELDS, MPP, LabImage
+from segmitos.training.nuclei import find_dark_nuclei
+from segmitos.training.verify import Pool
+
+ALL = -1
+"""A fold that leaves out the test slide alone."""
+_NEAR_MITOSIS_PX, _NEAR_UNSURE_PX = 30.0, 26.0
+# Of a batch: crops of other laboratories have most slides, MITOS-ATYPIA-14 most look-alikes.
+POSITIVE_SHARES = {"crops": 11, "mitos14": 6, "mitos12": 5, "midesec": 3}
+NEGATIVE_SHARES = {"mitos14": 12, "mitos12": 10, "midesec": 5, "background": 7, "crops": 5}
+
+
+def learns(image: LabImage, fold: int) -> bool:
+    """Tell whether a fold's networks learn from an image."""
+    return not image.test and image.fold != fold
+
+
+def make_pools(images: Sequence[LabImage], fold: int) -> dict[str, Pool]:
+    """Collect mitoses, rejected cells and dark nuclei of all that a fold learns from."""
+    positives: dict[str, list[NDArray[np.float64]]] = {}
+    negatives: dict[str, list[NDArray[np.float64]]] = {}
+    for index, image in enumerate(images):
+        if not learns(image, fold):
+            continue
+        name = "background" if image.laboratory in BACKGROUND else image.laboratory
+        mitoses = image.source.mitoses_xy
+        if image.laboratory in (*FIELDS, "crops"):
+            positives.setdefault(name, []).append(_rows(index, mitoses))
+        nuclei = find_dark_nuclei(image.matched(), MPP)
+        others = np.concatenate([nuclei, image.source.hard_negatives_xy])
+        keep = _beyond(others, mitoses, _NEAR_MITOSIS_PX)
+        keep &= _beyond(others, image.unsure_xy, _NEAR_UNSURE_PX)
+        negatives.setdefault(name, []).append(_rows(index, others[keep]))
+    none = [np.zeros((0, 3))]
+    return {
+        name: Pool(
+            np.concatenate(positives.get(name, none)),
+            np.concatenate(rows),
+            POSITIVE_SHARES.get(name, 0.0),
+            NEGATIVE_SHARES[name],
+        )
+        for name, rows in negatives.items()
+    }
+
+
+def _rows(index: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.column_stack([np.full(len(points), float(index)), points])
+
+
+def _beyond(
+    points: NDArray[np.float64], others: NDArray[np.float64], distance_px: float
+) -> NDArray[np.bool_]:
+    if not len(points) or not len(others):
+        return np.ones(len(points), bool)
+    result: NDArray[np.bool_] = cKDTree(others).query(points)[0] > distance_px
+    return result

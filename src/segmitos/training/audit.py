@@ -1,0 +1,215 @@
+"""Which labels of a data set look wrong, by networks that did not learn from them.
+
+Every clicker misses some. A network that was trained on a label defends it, so the slides are
+divided into folds, and each slide is judged by verifiers of the other folds alone, of several
+seeds. What they suspect is shown and written as `unsure`, which training ignores and scoring counts
+neither way. Nothing becomes a mitosis here: that takes a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from segmitos.detection.stain import Stain, apply_lookup, stain_lookup
+from segmitos.errors import DataError
+from segmitos.training.nuclei import find_dark_nuclei
+from segmitos.training.sampling import TrainingImage, common_stain
+from segmitos.training.verify import Pool, VerifierRecipe, score_patches, train_verifier
+
+Kind = Literal["missed mitosis", "doubtful mitosis", "misplaced point"]
+OnEvent = Callable[[str], None]
+
+MPP = 0.25
+_NEAR_PX = 30.0
+"""7.5 um: a nucleus within belongs to the label."""
+_ALIKE_PX = 8.0
+"""2 um: candidates this close are one."""
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """How a data set is audited. Probabilities are means over the seeds."""
+
+    folds: int = 3
+    seeds: int = 2
+    steps: int = 600
+    batch: int = 64
+    missed_above: float = 0.6
+    """A nucleus that is not labelled, or labelled a hard negative, is suspected from here on."""
+    doubtful_below: float = 0.05
+    """A mitosis is suspected up to here."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A label that looks wrong; positions in pixels of the source."""
+
+    source: int
+    x: float
+    y: float
+    kind: Kind
+    score: float
+    spread: float
+    """Standard deviation of the probability over the seeds."""
+    label: str
+    """What the data set calls it: mitosis, hard negative, or nothing."""
+
+
+def audit_labels(
+    sources: Sequence[TrainingImage],
+    options: AuditOptions,
+    on_event: OnEvent = lambda text: None,
+    threads: int | None = None,
+) -> list[Suspect]:
+    """Judge every label, and every dark nucleus without one, by networks of other slides.
+
+    Args:
+        sources: images at 0.25 um/px with their points.
+        options: of the audit.
+        on_event: told what happens.
+        threads: of the CPU; None leaves torch's own choice.
+
+    Returns:
+        The suspects, the surest missed mitoses first, then doubtful and misplaced ones.
+
+    Raises:
+        DataError: for fewer than two slides, or none with mitoses in a fold's rest.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    fold_of = _folds(sources, options.folds)
+    target = common_stain(sources)
+    images = [_matched(source, target) for source in sources]
+    nuclei = [
+        np.zeros((0, 2)) if source.centered else find_dark_nuclei(image, MPP)
+        for source, image in zip(sources, images, strict=True)
+    ]
+    stains = [source.stain for source in sources if source.stain is not None]
+    suspects: list[Suspect] = []
+    for fold in sorted(set(fold_of)):
+        learns = [index for index, of in enumerate(fold_of) if of != fold]
+        judged = [index for index, of in enumerate(fold_of) if of == fold]
+        points = {index: _points(sources[index], nuclei[index]) for index in judged}
+        logits: dict[int, list[NDArray[np.float64]]] = {index: [] for index in judged}
+        for seed in range(options.seeds):
+            on_event(f"fold {fold + 1} of {len(set(fold_of))}, seed {seed}: training")
+            recipe = VerifierRecipe(steps=options.steps, batch=options.batch, seed=seed)
+            network = train_verifier(
+                sources, _pools(sources, nuclei, learns), recipe, stains, target
+            )
+            for index in judged:
+                logits[index].append(score_patches(network, images[index], points[index][:, :2]))
+        for index in judged:
+            scores = 1 / (1 + np.exp(-np.array(logits[index])))
+            suspects += _suspects(index, sources[index], points[index], scores, options)
+    order = {"missed mitosis": 0, "doubtful mitosis": 1, "misplaced point": 2}
+    return sorted(
+        suspects,
+        key=lambda s: (order[s.kind], -s.score if s.kind == "missed mitosis" else s.score),
+    )
+
+
+def _folds(sources: Sequence[TrainingImage], folds: int) -> list[int]:
+    """Return the fold of each source; slides with many mitoses are spread over the folds."""
+    mitoses: dict[str, int] = {}
+    for source in sources:
+        mitoses[source.slide] = mitoses.get(source.slide, 0) + len(source.mitoses_xy)
+    if len(mitoses) < 2:
+        raise DataError(
+            "the audit needs at least two slides: each is judged by networks of the others"
+        )
+    count = min(folds, len(mitoses))
+    held = [0] * count
+    fold_of: dict[str, int] = {}
+    for slide in sorted(mitoses, key=lambda name: (-mitoses[name], name)):
+        lightest = held.index(min(held))
+        fold_of[slide] = lightest
+        held[lightest] += mitoses[slide] + 1
+    return [fold_of[source.slide] for source in sources]
+
+
+def _matched(source: TrainingImage, target: Stain | None) -> NDArray[np.uint8]:
+    if source.stain is None or target is None:
+        return source.image
+    return apply_lookup(source.image, stain_lookup(source.stain, target))
+
+
+def _points(source: TrainingImage, nuclei: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n, 3): x, y, and 0 for a mitosis, 1 for a hard negative, 2 for a nucleus."""
+    labelled = np.concatenate([source.mitoses_xy, source.hard_negatives_xy])
+    rows = [
+        np.column_stack([source.mitoses_xy, np.zeros(len(source.mitoses_xy))]),
+        np.column_stack([source.hard_negatives_xy, np.ones(len(source.hard_negatives_xy))]),
+    ]
+    near = _distances(nuclei, np.concatenate([labelled, source.ignored_xy]))
+    free = nuclei[near > _ALIKE_PX * 2]
+    rows.append(np.column_stack([free, np.full(len(free), 2.0)]))
+    return np.concatenate(rows)
+
+
+def _distances(points: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the distance of each point to the nearest of the others; infinite without any."""
+    if not len(points) or not len(others):
+        return np.full(len(points), np.inf)
+    from scipy.spatial import cKDTree
+
+    return np.asarray(cKDTree(others).query(points)[0], dtype=np.float64)
+
+
+def _pools(
+    sources: Sequence[TrainingImage], nuclei: Sequence[NDArray[np.float64]], learns: Sequence[int]
+) -> dict[str, Pool]:
+    positives = [np.zeros((0, 3))]
+    negatives = [np.zeros((0, 3))]
+    for index in learns:
+        source = sources[index]
+        positives.append(_rows(index, source.mitoses_xy))
+        others = np.concatenate([nuclei[index], source.hard_negatives_xy])
+        avoid = np.concatenate([source.mitoses_xy, source.ignored_xy])
+        negatives.append(_rows(index, others[_distances(others, avoid) > _NEAR_PX]))
+    return {"": Pool(np.concatenate(positives), np.concatenate(negatives))}
+
+
+def _rows(index: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.column_stack([np.full(len(points), float(index)), points])
+
+
+def _suspects(
+    index: int,
+    source: TrainingImage,
+    points: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    options: AuditOptions,
+) -> list[Suspect]:
+    """Return the suspects of one image; `scores` are probabilities (seeds, n)."""
+    mean, spread = scores.mean(axis=0), scores.std(axis=0)
+    names = ("mitosis", "hard negative", "")
+    near = _distances(points[:, :2], source.mitoses_xy)
+    found: list[Suspect] = []
+    taken = np.zeros((0, 2))
+    for which in np.argsort(-mean):
+        x, y, kind = points[which]
+        if kind == 0 or mean[which] < options.missed_above or near[which] <= _NEAR_PX:
+            continue
+        if _distances(points[which : which + 1, :2], taken)[0] <= _NEAR_PX:
+            continue
+        taken = np.concatenate([taken, points[which : which + 1, :2]])
+        found.append(
+            Suspect(index, x, y, "missed mitosis", mean[which], spread[which], names[int(kind)])
+        )
+    for which in np.flatnonzero((points[:, 2] == 0) & (mean <= options.doubtful_below)):
+        x, y, _ = points[which]
+        beside = np.flatnonzero(
+            (points[:, 2] == 2)
+            & (mean >= options.missed_above)
+            & (np.hypot(points[:, 0] - x, points[:, 1] - y) <= 2 * _NEAR_PX)
+        )
+        verdict: Kind = "misplaced point" if len(beside) else "doubtful mitosis"
+        found.append(Suspect(index, x, y, verdict, mean[which], spread[which], "mitosis"))
+    return found

@@ -1,0 +1,58 @@
+"""The verifier: one score for the nucleus in the middle of a patch.
+
+A proposal network at 0.5 um/px sees a whole field and must be cheap. The verifier sees only its
+proposals, 20 um across, and may be strong: the encoder of `lite` to stride 16, pooled at strides 8
+and 16 by weights for each position (so that the nucleus in the middle counts, not its neighbor) and
+by the maximum.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segmitos.training.networks.lite import IMAGE_MEAN, IMAGE_STD, LiteNetwork
+
+PATCH_PX = 80
+"""Side of a patch at 0.25 um/px."""
+_INPUT_PX = 64
+_CHANNELS_8, _CHANNELS_16 = 40, 112
+
+
+class VerifierNetwork(nn.Module):
+    """Patches (N, 3, 80, 80) RGB on the 0..255 scale -> logits (N,)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = LiteNetwork()
+        side_8, side_16 = _INPUT_PX // 8, _INPUT_PX // 16
+        self.pool8 = nn.Conv2d(_CHANNELS_8, _CHANNELS_8, side_8, groups=_CHANNELS_8, bias=False)
+        self.pool16 = nn.Conv2d(
+            _CHANNELS_16, _CHANNELS_16, side_16, groups=_CHANNELS_16, bias=False
+        )
+        # Averages, to begin with.
+        nn.init.constant_(self.pool8.weight, 1 / side_8**2)
+        nn.init.constant_(self.pool16.weight, 1 / side_16**2)
+        features = 2 * (_CHANNELS_8 + _CHANNELS_16)
+        self.norm = nn.BatchNorm1d(features)
+        self.dropout = nn.Dropout(0.3)
+        self.head = nn.Linear(features, 1)
+        nn.init.normal_(self.head.weight, std=0.01)
+        self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGE_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, patch_BCHW: Tensor) -> Tensor:
+        x = F.interpolate(patch_BCHW, (_INPUT_PX, _INPUT_PX), mode="bilinear", align_corners=False)
+        _, at8, at16 = self.encoder.features((x - self.mean) / self.std)
+        features = [
+            self.pool16(at16).flatten(1),
+            at16.amax((2, 3)),
+            self.pool8(at8).flatten(1),
+            at8.amax((2, 3)),
+        ]
+        logits: Tensor = self.head(self.dropout(self.norm(torch.cat(features, 1))))
+        return logits[:, 0]

@@ -1,0 +1,236 @@
+"""Patches round points for the verifier: read, moved, stained and blurred a batch at a time.
+
+The same changes as `augment` makes to single crops, but on tensors: at 80 px a patch, Pillow would
+take as long as the network. Part of the patches gets a border that is not there, mirrored or gray
+as at the edge of an image: else only crops cut round a mitosis would have one.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from segmitos.detection.stain import Stain, stain_affine
+from segmitos.training.networks.verifier import PATCH_PX
+
+OUTSIDE = 127
+"""Gray value of what lies outside of an image, in training and in detection."""
+# Ruifrok and Johnston 2001, as in `augment`.
+_HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+_HED_INVERSE = np.linalg.inv(_HED)
+_ZOOM_RANGE = (0.8, 1.32)
+_MATCHED_SHARE, _TRANSFERRED_SHARE = 0.55, 0.30
+_FALSE_BORDER_SHARE, _GRAY_BORDER_SHARE = 0.3, 0.3
+_BLUR_SHARE, _SHARPEN_SHARE, _JPEG_SHARE = 0.3, 0.35, 0.3
+
+
+def read_patch(
+    image: NDArray[np.uint8],
+    x: float,
+    y: float,
+    side: int,
+    bounds: tuple[int, int, int, int] | None = None,
+    gray: bool = True,
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Read a square round a point; beyond the image it is gray, or its mirror image.
+
+    Args:
+        image: RGB (h, w, 3) uint8.
+        x: of the middle, px.
+        y: of the middle, px.
+        side: of the square, px.
+        bounds: left, top, right, bottom where the image is taken to end; None: where it does.
+        gray: False mirrors.
+
+    Returns:
+        The patch (side, side, 3), and the position of its first pixel.
+    """
+    left, top = int(np.floor(x + 1)) - side // 2, int(np.floor(y + 1)) - side // 2
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = bounds or (0, 0, width, height)
+    if left >= x0 and top >= y0 and left + side <= x1 and top + side <= y1:
+        return image[top : top + side, left : left + side], (left, top)
+    rows, columns = np.arange(top, top + side), np.arange(left, left + side)
+    patch = image[_mirrored(rows, y0, y1)[:, None], _mirrored(columns, x0, x1)[None]]
+    if gray:
+        patch[(rows < y0) | (rows >= y1)] = OUTSIDE
+        patch[:, (columns < x0) | (columns >= x1)] = OUTSIDE
+    return patch, (left, top)
+
+
+def _mirrored(indices: NDArray[np.int64], begin: int, end: int) -> NDArray[np.int64]:
+    length = end - begin
+    folded = np.mod(indices - begin, 2 * length)
+    return np.where(folded < length, folded, 2 * length - 1 - folded) + begin
+
+
+def augmented_patches(
+    images: Sequence[NDArray[np.uint8]],
+    stains: Sequence[Stain | None],
+    centers_xy: NDArray[np.float64],
+    matrices: NDArray[np.float32],
+    pool: Sequence[Stain],
+    target: Stain | None,
+    rng: np.random.Generator,
+    side_px: int = PATCH_PX,
+    false_borders: bool = True,
+) -> Tensor:
+    """Cut, turn, zoom, stain and blur one patch for each point.
+
+    Args:
+        images: at 0.25 um/px, one for each point.
+        stains: of their slides.
+        centers_xy: (n, 2), the middles of the patches.
+        matrices: (n, 2, 2) of `draw_transforms`.
+        pool: stains to move towards.
+        target: the stain that detection matches slides to.
+        rng: drawn from in a fixed order.
+        side_px: of a patch.
+        false_borders: whether part of the patches gets a border that is not there.
+
+    Returns:
+        (n, 3, side_px, side_px) float32 on the 0..255 scale, channels last.
+    """
+    # Whatever the angle and zoom, and a pixel for interpolation.
+    side = 2 * math.ceil(side_px / math.sqrt(2) / _ZOOM_RANGE[0] + 1)
+    read = np.empty((len(images), side, side, 3), np.uint8)
+    middles = np.empty((len(images), 2))
+    for index, (image, (x, y)) in enumerate(zip(images, centers_xy, strict=True)):
+        bounds = _false_border(image, x, y, rng) if false_borders else None
+        gray = bool(rng.random() < _GRAY_BORDER_SHARE)
+        read[index], (left, top) = read_patch(image, x, y, side, bounds, gray)
+        middles[index] = x - left, y - top
+    pixels = torch.from_numpy(read).permute(0, 3, 1, 2).float()
+    pixels = _warp(pixels, middles, matrices, side_px)
+    pixels = _restain(pixels, stains, pool, target, rng)
+    pixels = _refocus(_relight(pixels, rng), rng)
+    compressed = pixels.round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    for index in np.flatnonzero(rng.random(len(images)) < _JPEG_SHARE).tolist():
+        compressed[index] = _jpeg(compressed[index], int(rng.integers(40, 91)))
+    return torch.from_numpy(compressed).permute(0, 3, 1, 2).float()
+
+
+def _false_border(
+    image: NDArray[np.uint8], x: float, y: float, rng: np.random.Generator
+) -> tuple[int, int, int, int] | None:
+    """Return bounds that end the image 14 to 44 px beside the point, or None."""
+    if rng.random() >= _FALSE_BORDER_SHARE:
+        return None
+    bounds = [0, 0, image.shape[1], image.shape[0]]
+    for axis, place in enumerate((x, y)):
+        if rng.random() < 0.6:
+            distance = int(rng.integers(14, 44))
+            if rng.random() < 0.5:
+                bounds[axis] = max(0, min(int(place) - distance, bounds[axis + 2] - 60))
+            else:
+                bounds[axis + 2] = min(bounds[axis + 2], max(int(place) + distance, 60))
+    return bounds[0], bounds[1], bounds[2], bounds[3]
+
+
+def draw_transforms(
+    count: int, rng: np.random.Generator, right_angles: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """Draw (n, 2, 2) matrices from offsets in a patch to offsets in its image.
+
+    Those marked in `right_angles` (n,) are turned by multiples of 90 degrees: their images are no
+    larger than the patch.
+    """
+    angle = rng.uniform(0, 2 * np.pi, count)
+    if right_angles is not None:
+        angle = np.where(right_angles, np.round(angle / (np.pi / 2)) * np.pi / 2, angle)
+    zoom = 1 / rng.uniform(*_ZOOM_RANGE, count)
+    cosine, sine = np.cos(angle) * zoom, np.sin(angle) * zoom
+    rows = [np.stack([cosine, -sine], -1), np.stack([sine, cosine], -1)]
+    matrices = np.stack(rows, axis=1)
+    matrices[rng.random(count) < 0.5, :, 0] *= -1
+    return matrices.astype(np.float32)
+
+
+def _warp(
+    pixels: Tensor, middles: NDArray[np.float64], matrices: NDArray[np.float32], side_px: int
+) -> Tensor:
+    offsets = torch.arange(side_px, dtype=torch.float32) - (side_px - 1) / 2
+    down, across = torch.meshgrid(offsets, offsets, indexing="ij")
+    grid = torch.einsum(
+        "hwj,bij->bhwi", torch.stack([across, down], -1), torch.from_numpy(matrices)
+    )
+    grid = grid + torch.from_numpy(middles.astype(np.float32))[:, None, None]
+    grid = (grid + 0.5) * 2 / pixels.shape[-1] - 1
+    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+
+
+def _restain(
+    pixels: Tensor,
+    stains: Sequence[Stain | None],
+    pool: Sequence[Stain],
+    target: Stain | None,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Match most to the target, move some towards another slide's stain, and jitter all."""
+    matrices = np.empty((len(stains), 3, 3), np.float32)
+    offsets = np.empty((len(stains), 3), np.float32)
+    for index, stain in enumerate(stains):
+        choice = rng.random()
+        gain, offset = np.ones(3), np.zeros(3)
+        if stain is not None and target is not None and choice < _MATCHED_SHARE:
+            gain, offset = stain_affine(stain, target)
+        elif stain is not None and pool and choice < _MATCHED_SHARE + _TRANSFERRED_SHARE:
+            gain, offset = stain_affine(stain, pool[int(rng.integers(len(pool)))])
+            share = rng.uniform(0.3, 1.0)
+            gain, offset = 1 + share * (gain - 1), share * offset
+        gains = 1 + rng.normal(0, 0.1, 3).clip(-0.35, 0.35)
+        shifts = rng.normal(0, 0.05, 3).clip(-0.15, 0.15)
+        jitter = _HED_INVERSE @ np.diag(gains) @ _HED
+        matrices[index] = np.diag(gain) @ jitter
+        offsets[index] = offset @ jitter + shifts @ _HED * 0.5
+    density = -torch.log((pixels + 1) / 256)
+    density = torch.einsum("bchw,bcd->bdhw", density, torch.from_numpy(matrices))
+    density = density + torch.from_numpy(offsets)[:, :, None, None]
+    return (torch.exp(-density.clamp(min=0)) * 256 - 1).clamp(0, 255)
+
+
+def _relight(pixels: Tensor, rng: np.random.Generator, spread: float = 0.12) -> Tensor:
+    def drawn(low: float, high: float) -> Tensor:
+        values = rng.uniform(low, high, len(pixels)).astype(np.float32)
+        return torch.from_numpy(values)[:, None, None, None]
+
+    contrast, shift = drawn(1 - spread, 1 + spread), drawn(-spread, spread) * 100
+    gamma = torch.exp(drawn(-spread, spread) * 1.5)
+    levels = (pixels / 255).clamp(min=1e-4) ** gamma * 255
+    return ((levels - 128) * contrast + 128 + shift).clamp(0, 255)
+
+
+def _refocus(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Blur some by a Gaussian, sharpen others by an unsharp mask."""
+    choice = rng.random(len(pixels))
+    sigma = torch.from_numpy(rng.uniform(0.4, 1.3, len(pixels)).astype(np.float32))
+    amount = np.where(choice < _BLUR_SHARE, -1.0, rng.uniform(0.3, 1.5, len(pixels)))
+    chosen = torch.from_numpy(np.nonzero(choice < _BLUR_SHARE + _SHARPEN_SHARE)[0])
+    if not len(chosen):
+        return pixels
+    steps = torch.arange(-3, 4, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (steps[None] / sigma[chosen, None]) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)
+    some = pixels[chosen]
+    flat = some.reshape(1, -1, *some.shape[2:])
+    flat = F.pad(flat, (3, 3, 3, 3), mode="reflect")
+    flat = F.conv2d(flat, kernel[:, None, :, None], groups=len(kernel))
+    flat = F.conv2d(flat, kernel[:, None, None, :], groups=len(kernel))
+    by = torch.from_numpy(amount.astype(np.float32))[chosen, None, None, None]
+    result = pixels.clone()
+    result[chosen] = (some + by * (some - flat.reshape(some.shape))).clamp(0, 255)
+    return result
+
+
+def _jpeg(patch: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    buffer = io.BytesIO()
+    Image.fromarray(patch).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))

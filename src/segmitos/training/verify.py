@@ -1,0 +1,235 @@
+"""Training a verifier: positives and negatives of every laboratory, the hard ones more often."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segmitos.detection.stain import Stain, apply_lookup, stain_lookup
+from segmitos.errors import DataError
+from segmitos.training.networks.registry import load_imagenet_lite0
+from segmitos.training.networks.verifier import PATCH_PX, VerifierNetwork
+from segmitos.training.patches import augmented_patches, draw_transforms, read_patch
+from segmitos.training.sampling import TrainingImage
+
+Points = NDArray[np.float64]
+OnStep = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class VerifierRecipe:
+    """Every choice of a verifier's training."""
+
+    steps: int = 1800
+    batch: int = 64
+    positive_fraction: float = 0.375
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    ema: float = 0.997
+    hard_fraction: float = 0.75
+    """Of the negatives, drawn by their last score instead of evenly, from step 300 on."""
+    smoothing: tuple[float, float] = (0.03, 0.96)
+    """What the network is to say of a negative and of a positive: not all labels are right."""
+    jitter_px: tuple[float, float] = (3.0, 4.0)
+    """Spread of a negative's and a positive's place round the point."""
+    max_jitter_px: float = 11.0
+    pretrained: bool = True
+    seed: int = 0
+
+
+@dataclass
+class Pool:
+    """The points of one laboratory: rows (index of the image, x, y)."""
+
+    positives: Points
+    negatives: Points
+    positive_share: float = 1.0
+    """Of a batch's positives, in proportion to the other laboratories' shares."""
+    negative_share: float = 1.0
+    scores: NDArray[np.float32] = field(init=False)
+    """What the network last said of each negative."""
+
+    def __post_init__(self) -> None:
+        self.scores = np.full(len(self.negatives), 0.3, np.float32)
+
+
+def train_verifier(
+    sources: Sequence[TrainingImage],
+    pools: Mapping[str, Pool],
+    recipe: VerifierRecipe,
+    stains: Sequence[Stain],
+    target: Stain | None,
+    on_step: OnStep = lambda step, loss: None,
+) -> VerifierNetwork:
+    """Train a verifier, and return it with averaged weights, in evaluation mode.
+
+    Args:
+        sources: images at 0.25 um/px.
+        pools: points by laboratory; laboratories have their shares of each batch.
+        recipe: of the training.
+        stains: to move patches towards.
+        target: stain that detection matches slides to.
+        on_step: told of each step and its loss.
+
+    Raises:
+        DataError: where there are no positives, or no negatives.
+    """
+    torch.manual_seed(recipe.seed)
+    network: VerifierNetwork = VerifierNetwork()
+    if recipe.pretrained:
+        load_imagenet_lite0(network.encoder)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.train()
+    weights = [value for value in network.parameters() if value.ndim > 1]
+    others = [value for value in network.parameters() if value.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": weights, "weight_decay": recipe.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        recipe.learning_rate,
+    )
+    average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    for step in range(recipe.steps):
+        torch.manual_seed(recipe.seed * 1_000_003 + step)
+        rng = np.random.default_rng((recipe.seed, step))
+        points, target_share, origin = _draw(pools, recipe, step, rng)
+        patches = _patches(sources, points, target_share, recipe, stains, target, rng)
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(recipe, step)
+        logits = network(patches)
+        low, high = recipe.smoothing
+        wanted = torch.from_numpy(target_share.astype(np.float32)) * (high - low) + low
+        loss = F.binary_cross_entropy_with_logits(logits, wanted)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), 2.0)
+        optimizer.step()
+        _remember(pools, origin, torch.sigmoid(logits.detach()))
+        _update_average(average, network, min(recipe.ema, (1 + step) / (10 + step)))
+        on_step(step + 1, float(loss.detach()))
+    network.load_state_dict(average)
+    network.eval()
+    return network
+
+
+def _rate(recipe: VerifierRecipe, step: int) -> float:
+    """Linear warm-up over 100 steps, then a half cosine down to a hundredth."""
+    decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+    return recipe.learning_rate * min(1.0, (step + 1) / 100) * decay
+
+
+def _draw(
+    pools: Mapping[str, Pool], recipe: VerifierRecipe, step: int, rng: np.random.Generator
+) -> tuple[Points, NDArray[np.float64], list[tuple[str, int] | None]]:
+    """Return points (n, 3), 1 for positives, and for each negative where it came from."""
+    positive = round(recipe.batch * recipe.positive_fraction)
+    with_positives = [name for name in sorted(pools) if len(pools[name].positives)]
+    with_negatives = [name for name in sorted(pools) if len(pools[name].negatives)]
+    if not with_positives or not with_negatives:
+        raise DataError("a verifier needs mitoses and other nuclei to learn from")
+    rows: list[NDArray[np.float64]] = []
+    origin: list[tuple[str, int] | None] = []
+    shares = [pools[name].positive_share for name in with_positives]
+    for name, count in zip(with_positives, divided(positive, shares), strict=True):
+        members = pools[name].positives
+        rows.extend(members[rng.integers(len(members), size=count)])
+        origin.extend([None] * count)
+    shares = [pools[name].negative_share for name in with_negatives]
+    for name, count in zip(with_negatives, divided(recipe.batch - positive, shares), strict=True):
+        hard = round(count * recipe.hard_fraction) if step > 300 else 0
+        chosen = drawn_by_score(pools[name], hard, count - hard, rng)
+        rows.extend(pools[name].negatives[chosen])
+        origin.extend((name, int(which)) for which in chosen)
+    is_positive = (np.arange(recipe.batch) < positive).astype(np.float64)
+    return np.array(rows), is_positive, origin
+
+
+def divided(total: int, shares: Sequence[float]) -> list[int]:
+    """Divide a number by shares, the largest remainders first."""
+    exact = np.array(shares) / np.sum(shares) * total
+    counts = np.floor(exact).astype(int)
+    for index in np.argsort(counts - exact, kind="stable")[: total - counts.sum()]:
+        counts[index] += 1
+    return [int(count) for count in counts]
+
+
+def drawn_by_score(
+    pool: Pool, hard: int, others: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw negatives: `hard` of them by their last score, the others evenly.
+
+    The surest are never drawn above all: they may be mitoses that nobody labelled.
+    """
+    weight = np.cumsum(pool.scores.clip(0.02, 0.7).astype(np.float64))
+    by_score = np.searchsorted(weight, rng.random(hard) * weight[-1])
+    evenly = rng.integers(len(pool.negatives), size=others)
+    return np.concatenate([by_score.clip(max=len(weight) - 1), evenly]).astype(np.int64)
+
+
+def _patches(
+    sources: Sequence[TrainingImage],
+    points: Points,
+    is_positive: NDArray[np.float64],
+    recipe: VerifierRecipe,
+    stains: Sequence[Stain],
+    target: Stain | None,
+    rng: np.random.Generator,
+) -> Tensor:
+    spread = np.where(is_positive > 0, recipe.jitter_px[1], recipe.jitter_px[0])[:, None]
+    moved = (rng.normal(0, 1, (len(points), 2)) * spread).clip(
+        -recipe.max_jitter_px, recipe.max_jitter_px
+    )
+    chosen = [sources[int(index)] for index in points[:, 0]]
+    return augmented_patches(
+        [source.image for source in chosen],
+        [source.stain for source in chosen],
+        points[:, 1:] + moved,
+        draw_transforms(len(points), rng),
+        stains,
+        target,
+        rng,
+    )
+
+
+def _remember(
+    pools: Mapping[str, Pool], origin: Sequence[tuple[str, int] | None], scores: Tensor
+) -> None:
+    for place, score in zip(origin, scores.tolist(), strict=True):
+        if place is not None:
+            pools[place[0]].scores[place[1]] = score
+
+
+@torch.no_grad()
+def _update_average(average: dict[str, Tensor], network: nn.Module, decay: float) -> None:
+    for name, value in network.state_dict().items():
+        if value.dtype.is_floating_point:
+            average[name].lerp_(value, 1 - decay)
+        else:
+            average[name].copy_(value)
+
+
+@torch.inference_mode()
+def score_patches(
+    network: nn.Module,
+    image: NDArray[np.uint8],
+    points_xy: Points,
+    stain: Stain | None = None,
+    target: Stain | None = None,
+) -> NDArray[np.float64]:
+    """Return what a verifier says of points (n, 2) of an image at 0.25 um/px: logits (n,)."""
+    if stain is not None and target is not None:
+        image = apply_lookup(image, stain_lookup(stain, target))
+    logits = [np.zeros(0)]
+    for begin in range(0, len(points_xy), 64):
+        some = [read_patch(image, x, y, PATCH_PX)[0] for x, y in points_xy[begin : begin + 64]]
+        pixels = torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2).float()
+        logits.append(network(pixels).numpy().astype(np.float64))
+    return np.concatenate(logits)

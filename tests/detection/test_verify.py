@@ -1,0 +1,89 @@
+"""The verifier's word replaces the map inside of candidates, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from segmitos.detection.spec import VerifierSettings
+from segmitos.detection.verify import cut_patches, join_scores, verify_map
+
+SETTINGS = VerifierSettings(
+    patch_px=16,
+    smoothing_sigma_um=0.0,
+    candidate_threshold=0.2,
+    map_weight=1.0,
+    verifier_weight=1.0,
+    intercept=0.0,
+)
+
+
+def _image_and_map():
+    """Two candidates of 2 x 2 map pixels, one on dark, one on pale tissue."""
+    image = np.full((128, 160, 3), 220, np.uint8)
+    image[24:40, 40:56] = 30
+    map_ = np.full((16, 20), 0.1, np.float32)
+    map_[3:5, 5:7] = 0.5
+    map_[10:12, 14:16] = 0.5
+    return image, map_
+
+
+def _dark(patches):
+    return np.where(patches[:, 8, 8, 0] < 100, 0.9, 0.1).astype(np.float32)
+
+
+def test_candidates_take_the_joined_score_and_the_rest_is_zero():
+    image, map_ = _image_and_map()
+    verified = verify_map(image, map_, _dark, SETTINGS, 8, 2.0)
+    assert verified[3:5, 5:7] == pytest.approx(0.9)
+    assert verified[10:12, 14:16] == pytest.approx(0.1)
+    verified[3:5, 5:7] = verified[10:12, 14:16] = 0
+    assert not verified.any()
+
+
+def test_the_patch_is_cut_round_the_middle_of_the_candidate():
+    image, map_ = _image_and_map()
+    seen = []
+
+    def remember(patches):
+        seen.append(patches)
+        return np.full(len(patches), 0.5, np.float32)
+
+    verify_map(image, map_, remember, SETTINGS, 8, 2.0)
+    # The dark square is 16 px wide, as the patch, and its middle is the candidate's.
+    assert (seen[0][0] == 30).all() and (seen[0][1] == 220).all()
+
+
+def test_a_map_without_candidates_never_calls_the_verifier():
+    def fails(patches):
+        raise AssertionError("no candidate, no patch")
+
+    image, map_ = _image_and_map()
+    assert not verify_map(image, map_ * 0, fails, SETTINGS, 8, 2.0).any()
+
+
+def test_candidates_outside_of_the_output_box_are_left_out():
+    image, map_ = _image_and_map()
+    verified = verify_map(image, map_, _dark, SETTINGS, 8, 2.0, (0, 0, 64, 160))
+    assert verified[3:5, 5:7].all() and not verified[8:].any()
+
+
+def test_patches_are_gray_beyond_the_image():
+    image = np.zeros((32, 32, 3), np.uint8)
+    patches = cut_patches(image, np.array([0.0, 31.0]), np.array([0.0, 31.0]), 16)
+    assert (patches[0][:7] == 127).all() and (patches[0][8:, 8:] == 0).all()
+    assert (patches[1][9:] == 127).all() and (patches[1][:8, :8] == 0).all()
+
+
+def test_the_rule_adds_log_odds():
+    settings = VerifierSettings(
+        patch_px=16,
+        smoothing_sigma_um=0.0,
+        candidate_threshold=0.2,
+        map_weight=2.0,
+        verifier_weight=0.5,
+        intercept=-1.0,
+    )
+    map_score, probability = np.array([0.5, 0.8]), np.array([0.5, 0.9], np.float32)
+    odds = np.exp(-1 + 2 * np.log([1, 4]) + 0.5 * np.log([1, 9]))
+    assert join_scores(map_score, probability, settings) == pytest.approx(odds / (1 + odds))
