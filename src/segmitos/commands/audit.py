@@ -28,6 +28,7 @@ def run_audit(
     cases: Sequence[str] | None,
     exclude: Sequence[str] | None,
     mpp: float | None,
+    override_mpp: bool,
     folds: int,
     seeds: int,
     steps: int,
@@ -48,7 +49,7 @@ def run_audit(
         raise UsageError(
             f"--doubtful-below {doubtful_below:g} must be below --missed-above {missed_above:g}"
         )
-    chosen = load_dataset(data, cases or (), exclude or (), mpp)
+    chosen = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
     for case in chosen:
         if case.mpp is None:
             raise ScaleError(f"{case.name}: um per pixel unknown; give --mpp")

@@ -31,7 +31,7 @@ from segmitos.detection.runtimes import (
     runtime_errors,
 )
 from segmitos.detection.spec import ModelSpec, VerifierSettings
-from segmitos.detection.verify import verify_map
+from segmitos.detection.verify import grown, verify_map
 from segmitos.errors import ModelError, UsageError
 
 __all__ = [
@@ -207,7 +207,8 @@ class Model:
         """
         count, height, width = images.shape[:3]
         try:
-            result = self._predict(np.ascontiguousarray(images), output_box, origin)
+            mapped = output_box if self.verify is None else grown(output_box)
+            result = self._predict(np.ascontiguousarray(images), mapped, origin)
         except runtime_errors() as error:
             raise ModelError(
                 f"model {self.path} failed on {count} x {height} x {width} px: {first_line(error)}"

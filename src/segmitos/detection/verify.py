@@ -24,6 +24,8 @@ BATCH_SIZE = 32
 OUTSIDE = 127
 # Log-odds are kept within those of this probability.
 _EPSILON = 1e-5
+# A candidate that touches the output box is mapped whole, if it reaches no further beyond it.
+REACH_PX = 64
 
 Box = tuple[int, int, int, int]
 
@@ -78,6 +80,14 @@ def verify_map(
         joined[some] = join_scores(score[some], found, settings)
     verified[rows, columns] = joined[member]
     return verified
+
+
+def grown(box: Box | None) -> Box | None:
+    """Return the part of the map that candidates of an output box are sought in."""
+    if box is None:
+        return None
+    top, left, bottom, right = box
+    return top - REACH_PX, left - REACH_PX, bottom + REACH_PX, right + REACH_PX
 
 
 def join_scores(
