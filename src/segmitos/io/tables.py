@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segmitos.errors import DataError, InputError
+from segmitos.io import text as text_files
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?", re.ASCII)
 # "1,506" in a file whose columns are parted by commas: a thousand, or one and a half?
 _AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_text(path: Path) -> str:
@@ -28,21 +28,14 @@ def read_text(path: Path) -> str:
     Line ends become `\n`.
 
     Raises:
-        InputError: if the file is missing or cannot be read.
-        DataError: if it is not text.
+        DataError: if the file is missing or cannot be read, or is not text.
     """
     try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"cannot read {path}: No such file or directory") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from error
-    try:
-        text = content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not a text file in UTF-8 ({error.reason})") from error
-    if "\0" in text:
-        raise DataError(f"{path} is not a text file: it holds NUL bytes")
+        text = text_files.read_text(path)
+    except InputError as error:
+        raise DataError(str(error)) from error
+    if any("\udc80" <= sign <= "\udcff" for sign in text if sign > "\ud7ff"):
+        raise DataError(f"{path}: not a text file in UTF-8")
     return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
