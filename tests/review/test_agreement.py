@@ -25,6 +25,7 @@ from segmitos.review.agreement import (
     weighted_kappa,
 )
 from segmitos.review.agreement_report import agreement_files
+from segmitos.review.assisted import assisted_slides
 from segmitos.review.compare import all_readings, comparison
 from segmitos.review.events import read_batch
 from segmitos.review.export import export_events, export_points
@@ -212,6 +213,8 @@ def test_what_was_exported_is_a_data_set_with_its_regions(service, tmp_path):
         True,
         False,
     ]
+    assert assisted_slides([case.image]) == ["made"]
+    assert assisted_slides([tmp_path / "slides" / "made.tif"]) == []
     with pytest.raises(OutputError, match="not empty"):
         export_points(service, tmp_path / "mine")
 

@@ -114,7 +114,12 @@ def _score(
 ) -> int:
     from segmitos.evaluation.scoring import compare_rules, evaluate, format_rules
     from segmitos.io.files import write_json
+    from segmitos.review.assisted import NOTE, WARNING, assisted_slides
 
+    assisted = assisted_slides(case.image for case in cases)
+    if assisted:
+        warning = WARNING.format(len(assisted), len({case.image for case in cases}), NOTE)
+        print(f"segmitos: warning: {warning}", file=sys.stderr)
     slides = {case.slide for case in cases}
     groups = "slide" if len(slides) > 1 else "case"
     main = evaluate(cases, found, "one-to-one" if rule == "all" else rule, groups)

@@ -18,6 +18,7 @@ from segmitos.errors import InputError, OutputError
 from segmitos.io.files import json_text, write_bytes, write_text
 from segmitos.io.geometry import to_qupath
 from segmitos.review.access import CONSENSUS
+from segmitos.review.assisted import NOTE
 from segmitos.review.events import Label, event_json
 from segmitos.review.readings import consensus_label, labels_with_silence, union_of_marks
 from segmitos.review.results import Result
@@ -33,7 +34,6 @@ _CLASSES: dict[Label, str] = {
 }
 # Where nobody screened an area, what was in view around a decided mark, and all that was judged.
 _AROUND_UM = 32.0
-NOTE = "review.json"
 
 Outline = list[tuple[float, float]]
 
