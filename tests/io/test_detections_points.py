@@ -9,6 +9,7 @@ from factories.points import read_points
 from segmitos.errors import DataError, InputError, ScaleError, UsageError
 from segmitos.io.points.classes import Classes
 from segmitos.io.points.detections import read_geojson
+from segmitos.io.points.read_regions import read_regions
 
 
 def feature(geometry, kind="Mitotic figure", **properties):
@@ -227,3 +228,9 @@ def test_grand_challenge_points_need_a_scale(save):
         read_points(path)
     mitoses, negatives = read_points(path, mpp=0.25)
     assert mitoses.tolist() == [[1000, 2000]] and negatives.tolist() == [[4000, 8000]]
+
+
+@pytest.mark.parametrize("kind", [["Polygon"], {"a": 1}, 7, None])
+def test_a_region_whose_type_is_no_word_is_refused(save, kind):
+    with pytest.raises(DataError, match="is not GeoJSON|not a GeoJSON Feature"):
+        read_regions(save([{"type": kind, "coordinates": []}]))

@@ -54,14 +54,16 @@ def read_regions(path: Path) -> Regions:
 def _has_features(content: Any) -> bool:
     """Tell whether a parsed GeoJSON is more than geometries."""
     items = content if isinstance(content, list) else [content]
-    return not all(isinstance(item, dict) and item.get("type") in _GEOMETRIES for item in items)
+    return not all(
+        isinstance(item, dict) and str(item.get("type")) in _GEOMETRIES for item in items
+    )
 
 
 def _bare_geometries(content: Any) -> list[Any]:
     """Return polygons that stand without a feature around them."""
     items = content if isinstance(content, list) else [content]
     if items and all(isinstance(item, dict) for item in items):
-        kinds = {item.get("type") for item in items}
+        kinds = {str(item.get("type")) for item in items}
         if kinds <= _GEOMETRIES:
             return [item for item in items if "Polygon" in str(item["type"])]
         if kinds == {"GeometryCollection"} and isinstance(items[0].get("geometries"), list):
