@@ -232,5 +232,5 @@ def test_grand_challenge_points_need_a_scale(save):
 
 @pytest.mark.parametrize("kind", [["Polygon"], {"a": 1}, 7, None])
 def test_a_region_whose_type_is_no_word_is_refused(save, kind):
-    with pytest.raises(DataError, match="is not GeoJSON|not a GeoJSON Feature"):
+    with pytest.raises(DataError, match=r"is not GeoJSON|not a GeoJSON Feature"):
         read_regions(save([{"type": kind, "coordinates": []}]))
