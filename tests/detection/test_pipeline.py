@@ -53,6 +53,17 @@ def test_every_cell_is_written_once_and_read_with_its_context(w, h, side, contex
     assert (cells == 1).all()
 
 
+@pytest.mark.parametrize("beyond", [0, 12])
+def test_the_output_box_is_what_a_tile_writes_and_what_smoothing_reaches(beyond):
+    for tile in cut_tiles(700, 500, 160, 64, 4):
+        top, left, bottom, right = tile.output_box(4, beyond)
+        assert (tile.y + top, tile.x + left) == (tile.row * 4 - beyond, tile.column * 4 - beyond)
+        assert (bottom - top, right - left) == (
+            tile.rows * 4 + 2 * beyond,
+            tile.columns * 4 + 2 * beyond,
+        )
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(32, 900), st.integers(0, 100))
 def test_all_tiles_of_a_plane_are_read_at_one_size(w, h, side, context):

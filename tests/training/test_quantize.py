@@ -46,7 +46,8 @@ def quantized(tmp_path_factory) -> Path:
 
 
 def test_it_is_small_and_close_to_the_float_one(quantized):
-    assert quantized.stat().st_size < SINGLE_MODEL.stat().st_size / 2
+    # The other one is stored in half precision.
+    assert quantized.stat().st_size < 0.75 * SINGLE_MODEL.stat().st_size
     spec = Model.load(quantized).spec
     assert spec.name == "lite-single-int8"
     assert spec.thresholds == Model.load(SINGLE_MODEL).spec.thresholds
