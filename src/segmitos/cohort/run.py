@@ -89,7 +89,9 @@ def run(
     finally:
         # A worker of a run that was killed may have outlived its job's turn, not the cohort.
         remove_stale_partials(out)
-        write_tables(out, [_failure(one) for one in outcomes.values() if one.status == "failed"])
+        failed = [_failure(one) for one in outcomes.values() if one.status == "failed"]
+        # Who interrupts does not want to wait for more libraries to load.
+        write_tables(out, failed, parquet=len(outcomes) == len(chosen))
     return [outcomes[name] for name, _ in chosen]
 
 

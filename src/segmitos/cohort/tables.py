@@ -118,12 +118,13 @@ def _is_own(path: Path) -> bool:
     return False
 
 
-def write_tables(out: Path, failed: Sequence[Failure] = ()) -> list[Row]:
+def write_tables(out: Path, failed: Sequence[Failure] = (), parquet: bool = True) -> list[Row]:
     """Make the tables of all results in a folder, again where another process wrote meanwhile.
 
     Args:
         out: the folder.
         failed: failures of this run, whose records a full disk may have swallowed.
+        parquet: whether there is time for the Parquet table, too; without it none stays.
 
     Returns:
         The rows of the cohort's table.
@@ -136,7 +137,7 @@ def write_tables(out: Path, failed: Sequence[Failure] = ()) -> list[Row]:
     for _ in range(_ROUNDS):
         before = _state(out)
         rows = read_rows(out, failed)
-        _write(out, rows)
+        _write(out, rows, parquet)
         if _state(out) == before:
             break
     return rows
@@ -240,7 +241,7 @@ def _failed(failure: Failure) -> Row:
     }
 
 
-def _write(out: Path, rows: Sequence[Row]) -> None:
+def _write(out: Path, rows: Sequence[Row], parquet: bool) -> None:
     from segmitos.report.html import write_cohort_report
 
     # First what a disk that is nearly full must still take.
@@ -256,7 +257,10 @@ def _write(out: Path, rows: Sequence[Row]) -> None:
             {key: "" if value is None else str(value) for key, value in row.items()} for row in rows
         ]
         write_cohort_report(out, shown)
-        _write_parquet(out / COHORT_PARQUET, rows)
+        if parquet:
+            _write_parquet(out / COHORT_PARQUET, rows)
+        else:
+            (out / COHORT_PARQUET).unlink(missing_ok=True)
 
 
 def table_text(columns: Sequence[str], rows: Sequence[Row]) -> str:
