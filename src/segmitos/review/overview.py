@@ -64,9 +64,11 @@ def _model(result: Result) -> dict[str, Any]:
 
 def _reviewed(service: Service, result: Result, state: ReviewState) -> dict[str, Any]:
     counted = service.count(result, state)
-    hotspot = counted[0].window
+    hotspot, score = counted[0].window, counted[0].score
+    # A window that fits and holds nothing counts 0; one that does not fit has no count.
+    none = None if score is None else 0
     return {
-        "hotspot": 0 if hotspot is None else hotspot.count,
+        "hotspot": none if hotspot is None else hotspot.count,
         "scores": [
             {"system": one.score.system, "score": one.score.score, "settled": one.settled}
             for one in counted

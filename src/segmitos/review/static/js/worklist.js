@@ -59,8 +59,10 @@ function row(slide) {
       h("span", { class: "soft" }, slide.readers.map((reader) => `${reader.name} (${reader.state})`).join(", ")),
       slide.note && h("span", { class: "note" }, slide.note)),
     h("dl", { class: "figures" },
-      slide.model && figure("Model, hotspot", slide.model.hotspot ?? 0, slide.model.scores),
-      slide.reviewed && figure("Reviewed, hotspot", slide.reviewed.hotspot, slide.reviewed.scores)));
+      slide.model && (slide.model.hotspot === null
+        ? figure("Model, in all", slide.model.count, slide.model.scores)
+        : figure("Model, hotspot", slide.model.hotspot, slide.model.scores)),
+      slide.reviewed && figure("Reviewed, hotspot", slide.reviewed.hotspot ?? "none", slide.reviewed.scores)));
 }
 
 function figure(title, count, scores) {
