@@ -173,7 +173,7 @@ def look_at(label: str, out: Path, tables: bool, to: Tally) -> None:
                 to.problems.append(f"{label}: {result.path} lacks {changed}")
         table = parent / "cohort.csv"
         if parent.name == "detect" and tables and results:
-            rows = list(csv.DictReader(table.open())) if table.exists() else []
+            rows = list(csv.DictReader(table.read_text().splitlines())) if table.exists() else []
             # Ended while it was still starting, a run leaves the tables as they are.
             if rows and not {row["name"] for row in rows} <= {one.name for one in results}:
                 to.problems.append(f"{label}: the table has {[row['name'] for row in rows]}")
