@@ -18,7 +18,7 @@ test: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m "not slow"
 
 test-all: $(DEV_STAMP)
-	$(BIN)/python -m pytest --cov=segmitos --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest --cov=segmitos --cov-report=term:skip-covered --cov-fail-under=88
 
 wheel: $(DEV_STAMP) $(DEMO_IMAGE)
 	.ci/check-wheel
