@@ -127,3 +127,9 @@ def test_every_page_is_in_the_navigation() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     named = set(re.findall(r": (\S+\.md)$", text, re.MULTILINE))
     assert named == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+def test_no_text_installs_from_an_index_that_does_not_have_the_package() -> None:
+    pages = [*PAGES, *(ROOT / "src").rglob("*.py")]
+    named = [p.name for p in pages if "install 'segmitos[" in p.read_text(encoding="utf-8")]
+    assert named == []

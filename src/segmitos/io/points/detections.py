@@ -204,9 +204,7 @@ class Detections:
         try:
             import pandas as pd
         except ImportError as error:
-            raise UsageError(
-                "to_dataframe needs pandas: pip install 'segmitos[dataframe]'"
-            ) from error
+            raise UsageError("to_dataframe needs pandas: pip install '.[dataframe]'") from error
         columns = (self.x_px, self.y_px, self.x_px * self.mpp, self.y_px * self.mpp)
         values = (*columns, self.area_um2, self.score)
         return pd.DataFrame(dict(zip(CSV_COLUMNS, values, strict=True)))
