@@ -47,11 +47,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(RUN_STAMP): $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing into $(VENV): 0.5 GB, some minutes"
 	$(PIP) -e .
 	touch $@
 
 # torch comes first and pinned, so that nothing drags in another build of it.
 $(DEV_STAMP): $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing into $(VENV), with torch: 2 GB or more, some minutes"
 	$(PIP) torch
 	$(PIP) -e '.[dev]'
 	touch $@ $(RUN_STAMP)

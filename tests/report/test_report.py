@@ -190,6 +190,24 @@ def test_no_mitosis(tmp_path):
     assert json.loads(files["crops.json"])["crops"] == {} and crops_of(page_of(files)) == 0
 
 
+def test_without_a_mitosis_the_nearest_candidates_are_shown_and_not_counted(tmp_path):
+    slide = draw_slide()
+    faint = scatter(20)
+    files = make_files(
+        tmp_path, slide, detections_at(np.zeros((0, 2)), MPP), tissue_of(slide), faint
+    )
+    page = page_of(files)
+    assert crops_of(page) == 12 and "Candidates, none of them counted" in page.text
+    assert "0 mitotic figures in all" in page.text
+    folder = save_result(tmp_path / "out" / "made", files)
+    (folder / "report.html").unlink()
+    assert rebuild(folder)[0].read_bytes() == files["report.html"]
+    # With a lower threshold they are detections, and no longer called candidates.
+    lower = page_of(recounted_files(folder, {"min_score": 0.5}, None))
+    assert crops_of(lower) == 12 and "8 detections are not shown" in lower.text
+    assert "not counted" not in lower.text
+
+
 def test_one_mitosis(tmp_path):
     page = page_of(made(tmp_path, 1))
     assert "Every detection, the hotspot's first" in page.text and crops_of(page) == 1

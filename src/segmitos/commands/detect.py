@@ -181,7 +181,10 @@ def run_demo(
     code, outcomes = _run([str(image)], out, settings, 1, None, False)
     for outcome in outcomes:
         if outcome.summary:
-            print(f"report: {display_path(out / outcome.name / 'report.html')}")
+            report = display_path(out / outcome.name / "report.html")
+            if outcome.summary["count"] == 0 and outcome.result_status != "no tissue":
+                print("no mitotic figure was found; the report shows what came nearest")
+            print(f"report, for your browser: {report}")
     return code
 
 

@@ -19,7 +19,7 @@ from segmitos.errors import DataError
 from segmitos.io.files import write_text
 from segmitos.report.density import TICKS, legend_gradient
 from segmitos.report.map import MapMark, has_density, map_svg, scale_bar
-from segmitos.report.marks import shown_marks
+from segmitos.report.marks import candidate_marks, shown_marks
 from segmitos.report.pictures import OVERVIEW, histogram_svg, shrink, size_of
 
 COHORT_REPORT = "cohort.html"
@@ -57,6 +57,8 @@ def render_report(
     """
     counted = saved.summary if review is None else review.recount.reviewed
     marks = shown_marks(saved, counted.hotspot, None if review is None else review.recount)
+    if review is None and not marks:
+        marks = candidate_marks(saved, crops)
     by_id = {mark.id: mark for mark in marks}
     shown = [by_id[identity] for identity in crops]
     numbers = {mark.id: number for number, mark in enumerate(shown, start=1)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ from segmitos.counting.recount import Recount, ReviewedMark
 from segmitos.counting.saved import SavedResult
 from segmitos.counting.windows import Hotspot
 
-State = Literal["mitosis", "added", "rejected", "unsure", "undecided"]
+State = Literal["mitosis", "added", "rejected", "unsure", "undecided", "candidate"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class ShownMark:
         id: of its candidate, or its own.
         x_px: level-0 pixels.
         y_px: the same.
-        state: `mitosis` is a detection that the model, or the reader, calls one.
+        state: `mitosis` is a detection that the model, or the reader, calls one; `candidate` lies
+            below the threshold and is not counted.
         score: of the candidate, None where there is none.
         area_um2: the same.
         in_hotspot: whether it lies in the hotspot.
@@ -75,6 +77,25 @@ def shown_marks(
             )
         )
     return shown
+
+
+def candidate_marks(saved: SavedResult, ids: Collection[str]) -> list[ShownMark]:
+    """Return these candidates below the threshold: for a result without detections."""
+    found, hotspot = saved.candidates, saved.summary.hotspot
+    inside = np.zeros(len(found), bool) if hotspot is None else hotspot.holds(found.xy)
+    return [
+        ShownMark(
+            id=identity,
+            x_px=float(found.x_px[index]),
+            y_px=float(found.y_px[index]),
+            state="candidate",
+            score=float(found.score[index]),
+            area_um2=float(found.area_um2[index]),
+            in_hotspot=bool(inside[index]),
+        )
+        for index, identity in enumerate(found.ids)
+        if identity in ids
+    ]
 
 
 def _state_of(mark: ReviewedMark, detected: bool) -> State:

@@ -25,6 +25,7 @@ OVERVIEW_PX = 1400
 CROP_PX = 176
 CROP_UM = 64.0
 MAX_CROPS = 96
+MAX_CANDIDATE_CROPS = 12
 
 
 def overview(slide: Slide) -> bytes:
@@ -56,13 +57,17 @@ def shrink(picture: bytes, side_px: int) -> bytes:
 
 
 def choose_crops(candidates: Candidates, hotspot: Hotspot | None) -> list[int]:
-    """Return the detections to show, by their place among the candidates.
+    """Return what to show, by its place among the candidates.
 
     Those in the hotspot come first, each part by score, the highest first. Where there are more
     than fit, the hotspot has two thirds of the room, and of each part three quarters are the surest
-    and the rest those nearest the threshold, since those are the ones to check.
+    and the rest those nearest the threshold, since those are the ones to check. Where nothing is a
+    detection, the candidates nearest to one are shown.
     """
     places = np.flatnonzero(candidates.is_detection)
+    if not len(places):
+        order = np.lexsort((candidates.x_px, candidates.y_px, -candidates.score))
+        return [int(place) for place in order[:MAX_CANDIDATE_CROPS]]
     x, y, score = candidates.x_px[places], candidates.y_px[places], candidates.score[places]
     order = np.lexsort((x, y, -score))
     places = places[order]
