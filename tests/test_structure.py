@@ -31,9 +31,8 @@ ORDER = (
     "cohort",
     "review",
     "training",
-    "commands",
     "options",
-    "verbs",
+    "commands",
     "console",
     "cli",
 )

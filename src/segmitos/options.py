@@ -44,6 +44,13 @@ POINT_FORMATS = (
 """Formats that points are written in; `io.points.write` has them, and is not imported at start."""
 
 
+class InOrder(click.Group):
+    """Lists its verbs in the order in which they were added."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+
 class Several(click.Option):
     """An option that takes all values up to the next option or data set: `--cases H04 H05`."""
 

@@ -17,7 +17,6 @@ from factories.synthetic_fields import draw_field
 from factories.toy_models import write_toy
 from segmitos.cohort.run import run
 from segmitos.cohort.settings import JobSettings
-from segmitos.detection.pipeline import DetectOptions
 from segmitos.errors import UsageError
 
 SCRIPT = """
@@ -28,11 +27,10 @@ from distributed import LocalCluster
 
 from segmitos.cohort.run import run
 from segmitos.cohort.settings import JobSettings
-from segmitos.detection.pipeline import DetectOptions
 
 def main():
     images, out, model = sys.argv[1:]
-    settings = JobSettings(model, "cpu", 1, DetectOptions(mpp=0.25))
+    settings = JobSettings(model=model, device="cpu", threads=1, mpp=0.25)
     with LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"
     ) as cluster:
@@ -63,11 +61,10 @@ from distributed import LocalCluster
 
 from segmitos.cohort.run import run
 from segmitos.cohort.settings import JobSettings
-from segmitos.detection.pipeline import DetectOptions
 
 def main():
     images, out, model = sys.argv[1:]
-    settings = JobSettings(model, "cpu", 1, DetectOptions(mpp=0.25))
+    settings = JobSettings(model=model, device="cpu", threads=1, mpp=0.25)
     with LocalCluster(
         n_workers=0, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"
     ) as cluster:
@@ -101,7 +98,7 @@ def test_a_lost_worker_changes_no_byte(tmp_path):
         Image.fromarray(draw_field(rng, size=300)[0]).save(images / f"{name}.png")
     (images / "g.png").write_bytes(b"no image")
     model = str(write_toy(tmp_path / "toy.segmitos"))
-    settings = JobSettings(model, "cpu", 1, DetectOptions(mpp=0.25))
+    settings = JobSettings(model=model, device="cpu", threads=1, mpp=0.25)
     run([images], tmp_path / "serial", settings)
     script = tmp_path / "command.py"
     script.write_text(SCRIPT)
@@ -158,7 +155,7 @@ def test_a_scheduler_that_is_not_there_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(distributed, "Client", nobody)
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     model = str(write_toy(tmp_path / "toy.segmitos"))
-    settings = JobSettings(model, "cpu", 1, DetectOptions(mpp=0.25))
+    settings = JobSettings(model=model, device="cpu", threads=1, mpp=0.25)
     with pytest.raises(UsageError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
         run([tmp_path / "a.png"], tmp_path / "out", settings, cluster="tcp://127.0.0.1:1")
 
@@ -166,6 +163,6 @@ def test_a_scheduler_that_is_not_there_is_refused(tmp_path, monkeypatch):
 def test_without_dask_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
-    settings = JobSettings(str(write_toy(tmp_path / "toy.segmitos")), "cpu", 1)
+    settings = JobSettings(model=str(write_toy(tmp_path / "toy.segmitos")), device="cpu", threads=1)
     with pytest.raises(UsageError, match=r"pip install '\.\[cluster\]'"):
         run([tmp_path / "a.png"], tmp_path / "out", settings, cluster="tcp://127.0.0.1:1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import json
 import os
 import random
@@ -23,7 +24,6 @@ from factories.toy_models import write_toy
 from segmitos.cohort import job as job_module
 from segmitos.cohort.run import run
 from segmitos.cohort.settings import JobSettings
-from segmitos.detection.pipeline import DetectOptions
 from segmitos.errors import InputError, OutputError, UsageError
 
 
@@ -39,7 +39,7 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     model = write_toy(tmp_path_factory.mktemp("toy") / "toy.segmitos")
-    return JobSettings(str(model), "cpu", 1, DetectOptions(mpp=0.25))
+    return JobSettings(model=str(model), device="cpu", threads=1, mpp=0.25)
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +135,13 @@ def test_the_same_results_are_skipped_and_others_are_done_again(images, settings
     assert again() == ("done", "")
     first = (out / "a" / "run.json").read_bytes()
     assert again()[0] == "skipped" and (out / "a" / "run.json").read_bytes() == first
-    strict = JobSettings(settings.model, "cpu", 1, DetectOptions(mpp=0.25, min_score=0.9))
+    strict = JobSettings(model=settings.model, device="cpu", threads=1, mpp=0.25, min_score=0.9)
     assert again(strict) == ("done", "counted again: another min_score")
     assert again(strict)[0] == "skipped"
-    threads = JobSettings(settings.model, "cpu", 2, DetectOptions(mpp=0.25, min_score=0.9))
+    threads = JobSettings(model=settings.model, device="cpu", threads=2, mpp=0.25, min_score=0.9)
     assert again(threads)[0] == "skipped"
     model = write_toy(tmp_path / "other.segmitos", smoothing_sigma_um=0.5)
-    other = JobSettings(str(model), "cpu", 1, DetectOptions(mpp=0.25, min_score=0.9))
+    other = JobSettings(model=str(model), device="cpu", threads=1, mpp=0.25, min_score=0.9)
     assert again(other) == ("done", "done again: another model")
     (out / "a" / "detections.csv").unlink()
     assert again(other) == ("done", "done again: detections.csv missing or changed")
@@ -155,10 +155,8 @@ def test_a_changed_region_file_of_the_same_name_is_noticed(images, settings, tmp
     def limited(right: int) -> str:
         ring = [[0, 0], [right, 0], [right, 160], [0, 160], [0, 0]]
         roi.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
-        options = DetectOptions(mpp=0.25, roi=roi)
-        (outcome,) = run(
-            [images / "a.png"], tmp_path / "out", JobSettings(settings.model, "cpu", 1, options)
-        )
+        own = dataclasses.replace(settings, roi=roi)
+        (outcome,) = run([images / "a.png"], tmp_path / "out", own)
         return outcome.status
 
     assert [limited(160), limited(160), limited(80)] == ["done", "skipped", "done"]
@@ -229,7 +227,6 @@ import sys, types
 from pathlib import Path
 from segmitos.cohort import job
 from segmitos.cohort.settings import JobSettings
-from segmitos.detection.pipeline import DetectOptions
 from segmitos.cohort.run import run
 
 real = job.detect_slide
@@ -241,7 +238,7 @@ def stumbling(slide, *args, **options):
 
 job.detect_slide = stumbling
 images, out, model = sys.argv[1:]
-settings = JobSettings(model, "cpu", 1, DetectOptions(mpp=0.25))
+settings = JobSettings(model=model, device="cpu", threads=1, mpp=0.25)
 for outcome in run([images], Path(out), settings, workers=1):
     print(outcome.name, outcome.status, outcome.message, flush=True)
 """
@@ -250,11 +247,10 @@ COMMAND = """
 import sys
 from segmitos.cohort.run import run
 from segmitos.cohort.settings import JobSettings
-from segmitos.detection.pipeline import DetectOptions
 
 if __name__ == "__main__":
     images, out, model, workers = sys.argv[1:]
-    settings = JobSettings(model, "cpu", 1, DetectOptions(mpp=0.25))
+    settings = JobSettings(model=model, device="cpu", threads=1, mpp=0.25)
     outcomes = run([images], __import__("pathlib").Path(out), settings, workers=int(workers))
     for outcome in outcomes:
         print(outcome.name, outcome.status, outcome.message, flush=True)

@@ -337,12 +337,12 @@ def test_an_interrupt_is_one_line_and_leaves_the_tables(number, code, toy, field
 
 
 def test_a_fault_of_ours_in_any_verb_is_a_line_and_a_file(tmp_path, monkeypatch, capsys):
-    from segmitos.commands import convert
+    from segmitos.commands.convert import convert
 
     def broken(**given: object) -> int:
         raise LookupError("nowhere")
 
-    monkeypatch.setattr(convert, "run_convert", broken)
+    monkeypatch.setattr(convert, "callback", broken)
     monkeypatch.chdir(tmp_path)
     assert main(["convert", "a.csv", "b.json"]) == 1
     error = capsys.readouterr().err

@@ -10,7 +10,6 @@ from factories.synthetic_fields import draw_field
 from factories.toy_models import write_toy
 from segmitos.cohort.run import run
 from segmitos.cohort.settings import JobSettings
-from segmitos.detection.pipeline import DetectOptions
 
 
 @pytest.mark.parametrize("tile_px", [None, 128])
@@ -21,7 +20,7 @@ def test_a_corrupt_tile_in_tissue_fails_that_slide_alone(tmp_path, tile_px):
         save_tiff(tmp_path / "in" / f"{name}.tif", field, tile=(128, 128), compression="jpeg")
     corrupt_tile(tmp_path / "in" / "bad.tif", 12)
     model = str(write_toy(tmp_path / "toy.segmitos"))
-    settings = JobSettings(model, "cpu", 1, DetectOptions(mpp=0.25, tile_px=tile_px))
+    settings = JobSettings(model=model, device="cpu", threads=1, mpp=0.25, tile_px=tile_px)
     bad, good = run([tmp_path / "in"], tmp_path / "out", settings)
     assert bad.status == "failed" and "bad.tif" in bad.message
     assert good.status == "done" and good.summary["count"] > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,9 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import accuracy
-from experiments import cross_validation as crossval
 from segmitos.console import run_script
-from segmitos.errors import UsageError
 from segmitos.evaluation.scoring import evaluate
 from segmitos.io.datasets import Case
 from segmitos.io.points.detections import Detections
@@ -23,12 +20,6 @@ from segmitos.io.points.detections import Detections
     [
         (accuracy, ["--data", "absent"], "absent"),
         (accuracy, ["--data", ".", "--model", "absent.segmitos"], "absent.segmitos"),
-        (crossval, ["--data", "absent", "-o", "runs"], "absent"),
-        (crossval, ["--data", ".", "-o", "runs", "--at", "absent.json"], "absent.json"),
-        (crossval, ["--data", ".", "-o", "runs", "--scout", "absent.segmitos"], "absent.segmitos"),
-        (crossval, ["--data", ".", "-o", "runs", "--recipe", "absent.toml"], "absent.toml"),
-        (crossval, ["--data", ".", "-o", "runs", "--recipe", "proposal"], "0.5 um per pixel"),
-        (crossval, ["--data", ".", "-o", "runs", "--table", "--train-only"], "--table"),
     ],
 )
 def test_wrong_input_is_one_line_and_an_exit_code(
@@ -41,23 +32,6 @@ def test_wrong_input_is_one_line_and_an_exit_code(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"{name}: error: ") and said in last
     assert not list(tmp_path.iterdir())
-
-
-def test_thresholds_that_were_not_looked_at_are_refused(tmp_path):
-    path = tmp_path / "thresholds.json"
-    given = {"threshold": 0.3, "min_area_um2": 25.0, "min_score": 0.444}
-    path.write_text(json.dumps({"thresholds": given}))
-    assert crossval.fixed_thresholds(path) == (0.3, 25.0, 0.44)
-    for odd in ({"threshold": 0.35}, {"threshold": "otsu"}, {"min_score": 0.1}):
-        path.write_text(json.dumps({"thresholds": given | odd}))
-        with pytest.raises(UsageError, match="must be one of"):
-            crossval.fixed_thresholds(path)
-
-
-def test_results_of_two_second_networks_have_two_names(tmp_path):
-    names = {crossval._folder_name(tmp_path / parent / "runs") for parent in ("a", "b")}
-    assert len(names) == 2 and all(name.startswith("runs-") for name in names)
-    assert crossval._folder_name(tmp_path / "b" / ".." / "a" / "runs") in names
 
 
 def test_false_positives_are_told_apart_by_their_labels(tmp_path):

@@ -12,7 +12,7 @@ from segmitos.cohort.folder import OutputFolder
 from segmitos.cohort.identity import RESULT_FORMAT, Identity, InputRecord, settings_of
 from segmitos.cohort.settings import JobSettings
 from segmitos.detection.model import Model
-from segmitos.detection.pipeline import DetectOptions, SlideResult
+from segmitos.detection.pipeline import SlideResult
 from segmitos.detection.postprocess import Thresholds
 from segmitos.detection.tissue import TissueMask
 from segmitos.io.points.candidates import Candidates
@@ -105,7 +105,7 @@ def make_files(
         device="cpu",
         accumulator=None,  # what was found is given
     )
-    job_settings = JobSettings(options=DetectOptions(), **settings)
+    job_settings = JobSettings(**settings)
     identity = {
         "input": {"name": detections.name + ".svs", "bytes": 1},
         "model": {"name": model.spec.name, "sha256": model.sha256},

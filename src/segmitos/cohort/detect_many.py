@@ -8,7 +8,6 @@ from pathlib import Path
 from segmitos.cohort.job import Outcome
 from segmitos.cohort.run import run
 from segmitos.cohort.settings import JobSettings
-from segmitos.detection.pipeline import DetectOptions
 from segmitos.io.files import absolute_path
 
 OnProgress = Callable[[int, int, Outcome], None]
@@ -78,25 +77,18 @@ def detect_many(
         SegMitosError: InputError where there is no input, OutputError where `out` cannot be
             written, UsageError or ModelError where nothing could work.
     """
-    from segmitos.detection.model import is_builtin, load_model
-
-    name = None
-    if model is not None:
-        name = str(model) if is_builtin(Path(model)) else str(absolute_path(model))
     settings = JobSettings(
-        model=name,
+        mpp=mpp,
+        override_mpp=override_mpp,
+        page=page,
+        threshold=threshold,
+        min_score=min_score,
+        min_area_um2=min_area_um2,
+        tissue=tissue,
+        roi=None if roi is None else Path(roi),
+        model=None if model is None else str(model),
         device=device,
         threads=threads,
-        options=DetectOptions(
-            mpp=mpp,
-            override_mpp=override_mpp,
-            page=page,
-            threshold=threshold,
-            min_score=min_score,
-            min_area_um2=min_area_um2,
-            tissue=tissue,
-            roi=None if roi is None else absolute_path(roi),
-        ),
         hotspot_area_mm2=hotspot_area_mm2,
         hotspot_shape=hotspot_shape,
         field_diameter_mm=field_diameter_mm,
@@ -104,9 +96,6 @@ def detect_many(
         qupath=qupath,
         overwrite=overwrite,
     )
-    # A wrong model or threshold is refused once, before any input is read.
-    loaded = load_model(settings.model, device, threads)
-    settings.options.thresholds(loaded.spec.thresholds)
     total = 0
     done = 0
 

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -162,16 +162,11 @@ def settings_of(settings: JobSettings) -> dict[str, Any]:
     for field in dataclasses.fields(settings):
         if field.name in UNUSED_IN_RESULT:
             continue
-        value = _plain(getattr(settings, field.name))
-        found |= value if isinstance(value, Mapping) else {field.name: value}
+        found[field.name] = _plain(getattr(settings, field.name))
     return found
 
 
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
     if isinstance(value, Path):
         return _file_hash(value)
     if isinstance(value, list | tuple):

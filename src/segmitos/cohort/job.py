@@ -177,11 +177,11 @@ def _with_own_regions(job: Job) -> Job:
     Raises:
         InputError: where the folder holds none for it.
     """
-    options = job.settings.options
-    if options.roi is None or not options.roi.is_dir():
+    roi = job.settings.roi
+    if roi is None or not roi.is_dir():
         return job
-    own = replace(options, roi=regions_for(options.roi, Path(job.path)))
-    return replace(job, settings=replace(job.settings, options=own))
+    own = replace(job.settings, roi=regions_for(roi, Path(job.path)))
+    return replace(job, settings=own)
 
 
 def _detect(
@@ -190,13 +190,12 @@ def _detect(
     """Return the files of a result, and what run.json says of the run."""
     settings, path = job.settings, Path(job.path)
     began = time.time()
-    options = settings.options
-    with Slide.open(path, options.mpp, options.override_mpp, options.page) as slide:
+    with Slide.open(path, settings.mpp, settings.override_mpp, settings.page) as slide:
         parts = MapSaver(model) if settings.probability_map else None
         result = detect_slide(
             slide,
             model,
-            settings.options,
+            settings,
             progress=lambda done, total: on_progress(job.name, done, total),
             on_map=parts.add if parts is not None else None,
         )

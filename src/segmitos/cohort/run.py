@@ -57,13 +57,15 @@ def run(
 
     Raises:
         InputError: where no input exists; OutputError: where `out` cannot be written, or is the
-            folder of the inputs; UsageError: where there is no such cluster.
+            folder of the inputs; UsageError: where there is no such cluster; those of
+            `JobSettings.checked`.
     """
     if workers < 1:
         raise UsageError(f"--workers {workers} must be at least 1")
     number, shards = shard
     if not 1 <= number <= shards:
         raise UsageError(f"--shard {number}/{shards}: the first number must be from 1 to {shards}")
+    settings = settings.checked()
     out = absolute_path(out)
     entries = find_inputs(inputs, out)
     _check_apart(entries, out)
@@ -161,12 +163,9 @@ def _other_name(name: str, entry: InputEntry) -> str:
 
 def _settings_for(entry: InputEntry, settings: JobSettings) -> JobSettings:
     """Return the settings with what a table says of one input."""
-    options = settings.options
     if entry.mpp is not None:
-        options = replace(options, mpp=entry.mpp)
-    if entry.roi is not None:
-        options = replace(options, roi=absolute_path(entry.roi))
-    return replace(settings, options=options)
+        settings = replace(settings, mpp=entry.mpp)
+    return settings if entry.roi is None else replace(settings, roi=absolute_path(entry.roi))
 
 
 def _refuse(out: Path, name: str, entry: InputEntry, problem: str) -> Outcome:

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
+from segmitos.detection.model import is_builtin, load_model
 from segmitos.detection.pipeline import DetectOptions
+from segmitos.io.files import absolute_path
+from segmitos.io.points.read_regions import read_regions
 
 
 @dataclass(frozen=True)
-class JobSettings:
+class JobSettings(DetectOptions):
     """What all inputs of a run share; plain values, so that it travels to other machines."""
 
     model: str | None = None
+    """Name of a built-in model or path of a file; None takes the default model."""
     device: str = "auto"
     threads: int | None = None
-    options: DetectOptions = field(default_factory=DetectOptions)
     hotspot_area_mm2: float = 2.0
     hotspot_shape: str = "square"
     field_diameter_mm: float = 0.55
     probability_map: bool = False
     qupath: str = "annotation"
     overwrite: bool = False
+
+    def checked(self) -> JobSettings:
+        """Return these settings with whole paths, which hold in any folder.
+
+        Raises:
+            ModelError: for a model that cannot be used.
+            UsageError: for a threshold or device that makes no sense.
+            InputError: for a file of regions that cannot be read.
+        """
+        own = self.model is None or is_builtin(self.model)
+        model = self.model if own else str(absolute_path(str(self.model)))
+        roi = None if self.roi is None else absolute_path(self.roi)
+        self.thresholds(load_model(model, self.device, self.threads).spec.thresholds)
+        if roi is not None and not roi.is_dir():
+            read_regions(roi)
+        return replace(self, model=model, roi=roi)

@@ -2,27 +2,76 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+import click
 
 from segmitos.errors import OutputError, ScaleError, UsageError
-from segmitos.io.datasets import Case
+from segmitos.options import (
+    FilePath,
+    cases_option,
+    data_argument,
+    exclude_option,
+    mpp_option,
+    threads_option,
+)
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from segmitos.io.datasets import Case
     from segmitos.training.audit import Suspect
 
 _COLUMNS = ("case", "x_px", "y_px", "kind", "score", "spread", "label")
 _SHEET = 96
 
 
-def run_audit(
+@click.command("audit")
+@data_argument
+@click.option("-o", "--out", type=FilePath, required=True, help="New folder to write.")
+@cases_option
+@exclude_option
+@mpp_option
+@click.option(
+    "--folds",
+    type=click.IntRange(2),
+    default=3,
+    show_default=True,
+    help="Parts that the slides are divided in; each is judged by networks of the others.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Networks for each part, whose probabilities are averaged.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    default=600,
+    show_default=True,
+    help="Steps of each training, about half a second each on one CPU core.",
+)
+@click.option(
+    "--missed-above",
+    type=click.FloatRange(0, 1),
+    default=0.6,
+    show_default=True,
+    help="Probability from which a cell without the label of a mitosis is suspected.",
+)
+@click.option(
+    "--doubtful-below",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Probability up to which a labelled mitosis is suspected.",
+)
+@threads_option
+def audit(
     data: Sequence[str],
     out: Path,
     cases: Sequence[str] | None,
@@ -36,7 +85,15 @@ def run_audit(
     doubtful_below: float,
     threads: int | None,
 ) -> int:
-    """Train verifiers across folds of slides, and write what they suspect."""
+    """List labels that look wrong, and write a copy in which they are unsure.
+
+    Each slide is judged by networks that were trained on the other slides. Look at the sheets: what
+    the networks suspect is not what a pathologist would say.
+
+    Example: segmitos dataset audit points:DIR -o audit
+    """
+    from dataclasses import asdict
+
     from segmitos.io.datasets import load_dataset
     from segmitos.io.files import write_json, write_text
     from segmitos.report.dataset_conversion import convert_dataset
@@ -71,7 +128,7 @@ def run_audit(
         out / "audit.json",
         {
             "data": list(data),
-            "options": dataclasses.asdict(options),
+            "options": asdict(options),
             "mpp": MPP,
             "cases": len(chosen),
             "slides": len({case.slide for case in chosen}),
@@ -91,15 +148,22 @@ def _kinds(suspects: Sequence[Suspect]) -> list[str]:
 
 def _at_level_0(case: Case, suspect: Suspect) -> Suspect:
     """Move a suspect from 0.25 um/px to the pixels of its image; labels to where they are."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from segmitos.io.geometry import rescale
     from segmitos.training.audit import MPP
 
     assert case.mpp is not None
-    ratio = MPP / case.mpp
-    x, y = ((value + 0.5) * ratio - 0.5 for value in (suspect.x, suspect.y))
-    return dataclasses.replace(suspect, x=x, y=y)
+    x, y = rescale(np.array([suspect.x, suspect.y]), MPP / case.mpp)
+    return replace(suspect, x=float(x), y=float(y))
 
 
 def _table(cases: Sequence[Case], suspects: Sequence[Suspect]) -> str:
+    import csv
+    import io
+
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -124,12 +188,16 @@ def _write_sheets(cases: Sequence[Case], suspects: Sequence[Suspect], out: Path)
 
 def _with_unsure(case: Case, index: int, suspects: Sequence[Suspect]) -> Case:
     """Return a case whose suspects are neither mitosis nor hard negative."""
+    from dataclasses import replace
+
+    import numpy as np
+
     own = np.array([(s.x, s.y) for s in suspects if s.source == index]).reshape(-1, 2)
     if not len(own):
         return case
     # Labels that are suspected lie where the suspect is, but for rounding.
     mitoses, confidence = _without(case.mitoses_xy, own), case.confidence
-    return dataclasses.replace(
+    return replace(
         case,
         mitoses_xy=case.mitoses_xy[mitoses],
         confidence=None if confidence is None else confidence[mitoses],
@@ -139,6 +207,8 @@ def _with_unsure(case: Case, index: int, suspects: Sequence[Suspect]) -> Case:
 
 
 def _without(points: NDArray[np.float64], suspects: NDArray[np.float64]) -> NDArray[np.bool_]:
+    import numpy as np
+
     if not len(points):
         return np.zeros(0, bool)
     apart = np.abs(points[:, None] - suspects[None]).max(axis=2).min(axis=1)

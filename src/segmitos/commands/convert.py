@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import click
+
 from segmitos.errors import UsageError
+from segmitos.options import POINT_FORMATS, FilePath, qupath_option
 
 if TYPE_CHECKING:
     from segmitos.io.points.annotations import Annotations
@@ -23,7 +26,38 @@ _BY_SUFFIX = {
 }
 
 
-def run_convert(
+@click.command()
+@click.argument(
+    "source", type=FilePath, help="CSV, GeoJSON, JSON, Grand Challenge, COCO, MIDOG, SlideRunner."
+)
+@click.argument("out", type=FilePath, help="File to write.")
+@click.option(
+    "--to",
+    type=click.Choice(POINT_FORMATS),
+    help="Format; default: by the ending of OUT. midog is MIDOG's output, midog-labels its labels.",
+)
+@click.option("--mpp", type=float, help="Micrometres per pixel, where the file does not say it.")
+@click.option("--image", help="Name of the image to take from a file of several.")
+@click.option(
+    "--slide",
+    type=FilePath,
+    help="The image the points are of: gives its scale, its size, and where QuPath's frame begins.",
+)
+@qupath_option
+@click.option("--polygons", is_flag=True, help="Outlines of cells stand for their centroids.")
+@click.option(
+    "--boxes",
+    type=click.Choice(["sizes", "corners"]),
+    help="Boxes are [x, y, width, height] (COCO) or [x1, y1, x2, y2] (MIDOG); default: by numbers.",
+)
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="NAME=LABEL",
+    help="What a class is: mitosis, non-mitosis, unsure or ignore. May be repeated.",
+)
+def convert(
     source: Path,
     out: Path,
     to: str | None,
@@ -35,7 +69,12 @@ def run_convert(
     classes: Sequence[str] = (),
     slide: Path | None = None,
 ) -> int:
-    """Read `source` by what is in it, write `out` in the format of --to or of its suffix."""
+    """Convert points between QuPath, Grand Challenge, COCO, MIDOG, SlideRunner, CSV and JSON.
+
+    Classes are kept; what a format cannot hold is counted on the console.
+
+    Example: segmitos convert detections.geojson mitoses.json --to midog
+    """
     from segmitos.io.geometry import check_mpp
     from segmitos.io.points.read import read_annotations
     from segmitos.io.points.write import FORMATS, summary_of, write_annotations

@@ -7,11 +7,61 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from segmitos.commands.train import require_training
+import click
+
+from segmitos.commands.train import accelerator_option, recipe_option, require_training
 from segmitos.commands.training_progress import TrainingProgress
+from segmitos.options import (
+    FilePath,
+    Several,
+    cases_option,
+    data_argument,
+    exclude_option,
+    json_option,
+    mpp_option,
+    several,
+    threads_option,
+)
 
 
-def run_crossval(
+@click.command()
+@data_argument
+@click.option(
+    "-o", "--out", type=FilePath, required=True, help="Folder; folds that are done there are kept."
+)
+@click.option(
+    "--by",
+    type=click.Choice(["slide", "laboratory"]),
+    default="slide",
+    show_default=True,
+    help="What a fold holds out; each laboratory is one.",
+)
+@click.option(
+    "--folds", type=click.IntRange(2, 1000), help="How many, by slide; default: 5 or fewer."
+)
+@click.option(
+    "--seeds",
+    cls=Several,
+    type=click.IntRange(0, 2**31 - 1),
+    multiple=True,
+    help="Seeds; each fold is trained once with each. Default: 0.",
+)
+@click.option(
+    "--only",
+    cls=Several,
+    multiple=True,
+    callback=several,
+    help="Fold to do now, such as fold-1; others are taken as they are. For job arrays.",
+)
+@recipe_option
+@click.option("--epochs", type=click.IntRange(1, 1_000_000), help="Instead of the recipe's.")
+@cases_option
+@exclude_option
+@mpp_option
+@accelerator_option
+@threads_option
+@json_option
+def crossval(
     data: Sequence[str],
     out: Path,
     by: Literal["slide", "laboratory"],
@@ -28,7 +78,10 @@ def run_crossval(
     threads: int | None,
     json_out: bool,
 ) -> int:
-    """Train and test each fold, write crossval.json, print the table."""
+    """Cross-validate a recipe: score every slide, or laboratory, by networks that never saw it.
+
+    Example: segmitos crossval mitos14:DIR --folds 3 -o runs/crossval
+    """
     require_training()
     import json
 

@@ -8,14 +8,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from segmitos.commands.audit import audit
 from segmitos.errors import DataError
+from segmitos.options import (
+    FilePath,
+    InOrder,
+    cases_option,
+    data_argument,
+    exclude_option,
+    json_option,
+    mpp_option,
+)
 
 if TYPE_CHECKING:
     from segmitos.io.datasets import Case
 
 
-def run_list(json_out: bool) -> int:
-    """Print the formats."""
+@click.group("dataset", cls=InOrder, no_args_is_help=True)
+def dataset_app() -> None:
+    """List, describe, audit and convert data sets."""
+
+
+@dataset_app.command("list")
+@json_option
+def dataset_list(json_out: bool) -> int:
+    """List the data set formats.
+
+    Example: segmitos dataset list
+    """
     from segmitos.io.datasets import FORMATS
 
     if json_out:
@@ -26,7 +48,18 @@ def run_list(json_out: bool) -> int:
     return 0
 
 
-def run_describe(
+@dataset_app.command("describe")
+@data_argument
+@cases_option
+@exclude_option
+@mpp_option
+@click.option(
+    "--sheet",
+    type=FilePath,
+    help="Write all labels as crops (PNG pages), their table, and the regions.",
+)
+@json_option
+def dataset_describe(
     data: Sequence[str],
     cases: Sequence[str] | None,
     exclude: Sequence[str] | None,
@@ -35,7 +68,10 @@ def run_describe(
     sheet: Path | None,
     json_out: bool,
 ) -> int:
-    """Print what a data set holds and what looks wrong; exit code 1 where something does."""
+    """Count cases, slides and mitoses, and list what looks wrong.
+
+    Example: segmitos dataset describe mitos14:DIR --sheet sheet.png
+    """
     from segmitos.io.datasets import load_dataset
     from segmitos.report.dataset_report import describe, find_problems
 
@@ -103,7 +139,16 @@ def _plain(value: Any) -> str:
     return "unknown" if value is None else str(value)
 
 
-def run_convert(
+dataset_app.add_command(audit)
+
+
+@dataset_app.command("convert")
+@data_argument
+@click.option("-o", "--out", type=FilePath, required=True, help="Folder to write.")
+@cases_option
+@exclude_option
+@mpp_option
+def dataset_convert(
     data: Sequence[str],
     out: Path,
     cases: Sequence[str] | None,
@@ -111,7 +156,10 @@ def run_convert(
     mpp: float | None,
     override_mpp: bool,
 ) -> int:
-    """Write a data set as a `points` folder."""
+    """Convert a data set to a folder of images with one CSV of points each.
+
+    Example: segmitos dataset convert mitos14:DIR -o points
+    """
     from segmitos.io.datasets import load_dataset
     from segmitos.report.dataset_conversion import convert_dataset
 

@@ -9,9 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from segmitos.commands.run_display import RunDisplay, outcome_as_dict, verbosity_of
 from segmitos.errors import UsageError
 from segmitos.io.files import absolute_path, display_path
+from segmitos.options import (
+    FilePath,
+    device_option,
+    json_option,
+    model_option,
+    mpp_option,
+    page_option,
+    qupath_option,
+    several,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from segmitos.cohort.job import Outcome
@@ -21,7 +34,98 @@ DEMO_MPP = 0.25
 """Of a x40 scan, which the demo assumes where an image does not say its scale."""
 
 
-def run_detect(
+def shard_of(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
+    """Read a part of a job array, `3/8`."""
+    first, slash, second = value.partition("/")
+    if not (slash and first.isdecimal() and second.isdecimal()):
+        raise click.BadParameter(f"{value!r} is not I/N, such as 3/8", context, parameter)
+    if not 1 <= int(first) <= int(second):
+        raise click.BadParameter(f"{value!r}: I must be from 1 to N", context, parameter)
+    return int(first), int(second)
+
+
+@click.command()
+@click.argument(
+    "paths",
+    nargs=-1,
+    required=True,
+    callback=several,
+    help="Images, slides, folders, globs, a .txt list, or a .csv table path,mpp,roi,name.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=FilePath,
+    default="segmitos-out",
+    show_default=True,
+    help="Folder for the results.",
+)
+@mpp_option
+@page_option
+@model_option
+@device_option
+@threads_option
+@click.option("--roi", type=FilePath, help="GeoJSON of regions, or a folder of them.")
+@click.option(
+    "--tissue-mask/--no-tissue-mask",
+    "tissue",
+    default=True,
+    show_default=True,
+    help="Read tissue only; --no-tissue-mask reads all.",
+)
+@click.option("--threshold", help="'otsu' or a probability; default: the model's.")
+@click.option("--min-score", type=click.FloatRange(0, 1), help="Mean probability of a mitosis.")
+@click.option("--min-area-um2", type=click.FloatRange(min=0), help="Area of a mitosis in um2.")
+@click.option(
+    "--hotspot-area",
+    "hotspot_area_mm2",
+    type=click.FloatRange(0.01, 1000),
+    default=2.0,
+    show_default=True,
+    help="Area of the hotspot window, mm2.",
+)
+@click.option(
+    "--hotspot-shape",
+    type=click.Choice(["square", "circle", "box"]),
+    default="square",
+    show_default=True,
+    help="square, circle or box (4:3).",
+)
+@click.option(
+    "--field-diameter",
+    "field_diameter_mm",
+    type=click.FloatRange(0.4, 0.69),
+    default=0.55,
+    show_default=True,
+    help="Field diameter in mm, for the Nottingham score.",
+)
+@click.option(
+    "--map",
+    "probability_map",
+    is_flag=True,
+    help="Also write the probability map as pyramidal TIFF.",
+)
+@qupath_option
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Inputs worked on at once, in processes.",
+)
+@click.option("--cluster", help="Address of a Dask scheduler, tcp://HOST:8786.")
+@click.option(
+    "--shard",
+    default="1/1",
+    callback=shard_of,
+    help="I/N: only every N-th input from the I-th on, for job arrays into one folder.",
+)
+@click.option("--overwrite", is_flag=True, help="Do finished inputs again.")
+@json_option
+@click.option("-v", "--verbose", is_flag=True, help="Also say how each result was made.")
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("--log", type=FilePath, help="File to append events to, one JSON line each.")
+def detect(
     paths: Sequence[str],
     out: Path,
     mpp: float | None,
@@ -31,13 +135,13 @@ def run_detect(
     device: str,
     threads: int | None,
     roi: Path | None,
-    tissue_mask: bool,
+    tissue: bool,
     threshold: str | None,
     min_score: float | None,
     min_area_um2: float | None,
-    hotspot_area: float,
+    hotspot_area_mm2: float,
     hotspot_shape: str,
-    field_diameter: float,
+    field_diameter_mm: float,
     probability_map: bool,
     qupath: str,
     workers: int,
@@ -49,12 +153,13 @@ def run_detect(
     quiet: bool,
     log: Path | None,
 ) -> int:
-    """Run detection on all inputs; print a line each and a total."""
+    """Detect mitoses in images and slides.
+
+    Example: segmitos detect slides/ -o results --mpp 0.25
+    """
     # Detection does no linear algebra, and the threads for it would spin while they start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    name = _model_name(model)
     from segmitos.cohort.settings import JobSettings
-    from segmitos.detection.pipeline import DetectOptions, parse_threshold
     from segmitos.io.geometry import check_mpp
 
     if mpp is not None:
@@ -62,52 +167,29 @@ def run_detect(
     elif override_mpp and not any(str(path).lower().endswith(".csv") for path in paths):
         raise UsageError("--override-mpp insists on the value of --mpp: give that, too")
     settings = JobSettings(
-        model=name,
+        mpp=mpp,
+        override_mpp=override_mpp,
+        page=page,
+        threshold=threshold,
+        min_score=min_score,
+        min_area_um2=min_area_um2,
+        tissue=tissue,
+        roi=roi,
+        model=None if model is None else str(model),
         device=device,
         threads=threads,
-        options=DetectOptions(
-            mpp=mpp,
-            override_mpp=override_mpp,
-            page=page,
-            threshold=None if threshold is None else parse_threshold(threshold),
-            min_score=min_score,
-            min_area_um2=min_area_um2,
-            tissue=tissue_mask,
-            roi=None if roi is None else absolute_path(roi),
-        ),
-        hotspot_area_mm2=hotspot_area,
+        hotspot_area_mm2=hotspot_area_mm2,
         hotspot_shape=hotspot_shape,
-        field_diameter_mm=field_diameter,
+        field_diameter_mm=field_diameter_mm,
         probability_map=probability_map,
         qupath=qupath,
         overwrite=overwrite,
     )
-    _check_early(settings)
     shown = verbosity_of(verbose, quiet)
     code, _ = _run(
         paths, absolute_path(out), settings, workers, cluster, json_out, shard, shown, log
     )
     return code
-
-
-def _model_name(model: Path | None) -> str | None:
-    """Name a model so that it is found from any folder, and a shipped one on any machine."""
-    if model is None:
-        return None
-    from segmitos.detection.model import is_builtin
-
-    return str(model) if is_builtin(model) else str(absolute_path(model))
-
-
-def _check_early(settings: JobSettings) -> None:
-    """Refuse a wrong model, threshold or region file once, before any input is read."""
-    from segmitos.detection.model import load_model
-    from segmitos.detection.regions import read_regions
-
-    model = load_model(settings.model, settings.device, settings.threads)
-    settings.options.thresholds(model.spec.thresholds)
-    if settings.options.roi is not None and not settings.options.roi.is_dir():
-        read_regions(settings.options.roi)
 
 
 def _run(
@@ -159,12 +241,29 @@ def _as_json(outcomes: Sequence[Outcome], out: Path) -> dict[str, Any]:
     }
 
 
-def run_demo(
-    image: Path, out: Path, mpp: float | None, override_mpp: bool, page: int | None
-) -> int:
-    """Detect on one image with the default model and point to the report."""
+@click.command()
+@click.argument("image", type=FilePath, help="An H&E image, about 0.25 um per pixel.")
+@click.option(
+    "-o",
+    "--out",
+    type=FilePath,
+    default="segmitos-demo",
+    show_default=True,
+    help="Folder for the result.",
+)
+@click.option(
+    "--mpp",
+    type=float,
+    help="Micrometres per pixel, where the image does not say it itself; default: 0.25.",
+)
+@click.option("--override-mpp", is_flag=True, help="Use --mpp even where the image says otherwise.")
+@page_option
+def demo(image: Path, out: Path, mpp: float | None, override_mpp: bool, page: int | None) -> int:
+    """Detect mitoses in one image and say where to look at the result.
+
+    Example: segmitos demo field.png
+    """
     from segmitos.cohort.settings import JobSettings
-    from segmitos.detection.pipeline import DetectOptions
     from segmitos.io.geometry import check_mpp
     from segmitos.io.slide import Slide
 
@@ -175,8 +274,7 @@ def run_demo(
             if slide.mpp is None:
                 mpp = DEMO_MPP
                 print(f"the image does not say its scale: {mpp} um per pixel assumed (--mpp)")
-    options = DetectOptions(mpp=mpp, override_mpp=override_mpp, page=page)
-    settings = JobSettings(options=options, overwrite=True)
+    settings = JobSettings(mpp=mpp, override_mpp=override_mpp, page=page, overwrite=True)
     out = absolute_path(out)
     code, outcomes = _run([str(image)], out, settings, 1, None, False)
     for outcome in outcomes:
@@ -188,8 +286,13 @@ def run_demo(
     return code
 
 
-def run_report(folder: Path) -> int:
-    """Make reports again from saved results."""
+@click.command()
+@click.argument("folder", type=FilePath, help="An output folder of detect.")
+def report(folder: Path) -> int:
+    """Make the HTML reports again from saved results, without the model.
+
+    Example: segmitos report results
+    """
     from segmitos.cohort.reports import rebuild_reports
 
     written, problems = rebuild_reports(folder)

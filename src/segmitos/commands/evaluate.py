@@ -6,11 +6,23 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from segmitos.errors import DataError, UsageError
+from segmitos.options import (
+    FilePath,
+    cases_option,
+    data_argument,
+    device_option,
+    exclude_option,
+    json_option,
+    model_option,
+    mpp_option,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from segmitos.detection.postprocess import MapAccumulator
@@ -19,7 +31,28 @@ if TYPE_CHECKING:
     from segmitos.io.points.detections import Detections
 
 
-def run_evaluate(
+@click.command()
+@data_argument
+@model_option
+@click.option("-o", "--out", type=FilePath, help="Folder for tables, curves and galleries.")
+@click.option(
+    "--detections",
+    type=FilePath,
+    help="Score saved detections (an output folder of detect) instead of running.",
+)
+@cases_option
+@exclude_option
+@mpp_option
+@click.option(
+    "--rule", default="one-to-one", show_default=True, help="Scoring rule; 'all' shows every one."
+)
+@click.option(
+    "--tune", is_flag=True, help="Find thresholds on these cases: validation, never test."
+)
+@device_option
+@threads_option
+@json_option
+def evaluate(
     data: Sequence[str],
     model: Path | None,
     out: Path | None,
@@ -34,7 +67,10 @@ def run_evaluate(
     threads: int | None,
     json_out: bool,
 ) -> int:
-    """Detect (or read saved detections), match, print, and write tables and pictures."""
+    """Score a detector on annotated images, or tune its thresholds on them.
+
+    Example: segmitos evaluate mitos14:DIR --cases H03 -o scores
+    """
     from segmitos.evaluation.matching import RULES
     from segmitos.io.datasets import load_dataset
 
@@ -62,6 +98,8 @@ def _detected(
     threads: int | None,
 ) -> tuple[list[Case], dict[str, Detections], list[MapAccumulator]]:
     """Detect on all cases; return them at the scale that was read, with what was found."""
+    from dataclasses import replace
+
     from segmitos.commands.progress import Bar
     from segmitos.detection.model import Model
     from segmitos.detection.pipeline import DetectOptions, detect_slide

@@ -7,9 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from segmitos.commands.train import require_training
 from segmitos.errors import DataError, UsageError
-from segmitos.io.json_files import load_json
+from segmitos.options import (
+    FilePath,
+    InOrder,
+    cases_option,
+    data_argument,
+    exclude_option,
+    json_option,
+    mpp_option,
+    several,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from segmitos.io.datasets import Case
@@ -19,8 +31,30 @@ if TYPE_CHECKING:
 CALIBRATION_CASES = 48
 
 
-def run_info(model: str, json_out: bool) -> int:
-    """Print the model card of a file."""
+out_option = click.option(
+    "-o", "--out", type=FilePath, required=True, help="Model file to write (.segmitos)."
+)
+probability = click.FloatRange(0, 1, max_open=True)
+
+
+@click.group("model", cls=InOrder, no_args_is_help=True)
+def model_app() -> None:
+    """Make model files, and tell what is in one.
+
+    A model file (NAME.segmitos) is a zip of model.json and plain ONNX graphs. `export` makes one of
+    a training run, `combine` averages several and puts a proposal network in front of them,
+    `quantize` makes an int8 version.
+    """
+
+
+@model_app.command("info")
+@click.argument("model", help="Model file, or lite, lite-float, lite-single.")
+@json_option
+def info(model: str, json_out: bool) -> int:
+    """Print a model card: what a model was trained on, how it was scored, what it is for.
+
+    Example: segmitos model info lite
+    """
     import msgspec
 
     from segmitos.detection.model import find_model
@@ -92,7 +126,25 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def run_export(
+@model_app.command("export")
+@click.argument("run", type=FilePath, help="Folder of a training run.")
+@out_option
+@click.option(
+    "--thresholds", type=FilePath, help="thresholds.json that evaluate wrote when tuning."
+)
+@click.option("--name", help="Name of the model.")
+@click.option("--license", default="unstated", show_default=True, help="License of the weights.")
+@click.option(
+    "--intended-use",
+    default="research use only; not for diagnosis",
+    show_default=True,
+    help="What the model is for.",
+)
+@click.option("--description", default="", show_default=True, help="One line on the model.")
+@click.option(
+    "--stain-of", help="FORMAT:PATH whose staining every slide is matched to; default: none."
+)
+def export(
     run: Path,
     out: Path,
     thresholds: Path | None,
@@ -102,7 +154,10 @@ def run_export(
     description: str,
     stain_of: str | None,
 ) -> int:
-    """Write the model file of a run."""
+    """Turn a training run into a model file, and check that both agree.
+
+    Example: segmitos model export runs/first -o first.segmitos
+    """
     require_training()
     from segmitos.training.export import export_run
 
@@ -123,7 +178,50 @@ def run_export(
     return 0
 
 
-def run_combine(
+@model_app.command("combine")
+@click.argument(
+    "networks",
+    nargs=-1,
+    required=True,
+    callback=several,
+    help="Model files of one scale; their maps are averaged.",
+)
+@out_option
+@click.option(
+    "--proposal-network",
+    type=FilePath,
+    help="Model file of a proposal network: the others see only patches round its proposals.",
+)
+@click.option(
+    "--proposal-threshold",
+    type=probability,
+    default=0.15,
+    show_default=True,
+    help="Probability above which a local maximum of the proposal network is a proposal.",
+)
+@click.option(
+    "--ensemble-threshold",
+    type=probability,
+    default=0.0,
+    show_default=True,
+    help="Networks after the first see patches in which the first found more; 0: every patch.",
+)
+@click.option("--patch-px", type=int, help="Side of a patch in pixels.")
+@click.option("--block-px", type=int, help="A patch is cut round each such block with a proposal.")
+@click.option("--margin-px", type=int, help="Border of a patch that is not used.")
+@click.option(
+    "--half-precision",
+    is_flag=True,
+    help="Store weights in float16: half the size; probabilities change by about 0.001.",
+)
+@click.option(
+    "--thresholds",
+    type=FilePath,
+    help="thresholds.json that evaluate wrote; default: the first network's.",
+)
+@click.option("--name", help="Name of the model.")
+@click.option("--description", help="One line on the model; default: the first network's.")
+def combine(
     networks: Sequence[str],
     out: Path,
     proposal_network: Path | None,
@@ -137,7 +235,10 @@ def run_combine(
     name: str | None,
     description: str | None,
 ) -> int:
-    """Write several model files as one."""
+    """Make one model file of several: networks averaged, behind a proposal network.
+
+    Example: segmitos model combine a.segmitos b.segmitos -o both.segmitos
+    """
     require_training()
     from segmitos.training.combine import combine
 
@@ -161,7 +262,17 @@ def run_combine(
     return 0
 
 
-def run_quantize(
+@model_app.command("quantize")
+@data_argument
+@out_option
+@click.option(
+    "-m", "--model", default="lite-float", show_default=True, help="Model file in float32."
+)
+@cases_option
+@exclude_option
+@mpp_option
+@threads_option
+def quantize(
     data: Sequence[str],
     out: Path,
     model: str,
@@ -171,7 +282,12 @@ def run_quantize(
     override_mpp: bool,
     threads: int | None,
 ) -> int:
-    """Write the int8 version of a model file."""
+    """Make an int8 version of a model file: smaller, and faster on most CPUs.
+
+    Calibrate on training images of every laboratory, never on test images.
+
+    Example: segmitos model quantize mitos14:DIR --exclude H03 -m first.segmitos -o int8.segmitos
+    """
     require_training()
     from segmitos.io.datasets import load_dataset
     from segmitos.training.quantize import quantize
@@ -225,6 +341,8 @@ def _stain_of(spec: str) -> Any:
 
 def read_thresholds(path: Path) -> dict[str, Any]:
     """Return the content of a thresholds.json; DataError where it is none."""
+    from segmitos.io.json_files import load_json
+
     content = load_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("thresholds"), dict):
         raise DataError(f"{path} holds no thresholds; 'segmitos evaluate --tune -o DIR' makes it")

@@ -4,40 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from segmitos.cohort.folder import RUN, SUMMARY, OutputFolder, results_in
-from segmitos.cohort.names import COHORT
-from segmitos.cohort.recounted import recount_result
-from segmitos.cohort.tables import write_tables
-from segmitos.counting.corrections import corrections, read_edited
-from segmitos.counting.recount import Recount, Review, recount
-from segmitos.counting.saved import SavedResult, read_saved
-from segmitos.counting.summary import Summary, parse_summary
+import click
+
 from segmitos.errors import InputError, UsageError
-from segmitos.io.files import write_bytes
-from segmitos.report.result_files import open_image, read_pictures
-from segmitos.report.reviewed import (
-    REVIEWED,
-    REVIEWED_JSON,
-    check_reader,
-    review_content,
-    reviewed_files,
-)
+from segmitos.options import FilePath, json_option
 
-_OPTIONS = {
-    "min_score": "min_score",
-    "min_area_um2": "min_area_um2",
-    "hotspot_area": "hotspot_area_mm2",
-    "hotspot_shape": "hotspot_shape",
-    "field_diameter": "field_diameter_mm",
-}
+if TYPE_CHECKING:
+    from segmitos.counting.recount import Recount, Review
+    from segmitos.counting.saved import SavedResult
+    from segmitos.counting.summary import Summary
 
 
-@dataclass(frozen=True)
-class _Reader:
+class _Reader(NamedTuple):
     """Who corrected, and how."""
 
     name: str
@@ -48,7 +29,54 @@ class _Reader:
     nuclei: int | None
 
 
-def run_recount(
+@click.command()
+@click.argument("folder", type=FilePath)
+@click.option(
+    "--with",
+    "corrected",
+    type=FilePath,
+    help="GeoJSON of marks as a reader left them, say from QuPath; of several results, a folder "
+    "of NAME.geojson.",
+)
+@click.option("--reader", default="", help="Name of the reader, for the report.")
+@click.option("--note", default="", help="Free text of the reader, for the report.")
+@click.option(
+    "--hotspot",
+    type=click.Choice(["follow", "fixed"]),
+    default="follow",
+    show_default=True,
+    help="Search the hotspot again among the corrected marks, or count in the model's.",
+)
+@click.option(
+    "--screened", is_flag=True, help="The reader looked at all of the windows, not at marks alone."
+)
+@click.option("--tubules", type=click.IntRange(1, 3), help="Score of tubules, for a grade.")
+@click.option("--nuclei", type=click.IntRange(1, 3), help="Score of nuclei, for a grade.")
+@click.option("--min-score", type=click.FloatRange(0, 1), help="Mean probability of a mitosis.")
+@click.option("--min-area-um2", type=click.FloatRange(0), help="Area of a mitosis in um2.")
+@click.option(
+    "--hotspot-area",
+    "hotspot_area_mm2",
+    type=click.FloatRange(0.01, 1000),
+    help="Area of the hotspot window, mm2.",
+)
+@click.option(
+    "--hotspot-shape",
+    type=click.Choice(["square", "circle", "box"]),
+    help="Shape of the hotspot window; a box is 4:3.",
+)
+@click.option(
+    "--field-diameter",
+    "field_diameter_mm",
+    type=click.FloatRange(0.4, 0.69),
+    help="Field diameter in mm, for the Nottingham score.",
+)
+@click.option(
+    "-o", "--out", type=FilePath, help="Folder for the files of a review; default: the result's."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the review of another reader.")
+@json_option
+def recount(
     folder: Path,
     corrected: Path | None,
     reader: str,
@@ -62,8 +90,18 @@ def run_recount(
     json_out: bool,
     **given: Any,
 ) -> int:
-    """Count one result or all results of a run again; print a line each."""
-    changes = {_OPTIONS[key]: value for key, value in given.items() if value is not None}
+    """Count a result of detect again, without the networks.
+
+    With --with, as a reader corrected it: the files reviewed.geojson, .csv, .json and .html are
+    written, and the result stays as it is. Without, the result itself is counted with other
+    settings. What is not given stays as it was. FOLDER is that of one result or of a whole run.
+
+    Example: segmitos recount results/slide --with corrected.geojson --reader Anna
+    """
+    from segmitos.cohort.names import COHORT
+    from segmitos.cohort.tables import write_tables
+
+    changes = {key: value for key, value in given.items() if value is not None}
     results = _results_in(folder)
     if corrected is None:
         named = {"--reader": reader, "--note": note, "--screened": screened, "--out": out}
@@ -90,6 +128,8 @@ def run_recount(
 
 
 def _results_in(folder: Path) -> list[Path]:
+    from segmitos.cohort.folder import RUN, results_in
+
     if (folder / RUN).is_file():
         return [folder]
     results = [one.path for one in results_in(folder)] if folder.is_dir() else []
@@ -122,6 +162,11 @@ def _corrected_files(results: list[Path], corrected: Path, folder: Path) -> dict
 
 def _change(folder: Path, changes: dict[str, Any], quiet: bool) -> dict[str, Any]:
     """Count a result with other settings, in its place."""
+    from segmitos.cohort.folder import SUMMARY, OutputFolder
+    from segmitos.cohort.recounted import recount_result
+    from segmitos.counting.summary import parse_summary
+    from segmitos.report.reviewed import REVIEWED_JSON
+
     whole = folder.absolute()
     files = recount_result(OutputFolder(whole.parent, whole.name), changes)
     summary = parse_summary(files[SUMMARY], str(folder / SUMMARY))
@@ -143,6 +188,12 @@ def _review(
     several: bool,
 ) -> dict[str, Any]:
     """Write the files of a review of one result."""
+    from segmitos.cohort.folder import OutputFolder
+    from segmitos.counting.saved import read_saved
+    from segmitos.io.files import write_bytes
+    from segmitos.report.result_files import open_image, read_pictures
+    from segmitos.report.reviewed import REVIEWED, check_reader, review_content, reviewed_files
+
     saved = read_saved(folder)
     counted = [key for key in changes if key in ("min_score", "min_area_um2")]
     if counted:
@@ -174,6 +225,11 @@ def review_of(
     saved: SavedResult, corrected: Path, who: _Reader, changes: Mapping[str, Any]
 ) -> Review:
     """Count a result as a corrected file has it."""
+    from dataclasses import replace
+
+    from segmitos.counting.corrections import corrections, read_edited
+    from segmitos.counting.recount import Review, recount
+
     settings = replace(saved.settings, **changes)
     marks = corrections(saved, read_edited(corrected, saved))
     found = recount(

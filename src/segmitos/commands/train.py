@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from segmitos.commands.training_progress import TrainingProgress
 from segmitos.errors import DataError, UsageError
+from segmitos.options import (
+    FilePath,
+    Several,
+    cases_option,
+    data_argument,
+    exclude_option,
+    mpp_option,
+    several,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from segmitos.io.datasets import Case
@@ -18,6 +30,9 @@ AUTO = "auto"
 
 
 def require_training() -> None:
+    """Refuse where packages that training needs are missing. Raises UsageError."""
+    from importlib.util import find_spec
+
     needed = {
         "torch": "torch",
         "lightning_fabric": "lightning-fabric",
@@ -30,7 +45,80 @@ def require_training() -> None:
         )
 
 
-def run_train(
+class Duration(click.ParamType[float]):
+    """A time such as 45s, 30m or 2h, as seconds."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smh])", str(value).strip())
+        if found is None or float(found[1]) == 0:
+            self.fail(f"{value!r} is not a time such as 45s, 30m or 2h", param, ctx)
+        return float(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
+
+
+accelerator_option = click.option(
+    "--accelerator",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="What to train on.",
+)
+recipe_option = click.option(
+    "--recipe",
+    default="lite",
+    show_default=True,
+    help="Packaged recipe by name, such as paper/mitos14-random, or a TOML file.",
+)
+
+
+@click.command()
+@data_argument
+@click.option(
+    "-o",
+    "--out",
+    type=FilePath,
+    required=True,
+    help="Folder of the run; the same run is resumed if it is there.",
+)
+@recipe_option
+@click.option(
+    "--validation",
+    cls=Several,
+    multiple=True,
+    callback=several,
+    help="Slides or cases to validate on, kept from training; patterns allowed. 'auto' holds out "
+    "slides with about a fifth of the mitoses.",
+)
+@cases_option
+@exclude_option
+@mpp_option
+@click.option(
+    "--start-from", help="Folder of a run whose weights to start from, of the same network."
+)
+@click.option("--epochs", type=click.IntRange(1, 1_000_000), help="Instead of the recipe's.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Instead of the recipe's.")
+@click.option(
+    "--time-budget",
+    type=Duration(),
+    help="Take so many steps, at most the recipe's, as fit into this time here: 45s, 30m, 2h.",
+)
+@accelerator_option
+@click.option(
+    "--devices",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="Processes or GPUs.",
+)
+@threads_option
+@click.option("--no-resume", is_flag=True, help="Refuse to go on with a run that is there.")
+@click.option("--restart", is_flag=True, help="Train from nothing where a run is there.")
+def train(
     data: Sequence[str],
     out: Path,
     recipe: str,
@@ -49,7 +137,10 @@ def run_train(
     no_resume: bool,
     restart: bool,
 ) -> int:
-    """Train, and leave a tuned model file with its score."""
+    """Train a detector from clicks on mitoses, tune it, and write its model file.
+
+    Example: segmitos train mitos14:DIR --validation H03 -o runs/first
+    """
     require_training()
     from segmitos.detection.model import available_threads
     from segmitos.io.datasets import load_dataset
