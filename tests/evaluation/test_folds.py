@@ -57,7 +57,9 @@ def test_too_few_slides_for_the_folds_are_refused():
         assign_folds(cases, "laboratory")
 
 
-@pytest.mark.parametrize("counts", [(5, 5), (9, 4, 2), (60, 9, 8, 7, 6, 5, 4), (3,) * 20])
+@pytest.mark.parametrize(
+    "counts", [(5, 5), (9, 4, 2), (18,) * 4, (7,) * 5, (60, 9, 8, 7, 6, 5, 4), (3,) * 20]
+)
 def test_validation_is_about_a_fifth_of_the_mitoses_and_never_all(counts):
     cases = [field(f"S{index}", count) for index, count in enumerate(counts)]
     cases += [field("empty", 0), field("crop", 50, crop=True)]

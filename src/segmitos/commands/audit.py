@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from segmitos.commands.progress import in_words
 from segmitos.errors import OutputError, ScaleError, UsageError
 from segmitos.options import (
     FilePath,
@@ -138,7 +139,7 @@ def audit(
     for kind in _kinds(placed):
         print(f"{kind:<17} {sum(s.kind == kind for s in placed)}")
     print(f"{len(placed)} suspects in {out / 'audit.csv'}; look at {out / 'audit-*.png'}")
-    print(f"{written} images with these labels as unsure in {out / 'points'}")
+    print(f"{in_words(written, 'image')} with these labels as unsure in {out / 'points'}")
     return 0
 
 

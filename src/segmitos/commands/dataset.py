@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from segmitos.commands.audit import audit
+from segmitos.commands.progress import in_words
 from segmitos.errors import DataError
 from segmitos.options import (
     FilePath,
@@ -165,5 +166,5 @@ def dataset_convert(
 
     chosen = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
     count = convert_dataset(chosen, out)
-    print(f"{count} images with their points in {out}")
+    print(f"{in_words(count, 'image')} with points in {out}")
     return 0

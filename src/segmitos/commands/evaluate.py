@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from segmitos.commands.progress import in_words
 from segmitos.errors import DataError, UsageError
 from segmitos.options import (
     FilePath,
@@ -227,8 +228,9 @@ def _write_report(
     }
     content: dict[str, Any] = {
         "about": (
-            f"{len(cases)} images of {len(main.slides)} slides; rule {main.rule}, within "
-            f"{main.distance_um:g} um; intervals by bootstrap over {main.groups}s"
+            f"{in_words(len(cases), 'image')} of {in_words(len(main.slides), 'slide')}; "
+            f"rule {main.rule}, within {main.distance_um:g} um; "
+            f"intervals by bootstrap over {main.groups}s"
         ),
         "rows": [pooled, *rows[:200]],
         "rules": [

@@ -97,3 +97,9 @@ def clock(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def in_words(number: int, noun: str) -> str:
+    """Return a number of things, `1 slide`, `2 mitoses`."""
+    plural = noun[:-2] + "es" if noun.endswith("is") else noun + "s"
+    return f"{number} {noun if number == 1 else plural}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from segmitos.commands.progress import in_words
 from segmitos.errors import InputError, UsageError
 from segmitos.options import FilePath
 
@@ -118,7 +119,7 @@ def serve(
         print(f"written again: {folder}")
 
     def on_ready(addresses: list[tuple[Reader, str]]) -> None:
-        print(f"{len(worklist.all())} slides of {results}; stop with Ctrl-C")
+        print(f"{in_words(len(worklist.all()), 'slide')} of {results}; stop with Ctrl-C")
         for reader, url in addresses:
             print(f"{reader.name}: {url}", flush=True)
         if browser and len(addresses) == 1:
@@ -166,7 +167,8 @@ def agreement(
         write_bytes(out / name, written)
     for pair in content["pairs"]:
         figures = [_figure(name, pair[key]) for name, key in _SHOWN]
-        print(f"{pair['first']}, {pair['second']}: {pair['slides']} slides, {', '.join(figures)}")
+        slides = in_words(pair["slides"], "slide")
+        print(f"{pair['first']}, {pair['second']}: {slides}, {', '.join(figures)}")
     print(out / "agreement.html")
     return 0
 
@@ -216,12 +218,13 @@ def export(
     service = _service(results, slides, database)
     check_readers(service, names)
     if events:
-        print(f"{export_events(service, out)} events: {out}")
+        print(f"{in_words(export_events(service, out), 'event')}: {out}")
         return 0
     content = export_points(service, out, names or None, rule)
     print(
-        f"{len(content['slides'])} slides, {content['mitoses']} mitoses, "
-        f"{content['look_alikes']} look-alikes, {content['unsure']} unsure: points:{out}"
+        f"{in_words(len(content['slides']), 'slide')}, {in_words(content['mitoses'], 'mitosis')}, "
+        f"{in_words(content['look_alikes'], 'look-alike')}, {content['unsure']} unsure: "
+        f"points:{out}"
     )
     if any(slide["assisted"] for slide in content["slides"].values()):
         print("reviewed with the model's marks in sight: they flatter that model if it is scored")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segmitos._version import __version__
-from segmitos.commands.progress import Bar
+from segmitos.commands.progress import Bar, in_words
 from segmitos.errors import OutputError, UsageError
 from segmitos.io.files import display_path
 
@@ -145,13 +145,8 @@ def line_of(outcome: Outcome) -> str:
         return f"{outcome.name}: no tissue found, nothing counted{note}"
     density = summary["density_per_mm2"]
     spread = "" if density is None else f", {density:.1f} per mm2"
-    figures = figures_of(summary["count"])
+    figures = in_words(summary["count"], "mitotic figure")
     return f"{outcome.name}: {figures} on {_area(summary['tissue_area_mm2'])} mm2{spread}{note}"
-
-
-def figures_of(count: int) -> str:
-    """Return a number of mitotic figures in words."""
-    return "1 mitotic figure" if count == 1 else f"{count} mitotic figures"
 
 
 def _area(area_mm2: float) -> str:
@@ -170,7 +165,7 @@ def total_of(outcomes: Sequence[Outcome], out: Path) -> str:
     ]
     told = ", ".join(f"{number} {text}" for number, text in parts if number)
     note = f" ({told})" if told else ""
-    figures = figures_of(sum(outcome.summary["count"] for outcome in done))
+    figures = in_words(sum(outcome.summary["count"] for outcome in done), "mitotic figure")
     return f"{len(done)} of {len(outcomes)} done{note}, {figures}; results: {display_path(out)}"
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from segmitos.commands.progress import in_words
 from segmitos.commands.training_progress import TrainingProgress
 from segmitos.errors import DataError, UsageError
 from segmitos.options import (
@@ -216,6 +217,10 @@ def describe_split(training: Sequence[Case], held_out: Sequence[Case]) -> str:
 
 
 def _described(cases: Sequence[Case]) -> str:
-    slides = len({case.slide for case in cases})
-    mitoses = sum(len(case.mitoses_xy) for case in cases)
-    return f"{len(cases)} images of {slides} slides, {mitoses} mitoses"
+    counts = {
+        "image": len(cases),
+        "slide": len({case.slide for case in cases}),
+        "mitosis": sum(len(case.mitoses_xy) for case in cases),
+    }
+    images, slides, mitoses = (in_words(number, noun) for noun, number in counts.items())
+    return f"{images} of {slides}, {mitoses}"

@@ -85,7 +85,7 @@ class TrainingProgress:
     def _state(self, done: int | None = None) -> str:
         done = self._bar.pos if done is None else done
         rate = done * self._batch / max(time.monotonic() - self._began, 1e-9)
-        return f"loss {self._loss or 0:.4f}, {rate:.0f} images/s"
+        return f"loss {self._loss or 0:.4f}, {rate:.{0 if rate >= 10 else 1}f} images/s"
 
     def _say(self, text: str) -> None:
         if self._bar is not None:

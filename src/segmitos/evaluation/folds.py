@@ -12,6 +12,8 @@ By = Literal["slide", "laboratory"]
 
 # Of the mitoses, what is held out for validation.
 _HELD_OUT, _AT_MOST = 1 / 5, 1 / 3
+# And at most this, for the second slide, without which there is no held-out score.
+_AT_MOST_FOR_TWO = 1 / 2
 
 
 def assign_folds(cases: Sequence[Case], by: By, count: int | None = None) -> dict[str, list[Case]]:
@@ -74,7 +76,8 @@ def hold_out(cases: Sequence[Case]) -> list[Case]:
 
     Slides with mitoses (those of one patient together) in the order of their number, from the
     middle outwards, until a fifth of all mitoses is held out, on two slides or more where there are
-    four. A slide that would bring it above a third is passed over. Crops that were cut round a
+    four. A slide that would bring it above a third, or above a half for the second slide of four or
+    more, is passed over. Crops that were cut round a
     mitosis are chosen only where there is nothing else, since they say little of false positives.
 
     Raises:
@@ -89,15 +92,17 @@ def hold_out(cases: Sequence[Case]) -> list[Case]:
         )
     order = _largest_first(groups)
     number = {key: _mitoses(of) for key, of in groups.items()}
-    least, most = _HELD_OUT * sum(number.values()), _AT_MOST * sum(number.values())
+    total = sum(number.values())
+    wanted = 2 if len(order) >= 4 else 1
     middle = len(order) // 2
     chosen: dict[str, int] = {}
     for index in sorted(range(len(order)), key=lambda index: (abs(index - middle), index)):
         key = order[index]
-        if chosen and sum(chosen.values()) + number[key] > most:
+        most = _AT_MOST_FOR_TWO if len(chosen) < wanted else _AT_MOST
+        if chosen and sum(chosen.values()) + number[key] > most * total:
             continue
         chosen[key] = number[key]
-        if sum(chosen.values()) >= least and (len(chosen) > 1 or len(order) < 4):
+        if sum(chosen.values()) >= _HELD_OUT * total and len(chosen) >= wanted:
             break
     return [case for case in cases if _key(case) in chosen]
 
