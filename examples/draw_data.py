@@ -2,8 +2,9 @@
 
     python -m examples.draw_data trial
 
-writes `slide.tif` (2.9 mm2, its scale inside) and `clicks/` (twelve fields, a table each) into a
-new folder. Drawn cells are plain: they show how the program works, and nothing of its accuracy.
+writes `slide.tif` (2.9 mm2 with its glass, its scale inside) and `clicks/` (twelve fields with a
+table each) into a new folder. Drawn cells are plain: they show how the program works, and nothing
+of its accuracy.
 """
 
 from __future__ import annotations
@@ -58,10 +59,10 @@ def draw_slide(path: Path, rng: np.random.Generator) -> int:
     look_alikes = rng.uniform(-0.7, 0.7, (60, 2)) * center + center
     image = draw_tissue(SLIDE_PX, mitoses, look_alikes, rng)
     edge = Image.new("L", (width // 16, height // 16))
-    ImageDraw.Draw(edge).ellipse((4, 4, width // 16 - 4, height // 16 - 4), fill=255)
+    ImageDraw.Draw(edge).ellipse((16, 16, width // 16 - 16, height // 16 - 16), fill=255)
     glass = Image.new("RGB", SLIDE_PX, (243, 242, 244))
     glass.paste(image, mask=edge.resize(SLIDE_PX))
-    inside = np.hypot(*((mitoses - center) / center).T) < 0.95
+    inside = np.hypot(*((mitoses - center) / (center - 256)).T) < 1
     glass.save(path, resolution_unit=3, resolution=1e4 / MPP, compression="jpeg", quality=85)
     return int(inside.sum())
 

@@ -30,13 +30,13 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
         pytest.skip(f"no default model at {DEFAULT_MODEL}")
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
-    for needed in ("ipykernel", "pandas"):
+    for needed in ("ipykernel", "pandas", "torch", "lightning_fabric", "starlette", "sqlalchemy"):
         pytest.importorskip(needed)
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client = nbclient.NotebookClient(
-        notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}
     )
     client.execute()
     printed = "\n".join(
@@ -50,3 +50,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     # The drawn plates are plain enough for any model worth shipping.
     found, extra = (int(printed.split(word)[0].split()[-1]) for word in (" found,", " too many"))
     assert found >= 4 and extra <= 4
+    # Two trainings, the second with what was decided on the results of the first.
+    assert printed.count("held-out F ") == 2
+    exported = printed.split(" mitoses and ")[0].split()[-1]
+    assert int(exported) >= 4
