@@ -167,8 +167,8 @@ def agreement(
         write_bytes(out / name, written)
     for pair in content["pairs"]:
         figures = [_figure(name, pair[key]) for name, key in _SHOWN]
-        slides = in_words(pair["slides"], "slide")
-        print(f"{pair['first']}, {pair['second']}: {slides}, {', '.join(figures)}")
+        compared = in_words(pair["slides"], "slide")
+        print(f"{pair['first']}, {pair['second']}: {compared}, {', '.join(figures)}")
     print(out / "agreement.html")
     return 0
 
