@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from factories.synthetic_fields import draw_field
 from factories.toy_models import write_toy
@@ -116,3 +117,30 @@ def test_demo_takes_the_scale_of_the_image(
     save(tmp_path / "b.tif", image)
     assert main(["demo", str(tmp_path / "b.tif"), "-o", str(tmp_path / "out")]) in (0, 3)
     assert "0.25 um per pixel assumed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("recount nowhere", "there is no folder nowhere"),
+        ("report nowhere", "there is no folder nowhere"),
+        ("detect a.png --mpp 0.25 -o a.png", "a.png: it is a file; name a folder"),
+        ("dataset describe points:. --sheet sheet.txt", "give a name that ends in .png"),
+        ("detect a.png --threads 0", "0 is not in the range 1<=x<=512; see"),
+        ("detect a.png --field-diameter 5", "5.0 is not in the range 0.4<=x<=0.69; see"),
+    ],
+)
+def test_a_wrong_input_gives_one_line_that_names_it(
+    call: str,
+    said: str,
+    tmp_path: Path,
+    image: np.ndarray,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(image).save("a.png")
+    assert main(call.split()) != 0
+    printed = capsys.readouterr().err
+    assert said in printed and printed.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

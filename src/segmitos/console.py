@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +94,7 @@ def _refuse(error: click.ClickException, given: list[str]) -> int:
         name, equals, value = argument.partition("=")
         if name in names:
             value = value if equals else " ".join(given[index + 1 : index + 2])
-            if repr(value) not in message:
+            if not re.search(rf"(?<![\w.]){re.escape(value)}(?!\w)", message):
                 message = f"{message.rstrip('.')}, not {value!r}"
     return _fail(f"{message.rstrip('.')}; see '{where} --help'", error.exit_code)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from segmitos.cohort.folder import REPORT, RUN, OutputFolder, results_in
 from segmitos.cohort.tables import write_tables
 from segmitos.errors import InputError, SegMitosError
-from segmitos.io.files import remove_stale_partials
+from segmitos.io.files import no_result, remove_stale_partials
 
 
 def rebuild_reports(folder: Path) -> tuple[list[Path], list[str]]:
@@ -34,7 +34,7 @@ def rebuild_reports(folder: Path) -> tuple[list[Path], list[str]]:
     else:
         results = []
     if not results:
-        raise InputError(f"{folder} holds no result of detect (no {RUN})")
+        raise InputError(no_result(folder, f"no {RUN}"))
     written, problems = [], []
     for result in results:
         changed = [name for name in result.changed_files() if name != REPORT]

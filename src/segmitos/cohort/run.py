@@ -125,6 +125,8 @@ def _prepare(out: Path) -> None:
             pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
+        if out.is_file():
+            reason = "it is a file; name a folder"
         raise OutputError(f"cannot write in {out}: {reason}") from error
     try:
         os.getcwd()

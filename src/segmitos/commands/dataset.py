@@ -12,7 +12,7 @@ import click
 
 from segmitos.commands.audit import audit
 from segmitos.commands.progress import in_words
-from segmitos.errors import DataError
+from segmitos.errors import DataError, UsageError
 from segmitos.options import (
     FilePath,
     InOrder,
@@ -76,6 +76,8 @@ def dataset_describe(
     from segmitos.io.datasets import load_dataset
     from segmitos.report.dataset_report import describe, find_problems
 
+    if sheet is not None and sheet.suffix.lower() not in ("", ".png"):
+        raise UsageError(f"--sheet {sheet}: the pages are PNG; give a name that ends in .png")
     problems: list[str] = []
     chosen = load_dataset(data, cases or (), exclude or (), mpp, override_mpp, problems)
     summary = describe(chosen)
@@ -99,8 +101,7 @@ def dataset_describe(
         if written:
             print(f"{'sheets':<16} {_named(written)}")
     if problems:
-        noun = "problem" if len(problems) == 1 else "problems"
-        print(f"segmitos: {len(problems)} {noun} in the data set", file=sys.stderr)
+        print(f"segmitos: {in_words(len(problems), 'problem')} in the data set", file=sys.stderr)
     return 1 if problems else 0
 
 

@@ -129,12 +129,13 @@ def recount(
 
 def _results_in(folder: Path) -> list[Path]:
     from segmitos.cohort.folder import RUN, results_in
+    from segmitos.io.files import no_result
 
     if (folder / RUN).is_file():
         return [folder]
     results = [one.path for one in results_in(folder)] if folder.is_dir() else []
     if not results:
-        raise InputError(f"{folder} holds no result of detect (no {RUN})")
+        raise InputError(no_result(folder, f"no {RUN}"))
     return results
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from segmitos.counting.count import Count
 from segmitos.errors import DataError, InputError
-from segmitos.io.files import json_text
+from segmitos.io.files import json_text, no_result
 
 SUMMARY = "summary.json"
 
@@ -104,7 +104,7 @@ def read_summary(folder: Path) -> Summary:
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise InputError(f"{folder} holds no result of detect (no {SUMMARY})") from error
+        raise InputError(no_result(folder, f"no {SUMMARY}")) from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     return parse_summary(content, str(path))

@@ -56,6 +56,13 @@ def display_path(path: Path | str) -> str:
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def no_result(folder: Path, lacking: str) -> str:
+    """Say that a folder is no result of detect, for an error."""
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    return f"{folder} holds no result of detect ({lacking})"
+
+
 def remove_stale_partials(folder: Path) -> None:
     """Remove what processes that died left half-written in a folder; what is at work stays."""
     with contextlib.suppress(OSError):

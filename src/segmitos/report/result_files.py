@@ -19,7 +19,7 @@ from segmitos.counting.saved import (
 )
 from segmitos.counting.summary import SUMMARY
 from segmitos.errors import InputError, SegMitosError
-from segmitos.io.files import write_text
+from segmitos.io.files import no_result, write_text
 from segmitos.io.points.candidates import CANDIDATES
 from segmitos.io.points.detections import geojson_text
 from segmitos.io.slide import Slide
@@ -155,7 +155,7 @@ def rebuild(folder: Path) -> list[Path]:
         return [_rebuild_one(folder)]
     results = sorted(entry.parent for entry in folder.glob(f"*/{SUMMARY}"))
     if not results:
-        raise InputError(f"{folder} holds no result of detect (no {SUMMARY})")
+        raise InputError(no_result(folder, f"no {SUMMARY}"))
     return [_rebuild_one(result) for result in results]
 
 

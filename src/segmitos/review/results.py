@@ -20,6 +20,7 @@ from segmitos.counting.saved import SavedResult, read_saved
 from segmitos.counting.summary import SUMMARY, Summary, read_summary
 from segmitos.detection.tissue import TissueMask
 from segmitos.errors import InputError
+from segmitos.io.files import no_result
 from segmitos.review.store import ReviewKey
 
 Floats = NDArray[np.float64]
@@ -145,7 +146,7 @@ class Worklist:
         self.one = (results / SUMMARY).is_file()
         if not self.all():
             cause = next(iter(self.problems.values()), f"no {SUMMARY}")
-            raise InputError(f"{results} holds no result of detect ({cause})")
+            raise InputError(no_result(results, cause))
 
     @property
     def home(self) -> Path:

@@ -136,7 +136,8 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise OutputError(f"cannot make the folder {folder}: {reason}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write to the folder {folder}: no permission")
 
