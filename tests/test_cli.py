@@ -18,9 +18,9 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 import segmitos
-from factories.synthetic_fields import draw_field, write_cases
-from factories.toy_models import write_toy
 from segmitos.cli import main
+from tests.factories.synthetic_fields import draw_field, write_cases
+from tests.factories.toy_models import write_toy
 
 SOURCE = str(Path(segmitos.__file__).parents[1])
 

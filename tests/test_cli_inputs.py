@@ -11,9 +11,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from factories.synthetic_fields import draw_field
-from factories.toy_models import write_toy
 from segmitos.cli import main
+from tests.factories.synthetic_fields import draw_field
+from tests.factories.toy_models import write_toy
 
 
 @pytest.fixture(scope="module")

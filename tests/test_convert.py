@@ -8,7 +8,6 @@ import json
 import numpy as np
 import pytest
 
-from factories.leica import save_scn
 from segmitos.cli import main
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.detections import Detections, write_geojson
@@ -16,6 +15,7 @@ from segmitos.io.points.read import read_annotations
 from segmitos.io.points.regions import Regions, rectangle
 from segmitos.io.points.write import FORMATS, write_annotations
 from segmitos.options import POINT_FORMATS
+from tests.factories.leica import save_scn
 
 ENDINGS = {
     "geojson": "a.geojson",

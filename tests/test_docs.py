@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import segmitos
-from factories.synthetic_fields import draw_field
+from tests.factories.synthetic_fields import draw_field
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from factories.leica import save_scn
-from factories.toy_models import write_toy
 from segmitos.cli import main
 from segmitos.detection.regions import regions_for, regions_of_slide
 from segmitos.errors import DataError, InputError
 from segmitos.io.datasets import load_dataset
 from segmitos.io.slide import Slide
+from tests.factories.leica import save_scn
+from tests.factories.toy_models import write_toy
 
 OFFSET = (640, 320)
 CELLS = [(60, 50), (200, 60), (330, 250)]

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import segmitos
-from factories.synthetic_fields import draw_field
-from factories.toy_models import write_toy
+from tests.factories.synthetic_fields import draw_field
+from tests.factories.toy_models import write_toy
 
 SOURCE = Path(segmitos.__file__).parent
 TINY = """

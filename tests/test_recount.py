@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.toy_models import write_toy
 from segmitos.cli import main
+from tests.factories.toy_models import write_toy
 
 MPP = 0.5
 CROWD = np.array([[900 + 90 * i, 900 + 21 * i] for i in range(20)])

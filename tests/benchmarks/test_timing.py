@@ -12,10 +12,10 @@ import pytest
 from benchmarks import field_speed, timing
 from benchmarks.field_speed import measure, table
 from benchmarks.timing import Timing, run_isolated, time_decoding, time_slide, write_slide
-from factories.bench_pieces import die, hold
-from factories.toy_models import write_toy
 from segmitos.errors import SegMitosError
 from segmitos.io.slide import Slide
+from tests.factories.bench_pieces import die, hold
+from tests.factories.toy_models import write_toy
 
 ROOT = Path(__file__).parents[2]
 

@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 
 import segmitos
-from factories.synthetic_fields import draw_field
-from factories.toy_models import write_toy
+from tests.factories.synthetic_fields import draw_field
+from tests.factories.toy_models import write_toy
 
 SOURCE = str(Path(segmitos.__file__).parents[1])
 

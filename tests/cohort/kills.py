@@ -26,9 +26,9 @@ import numpy as np
 from PIL import Image
 
 import segmitos
-from factories.synthetic_fields import draw_field, write_cases
-from factories.toy_models import write_toy
 from segmitos.cohort.folder import results_in
+from tests.factories.synthetic_fields import draw_field, write_cases
+from tests.factories.toy_models import write_toy
 
 SOURCE = str(Path(segmitos.__file__).parents[1])
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)

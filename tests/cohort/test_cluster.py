@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.synthetic_fields import draw_field
-from factories.toy_models import write_toy
 from segmitos.cohort.run import run
 from segmitos.cohort.settings import JobSettings
 from segmitos.errors import UsageError
+from tests.factories.synthetic_fields import draw_field
+from tests.factories.toy_models import write_toy
 
 SCRIPT = """
 import json, os, signal, sys, threading, time

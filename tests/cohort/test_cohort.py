@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.synthetic_fields import draw_field
-from factories.toy_models import write_toy
 from segmitos.cohort import job as job_module
 from segmitos.cohort.run import run
 from segmitos.cohort.settings import JobSettings
 from segmitos.errors import InputError, OutputError, UsageError
+from tests.factories.synthetic_fields import draw_field
+from tests.factories.toy_models import write_toy
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 import segmitos
-from factories.synthetic_fields import draw_field
-from factories.toy_models import write_toy
 from segmitos import detect_many
 from segmitos.cli import main
+from tests.factories.synthetic_fields import draw_field
+from tests.factories.toy_models import write_toy
 
 SOURCE = str(Path(segmitos.__file__).parents[1])
 

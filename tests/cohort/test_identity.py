@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.synthetic_fields import draw_field
-from factories.toy_models import write_toy
 from segmitos import detect_many
 from segmitos.cohort.folder import find_results
 from segmitos.cohort.identity import UNUSED_IN_RESULT, files_of, read_input, settings_of
 from segmitos.cohort.settings import JobSettings
+from tests.factories.synthetic_fields import draw_field
+from tests.factories.toy_models import write_toy
 
 
 def changed(value: object, name: str, tmp_path: Path) -> object:

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from factories.results import detections_at, draw_slide, make_files, tissue_of
 from segmitos.counting.corrections import corrections, label_of, nearest_pairs, read_edited
 from segmitos.counting.recount import recount
 from segmitos.counting.saved import read_saved
 from segmitos.errors import DataError
+from tests.factories.results import detections_at, draw_slide, make_files, tissue_of
 
 MPP = 1.25
 PLACES = np.array([[1000.0 + 100 * i, 1500.0] for i in range(8)])

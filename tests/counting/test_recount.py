@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from factories.results import candidates_of, detections_at, draw_slide, make_files, tissue_of
 from segmitos.counting.count import CountSettings
 from segmitos.counting.recount import ReviewedMark, recount
 from segmitos.counting.saved import change_settings, read_saved
 from segmitos.errors import DataError, InputError, UsageError
+from tests.factories.results import candidates_of, detections_at, draw_slide, make_files, tissue_of
 
 MPP = 1.25
 CROWD = np.array([[1500.0 + 30 * i, 1500.0 + 7 * i] for i in range(20)])

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from factories.results import detections_at, draw_slide, scatter, tissue_of
 from segmitos.counting.count import CountSettings, count, known_validation
 from segmitos.counting.summary import to_dict
 from segmitos.detection.tissue import TissueMask
+from tests.factories.results import detections_at, draw_slide, scatter, tissue_of
 
 SIDE_PX, MPP = 3200, 1.25
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from factories.slides import corrupt_tile, save_tiff
-from factories.synthetic_fields import draw_field
-from factories.toy_models import write_toy
 from segmitos.cohort.run import run
 from segmitos.cohort.settings import JobSettings
+from tests.factories.slides import corrupt_tile, save_tiff
+from tests.factories.synthetic_fields import draw_field
+from tests.factories.toy_models import write_toy
 
 
 @pytest.mark.parametrize("tile_px", [None, 128])

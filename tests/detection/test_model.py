@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.synthetic_fields import draw_field
-from factories.toy_models import SPEC, write_toy, write_toy_cascade
 from segmitos.detection.model import DEFAULT_MODEL, SINGLE_MODEL, Model, is_builtin
 from segmitos.detection.model_file import read_model_file
 from segmitos.detection.runtimes import compile_openvino, import_onnxruntime
 from segmitos.errors import ModelError, UsageError
+from tests.factories.synthetic_fields import draw_field
+from tests.factories.toy_models import SPEC, write_toy, write_toy_cascade
 
 
 def test_a_model_file_is_read_back_as_written(tmp_path):

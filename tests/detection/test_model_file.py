@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from factories.toy_models import SPEC, toy_graph, write_toy
 from segmitos.detection.graph_check import check_graph
 from segmitos.detection.model import DEFAULT_MODEL, Model
 from segmitos.detection.model_file import (
@@ -26,6 +25,7 @@ from segmitos.detection.model_file import (
     write_model_file,
 )
 from segmitos.errors import ModelError, SegMitosError
+from tests.factories.toy_models import SPEC, toy_graph, write_toy
 
 NETWORK = "network-0.onnx"
 

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import segmitos.detection.tissue as tissue_module
-from factories.synthetic_fields import draw_field
-from factories.toy_models import write_toy, write_toy_cascade
 from segmitos.detection.model import Model
 from segmitos.detection.pipeline import DetectOptions, detect, detect_slide
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
@@ -21,6 +19,8 @@ from segmitos.detection.tissue import TissueMask, find_tissue, mark_tissue
 from segmitos.detection.view import SlideView
 from segmitos.errors import DataError, ScaleError, UsageError
 from segmitos.io.slide import Slide
+from tests.factories.synthetic_fields import draw_field
+from tests.factories.toy_models import write_toy, write_toy_cascade
 
 
 @pytest.fixture(scope="module")

@@ -51,8 +51,8 @@ def test_parts_in_any_order_give_the_blobs_of_the_whole(seed, high, wide, random
     pieces = MapAccumulator(1.0, 4)
     for part in parts:
         pieces.add(*part)
-    for binarization in (0.3, "otsu"):
-        a, b = whole(map_).blobs(binarization), pieces.blobs(binarization)
+    for threshold in (0.3, "otsu"):
+        a, b = whole(map_).blobs(threshold), pieces.blobs(threshold)
         assert a.threshold == b.threshold
         for name in ("x_px", "y_px", "area_um2", "score"):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))

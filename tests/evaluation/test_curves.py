@@ -86,7 +86,9 @@ def test_average_precision_of_known_rankings():
         count = len(hits)
         score = np.linspace(1, 0.1, count)
         none = np.zeros(count, bool)
-        ranked = curves.Ranked(score, np.array(hits, bool), np.zeros(count, int), mitoses, 1, none)
+        ranked = curves.RankedDetections(
+            score, np.array(hits, bool), np.zeros(count, int), mitoses, 1, none
+        )
         return curves.average_precision(ranked)
 
     assert of([1, 1, 1], 3) == 1

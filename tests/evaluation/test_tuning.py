@@ -10,8 +10,9 @@ from segmitos.detection.postprocess import Blobs, MapAccumulator, Thresholds
 from segmitos.errors import InputError, UsageError
 from segmitos.evaluation.matching import match_points
 from segmitos.evaluation.scoring import Counts
-from segmitos.evaluation.sweep import added_hits, neighbours_within, rank
-from segmitos.evaluation.tuning import _best, _idle, level0_xy, tune
+from segmitos.evaluation.sweep import incremental_matching, neighbours_within, rank
+from segmitos.evaluation.threshold_grid import best_of, level0_xy, redundant
+from segmitos.evaluation.tuning import tune
 
 STRIDE, MODEL_MPP = 4, 0.25
 
@@ -43,17 +44,17 @@ def make_items(count=6, mpp=MODEL_MPP):
 
 
 SMALL = {
-    "binarizations": (0.3, 0.5, "otsu"),
+    "map_thresholds": (0.3, 0.5, "otsu"),
     "areas_um2": tuple(range(0, 40, 5)),
     "scores": tuple(np.arange(0.2, 0.9, 0.05)),
 }
 
 
-def count_plainly(items, binarization, area, score):
+def count_plainly(items, threshold, area, score):
     """tp, fp, fn by filtering and matching afresh: what the table must hold."""
     total = Counts()
     for accumulator, truth, mpp, _ in items:
-        blobs = accumulator.blobs(binarization)
+        blobs = accumulator.blobs(threshold)
         keep = (blobs.area_um2 >= area) & (blobs.score >= score)
         match = match_points(level0_xy(accumulator, blobs, mpp)[keep], truth, 7.5 / mpp)
         total += Counts(match.tp, match.fp, match.fn)
@@ -64,10 +65,10 @@ def count_plainly(items, binarization, area, score):
 def test_every_cell_of_the_table_is_the_exact_count(mpp):
     items = make_items(3, mpp)
     result = tune(items, **SMALL)
-    for b, binarization in enumerate(result.binarizations):
+    for b, threshold in enumerate(result.map_thresholds):
         for a in range(0, len(result.areas_um2), 2):
             for s in range(0, len(result.scores), 3):
-                expected = count_plainly(items, binarization, result.areas_um2[a], result.scores[s])
+                expected = count_plainly(items, threshold, result.areas_um2[a], result.scores[s])
                 assert Counts(*result.table[:, b, a, s].sum(axis=0).tolist()) == expected
 
 
@@ -76,7 +77,7 @@ def test_the_best_is_the_best_and_beats_no_filter():
     result = tune(items, **SMALL)
     best = max(
         count_plainly(items, b, a, s).f_score
-        for b in SMALL["binarizations"]
+        for b in SMALL["map_thresholds"]
         for a in SMALL["areas_um2"][::2]
         for s in SMALL["scores"][::2]
     )
@@ -142,18 +143,18 @@ def test_ties_go_to_the_middle_of_the_largest_plateau():
     values[0, 6, 8] = 1
     values[1, 1:6, 2:7] = 1
     none = np.zeros((2, 9), dtype=bool)
-    assert _best(values, none) == (1, 3, 4)
-    idle = none.copy()
-    idle[1, :5] = True
-    assert _best(values, idle)[2] in (5, 6)
+    assert best_of(values, none) == (1, 3, 4)
+    unused = none.copy()
+    unused[1, :5] = True
+    assert best_of(values, unused)[2] in (5, 6)
     values[1, 3, 4] = math.nan
-    assert _best(values, none)[0] == 1 and values[_best(values, none)] == 1
+    assert best_of(values, none)[0] == 1 and values[best_of(values, none)] == 1
 
 
-def test_scores_below_the_binarization_are_not_chosen():
-    idle = _idle((0.5, "otsu"), (0.1, 0.3, 0.5, 0.7))
-    assert idle.tolist() == [[True, True, False, False], [False] * 4]
-    result = tune(make_items(), binarizations=(0.5,), scores=(0.1, 0.2, 0.3, 0.4, 0.5))
+def test_scores_below_the_threshold_of_the_map_are_not_chosen():
+    unused = redundant((0.5, "otsu"), (0.1, 0.3, 0.5, 0.7))
+    assert unused.tolist() == [[True, True, False, False], [False] * 4]
+    result = tune(make_items(), map_thresholds=(0.5,), scores=(0.1, 0.2, 0.3, 0.4, 0.5))
     assert result.thresholds.min_score == 0.5
 
 
@@ -183,12 +184,14 @@ def test_bad_calls_are_named():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 25), st.integers(0, 25))
-def test_added_hits_sum_to_the_optimal_count_of_every_prefix(seed, detected_count, truth_count):
+def test_the_sum_of_added_pairs_is_the_optimal_count_of_every_prefix(
+    seed, detected_count, truth_count
+):
     generator = np.random.default_rng(seed)
     detected = generator.uniform(0, 60, (detected_count, 2))
     truth = generator.uniform(0, 60, (truth_count, 2))
     score = generator.choice([0.2, 0.4, 0.6, 0.8], detected_count)
-    adds = added_hits(neighbours_within(detected, truth, 12), list(range(detected_count)))
+    adds = incremental_matching(neighbours_within(detected, truth, 12), list(range(detected_count)))
     for length in range(detected_count + 1):
         assert adds[:length].sum() == match_points(detected[:length], truth, 12).tp
     ranked = rank([(detected, score, truth, 12.0)])
@@ -201,7 +204,7 @@ def test_a_long_chain_does_not_exhaust_the_stack():
     count = 3000
     # Every detection can take the mitosis on either side; the last one moves all the others.
     near = [[index, index + 1] for index in range(count)] + [[0]]
-    assert added_hits(near, list(range(count + 1))).all()
+    assert incremental_matching(near, list(range(count + 1))).all()
     assert level0_xy(
         MapAccumulator(1.0, 4), Blobs(*(np.zeros(1) for _ in range(5)), 0.5), 0.125
     ).tolist() == [[0.5, 0.5]]

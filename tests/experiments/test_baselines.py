@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from factories.synthetic_fields import draw_field, write_cases
 from segmitos.training.sampling import TrainingImage, common_stain, load_training_images
+from tests.factories.synthetic_fields import draw_field, write_cases
 
 pytest.importorskip("skimage", reason="scikit-image is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")

@@ -10,9 +10,9 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from factories import slides
-from factories.dicom import save_dicom
-from factories.leica import save_scn
+from tests.factories import slides
+from tests.factories.dicom import save_dicom
+from tests.factories.leica import save_scn
 
 Save = Callable[[Path, np.ndarray], None]
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from factories.toy_models import write_toy
 from segmitos.cohort.contents import result_files
 from segmitos.cohort.folder import OutputFolder
 from segmitos.cohort.identity import RESULT_FORMAT, Identity, InputRecord, settings_of
@@ -19,6 +18,7 @@ from segmitos.io.points.candidates import Candidates
 from segmitos.io.points.detections import Detections
 from segmitos.io.points.geojson_features import point_ids
 from segmitos.io.slide import Slide
+from tests.factories.toy_models import write_toy
 
 
 def draw_slide(side: int = 3200, mpp: float = 1.25, cells=(), seed: int = 0) -> Slide:

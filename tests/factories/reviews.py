@@ -19,9 +19,9 @@ import tifffile
 from PIL import Image
 
 import segmitos
-from factories.results import detections_at, draw_slide, make_files, scatter, tissue_of
 from segmitos.cohort.folder import OutputFolder
 from segmitos.cohort.identity import RESULT_FORMAT, Identity, InputRecord
+from tests.factories.results import detections_at, draw_slide, make_files, scatter, tissue_of
 
 MPP = 1.25
 SIDE = 3200

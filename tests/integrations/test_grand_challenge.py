@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.synthetic_fields import draw_field
 from segmitos.io.points.read import read_annotations
+from tests.factories.synthetic_fields import draw_field
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "integrations" / "grand_challenge"

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from factories.dataset_layouts import LAYOUTS, draw, mitos14, points, save, write
 from segmitos.errors import DataError, InputError, ScaleError, UsageError
 from segmitos.io.datasets import FORMATS, Case, guess_format, load_dataset
+from tests.factories.dataset_layouts import LAYOUTS, draw, mitos14, points, save, write
 
 FIELD = draw((96, 64), (70, 21), (30, 47))
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from factories.points import read_points
 from segmitos.errors import DataError, InputError, ScaleError, UsageError
 from segmitos.io.points import detections as io
 from segmitos.io.points.detections import Detections
+from tests.factories.points import read_points
 
 coordinate = st.floats(-50, 2e5, allow_nan=False, width=64)
 known = st.floats(0, 1e3) | st.just(math.nan)

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from factories.points import read_points
 from segmitos.errors import DataError, InputError, ScaleError, UsageError
 from segmitos.io.points.classes import Classes
 from segmitos.io.points.detections import read_geojson
 from segmitos.io.points.read_regions import read_regions
+from tests.factories.points import read_points
 
 
 def feature(geometry, kind="Mitotic figure", **properties):

@@ -8,7 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from factories.dataset_layouts import (
+from segmitos.errors import DataError, ScaleError
+from segmitos.io.datasets import load_dataset
+from segmitos.report.dataset_report import find_problems
+from tests.factories.dataset_layouts import (
     CBIS_COLUMNS,
     LAYOUTS,
     Field,
@@ -18,9 +21,6 @@ from factories.dataset_layouts import (
     save,
     write,
 )
-from segmitos.errors import DataError, ScaleError
-from segmitos.io.datasets import load_dataset
-from segmitos.report.dataset_report import find_problems
 
 FIELD = draw((96, 64), (70, 21), (30, 47))
 

@@ -6,12 +6,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.dataset_layouts import LAYOUTS, MITOSIS, OTHER, WITHOUT_OTHERS, Field, draw, save
 from segmitos.io.datasets import FORMATS, load_dataset
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.read import read_annotations
 from segmitos.io.points.regions import Regions, rectangle
 from segmitos.io.points.write import write_annotations
+from tests.factories.dataset_layouts import (
+    LAYOUTS,
+    MITOSIS,
+    OTHER,
+    WITHOUT_OTHERS,
+    Field,
+    draw,
+    save,
+)
 
 BASE = draw((96, 64), (70, 21), (30, 47))
 

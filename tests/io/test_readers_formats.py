@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.dataset_layouts import (
+from segmitos.io.datasets import load_dataset
+from tests.factories.dataset_layouts import (
     HALF,
     LAYOUTS,
     MITOSIS,
@@ -18,7 +19,6 @@ from factories.dataset_layouts import (
     save,
     write,
 )
-from segmitos.io.datasets import load_dataset
 
 FIELD = draw((96, 64), (70, 21), (30, 47))
 

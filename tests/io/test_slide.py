@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from factories import slides
 from segmitos.errors import InputError, ScaleError, UsageError
 from segmitos.io.geometry import check_mpp
 from segmitos.io.slide import Slide
+from tests.factories import slides
 
 FORMATS = slides.LOSSLESS | slides.LOSSY
 

@@ -11,9 +11,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from factories import slides
 from segmitos.errors import InputError
 from segmitos.io.slide import Slide
+from tests.factories import slides
 
 
 def refusal(path: Path) -> str:

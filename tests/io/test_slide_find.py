@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from factories import slides
 from segmitos.errors import InputError
 from segmitos.io.files import image_bytes
 from segmitos.io.slide import InputEntry, Slide, find_images, find_inputs
+from tests.factories import slides
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories import slides
 from segmitos.io.slide import Slide
+from tests.factories import slides
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "make_slide.py"
 

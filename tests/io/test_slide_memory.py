@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from factories import slides
-from factories.dicom import save_dicom
 from segmitos.errors import InputError
 from segmitos.io.slide import Slide, memory
+from tests.factories import slides
+from tests.factories.dicom import save_dicom
 
 MB = 1 << 20
 

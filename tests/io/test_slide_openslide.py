@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from factories import slides
-from factories.dicom import save_dicom
-from factories.leica import save_scn
 from segmitos.errors import InputError
 from segmitos.io.slide import Slide
 from segmitos.io.slide.openslide import OpenSlideBackend
 from segmitos.io.slide.tiff import TiffBackend, open_tiff
+from tests.factories import slides
+from tests.factories.dicom import save_dicom
+from tests.factories.leica import save_scn
 
 
 def through_openslide(path: Path, mpp: float | None = 0.25) -> Slide:

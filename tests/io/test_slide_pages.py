@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from factories import containers, slides
 from segmitos.errors import InputError, UsageError
 from segmitos.io.slide import Slide
+from tests.factories import containers, slides
 
 
 @pytest.fixture(scope="module")

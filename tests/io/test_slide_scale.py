@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from factories import slides
 from segmitos.errors import ScaleError, UsageError
 from segmitos.io.slide import Slide
+from tests.factories import slides
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.dataset_layouts import LAYOUTS, MITOSIS, OTHER, draw, save
 from segmitos.cli import main
 from segmitos.errors import DataError, OutputError, ScaleError
 from segmitos.io.datasets import Case, load_dataset
@@ -23,6 +22,7 @@ from segmitos.report.contact_sheet import (
 )
 from segmitos.report.dataset_conversion import convert_dataset
 from segmitos.report.dataset_report import describe, find_problems
+from tests.factories.dataset_layouts import LAYOUTS, MITOSIS, OTHER, draw, save
 
 FIELD = draw((96, 64), (70, 21), (30, 47))
 NONE = np.zeros((0, 2))

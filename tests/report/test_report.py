@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.results import detections_at, draw_slide, make_files, save_result, scatter, tissue_of
 from segmitos.cli import main
 from segmitos.counting.saved import read_saved
 from segmitos.detection.tissue import TissueMask
@@ -23,6 +22,14 @@ from segmitos.io.slide import Slide
 from segmitos.report.html import render_report, write_cohort_report
 from segmitos.report.pictures import CROP_PX, MAX_CROPS
 from segmitos.report.result_files import read_pictures, rebuild, recounted_files, shown_crops
+from tests.factories.results import (
+    detections_at,
+    draw_slide,
+    make_files,
+    save_result,
+    scatter,
+    tissue_of,
+)
 
 MPP = 1.25
 

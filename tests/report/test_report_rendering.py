@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.results import detections_at, draw_slide, make_files, scatter, tissue_of
 from segmitos.detection.tissue import TissueMask
 from segmitos.io.slide import Slide
 from segmitos.report.html import render_evaluation, write_cohort_report
+from tests.factories.results import detections_at, draw_slide, make_files, scatter, tissue_of
 
 WIDTHS = (1200, 390)
 FLAGS = (

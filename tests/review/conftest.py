@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from factories.reviews import make_result
+from tests.factories.reviews import make_result
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import segmitos
-from factories.reviews import MPP, SIDE, Server, event, make_result
 from segmitos.errors import InputError, OutputError
 from segmitos.io.datasets import load_dataset
 from segmitos.review.access import Reader
@@ -35,6 +34,7 @@ from segmitos.review.readings import SlideReadings, Unit, consensus_label
 from segmitos.review.results import Worklist
 from segmitos.review.service import ForbiddenError, Service
 from segmitos.review.store import Store
+from tests.factories.reviews import MPP, SIDE, Server, event, make_result
 
 POINTS = np.array([[1200.0 + 100 * k, 1400.0] for k in range(8)])
 

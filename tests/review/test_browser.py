@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from factories.reviews import SIDE, Server, make_result
 from segmitos.counting.corrections import corrections, read_edited
 from segmitos.counting.recount import recount
 from segmitos.counting.saved import read_saved
 from segmitos.review.api import VIEWER
+from tests.factories.reviews import SIDE, Server, make_result
 
 pytestmark = pytest.mark.slow
 READY = "document.getElementById('view').viewer?.osd?.world.getItemCount() === 1"
@@ -147,7 +147,7 @@ def test_a_click_is_the_level_0_pixel_and_the_mark_lies_on_the_cell(visit, runni
         # Under the mark the cell is dark; beside it the tissue is pink.
         page.keyboard.down(" ")
         page.wait_for_timeout(400)
-        from factories.reviews import picture_of
+        from tests.factories.reviews import picture_of
 
         clip = {"x": click_x - 3, "y": click_y - 3, "width": 6, "height": 6}
         pixels = picture_of(page.screenshot(clip=clip, type="jpeg", quality=95))

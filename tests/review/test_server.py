@@ -12,7 +12,6 @@ import httpx
 import pytest
 
 import segmitos
-from factories.reviews import TOKENS, Server, event, picture_of
 from segmitos.errors import InputError, UsageError
 from segmitos.review.access import (
     Bucket,
@@ -22,6 +21,7 @@ from segmitos.review.access import (
     read_readers,
     write_readers,
 )
+from tests.factories.reviews import TOKENS, Server, event, picture_of
 
 POLICY = "default-src 'self'"
 

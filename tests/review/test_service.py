@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from factories.reviews import MPP, event, make_result
 from segmitos.counting.corrections import corrections, read_edited
 from segmitos.counting.recount import recount
 from segmitos.counting.saved import read_saved
@@ -21,6 +20,7 @@ from segmitos.review.overview import worklist_rows
 from segmitos.review.results import Worklist
 from segmitos.review.service import ConflictError, ForbiddenError, NotFoundError, Service
 from segmitos.review.store import Store
+from tests.factories.reviews import MPP, event, make_result
 
 ANNA = Reader("Anna", "x" * 32, True)
 
@@ -300,7 +300,7 @@ def test_a_folder_without_results_is_refused_and_a_damaged_one_named(tmp_path, r
 
 
 def test_a_crop_shows_the_mark_in_its_middle(results, serve):
-    from factories.reviews import picture_of
+    from tests.factories.reviews import picture_of
 
     service = serve(results)
     mark = ids(service)[0]

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from factories.reviews import Server, event
 from segmitos.errors import InputError
 from segmitos.review.events import Event
 from segmitos.review.store import ReviewKey, Store
+from tests.factories.reviews import Server, event
 
 
 @pytest.fixture

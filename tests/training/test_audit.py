@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from factories.synthetic_fields import write_cases
 from segmitos.errors import DataError
 from segmitos.training.audit import AuditOptions, audit_labels
 from segmitos.training.nuclei import find_dark_nuclei
 from segmitos.training.patches import OUTSIDE, augmented_patches, draw_transforms, read_patch
 from segmitos.training.sampling import load_training_images
 from segmitos.training.verify import Pool, divided, drawn_by_score
+from tests.factories.synthetic_fields import write_cases
 
 
 def test_a_mitosis_that_nobody_labelled_is_suspected_and_no_label_that_is_right(tmp_path):

@@ -9,12 +9,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from factories.toy_models import SPEC, proposal_graph, write_toy
 from segmitos.cli import main
 from segmitos.detection.model import Model
 from segmitos.detection.model_file import read_model_file, write_model_file
 from segmitos.errors import ModelError, UsageError
 from segmitos.training.combine import combine
+from tests.factories.toy_models import SPEC, proposal_graph, write_toy
 
 SIZES = {"patch_px": 160, "block_px": 32, "margin_px": 48}
 PROPOSAL = msgspec.structs.replace(SPEC, name="toy-proposal", mpp=0.5, stride=8, context_px=12)

@@ -8,24 +8,24 @@ import json
 import numpy as np
 import pytest
 
-from factories.synthetic_fields import write_cases
 from segmitos.cli import main
 from segmitos.errors import UsageError
-from segmitos.evaluation.tuning import AREAS_UM2, BINARIZATIONS, SCORES
+from segmitos.evaluation.threshold_grid import AREAS_UM2, MAP_THRESHOLDS, SCORES
 from segmitos.io.datasets import Case
 from segmitos.training import crossval
 from segmitos.training.crossval import FoldCounts, cross_validate, summarize, table_lines
 from segmitos.training.identity import RunIdentity
 from segmitos.training.recipe import Recipe
+from tests.factories.synthetic_fields import write_cases
 
-SHAPE = (len(BINARIZATIONS), len(AREAS_UM2), len(SCORES), 3)
+SHAPE = (len(MAP_THRESHOLDS), len(AREAS_UM2), len(SCORES), 3)
 
 
 def table(best_score: int, peak: tuple[int, int, int], elsewhere=(2, 8, 8)) -> np.ndarray:
     """Counts that are `peak` at one score threshold of a probability of 0.5, poor elsewhere."""
     counts = np.empty(SHAPE, np.int32)
     counts[:] = elsewhere
-    counts[BINARIZATIONS.index(0.5), :, best_score] = peak
+    counts[MAP_THRESHOLDS.index(0.5), :, best_score] = peak
     return counts
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.synthetic_fields import write_cases
 from segmitos.errors import InputError, ModelError, UsageError
 from segmitos.io.datasets import Case
 from segmitos.io.points.regions import Regions
 from segmitos.training.checkpoint import TrainingState, load_state, save_checkpoint
 from segmitos.training.identity import IDENTITY, RunIdentity, resume_recipe
 from segmitos.training.recipe import Recipe
+from tests.factories.synthetic_fields import write_cases
 
 RECIPE = Recipe(pretrained=False)
 

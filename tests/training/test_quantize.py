@@ -10,12 +10,12 @@ import onnx.numpy_helper
 import pytest
 from PIL import Image
 
-from factories.synthetic_fields import draw_field
 from segmitos.cli import main
 from segmitos.detection.model import SINGLE_MODEL, Model
 from segmitos.detection.model_file import read_model_file
 from segmitos.io.datasets import load_dataset
 from segmitos.training import quantize as quantize_module
+from tests.factories.synthetic_fields import draw_field
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from factories.synthetic_fields import write_cases
 from segmitos.detection.stain import OD_TABLE, Stain
 from segmitos.training.augment import NONE, augment_stain
 from segmitos.training.optimizer import make_optimizer, set_learning_rate
 from segmitos.training.recipe import Recipe
 from segmitos.training.sampling import CropSampler, TrainingImage, load_training_images
 from segmitos.training.validate import validate
+from tests.factories.synthetic_fields import write_cases
 
 NOTHING = np.zeros((0, 2))
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from factories.synthetic_fields import write_cases
 from segmitos.cli import main
 from segmitos.training.checkpoint import load_checkpoint
 from segmitos.training.networks.registry import build_network
+from tests.factories.synthetic_fields import write_cases
 
 RECIPE = """
 network = "fcn{stride}s-slim"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from factories.synthetic_fields import write_cases
 from segmitos.training.checkpoint import load_state
+from tests.factories.synthetic_fields import write_cases
 
 SOURCE = Path(__file__).parents[2] / "src"
 RECIPE = """

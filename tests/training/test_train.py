@@ -12,7 +12,6 @@ import onnxruntime
 import pytest
 import torch
 
-from factories.synthetic_fields import write_cases
 from segmitos.detection.model import Model
 from segmitos.errors import DataError, ModelError, OutputError, UsageError
 from segmitos.training.augment import NONE
@@ -24,6 +23,7 @@ from segmitos.training.optimizer import learning_rate
 from segmitos.training.recipe import Recipe, load_recipe
 from segmitos.training.sampling import CropSampler, TrainingImage, load_training_images
 from segmitos.training.train import fit_to_budget, train
+from tests.factories.synthetic_fields import write_cases
 
 TINY = Recipe.from_dict(
     {

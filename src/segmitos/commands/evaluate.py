@@ -257,7 +257,8 @@ def _tune(
     json_out: bool,
 ) -> int:
     from segmitos.evaluation.curves import tuning_picture
-    from segmitos.evaluation.tuning import Item, tune
+    from segmitos.evaluation.threshold_grid import Item
+    from segmitos.evaluation.tuning import tune
     from segmitos.io.files import write_bytes, write_json
 
     cases, found, maps = _detected(cases, model, device, threads)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from segmitos.counting.grading import FIELDS, Unavailable, field_area_mm2
 from segmitos.counting.window_search import Box, Disc, Points, Window, max_count_window
 from segmitos.errors import UsageError
-from segmitos.io.geometry import check_mpp
+from segmitos.io.geometry import check_mpp, from_corner
 
 SHAPES = ("square", "circle", "box")
 _BOX_RATIO = 4 / 3
@@ -211,7 +211,7 @@ class _TissueFraction:
             self.sums[row] += self.sums[row - 1]
 
     def __call__(self, centers: Points) -> NDArray[np.float64]:
-        x, y = ((centers + 0.5) * self.scale).T
+        x, y = from_corner(centers, self.scale).T
         total = np.zeros(len(centers))
         for x0, y0, x1, y1 in self.strips:
             total += self._below(x + x1, y + y1) - self._below(x + x0, y + y1)

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detection.stain import OD_TABLE, tissue_pixels
+from segmitos.io.geometry import from_corner
 
 # Squares of tissue that are measured, spread over the input.
 MAX_SQUARES = 8
@@ -144,13 +145,9 @@ def choose_squares(
     steps = np.arange(MAX_SQUARES) * 0.6180339887 % 1
     chosen = np.unique((steps * len(rows)).astype(np.int64))
     half = SQUARE_PX / 2
-    return [
-        (
-            min(max(0, round((int(columns[i]) + 0.5) * mask_px - half)), max(0, width - SQUARE_PX)),
-            min(max(0, round((int(rows[i]) + 0.5) * mask_px - half)), max(0, height - SQUARE_PX)),
-        )
-        for i in chosen
-    ]
+    x, y = (np.rint(from_corner(place[chosen], mask_px) - half) for place in (columns, rows))
+    x, y = x.clip(0, max(0, width - SQUARE_PX)), y.clip(0, max(0, height - SQUARE_PX))
+    return list(zip(x.astype(int).tolist(), y.astype(int).tolist(), strict=True))
 
 
 def measure_domain(squares: Sequence[Pixels]) -> DomainFeatures | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from segmitos.detection.connected import label_pixels
 from segmitos.errors import DataError, InputError, ModelError, UsageError
+from segmitos.io.geometry import map_to_image
 
 # Probabilities at or below the floor are never part of a blob, whatever the threshold.
 FLOOR = 0.1
@@ -250,9 +251,8 @@ class MapAccumulator:
         weights = values.astype(np.float64)
         area = np.bincount(member, minlength=count)
         mass = np.bincount(member, weights, count)
-        offset = (self.stride - 1) / 2
-        x = np.bincount(member, weights * columns, count) / mass * self.stride + offset
-        y = np.bincount(member, weights * rows, count) / mass * self.stride + offset
+        x = map_to_image(np.bincount(member, weights * columns, count) / mass, self.stride)
+        y = map_to_image(np.bincount(member, weights * rows, count) / mass, self.stride)
         peak = np.zeros(count)
         np.maximum.at(peak, member, weights)
         sequence = np.lexsort((x, y))

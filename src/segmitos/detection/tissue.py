@@ -16,6 +16,7 @@ from segmitos.detection.connected import label_pixels
 from segmitos.detection.regions import Regions
 from segmitos.detection.stain import OD_TABLE
 from segmitos.detection.view import Overview
+from segmitos.io.geometry import from_corner
 
 _MIN_OD = 0.06
 _MIN_CHROMA = 0.03
@@ -65,8 +66,8 @@ class TissueMask:
         if self._everywhere:
             return None
         ratio = map_mpp / self.mpp
-        x = ((column + np.arange(columns) + 0.5) * ratio).astype(np.int64)
-        y = ((row + np.arange(rows) + 0.5) * ratio).astype(np.int64)
+        x = from_corner(column + np.arange(columns), ratio).astype(np.int64)
+        y = from_corner(row + np.arange(rows), ratio).astype(np.int64)
         height, width = self.mask.shape
         # Past the last mask pixel there is at most its rounding.
         x, y = np.minimum(x, width - 1), np.minimum(y, height - 1)

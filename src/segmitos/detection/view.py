@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
 from segmitos.errors import ScaleError
+from segmitos.io.geometry import from_corner
 from segmitos.io.slide import Slide
 
 # Scale of an overview, um per pixel.
@@ -157,8 +158,8 @@ class SlideView:
         side = STAIN_SQUARE_PX
         squares = []
         for row, column in zip(rows[chosen], columns[chosen], strict=True):
-            x = round((int(column) + 0.5) * tissue.mpp / self.mpp - side / 2)
-            y = round((int(row) + 0.5) * tissue.mpp / self.mpp - side / 2)
+            x = round(from_corner(column, tissue.mpp) / self.mpp - side / 2)
+            y = round(from_corner(row, tissue.mpp) / self.mpp - side / 2)
             x = min(max(0, x), max(0, self.width - side))
             y = min(max(0, y), max(0, self.height - side))
             width, height = min(side, self.width), min(side, self.height)

@@ -19,7 +19,7 @@ from segmitos.errors import UsageError
 from segmitos.evaluation.gallery import PicturedCase, choose_crops, gallery_picture
 from segmitos.evaluation.matching import RULES
 from segmitos.evaluation.scoring import AnnotatedCase, Evaluation, is_reviewed
-from segmitos.evaluation.sweep import Ranked, RankedImage, rank
+from segmitos.evaluation.sweep import RankedDetections, RankedImage, rank
 from segmitos.io.outputs import PROGRAM
 from segmitos.io.points.detections import Detections
 
@@ -72,7 +72,7 @@ def evaluation_pictures(
 
 def rank_cases(
     cases: Sequence[AnnotatedCase], detections: Mapping[str, Detections], field: str = "score"
-) -> Ranked | None:
+) -> RankedDetections | None:
     """Rank all detections by `score` or `area_um2`; None where some do not have it, or none is."""
     images = []
     for case in cases:
@@ -94,7 +94,7 @@ def rank_cases(
 
 
 def precision_recall(
-    ranked: Ranked,
+    ranked: RankedDetections,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return (recall, precision, threshold) at every distinct score, the highest first.
 
@@ -107,13 +107,13 @@ def precision_recall(
     return tp / ranked.mitoses, tp / np.maximum(tp + fp, 1), threshold
 
 
-def average_precision(ranked: Ranked) -> float:
+def average_precision(ranked: RankedDetections) -> float:
     """Return the area under the precision-recall steps down to the lowest threshold known."""
     recall, precision, _ = precision_recall(ranked)
     return float((np.diff(recall, prepend=0.0) * precision).sum())
 
 
-def precision_recall_picture(ranked: Ranked) -> bytes:
+def precision_recall_picture(ranked: RankedDetections) -> bytes:
     """Draw precision against recall, with the point of all detections."""
     figure, axes = _figure("recall", "precision")
     if ranked.mitoses:
@@ -132,7 +132,7 @@ def precision_recall_picture(ranked: Ranked) -> bytes:
     return _png(figure)
 
 
-def froc_picture(ranked: Ranked) -> bytes:
+def froc_picture(ranked: RankedDetections) -> bytes:
     """Draw recall against false positives per image (free-response ROC)."""
     figure, axes = _figure("false positives per image", "recall")
     if ranked.mitoses:
@@ -148,7 +148,7 @@ def froc_picture(ranked: Ranked) -> bytes:
     return _png(figure)
 
 
-def threshold_picture(ranked: Ranked, label: str) -> bytes:
+def threshold_picture(ranked: RankedDetections, label: str) -> bytes:
     """Draw F, precision and recall against a threshold on what `ranked` is ranked by."""
     figure, axes = _figure(label, "")
     if ranked.mitoses:

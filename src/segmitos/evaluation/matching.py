@@ -135,17 +135,17 @@ def match_points(
         raise UsageError(f"matching distance {distance_px} px must be above 0")
     detected, truth = _as_points(detected_xy, "detections"), _as_points(truth_xy, "mitoses")
     near = pairs_within(detected, truth, distance_px, RULES[rule].strict)
-    hits, forgiven, pairs = _METHODS[RULES[rule].method](detected, truth, near)
+    tp, not_false, pairs = _METHODS[RULES[rule].method](detected, truth, near)
     ignored: tuple[int, ...] = ()
     if ignored_xy is not None and len(ignored_xy):
         unsure = _as_points(ignored_xy, "unsure cells")
         at_unsure = pairs_within(detected, unsure, distance_px, RULES[rule].strict).first
         free = np.setdiff1d(at_unsure, [i for i, _ in pairs])
-        if forgiven > hits:
+        if not_false > tp:
             free = np.setdiff1d(free, near.first)
         ignored = tuple(free.tolist())
-    false = len(detected) - forgiven - len(ignored)
-    return Match(hits, false, len(truth) - hits, tuple(pairs), ignored)
+    false = len(detected) - not_false - len(ignored)
+    return Match(tp, false, len(truth) - tp, tuple(pairs), ignored)
 
 
 def match_case(

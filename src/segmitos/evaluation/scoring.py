@@ -65,7 +65,7 @@ def is_reviewed(case: AnnotatedCase, points_xy: NDArray[np.float64]) -> NDArray[
 
 @dataclass(frozen=True)
 class Counts:
-    """True positives, false positives and misses; the ratios follow from them.
+    """True positives, false positives and false negatives; the ratios follow from them.
 
     `ignored` are detections that count neither way: at an unsure cell, or outside what was
     reviewed.

@@ -1,9 +1,9 @@
 """Counts at every score threshold at once, exactly.
 
-Under one-to-one matching the number of hits is the size of the largest matching, and a largest
-matching grows by at most one with each detection that is added. So one pass over the detections
-from the highest score down, with an augmenting path for each (Kuhn), says of each detection whether
-it adds a hit; the hits at any threshold are the sum of those marks down to it.
+Under one-to-one matching the number of true positives is the size of the largest matching, and a
+largest matching grows by at most one with each detection that is added. So one pass over the
+detections from the highest score down, with an augmenting path for each (Kuhn), tells of each
+detection whether it adds a true positive; those at any threshold are the sum down to it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def neighbours_within(
     return result
 
 
-def added_hits(neighbours: Neighbours, order: Sequence[int]) -> NDArray[np.bool_]:
+def incremental_matching(neighbours: Neighbours, order: Sequence[int]) -> NDArray[np.bool_]:
     """Tell for each detection, added in `order`, whether it raises the largest matching.
 
     Args:
@@ -41,8 +41,8 @@ def added_hits(neighbours: Neighbours, order: Sequence[int]) -> NDArray[np.bool_
     Returns:
         (n,) bool, False for those that take no part.
     """
-    holder: dict[int, int] = {}
-    held: dict[int, int] = {}
+    match_of_truth: dict[int, int] = {}
+    match_of_detection: dict[int, int] = {}
 
     def place(detection: int) -> bool:
         # Breadth first, so that a long chain in a dense cluster cannot exhaust the stack.
@@ -53,15 +53,15 @@ def added_hits(neighbours: Neighbours, order: Sequence[int]) -> NDArray[np.bool_
                 if truth in came_from:
                     continue
                 came_from[truth] = current
-                if truth in holder:
-                    queue.append(holder[truth])
+                if truth in match_of_truth:
+                    queue.append(match_of_truth[truth])
                     continue
                 free: int | None = truth
                 while free is not None:
                     mover = came_from[free]
-                    holder[free] = mover
-                    left = held.get(mover)
-                    held[mover] = free
+                    match_of_truth[free] = mover
+                    left = match_of_detection.get(mover)
+                    match_of_detection[mover] = free
                     free = left
                 return True
         return False
@@ -74,20 +74,20 @@ def added_hits(neighbours: Neighbours, order: Sequence[int]) -> NDArray[np.bool_
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedDetections:
     """Detections of many images in one ranking, highest score first.
 
     Attributes:
         score: (n,), descending.
-        hit: (n,) bool, whether the detection adds a hit to those above it.
+        matched: (n,) bool, whether the detection adds a true positive to those above it.
         image: (n,) index of its image.
         mitoses: in all images.
         images: how many there are, with or without detections.
-        ignored: (n,) bool, whether the detection adds no hit and lies at an unsure cell.
+        ignored: (n,) bool, whether the detection adds no true positive and lies at an unsure cell.
     """
 
     score: NDArray[np.float64]
-    hit: NDArray[np.bool_]
+    matched: NDArray[np.bool_]
     image: NDArray[np.intp]
     mitoses: int
     images: int
@@ -100,7 +100,7 @@ class Ranked:
         if not len(self.score):
             return np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)
         last = np.flatnonzero(np.diff(self.score, append=-np.inf))
-        tp = np.cumsum(self.hit)[last].astype(np.int64)
+        tp = np.cumsum(self.matched)[last].astype(np.int64)
         ignored = np.cumsum(self.ignored)[last].astype(np.int64)
         return self.score[last], tp, last + 1 - tp - ignored
 
@@ -117,7 +117,7 @@ class RankedImage(NamedTuple):
 
 def rank(
     images: Sequence[RankedImage | tuple[NDArray[Any], NDArray[Any], NDArray[Any], float]],
-) -> Ranked:
+) -> RankedDetections:
     """Rank the detections of all images by score.
 
     Args:
@@ -127,7 +127,7 @@ def rank(
         The ranking, ties in the order given.
     """
     scores: list[NDArray[np.float64]] = []
-    hits: list[NDArray[np.bool_]] = []
+    matches: list[NDArray[np.bool_]] = []
     owners: list[NDArray[np.intp]] = []
     unsure: list[NDArray[np.bool_]] = []
     ranked = [RankedImage(*image) for image in images]
@@ -136,14 +136,16 @@ def rank(
         order = np.argsort(-values, kind="stable")
         near = neighbours_within(image.detected_xy, image.truth_xy, image.distance_px)
         scores.append(values[order])
-        hits.append(added_hits(near, order.tolist())[order])
+        matches.append(incremental_matching(near, order.tolist())[order])
         owners.append(np.full(len(order), index, dtype=np.intp))
         unsure.append(is_near(image.detected_xy, image.ignored_xy, image.distance_px)[order])
     mitoses = sum(len(image.truth_xy) for image in ranked)
     if not scores:
         none = np.zeros(0, bool)
-        return Ranked(np.zeros(0), none, np.zeros(0, np.intp), mitoses, 0, none)
-    score, hit, owner = np.concatenate(scores), np.concatenate(hits), np.concatenate(owners)
-    ignored = np.concatenate(unsure) & ~hit
+        return RankedDetections(np.zeros(0), none, np.zeros(0, np.intp), mitoses, 0, none)
+    score, matched, owner = np.concatenate(scores), np.concatenate(matches), np.concatenate(owners)
+    ignored = np.concatenate(unsure) & ~matched
     order = np.argsort(-score, kind="stable")
-    return Ranked(score[order], hit[order], owner[order], mitoses, len(images), ignored[order])
+    return RankedDetections(
+        score[order], matched[order], owner[order], mitoses, len(images), ignored[order]
+    )

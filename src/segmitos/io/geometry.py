@@ -7,11 +7,14 @@ Positions are (x, y), pixel centers at integers, origin top left. A pixel of one
 from __future__ import annotations
 
 import math
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.errors import ScaleError
+
+T = TypeVar("T", float, NDArray[Any])
 
 SMALLEST_MPP, LARGEST_MPP = 0.01, 200.0
 SAME_WITHIN = 0.02
@@ -20,7 +23,7 @@ LARGEST_PX = 1e9
 """No position in an annotation file is further from the origin."""
 
 
-def rescale(position_px: NDArray[np.float64], ratio: float) -> NDArray[np.float64]:
+def rescale(position_px: NDArray[Any], ratio: float) -> NDArray[np.float64]:
     """Return positions in pixels of another scale.
 
     Args:
@@ -31,6 +34,30 @@ def rescale(position_px: NDArray[np.float64], ratio: float) -> NDArray[np.float6
         The same shape, pixel centers at integers of the new scale.
     """
     return (np.asarray(position_px, np.float64) + 0.5) * ratio - 0.5
+
+
+def from_corner(position_px: T, ratio: float = 1.0) -> T:
+    """Return positions counted from the image's corner, in pixels of another scale.
+
+    SVG, Pillow's drawing of areas and the boxes of `Slide.read` count so: a pixel's edges, not its
+    center, are at integers. Arguments as for `rescale`.
+    """
+    return (position_px + 0.5) * ratio
+
+
+def map_to_image(position: T, stride: int) -> T:
+    """Return positions on a network's map in pixels of its image.
+
+    Args:
+        position: map pixels, centers at integers; any shape.
+        stride: image pixels per map pixel, along each axis.
+    """
+    return position * stride + (stride - 1) / 2
+
+
+def image_to_map(position_px: T, stride: int) -> T:
+    """Return positions in an image in pixels of a network's map; see `map_to_image`."""
+    return (position_px - (stride - 1) / 2) / stride
 
 
 def to_qupath(xy_px: NDArray[np.float64], bounds: tuple[int, int, int, int]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.io.files import image_bytes
+from segmitos.io.geometry import from_corner
 from segmitos.io.slide import Slide
 
 if TYPE_CHECKING:
@@ -51,9 +52,8 @@ def read_crop(slide: Slide, x_px: float, y_px: float, side_um: float, side_px: i
         ScaleError: where the slide's scale is unknown; InputError: where it is damaged.
     """
     half = side_um / slide.require_mpp() / 2
-    # The crop's corner; pixel centers are at integers.
-    corner = (x_px + 0.5 - half, y_px + 0.5 - half)
-    return slide.read(*corner, side_px, side_px, mpp=side_um / side_px)
+    left, top = from_corner(x_px) - half, from_corner(y_px) - half
+    return slide.read(left, top, side_px, side_px, mpp=side_um / side_px)
 
 
 def crop_jpeg(pixels: Pixels, side_um: float, quality: int = 78) -> bytes:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.io.files import image_bytes
+from segmitos.io.geometry import rescale
 
 TICKS = (1, 2, 4, 8, 16, 32, 64)
 """Mitoses per mm2 at equal distances on the scale."""
@@ -63,7 +64,7 @@ def density_per_mm2(
     columns, rows = math.ceil(width_px / step_px), math.ceil(height_px / step_px)
     sigma_px = SIGMA_UM / mpp
     total = np.zeros((rows, columns))
-    x, y = ((np.arange(number) + 0.5) * step_px - 0.5 for number in (columns, rows))
+    x, y = (rescale(np.arange(number), step_px) for number in (columns, rows))
     # The Gaussian is a product of one along each axis; in parts, to keep memory small.
     for start in range(0, len(xy_px), 10_000):
         part = xy_px[start : start + 10_000]

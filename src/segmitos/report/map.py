@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from segmitos.counting.saved import SavedResult
 from segmitos.counting.windows import Hotspot
 from segmitos.io.files import image_bytes
+from segmitos.io.geometry import from_corner
 from segmitos.report.density import density_png
 from segmitos.report.marks import State
 
@@ -111,7 +112,7 @@ def _image(content: bytes, kind: str, width: int, height: int, name: str) -> str
 
 
 def _window(window: Hotspot, scale: float, name: str) -> str:
-    x, y = (window.x_px + 0.5) * scale, (window.y_px + 0.5) * scale
+    x, y = from_corner(window.x_px, scale), from_corner(window.y_px, scale)
     w, h = window.width_px * scale, window.height_px * scale
     if window.shape == "circle":
         shape = f'<circle cx="{x + w / 2:.1f}" cy="{y + h / 2:.1f}" r="{w / 2:.1f}"'
@@ -127,7 +128,7 @@ def _marks(marks: Sequence[MapMark], scale: float, ring_px: float) -> str:
     by_state: dict[str, list[str]] = {}
     single = []
     for mark in marks:
-        x, y = (mark.x_px + 0.5) * scale, (mark.y_px + 0.5) * scale
+        x, y = from_corner(mark.x_px, scale), from_corner(mark.y_px, scale)
         if mark.number is None:
             by_state.setdefault(mark.state, []).append(_shape(x, y, mark.state, ring_px))
             continue

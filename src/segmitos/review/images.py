@@ -16,6 +16,7 @@ from pathlib import Path
 
 from segmitos.errors import InputError
 from segmitos.io.files import image_bytes
+from segmitos.io.geometry import from_corner
 from segmitos.io.slide import Slide
 from segmitos.review.results import Result
 
@@ -82,8 +83,7 @@ class Images:
         mpp = max(side_um / CROP_PX, result.mpp)
         side = round(side_um / mpp)
         reach = side * mpp / result.mpp / 2
-        # The position is a pixel's center, a region begins at a pixel's corner.
-        left, top = x_px + 0.5 - reach, y_px + 0.5 - reach
+        left, top = from_corner(x_px) - reach, from_corner(y_px) - reach
 
         def read() -> bytes:
             with self._pool.borrow(result) as slide:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segmitos.errors import UsageError
+from segmitos.io.geometry import image_to_map, map_to_image
 from segmitos.training.networks.registry import mitosis_logit
 
 IGNORED = 255
@@ -101,8 +102,7 @@ def concentric_label(
             when its center is within it.
         outer_px: (n,) ring radii in pixels, at least the inner ones; equal means no ring.
         shape: (height, width) of the label map, in map pixels of `stride` px.
-        stride: image pixels per map pixel; the center of map pixel j lies at
-            `j * stride + (stride - 1) / 2`.
+        stride: image pixels per map pixel; their centers lie as `io.geometry.map_to_image` says.
 
     Returns:
         uint8 map of `shape`: 1 in discs, 255 in rings, 0 elsewhere.
@@ -118,15 +118,14 @@ def _paint_disc(
     label: NDArray[np.uint8], x: float, y: float, radius: float, stride: int, value: int
 ) -> None:
     height, width = label.shape
-    offset = (stride - 1) / 2
-    left = max(0, int(np.ceil((x - radius - offset) / stride)))
-    right = min(width - 1, int(np.floor((x + radius - offset) / stride)))
-    top = max(0, int(np.ceil((y - radius - offset) / stride)))
-    bottom = min(height - 1, int(np.floor((y + radius - offset) / stride)))
+    left = max(0, int(np.ceil(image_to_map(x - radius, stride))))
+    right = min(width - 1, int(np.floor(image_to_map(x + radius, stride))))
+    top = max(0, int(np.ceil(image_to_map(y - radius, stride))))
+    bottom = min(height - 1, int(np.floor(image_to_map(y + radius, stride))))
     if left > right or top > bottom:
         return
-    columns = np.arange(left, right + 1) * stride + offset - x
-    rows = np.arange(top, bottom + 1) * stride + offset - y
+    columns = map_to_image(np.arange(left, right + 1), stride) - x
+    rows = map_to_image(np.arange(top, bottom + 1), stride) - y
     inside = rows[:, None] ** 2 + columns[None, :] ** 2 <= radius**2
     label[top : bottom + 1, left : right + 1][inside] = value
 

@@ -23,7 +23,7 @@ from segmitos._version import __version__
 from segmitos.errors import UsageError
 from segmitos.evaluation.folds import By, assign_folds
 from segmitos.evaluation.scoring import Counts
-from segmitos.evaluation.tuning import best_place, count_items, thresholds_at
+from segmitos.evaluation.threshold_grid import best_place, count_items, thresholds_at
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_bytes, write_json
 from segmitos.training.checkpoint import load_state
@@ -44,7 +44,7 @@ class FoldCounts:
     Attributes:
         fold: name.
         seed: of the training.
-        fields: per slide of fields, (binarizations, areas, scores, 3) counts of the tuning grid.
+        fields: per slide of fields, (map thresholds, areas, scores, 3) counts of the tuning grid.
         crops: the same of external crops, which say what recall is and little of precision.
     """
 

@@ -14,7 +14,8 @@ from segmitos.detection.model_file import SUFFIX
 from segmitos.detection.pipeline import DetectOptions, detect_slide
 from segmitos.detection.stain import Stain
 from segmitos.errors import InputError
-from segmitos.evaluation.tuning import Item, Tuning, tune
+from segmitos.evaluation.threshold_grid import Item
+from segmitos.evaluation.tuning import Tuning, tune
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_json
 from segmitos.training.checkpoint import load_state

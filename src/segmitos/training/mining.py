@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from segmitos.io.geometry import map_to_image
 from segmitos.io.pairs import is_near
 from segmitos.training.predict import predictor
 from segmitos.training.recipe import Recipe
@@ -77,6 +78,5 @@ def peaks(probability: NDArray[np.float32], above: float, stride: int) -> NDArra
 
     highest = ndimage.maximum_filter(probability, size=9, mode="nearest")
     rows, columns = np.nonzero((probability >= highest) & (probability > above))
-    offset = (stride - 1) / 2
-    found = (columns * stride + offset, rows * stride + offset, probability[rows, columns])
-    return np.stack(found, axis=1).astype(np.float64)
+    x, y = map_to_image(columns, stride), map_to_image(rows, stride)
+    return np.stack([x, y, probability[rows, columns]], axis=1)

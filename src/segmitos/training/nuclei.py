@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detection.stain import OD_TABLE
+from segmitos.io.geometry import map_to_image
 
 # Gaussians whose difference answers to a nucleus, its ring's share, and the least answer.
 _INNER_UM, _OUTER_UM, _OUTER_WEIGHT, _MIN_RESPONSE = 1.25, 4.5, 0.6, 0.06
@@ -41,5 +42,4 @@ def find_dark_nuclei(
     row, column = np.nonzero(peaks)
     area_mm2 = image.shape[0] * image.shape[1] * mpp**2 * 1e-6
     order = np.argsort(-response[row, column], kind="stable")[: max(6, int(max_per_mm2 * area_mm2))]
-    offset = (step - 1) / 2
-    return np.stack([column[order] * step + offset, row[order] * step + offset], axis=1)
+    return map_to_image(np.stack([column[order], row[order]], axis=1), step)

@@ -18,7 +18,7 @@ from segmitos.training.predict import predictor
 from segmitos.training.recipe import Recipe
 from segmitos.training.sampling import TrainingImage, is_reviewed
 
-BINARIZATION = 0.5
+THRESHOLD = 0.5
 FIXED_SCORE = 0.7
 """The score threshold at which epochs compare; that of a model whose thresholds were not tuned."""
 DISTANCE_UM = 7.5
@@ -77,7 +77,7 @@ def validate(
     target: Stain | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Validation:
-    """Detect on whole images at a fixed binarization and sweep the score threshold.
+    """Detect on whole images at a fixed threshold of the map and sweep the score threshold.
 
     Args:
         network: in any mode; it is left as it was.
@@ -113,7 +113,7 @@ def _matched(source: TrainingImage, target: Stain | None) -> NDArray[np.uint8]:
 def _detect(probability: NDArray[np.float32], source: TrainingImage, recipe: Recipe) -> _Found:
     stride = round(source.image.shape[0] / probability.shape[0])
     sigma_um = recipe.smoothing_sigma_um
-    blobs = blobs_of_map(probability, recipe.mpp, stride, sigma_um, BINARIZATION)
+    blobs = blobs_of_map(probability, recipe.mpp, stride, sigma_um, THRESHOLD)
     points = np.stack([blobs.x_px, blobs.y_px], 1)
     inside = is_reviewed(source, points)
     mitoses = source.mitoses_xy[is_reviewed(source, source.mitoses_xy)]
@@ -137,12 +137,12 @@ def _examples(found: Sequence[_Found], mpp: float) -> tuple[Example, ...]:
         kept = one.scores >= FIXED_SCORE
         points, scores = one.points_xy[kept], one.scores[kept]
         match = one.match(FIXED_SCORE, mpp)
-        hits = {int(index) for index, _ in match.pairs}
+        matched = {int(index) for index, _ in match.pairs}
         for index, (point, score) in enumerate(zip(points, scores, strict=True)):
             if index in match.ignored:
                 continue
-            kind: Kind = "found" if index in hits else "wrong"
-            (right if index in hits else wrong).append(_example(one, kind, point, float(score)))
+            kind: Kind = "found" if index in matched else "wrong"
+            (right if index in matched else wrong).append(_example(one, kind, point, float(score)))
         of_truth = {int(index) for _, index in match.pairs}
         for index, point in enumerate(one.mitoses_xy):
             if index not in of_truth:

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from factories.dataset_layouts import LAYOUTS, draw
 from segmitos.cli import main
+from tests.factories.dataset_layouts import LAYOUTS, draw
 
 from ..kind import Kind
 

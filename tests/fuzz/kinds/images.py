@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from factories import slides
-from factories.containers import CONTAINERS
 from segmitos.io.slide import Slide, find_inputs
+from tests.factories import slides
+from tests.factories.containers import CONTAINERS
 
 from ..kind import Kind
 

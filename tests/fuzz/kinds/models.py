@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from factories.toy_models import write_toy, write_toy_cascade
 from segmitos.detection.model import Model
 from segmitos.detection.pipeline import DetectOptions, detect_slide
 from segmitos.io.slide import Slide
+from tests.factories.toy_models import write_toy, write_toy_cascade
 
 from ..kind import Kind
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from factories.toy_models import write_toy
 from segmitos.cli import main
+from tests.factories.toy_models import write_toy
 
 from ..kind import Kind
 

@@ -1,0 +1,217 @@
+"""The grid of thresholds: exact counts of every combination, slide by slide (paper, section 3.3).
+
+The same table answers what is best and what leave-slides-out cross-validation says of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.detection.postprocess import Blobs, Thresholds
+from segmitos.evaluation.matching import RULES
+from segmitos.evaluation.sweep import incremental_matching, neighbours_within
+from segmitos.io.geometry import rescale
+from segmitos.io.pairs import is_near
+from segmitos.io.points.regions import Regions
+
+MapThreshold = float | Literal["otsu"]
+Objective = Literal["pooled", "mean"]
+
+MAP_THRESHOLDS: tuple[MapThreshold, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, "otsu")
+AREAS_UM2: tuple[float, ...] = tuple(float(value) for value in range(0, 62, 2))
+SCORES: tuple[float, ...] = tuple(round(0.01 * value, 2) for value in range(100))
+
+
+class BlobSource(Protocol):
+    """A finished map: `detection.postprocess.MapAccumulator`."""
+
+    map_mpp: float
+    stride: int
+
+    def blobs(self, threshold: MapThreshold) -> Blobs:
+        """Return the blobs at a threshold, in pixels of the model's scale."""
+
+
+class Item(NamedTuple):
+    """What one image gives to tune on.
+
+    Attributes:
+        source: its map.
+        truth_xy: mitoses (n, 2) in level-0 pixels.
+        mpp: um per level-0 pixel.
+        slide: name.
+        ignored_xy: unsure cells (k, 2): a blob there counts neither way.
+        regions: where every mitosis is marked; None is everywhere.
+    """
+
+    source: BlobSource
+    truth_xy: NDArray[Any]
+    mpp: float
+    slide: str
+    ignored_xy: NDArray[Any] = np.zeros((0, 2))
+    regions: Regions | None = None
+
+    def inside(self, points_xy: NDArray[Any]) -> NDArray[np.bool_]:
+        """Tell which points (n, 2) count."""
+        if self.regions is None:
+            return np.ones(len(points_xy), np.bool_)
+        return self.regions.contains(points_xy)
+
+    @property
+    def counted_xy(self) -> NDArray[Any]:
+        """The mitoses that count."""
+        return self.truth_xy[self.inside(self.truth_xy)]
+
+    def blobs(self, threshold: MapThreshold) -> tuple[Blobs, NDArray[np.float64]]:
+        """Return the blobs that count, and their centers in level-0 pixels."""
+        blobs = self.source.blobs(threshold)
+        xy = level0_xy(self.source, blobs, self.mpp)
+        kept = self.inside(xy)
+        columns = {
+            field.name: getattr(blobs, field.name)[kept]
+            for field in fields(blobs)
+            if field.name != "threshold"
+        }
+        return replace(blobs, **columns), xy[kept]
+
+
+def level0_xy(source: BlobSource, blobs: Blobs, mpp: float) -> NDArray[np.float64]:
+    """Return blob centers (n, 2) in level-0 pixels of `mpp` um; pixel centers are at integers."""
+    ratio = source.map_mpp / source.stride / mpp
+    return rescale(np.stack([blobs.x_px, blobs.y_px], axis=1), ratio)
+
+
+def count_table(
+    items: Sequence[Item],
+    slides: tuple[str, ...],
+    distance_um: float,
+    map_thresholds: tuple[MapThreshold, ...],
+    areas_um2: tuple[float, ...],
+    scores: tuple[float, ...],
+) -> NDArray[np.int32]:
+    """Count tp, fp, fn of every slide at every combination of thresholds."""
+    shape = (len(slides), len(map_thresholds), len(areas_um2), len(scores), 3)
+    table = np.zeros(shape, dtype=np.int32)
+    for item in items:
+        row = slides.index(item.slide)
+        for index, threshold in enumerate(map_thresholds):
+            blobs, xy = item.blobs(threshold)
+            near = neighbours_within(xy, item.counted_xy, distance_um / item.mpp)
+            unsure = is_near(xy, item.ignored_xy, distance_um / item.mpp)
+            table[row, index, :, :, :2] += _count_blobs(blobs, near, unsure, areas_um2, scores)
+        table[row, ..., 2] += len(item.counted_xy)
+    table[..., 2] -= table[..., 0]
+    return table
+
+
+def _count_blobs(
+    blobs: Blobs,
+    near: list[list[int]],
+    unsure: NDArray[np.bool_],
+    areas_um2: tuple[float, ...],
+    scores: tuple[float, ...],
+) -> NDArray[np.int32]:
+    """Count tp and fp of one image: (areas, scores, 2)."""
+    result = np.zeros((len(areas_um2), len(scores), 2), dtype=np.int32)
+    order = np.argsort(-blobs.score, kind="stable")
+    close = np.array([bool(item) for item in near], dtype=bool)
+    known: dict[bytes, NDArray[np.bool_]] = {}
+    for index, area in enumerate(areas_um2):
+        kept = order[blobs.area_um2[order] >= area]
+        # Only blobs near a mitosis can hit; while these stay the same, so do the hits.
+        rivals = kept[close[kept]]
+        key = rivals.tobytes()
+        if key not in known:
+            known[key] = incremental_matching(near, rivals.tolist())
+        hit = np.cumsum(known[key][kept], dtype=np.int32)
+        ignored = np.cumsum((unsure & ~known[key])[kept], dtype=np.int32)
+        # Blobs with score >= threshold; scores are descending along `kept`.
+        number = np.searchsorted(-blobs.score[kept], -np.asarray(scores), side="right")
+        tp, neither = (np.concatenate([[0], values])[number] for values in (hit, ignored))
+        result[index, :, 0], result[index, :, 1] = tp, number - tp - neither
+    return result
+
+
+def grid_f_score(table: NDArray[np.int32], objective: Objective) -> NDArray[np.float64]:
+    """Return F (map thresholds, areas, scores); nan where there is nothing to judge by."""
+    if objective == "pooled":
+        return _f(table.sum(axis=0))
+    per_slide = _f(table)
+    known = ~np.isnan(per_slide)
+    total = np.where(known, per_slide, 0).sum(axis=0)
+    number = known.sum(axis=0)
+    return np.where(number > 0, total / np.maximum(number, 1), math.nan)
+
+
+def _f(counts: NDArray[Any]) -> NDArray[np.float64]:
+    tp, fp, fn = np.moveaxis(counts.astype(np.float64), -1, 0)
+    below = 2 * tp + fp + fn
+    return np.where(below > 0, 2 * tp / np.maximum(below, 1), math.nan)
+
+
+def redundant(
+    map_thresholds: tuple[MapThreshold, ...], scores: tuple[float, ...]
+) -> NDArray[np.bool_]:
+    """Mark (map thresholds, scores) that filter nothing: a mean exceeds what it is above.
+
+    The highest of them stays, as the one that stands for no filter.
+    """
+    unused = np.zeros((len(map_thresholds), len(scores)), dtype=bool)
+    for index, threshold in enumerate(map_thresholds):
+        if threshold != "otsu":
+            below = [s for s, score in enumerate(scores) if score <= threshold]
+            unused[index, sorted(below, key=lambda s: scores[s])[:-1]] = True
+    return unused
+
+
+def best_of(values: NDArray[np.float64], unused: NDArray[np.bool_]) -> tuple[int, int, int]:
+    """Return the middle of the largest plateau of best values, the first of equal ones.
+
+    A plateau lies in one map threshold: areas and scores that touch. Scores marked in `unused`
+    (map thresholds, scores) are left out: they would draw the middle towards no filter.
+    """
+    from scipy.ndimage import label
+
+    values = np.where(np.isnan(values), -1, values)
+    values = np.where(unused[:, None, :], -2, values)
+    best = values >= values.max() - 1e-12
+    chosen: tuple[int, tuple[int, int, int]] | None = None
+    for b in range(len(values)):
+        plateaus, count = label(best[b])
+        for number in range(1, count + 1):
+            cells = np.argwhere(plateaus == number)
+            if chosen is None or len(cells) > chosen[0]:
+                apart = ((cells - cells.mean(axis=0)) ** 2).sum(axis=1)
+                a, s = cells[int(np.argmin(apart))]
+                chosen = len(cells), (b, int(a), int(s))
+    assert chosen is not None
+    return chosen[1]
+
+
+def count_items(items: Sequence[Item]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """Count tp, fp, fn of every slide at every combination of the default grid.
+
+    Returns:
+        Names of the slides, and (slides, map thresholds, areas, scores, 3) counts under the rule
+        `one-to-one`.
+    """
+    slides = tuple(sorted({item.slide for item in items}))
+    distance_um = RULES["one-to-one"].distance_um
+    return slides, count_table(items, slides, distance_um, MAP_THRESHOLDS, AREAS_UM2, SCORES)
+
+
+def best_place(table: NDArray[np.int32]) -> tuple[int, int, int]:
+    """Return where the pooled F of `count_items` is best: map threshold, area, score."""
+    return best_of(grid_f_score(table, "pooled"), redundant(MAP_THRESHOLDS, SCORES))
+
+
+def thresholds_at(place: tuple[int, int, int]) -> Thresholds:
+    """Return the thresholds at a place of the default grid."""
+    b, a, s = place
+    return Thresholds(MAP_THRESHOLDS[b], AREAS_UM2[a], SCORES[s])
