@@ -123,12 +123,14 @@ def table(title: str, rows: Rows) -> str:
 def _torch_network(name: str) -> Any:
     import torch
 
+    network: Any
+
     if name == "hovernet":
-        from monai.networks.nets import HoVerNet
+        from monai.networks.nets.hovernet import HoVerNet
 
         network = HoVerNet(mode=HoVerNet.Mode.FAST)
     elif name == "unet":
-        from monai.networks.nets import FlexibleUNet
+        from monai.networks.nets.flexible_unet import FlexibleUNet
 
         network = FlexibleUNet(3, 1, "efficientnet-b0", pretrained=False)
     else:

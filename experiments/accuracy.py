@@ -112,8 +112,8 @@ def mistakes(cases: list[Case], found: dict[str, Detections], scored: Evaluation
         alike = headless_points(table, ("x", "y", "votes")) if table.is_file() else np.zeros((0, 3))
         pairs = match_points(wrong, alike[:, :2], scored.distance_um / case.mpp).pairs
         votes = alike[[index for _, index in pairs], 2]
-        called += np.count_nonzero(votes > 0)
-        rejected += np.count_nonzero(votes == 0)
+        called += int(np.count_nonzero(votes > 0))
+        rejected += int(np.count_nonzero(votes == 0))
         unlabelled += len(wrong) - len(pairs)
     return f"{called} called by one of three, {rejected} all rejected, {unlabelled} not labelled"
 

@@ -150,14 +150,15 @@ def convert(path: Path) -> Path:
         ModelError: if the file is missing, damaged, or lacks a layer.
     """
     layers = read_caffemodel(path)
-    found = {
+    found: dict[str, np.ndarray] = {
         "mean": np.array(IMAGE_MEAN, np.float32).reshape(1, 3, 1, 1),
         "std": np.ones((1, 3, 1, 1), np.float32),
     }
     for theirs, ours in LAYERS.items():
         if len(layers.get(theirs, ())) < 2:
             raise ModelError(f"{path} lacks layer {theirs} with weight and bias")
-        weight, bias = layers[theirs][:2]
+        weight: np.ndarray = layers[theirs][0]
+        bias = layers[theirs][1]
         # Fully connected weights are written as rows; both count (channel, y, x).
         if theirs == "fc6":
             weight = weight.reshape(len(weight), -1, 7, 7)

@@ -52,8 +52,7 @@ def blob_response(ratio: NDArray[np.float32]) -> NDArray[np.float32]:
     height, width = (side // 2 * 2 for side in ratio.shape)
     half = ratio[:height, :width].reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
     sigma = SIGMA_UM / (2 * MPP)
-    result: NDArray[np.float32] = -ndimage.gaussian_laplace(half, sigma) * sigma**2
-    return result
+    return np.asarray(-ndimage.gaussian_laplace(half, sigma) * sigma**2, np.float32)
 
 
 def find_candidates(response: NDArray[np.float32], above: float) -> NDArray[np.float64]:

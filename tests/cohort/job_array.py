@@ -1,6 +1,6 @@
 """A job array: several processes do shares of one list into one folder, and one of them is killed.
 
-    PYTHONPATH=src:tests python tests/cohort/job_array.py --inputs 1000 --processes 4
+    PYTHONPATH=src python -m tests.cohort.job_array --inputs 1000 --processes 4
 
 The table must be right whenever a process has ended: a row for each result there is, with the
 count that a detection by itself gives; and whole once the killed share has been done again.

@@ -1,6 +1,6 @@
 """Kills at random moments over detect, report, convert and evaluate; nothing may be lost or left.
 
-    PYTHONPATH=src:tests python tests/cohort/kills.py --kills 200
+    PYTHONPATH=src python -m tests.cohort.kills --kills 200
 
 Every run is ended by SIGINT, SIGTERM or SIGKILL. What is there afterwards must be whole, and when
 all is done again, the same as of a run that nobody killed. After SIGINT and SIGTERM the processes

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
+def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "segmitos", *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": SOURCE, **options.pop("env", {})},
@@ -353,20 +354,14 @@ def test_a_fault_of_ours_in_any_verb_is_a_line_and_a_file(tmp_path, monkeypatch,
 
 @pytest.mark.slow
 def test_a_job_array_of_which_one_is_killed_makes_one_right_table(tmp_path):
-    sys.path.insert(0, str(Path(__file__).parent))
-    try:
-        from job_array import run_array
-    finally:
-        sys.path.pop(0)
+    from tests.cohort.job_array import run_array
+
     assert not run_array(tmp_path, inputs=40, processes=4)
 
 
 @pytest.mark.slow
 def test_kills_at_random_moments_lose_nothing(tmp_path):
-    sys.path.insert(0, str(Path(__file__).parent))
-    try:
-        from kills import run_kills
-    finally:
-        sys.path.pop(0)
+    from tests.cohort.kills import run_kills
+
     tally = run_kills(tmp_path, kills=15, seed=7)
     assert not [problem for problem in tally.problems if "children were there" not in problem]

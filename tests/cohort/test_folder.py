@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from segmitos.cohort import folder as folder_module
 from segmitos.cohort.folder import ALWAYS, RUN, OutputFolder
 from segmitos.cohort.identity import Identity, InputRecord
 from segmitos.cohort.names import RESERVED, output_names
@@ -148,7 +148,7 @@ def test_a_kill_between_any_two_steps_leaves_the_old_or_the_new(tmp_path, monkey
     place(tmp_path, "a", old)
     monkeypatch.setattr(os, "replace", dying(os.replace))
     monkeypatch.setattr(os, "fsync", dying(os.fsync))
-    monkeypatch.setattr(folder_module.shutil, "rmtree", dying(folder_module.shutil.rmtree))
+    monkeypatch.setattr(shutil, "rmtree", dying(shutil.rmtree))
     killed = False
     try:
         place(tmp_path, "a", new)

@@ -180,9 +180,8 @@ def test_share_of_tissue_is_the_masks(shape):
     )
     rows, columns = np.mgrid[:1200, :1600]
     xy = np.stack([columns, rows], -1).reshape(-1, 2) * 10 + 4.5
-    window = Box(found.width_px, found.height_px)
-    if shape == "circle":
-        window = Disc(found.width_px / 2)
+    circle = shape == "circle"
+    window = Disc(found.width_px / 2) if circle else Box(found.width_px, found.height_px)
     center = (found.x_px + found.width_px / 2, found.y_px + found.height_px / 2)
     inside = window.holds(xy.astype(float), center)
     covered = np.repeat(np.repeat(mask, 10, 0), 10, 1).reshape(-1)

@@ -76,7 +76,7 @@ def test_who_form_needs_an_area():
 
 
 def test_grades_of_all_sums():
-    grades = {}
+    grades: dict[int, int] = {}
     for a in (1, 2, 3):
         for b in (1, 2, 3):
             for c in (1, 2, 3):

@@ -41,8 +41,8 @@ def mark(saved, place, label, x=0.0, y=0.0):
     """Verdict on the candidate at a place, moved by x, y."""
     index = int(np.argmin(np.hypot(*(saved.candidates.xy - place).T)))
     identity = saved.candidates.ids[index]
-    at = saved.candidates.xy[index] + [x, y]
-    return ReviewedMark(identity, *at.tolist(), label, identity)
+    at_x, at_y = (saved.candidates.xy[index] + [x, y]).tolist()
+    return ReviewedMark(identity, at_x, at_y, label, identity)
 
 
 def test_a_saved_result_is_read_as_it_was_written(folder, saved):

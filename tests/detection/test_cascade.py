@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -45,7 +47,7 @@ class Network:
         return sum(shape[0] for shape in self.shapes)
 
 
-def networks(others: int = 1) -> CascadeNetworks:
+def networks(others: int = 1) -> Any:
     return CascadeNetworks(
         Network(CELL, 0.05), Network(4, 0.05), [Network(4, 0.1 + 0.05 * k) for k in range(others)]
     )

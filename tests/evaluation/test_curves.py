@@ -12,6 +12,7 @@ from segmitos.errors import InputError, UsageError
 from segmitos.evaluation import curves, gallery
 from segmitos.evaluation.matching import f_score, match_points
 from segmitos.evaluation.scoring import evaluate
+from segmitos.evaluation.sweep import RankedDetections
 from segmitos.evaluation.tuning import tune
 from segmitos.io.points.detections import Detections
 from segmitos.io.points.regions import Regions
@@ -49,7 +50,7 @@ def make_study(folder, images=6, side=600, mpp=0.25):
             [generator.uniform(0.5, 1, len(seen)), generator.uniform(0.4, 0.8, len(decoys))]
         )
         area = generator.uniform(10, 60, len(xy))
-        detections[name] = Detections(*xy.T, area, score, mpp, name)
+        detections[name] = Detections(xy[:, 0], xy[:, 1], area, score, mpp, name)
         cases.append(Case(name, name[:2], truth, mpp, folder / f"{name}.png"))
     return cases, detections
 
@@ -86,7 +87,7 @@ def test_average_precision_of_known_rankings():
         count = len(hits)
         score = np.linspace(1, 0.1, count)
         none = np.zeros(count, bool)
-        ranked = curves.RankedDetections(
+        ranked = RankedDetections(
             score, np.array(hits, bool), np.zeros(count, int), mitoses, 1, none
         )
         return curves.average_precision(ranked)
@@ -137,7 +138,8 @@ def test_crops_are_what_they_say(study):
 
 def test_crops_take_the_scale_of_the_case(tmp_path):
     cases, _ = make_study(tmp_path, images=1, mpp=0.5)
-    crop = gallery.Crop(cases[0].name, *cases[0].mitoses_xy[0], 0.9)
+    x, y = cases[0].mitoses_xy[0]
+    crop = gallery.Crop(cases[0].name, x, y, 0.9)
     pixels = opened(gallery.gallery_picture(cases, [crop]))
     red = (pixels[8:136, 8:136, 0] > 150) & (pixels[8:136, 8:136, 1] < 90)
     # The dot is 7 px of 0.5 um, hence about 14 px of 0.25 um, in the middle.

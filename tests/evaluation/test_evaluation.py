@@ -53,7 +53,7 @@ def score_independently(cases, detections, distance_px):
     for case in cases:
         truth = [tuple(point) for point in case.mitoses_xy.tolist()]
         seen = [tuple(point) for point in detections[case.name].xy.tolist()]
-        partner = {}
+        partner: dict[int, int] = {}
 
         def try_to_place(index, visited, seen=seen, truth=truth, partner=partner):
             for j, (x, y) in enumerate(truth):

@@ -155,7 +155,7 @@ def test_empty_sides(rule):
     assert match_points(none, none, 5, rule) == matching.Match(0, 0, 0, ())
     assert match_points(three, none, 5, rule) == matching.Match(0, 3, 0, ())
     assert match_points(none, three, 5, rule) == matching.Match(0, 0, 3, ())
-    assert match_points([], three, 5, rule).fn == 3
+    assert match_points(none, three, 5, rule).fn == 3
 
 
 def test_ratios_of_nothing():

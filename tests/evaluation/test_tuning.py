@@ -1,5 +1,6 @@
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def make_items(count=6, mpp=MODEL_MPP):
     return items
 
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "map_thresholds": (0.3, 0.5, "otsu"),
     "areas_um2": tuple(range(0, 40, 5)),
     "scores": tuple(np.arange(0.2, 0.9, 0.05)),
@@ -205,6 +206,6 @@ def test_a_long_chain_does_not_exhaust_the_stack():
     # Every detection can take the mitosis on either side; the last one moves all the others.
     near = [[index, index + 1] for index in range(count)] + [[0]]
     assert incremental_matching(near, list(range(count + 1))).all()
-    assert level0_xy(
-        MapAccumulator(1.0, 4), Blobs(*(np.zeros(1) for _ in range(5)), 0.5), 0.125
-    ).tolist() == [[0.5, 0.5]]
+    column = np.zeros(1)
+    blobs = Blobs(column, column, column, column, column, 0.5)
+    assert level0_xy(MapAccumulator(1.0, 4), blobs, 0.125).tolist() == [[0.5, 0.5]]

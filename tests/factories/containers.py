@@ -14,7 +14,7 @@ from tests.factories import slides
 from tests.factories.dicom import save_dicom
 from tests.factories.leica import save_scn
 
-Save = Callable[[Path, np.ndarray], None]
+Save = Callable[[Path, np.ndarray], object]
 
 
 def _tiff(**options: Any) -> Save:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -42,7 +43,7 @@ def save_scn(
         _IMAGE.format(name="main", ifd=1, w=width, h=height, objective=40, **part),
     ]
     text = _XML.format(canvas_w=whole["view_w"], canvas_h=whole["view_h"], images="\n".join(images))
-    options = {
+    options: dict[str, Any] = {
         "photometric": "rgb",
         "compression": "jpeg",
         "compressionargs": {"level": 95},

@@ -154,7 +154,7 @@ def test_every_writer_keeps_axes_apart(tmp_path):
     """The figure, mirrored and transposed, stays mirrored and transposed through each format."""
     for change in (lambda xy: xy, lambda xy: xy[:, ::-1], lambda xy: [1000, 0] + xy * [-1, 1]):
         xy = np.asarray(change(FIGURE.xy))
-        found = Detections(*xy.T, FIGURE.area_um2, FIGURE.score, 0.25)
+        found = Detections(xy[:, 0], xy[:, 1], FIGURE.area_um2, FIGURE.score, 0.25)
         io.write_geojson(tmp_path / "a.geojson", found)
         io.write_csv(tmp_path / "a.csv", found)
         io.write_detections_json(tmp_path / "a.json", found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,7 +138,7 @@ def test_the_scale_in_a_midog_image_comes_first(tmp_path):
 
 
 def test_votes_become_confidence(tmp_path):
-    content = midog_content(FIELD)
+    content: dict[str, Any] = midog_content(FIELD)
     content["annotations"][0]["labels"] = [2, 2, 1]
     write(tmp_path / "MIDOG.json", json.dumps(content))
     (case,) = load_dataset(f"midog:{tmp_path}")

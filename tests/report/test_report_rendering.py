@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def run(browser: str, folder: Path, page: Path, width: int, *flags: str) -> str:
 
 def measured(
     browser: str, folder: Path, page: Path, widths: tuple[int, ...] = WIDTHS
-) -> dict[int, dict[str, object]]:
+) -> dict[int, dict[str, Any]]:
     """Measure a page at every width in one run of the browser."""
     # In frames, since a window of Chromium is never narrower than 500 px.
     content = page.read_text(encoding="utf-8").replace("</main>", "</main>" + PROBE)
@@ -112,7 +113,7 @@ def screenshot(browser: str, folder: Path, page: Path, width: int, name: str) ->
         return picture.convert("RGB")
 
 
-def check(browser: str, folder: Path, page: Path, name: str) -> dict[int, dict[str, object]]:
+def check(browser: str, folder: Path, page: Path, name: str) -> dict[int, dict[str, Any]]:
     """Look at a page at both widths; return what was measured."""
     seen = measured(browser, folder, page)
     assert sorted(seen) == sorted(WIDTHS)

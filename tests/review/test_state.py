@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ AT = "2026-01-02T03:04:05Z"
 OUTLINE = [(0.0, 0.0), (10.0, 0.0), (10.0, 10.0)]
 
 
-def make(kind: str, mark: str | None = None, **more) -> Event:
+def make(kind: Any, mark: str | None = None, **more) -> Event:
     return Event(id=str(uuid.uuid4()), at=AT, kind=kind, mark=mark, **more)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -138,6 +140,7 @@ def test_a_summed_step_is_a_mean_step_at_the_rate_times_the_pixels_that_count():
     labels[:, :3, :3] = 255
     counted = int((labels != 255).sum())
     ends = []
+    reduction: Any
     for reduction, rate in (("sum", 1e-4), ("mean", 1e-4 * counted)):
         torch.manual_seed(1)
         layer = torch.nn.Conv2d(3, 2, 3, padding=1)

@@ -190,7 +190,7 @@ def test_the_receptive_field_is_what_the_context_was_measured_for():
     network(image)[0, 0, 4, 128].backward()
     reached = image.grad.abs().sum(dim=(0, 1, 2)).nonzero().squeeze(1)
     half = max(514 - int(reached.min()), int(reached.max()) - 513)
-    assert network.context_px < half <= 197
+    assert int(network.context_px) < half <= 197
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
@@ -243,7 +243,7 @@ def test_the_exported_halves_give_the_map_of_the_whole(rows):
     image = torch.rand(2, 3, rows, 64) * 255
     with torch.inference_mode():
         whole = network(image)
-        network.halves = True
+        setattr(network, "halves", True)  # noqa: B010 (a module types its attributes as tensors)
         torch.testing.assert_close(network(image), whole, rtol=1e-4, atol=1e-4)
 
 
