@@ -52,7 +52,7 @@ _SLIDE_SIDES = 4
 HOVER_IN_PX, HOVER_OUT_PX = 256, 164
 HOVER_BATCH = 4
 FIRST = f"network, {RUNTIMES['cpu']}"
-# In floats, each runtime computes in what it chooses.
+# In float32, each runtime computes in what it chooses.
 _FLOATS = {"cpu": "float32", "openvino": "bfloat16"}
 
 

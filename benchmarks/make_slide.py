@@ -3,7 +3,7 @@
     python -m benchmarks.make_slide slide.tif --frames DIR --width 60000 --height 60000
 
 The slide is a JPEG-tiled pyramidal BigTIFF. Frames are cropped to whole tiles and laid out as a
-grid; the share `--empty` of it is glass, around the tissue. A frame that comes again brings the
+grid; the fraction `--empty` of it is glass, around the tissue. A frame that comes again brings the
 same encoded tiles, which are written again as they are, so that size costs little more than
 the disk. Memory does not grow with the slide.
 """
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=60_000)
     parser.add_argument("--mpp", type=float, default=0.25, help="um/px of the slide")
     parser.add_argument("--frame-mpp", type=float, help="um/px of the frames, if not the slide's")
-    parser.add_argument("--empty", type=float, default=0.5, help="share of the grid that is glass")
+    parser.add_argument("--empty", type=float, default=0.5, help="fraction of glass in the grid")
     parser.add_argument("--most-frames", type=int, default=24, help="distinct frames used")
     parser.add_argument("--tile", type=int, default=256)
     parser.add_argument("--quality", type=int, default=80)

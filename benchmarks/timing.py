@@ -134,8 +134,8 @@ def _processor() -> tuple[str, str]:
 def tissue_like(size: int, image: str | None = None) -> Pixels:
     """Return a field (size, size, 3): of an image, mirrored where it ends, or a drawn one.
 
-    The drawn one is pink noise with purple spots, the same each time. A first look finds more or
-    less to look at there than in tissue; an image tells what tissue takes.
+    The drawn one is pink noise with purple spots, the same each time. A proposal network finds
+    more or less there than in tissue; an image tells what tissue takes.
 
     Raises:
         InputError: for an image that cannot be read.

@@ -8,7 +8,7 @@ there yet (three gigabytes for the two). Then, each in a fresh process:
 
 - `segmitos detect` on every slide: seconds, Mpx of tissue per second, peak memory;
 - the smallest slide against its frames one by one, staining left as it is: every detection more
-  than 200 px inside a frame must be there in both, its area and score to the last bit;
+  than 200 px inside a frame must be there in both, its with bit-identical area and score;
 - two slides of 15,000 and 16,000 px, one after the other and by `--workers 2`, in turns;
 - a slide that is all tissue against its limits, the network alone on a field of it and decoding
   alone, in turns, by medians.
@@ -176,8 +176,8 @@ def limits(slide: Path) -> str:
         f"{name} {medians[name]:.1f} ({min(values):.1f} to {max(values):.1f})"
         for name, values in rates.items()
     )
-    share = medians["slide"] / min(medians["network"], medians["decoding"])
-    return f"Mpx/s, medians of {TURNS} turns: {listed}; {share:.0%} of the slower limit."
+    fraction = medians["slide"] / min(medians["network"], medians["decoding"])
+    return f"Mpx/s, medians of {TURNS} turns: {listed}; {fraction:.0%} of the slower limit."
 
 
 def main() -> None:

@@ -5,7 +5,7 @@
 
 H03 is the validation slide of MITOS-ATYPIA-14 (Hamamatsu): 63 fields that all hold a mitosis, which
 flatters precision. Matching is one to one within 7.5 um, counts pooled over fields. `--mistakes`
-tells what its false positives are labelled as: the data set gives the share of pathologists that
+tells what its false positives are labelled as: the data set gives the fraction of pathologists that
 called a look-alike a mitosis, but its look-alikes may lie 10 px off.
 """
 
@@ -106,8 +106,8 @@ def mistakes(cases: list[Case], found: dict[str, Detections], scored: Evaluation
     called = rejected = unlabelled = 0
     for case, result in zip(cases, scored.cases, strict=True):
         assert case.mpp is not None
-        hits = [hit for hit, _ in result.match.pairs]
-        wrong = np.delete(found[case.name].xy, hits, axis=0)
+        matched = [index for index, _ in result.match.pairs]
+        wrong = np.delete(found[case.name].xy, matched, axis=0)
         table = case.image.parents[2] / "mitosis" / f"{case.image.stem}_not_mitosis.csv"
         alike = headless_points(table, ("x", "y", "votes")) if table.is_file() else np.zeros((0, 3))
         pairs = match_points(wrong, alike[:, :2], scored.distance_um / case.mpp).pairs

@@ -11,7 +11,7 @@ thresholds of a tested slide are those that suit the fold's three other slides b
 tuned on what it is tested on. Matching is one to one within 7.5 um; F pools all eight slides.
 
 The tiles are all of one slide: trained on every second tile and tested on the others, both ways
-round, binarised at 0.5, from 12 um2 and a mean score of 0.5. That flatters every row alike.
+round, thresholded at 0.5, from 12 um2 and a mean score of 0.5. That flatters every row alike.
 
 One line of JSON a trained network is appended to `OUT/results.jsonl`; what is there is not done
 again, and a training that was stopped is resumed.
@@ -94,7 +94,7 @@ class Post:
     """A way from map to detections."""
 
     smoothing: bool = True
-    binarization: str = "otsu"
+    threshold: str = "otsu"
     area: bool = True
     score: bool = True
 
@@ -102,8 +102,8 @@ class Post:
 POSTS: dict[str, Post] = {
     "full": Post(),
     "no smoothing": Post(smoothing=False),
-    "Otsu per patch": Post(binarization="patch"),
-    "fixed 0.5": Post(binarization="0.5"),
+    "Otsu per patch": Post(threshold="patch"),
+    "fixed 0.5": Post(threshold="0.5"),
     "no area filter": Post(area=False),
     "no score filter": Post(score=False),
     "no filter": Post(area=False, score=False),
@@ -112,17 +112,17 @@ WHOLE_IN_PATCHES = "map of patches"
 
 
 def blobs_of(probability: np.ndarray, post: Post, stride: int, mpp: float) -> Blobs:
-    """Smooth, binarise and label one field's map."""
+    """Smooth, threshold and label one field's map."""
     cell = mpp * stride
     if post.smoothing:
         probability = smooth(np.ascontiguousarray(probability), SIGMA_UM, cell)
-    if post.binarization == "patch":
+    if post.threshold == "patch":
         probability = _above_own_otsu(probability, stride)
     held = MapAccumulator(cell, stride, check_plausible=False)
     held.add(probability, 0, 0)
-    if post.binarization == "patch":
+    if post.threshold == "patch":
         return held.blobs(FLOOR)
-    return held.blobs("otsu" if post.binarization == "otsu" else float(post.binarization))
+    return held.blobs("otsu" if post.threshold == "otsu" else float(post.threshold))
 
 
 def _above_own_otsu(probability: np.ndarray, stride: int) -> np.ndarray:

@@ -92,7 +92,7 @@ class MapSaver:
 
 
 def versions(device: str) -> dict[str, str]:
-    """Versions that can sway a result on a device."""
+    """Versions that can affect a result on a device."""
     import numpy
     import PIL
 

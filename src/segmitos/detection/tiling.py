@@ -154,7 +154,7 @@ def default_tile_size(width: int, height: int, context_px: int) -> int:
     """Return the tile side: the whole plane where it is small, else what fits a read of 1984 px.
 
     Larger reads waste less on context, and take memory in proportion to their area (about 1 GB
-    for the shipped model, most of it in the network).
+    for the built-in model, most of it in the network).
     """
     if round_up(width) * round_up(height) <= WHOLE_UP_TO_PX:
         return max(round_up(width), round_up(height))

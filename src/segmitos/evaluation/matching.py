@@ -162,17 +162,17 @@ def match_case(
 
 
 def precision(tp: int, fp: int) -> float:
-    """Share of detections that are mitoses; nan where nothing was detected."""
+    """Fraction of detections that are mitoses; nan where nothing was detected."""
     return tp / (tp + fp) if tp + fp else math.nan
 
 
 def recall(tp: int, fn: int) -> float:
-    """Share of mitoses that were detected; nan where there are none."""
+    """Fraction of mitoses that were detected; nan where there are none."""
     return tp / (tp + fn) if tp + fn else math.nan
 
 
 def f_score(tp: int, fp: int, fn: int) -> float:
-    """Harmonic mean of precision and recall; 0 without a hit, nan with nothing to find or found."""
+    """Harmonic mean of precision and recall; 0 for tp = 0, nan with nothing to find or found."""
     return 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else math.nan
 
 

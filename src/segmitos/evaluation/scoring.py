@@ -23,7 +23,7 @@ from segmitos.evaluation.matching import (
 from segmitos.io.points.detections import Detections
 from segmitos.io.points.regions import Regions
 
-# Scales of a case and of its detections may differ by this share: rounding, not another image.
+# Scales of a case and of its detections may differ by this fraction: rounding, not another image.
 _SCALE_TOLERANCE = 0.02
 STATISTICS = ("precision", "recall", "f_score")
 
@@ -86,12 +86,12 @@ class Counts:
 
     @property
     def precision(self) -> float:
-        """Share of detections that are mitoses; nan without detections."""
+        """Fraction of detections that are mitoses; nan without detections."""
         return precision(self.tp, self.fp)
 
     @property
     def recall(self) -> float:
-        """Share of mitoses that were detected; nan without mitoses."""
+        """Fraction of mitoses that were detected; nan without mitoses."""
         return recall(self.tp, self.fn)
 
     @property

@@ -124,16 +124,16 @@ def _count_blobs(
     known: dict[bytes, NDArray[np.bool_]] = {}
     for index, area in enumerate(areas_um2):
         kept = order[blobs.area_um2[order] >= area]
-        # Only blobs near a mitosis can hit; while these stay the same, so do the hits.
+        # Only blobs near a mitosis can be true positives; while these stay the same, so do those.
         rivals = kept[close[kept]]
         key = rivals.tobytes()
         if key not in known:
             known[key] = incremental_matching(near, rivals.tolist())
-        hit = np.cumsum(known[key][kept], dtype=np.int32)
+        matched = np.cumsum(known[key][kept], dtype=np.int32)
         ignored = np.cumsum((unsure & ~known[key])[kept], dtype=np.int32)
         # Blobs with score >= threshold; scores are descending along `kept`.
         number = np.searchsorted(-blobs.score[kept], -np.asarray(scores), side="right")
-        tp, neither = (np.concatenate([[0], values])[number] for values in (hit, ignored))
+        tp, neither = (np.concatenate([[0], values])[number] for values in (matched, ignored))
         result[index, :, 0], result[index, :, 1] = tp, number - tp - neither
     return result
 

@@ -116,8 +116,8 @@ def labelled_cells(
         if CONSENSUS in unit.labels:
             label = unit.labels[CONSENSUS]
         kind = "unsure" if label is None else _CLASSES[label]
-        share = None if np.isnan(fraction) else float(fraction)
-        cells.append(Labelled(unit.x_px, unit.y_px, kind, share))
+        confidence = None if np.isnan(fraction) else float(fraction)
+        cells.append(Labelled(unit.x_px, unit.y_px, kind, confidence))
     return cells
 
 
@@ -160,8 +160,8 @@ def _write_slide(
     table = csv.writer(stream, lineterminator="\n")
     table.writerow(["x_px", "y_px", "label", "confidence"])
     for cell in cells:
-        share = "" if cell.confidence is None else repr(cell.confidence)
-        table.writerow([repr(float(cell.x_px)), repr(float(cell.y_px)), cell.label, share])
+        confidence = "" if cell.confidence is None else repr(cell.confidence)
+        table.writerow([repr(float(cell.x_px)), repr(float(cell.y_px)), cell.label, confidence])
     write_text(folder / f"{image.stem}.csv", stream.getvalue())
     write_text(folder / f"{image.stem}.regions.geojson", _regions_text(result, regions))
     counts = [sum(cell.label == kind for cell in cells) for kind in ("mitosis", "non-mitosis")]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from segmitos.detection.stain import OD_TABLE
 from segmitos.io.geometry import map_to_image
 
-# Gaussians whose difference answers to a nucleus, its ring's share, and the least answer.
+# Gaussians whose difference answers to a nucleus, the weight of its ring, and the least answer.
 _INNER_UM, _OUTER_UM, _OUTER_WEIGHT, _MIN_RESPONSE = 1.25, 4.5, 0.6, 0.06
 _MIN_DISTANCE_UM = 2.0
 _WORK_UM = 0.5

@@ -184,8 +184,8 @@ def _restain(
             gain, offset = stain_affine(stain, target)
         elif stain is not None and pool and choice < _MATCHED_SHARE + _TRANSFERRED_SHARE:
             gain, offset = stain_affine(stain, pool[int(rng.integers(len(pool)))])
-            share = rng.uniform(0.3, 1.0)
-            gain, offset = 1 + share * (gain - 1), share * offset
+            fraction = rng.uniform(0.3, 1.0)
+            gain, offset = 1 + fraction * (gain - 1), fraction * offset
         gains = 1 + rng.normal(0, 0.1, 3).clip(-0.35, 0.35)
         shifts = rng.normal(0, 0.05, 3).clip(-0.15, 0.15)
         jitter = _HED_INVERSE @ np.diag(gains) @ _HED

@@ -3,7 +3,7 @@
 Weights are rounded per output channel, activations per layer, to ranges seen on the calibration
 crops (Jacob et al. 2018; ONNX QDQ form, which ONNX Runtime and OpenVINO both run as integers).
 Weights use seven of the eight bits: CPUs without VNNI add pairs of products in 16 bits, which full
-eight bits overflow. The head, whose one channel is the logit, stays in floats. Rounding moves the
+eight bits overflow. The head, whose one channel is the logit, stays in float32. Rounding moves the
 logits as a whole by a little; the head's bias is moved back by the mean of that.
 """
 
@@ -219,7 +219,7 @@ def _head(model: Any) -> Any:
 
 
 def _move_head(model: Any, by: float) -> None:
-    """Add to the bias of the logit, the last channel of the head, which is in floats."""
+    """Add to the bias of the logit, the last channel of the head, which is in float32."""
     from onnx import numpy_helper
 
     head = _head(model)

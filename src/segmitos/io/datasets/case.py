@@ -45,7 +45,7 @@ class Case:
     centered_crop: bool = False
     """Whether the image was cut round a mitosis."""
     confidence: NDArray[np.float64] | None = None
-    """Share of annotators that called each of `mitoses_xy` a mitosis; shape (n,)."""
+    """Fraction of annotators that called each of `mitoses_xy` a mitosis; shape (n,)."""
     scanner: str = ""
     size_px: tuple[int, int] | None = None
     """Width and height, where the format or the image's header tells them cheaply."""

@@ -42,7 +42,7 @@ _PATHS = ("image file path", "cropped image file path", "ROI mask file path")
 _COLUMNS = ("patient_id", "pathology", *_PATHS)
 _MALIGNANT = {"MALIGNANT": True, "BENIGN": False, "BENIGN_WITHOUT_CALLBACK": False}
 # What JPEG leaves between black and white in a mask; a crop of a mammogram has far more.
-_MOST_BETWEEN = 0.02
+_MAX_BETWEEN = 0.02
 
 
 @dataclass(frozen=True)
@@ -206,9 +206,9 @@ def _read_mask(files: Iterable[Path], where: str, size: tuple[int, int]) -> NDAr
             raise DataError(f"{where}: cannot read {file}: {error}") from error
         if pixels.ndim != 2 or not pixels.any():
             continue
-        share = pixels / pixels.max()
-        if ((share > 0.2) & (share < 0.8)).mean() <= _MOST_BETWEEN:
-            resized = Image.fromarray(share > 0.5).resize(size, Image.Resampling.NEAREST)
+        level = pixels / pixels.max()
+        if ((level > 0.2) & (level < 0.8)).mean() <= _MAX_BETWEEN:
+            resized = Image.fromarray(level > 0.5).resize(size, Image.Resampling.NEAREST)
             filled = np.asarray(resized)
             if filled.any():
                 return filled

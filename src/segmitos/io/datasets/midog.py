@@ -124,8 +124,8 @@ def _case(
     )
 
 
-def _confidence(shares: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    return None if not len(shares) or np.isnan(shares).any() else shares
+def _confidence(fractions: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    return None if not len(fractions) or np.isnan(fractions).any() else fractions
 
 
 def _scanner(stem: str, tumour: str) -> str:

@@ -206,8 +206,8 @@ def _row(
         votes = [classes.label(names.get(vote, "")) == "mitosis" for vote in box.labels]
         confidence = sum(votes) / len(votes)
     values = (box.score, own.area_um2, confidence)
-    score, area, share = (math.nan if value is None else value for value in values)
-    return x, y, score, area, share
+    score, area, confidence = (math.nan if value is None else value for value in values)
+    return x, y, score, area, confidence
 
 
 def coco_content(

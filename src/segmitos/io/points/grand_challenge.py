@@ -20,7 +20,7 @@ from segmitos.io.points.classes import CLASSES, Classes, Label
 
 POINTS_TYPE = "Multiple points"
 _NAMES: dict[Label, str] = {"mitosis": "mitotic figure", "non-mitosis": "non-mitotic figure"}
-# Millimetres carry more digits than a double needs, so that pixels come back to the last bit.
+# Millimetres carry more digits than a double needs, so that pixels come back bit-identical.
 _DIGITS = 20
 _Number = Decimal | int | float
 
@@ -47,8 +47,7 @@ def grand_challenge_text(annotations: Annotations) -> str:
         annotations: of known scale.
 
     Returns:
-        The text. Positions are in mm, with 20 digits: reading gets the same pixels back to the
-        last bit.
+        The text. Positions are in mm, with 20 digits: what is read back is bit-identical.
     """
     mpp = check_mpp(annotations.mpp or math.nan, annotations.name or "annotations")
     lines: list[str] = []

@@ -24,7 +24,7 @@ from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.classes import CLASSES, LABELS, Classes, Label
 
 # A view in a hostile file may never end; a database of a million annotations takes some 1e8.
-_INSTRUCTIONS, _MOST_CALLS = 1_000_000, 5_000
+_INSTRUCTIONS, _MAX_CALLS = 1_000_000, 5_000
 _LARGEST_SIDE_PX = 10_000_000
 _CLASS_NAMES: dict[Label, str] = {
     "mitosis": "Mitosis",
@@ -109,7 +109,7 @@ def _slide(path: Path, row: Sequence[Any], found: tuple[Any, Any, Any]) -> Slide
 
 def _connect(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
-    calls = iter(range(_MOST_CALLS))
+    calls = iter(range(_MAX_CALLS))
     database.set_progress_handler(lambda: next(calls, None) is None, _INSTRUCTIONS)
     return database
 
