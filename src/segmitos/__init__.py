@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from segmitos.cohort.detect_many import detect_many
     from segmitos.cohort.job import Outcome
     from segmitos.counting.count import Count, CountSettings, count
-    from segmitos.counting.recount import ReviewedMark, recount
+    from segmitos.counting.recount import recount
+    from segmitos.counting.reviewed_marks import ReviewedMark
     from segmitos.counting.saved import SavedResult, read_saved
     from segmitos.detection.model import Model, ModelSpec
     from segmitos.detection.pipeline import detect
@@ -40,7 +41,7 @@ _HOMES = {
     "ModelSpec": "segmitos.detection.model",
     "Outcome": "segmitos.cohort.job",
     "Recipe": "segmitos.training.recipe",
-    "ReviewedMark": "segmitos.counting.recount",
+    "ReviewedMark": "segmitos.counting.reviewed_marks",
     "SavedResult": "segmitos.counting.saved",
     "SegMitosError": "segmitos.errors",
     "Slide": "segmitos.io.slide.slide",

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from segmitos.counting.count import CountSettings
-from segmitos.counting.recount import ReviewedMark, recount
+from segmitos.counting.recount import recount
+from segmitos.counting.reviewed_marks import ReviewedMark
 from segmitos.counting.saved import change_settings, read_saved
 from segmitos.errors import DataError, InputError, UsageError
 from tests.factories.results import candidates_of, detections_at, draw_slide, make_files, tissue_of

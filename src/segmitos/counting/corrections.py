@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.counting.recount import Label, ReviewedMark
+from segmitos.counting.reviewed_marks import Label, ReviewedMark
 from segmitos.counting.saved import SavedResult
 from segmitos.errors import DataError
 from segmitos.io.geometry import from_qupath

@@ -1,8 +1,6 @@
 """The count as a reader corrected it, beside the model's.
 
-A reader's verdict on a mark is one of `LABELS`; a detection without a verdict is undecided and
-keeps counting as a mitosis until someone decides. An atypical mitosis is a mitosis. An unsure mark
-counts neither way, and widens the range.
+Detections without a verdict keep counting; these, and unsure marks, widen the range.
 """
 
 from __future__ import annotations
@@ -18,15 +16,20 @@ from numpy.typing import NDArray
 from segmitos.counting.count import Count, CountSettings, count
 from segmitos.counting.grading import nottingham_grade
 from segmitos.counting.intervals import CountInterval, ReviewedCounts, reviewed_interval
+from segmitos.counting.reviewed_marks import (
+    ReviewedMark,
+    Tally,
+    counts_as_mitosis,
+    detection_ids,
+    range_of,
+    tally_of,
+    with_undecided,
+)
 from segmitos.counting.saved import SavedResult
 from segmitos.counting.summary import to_dict
 from segmitos.counting.windows import Hotspot
 from segmitos.errors import UsageError
-from segmitos.io.points.candidates import Candidates
 
-Label = Literal["mitosis", "atypical", "look-alike", "unsure"]
-LABELS: tuple[Label, ...] = ("mitosis", "atypical", "look-alike", "unsure")
-_MITOSES = ("mitosis", "atypical")
 Windows = tuple[Hotspot | None, Hotspot | None]
 """Hotspot and ten fields."""
 
@@ -43,49 +46,6 @@ _UNKNOWN_RECALL = (
     "95 % interval of the expected count in such a window, from chance alone: the model file "
     "states no validation counts, so nothing is known of the mitoses it misses."
 )
-
-
-@dataclass(frozen=True)
-class ReviewedMark:
-    """One mark as a reader left it.
-
-    Attributes:
-        id: of the candidate, or the reader's own for an added mark.
-        x_px: where it is now, level-0 pixels.
-        y_px: the same.
-        label: the verdict, None where there is none yet.
-        candidate: id of the candidate it stands for; None for one that the reader added.
-    """
-
-    id: str
-    x_px: float
-    y_px: float
-    label: Label | None
-    candidate: str | None = None
-
-    @property
-    def is_mitosis(self) -> bool:
-        """Whether the reader calls it a mitosis."""
-        return self.label in _MITOSES
-
-
-@dataclass(frozen=True)
-class Tally:
-    """How many marks a reader left in which state; the sums of a review."""
-
-    confirmed: int
-    """Detections of the model called mitoses."""
-    rejected: int
-    """Detections called look-alikes."""
-    added: int
-    """Mitoses that the model did not detect."""
-    moved: int
-    """Detections called mitoses whose position was changed."""
-    unsure: int
-    undecided: int
-    """Detections without a verdict."""
-    atypical: int
-    """Of the mitoses, those called atypical."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +141,7 @@ def recount(
     if isinstance(hotspot, str) and hotspot not in ("follow", "fixed"):
         raise UsageError(f"hotspot {hotspot!r}: choose 'follow' or 'fixed'")
     summary, settings = saved.summary, settings or saved.settings
-    everything = _with_undecided(saved, marks)
+    everything = with_undecided(saved, marks)
     count_at = partial(
         count,
         mpp=summary.mpp,
@@ -191,13 +151,13 @@ def recount(
         settings=settings,
     )
     model = count_at(saved.candidates.detections().xy, validation=saved.validation)
-    is_detection = _is_detection(saved.candidates)
+    is_detection = detection_ids(saved.candidates)
     xy = np.array([(mark.x_px, mark.y_px) for mark in everything]).reshape(-1, 2)
-    counted = np.array([_counts(mark, is_detection) for mark in everything], dtype=bool)
+    counted = np.array([counts_as_mitosis(mark, is_detection) for mark in everything], dtype=bool)
 
     def interval_of(number: int, window: Hotspot | None) -> CountInterval:
         inside = _in_window(window, xy)
-        tally = _tally(everything, inside, saved.candidates)
+        tally = tally_of(everything, inside, saved.candidates)
         # A confirmed candidate below the threshold is one that the model missed.
         counts = ReviewedCounts(tally.confirmed, tally.added, tally.undecided + tally.unsure)
         interval = reviewed_interval(counts, saved.validation, _is_whole(screened, window))
@@ -211,16 +171,16 @@ def recount(
     windows = [window for window in (reviewed.hotspot, reviewed.fields) if window is not None]
     whole = [_is_whole(screened, window) for window in windows]
     reviewed = _with_note(reviewed, whole, saved.validation is not None)
-    tally = _tally(everything, np.ones(len(everything), bool), saved.candidates)
+    tally = tally_of(everything, np.ones(len(everything), bool), saved.candidates)
     inside = _in_window(reviewed.hotspot, xy)
-    in_hotspot = _tally(everything, inside, saved.candidates) if reviewed.hotspot else None
+    in_hotspot = tally_of(everything, inside, saved.candidates) if reviewed.hotspot else None
     return Recount(
         model=model,
         reviewed=reviewed,
         tally=tally,
         tally_in_hotspot=in_hotspot,
-        range=_range(tally),
-        range_in_hotspot=None if in_hotspot is None else _range(in_hotspot),
+        range=range_of(tally),
+        range_in_hotspot=None if in_hotspot is None else range_of(in_hotspot),
         settled=_is_settled(reviewed, everything, xy, is_detection, count_reviewed),
         hotspot_moved=_place_of(model.hotspot) != _place_of(reviewed.hotspot),
         screened=screened if isinstance(screened, bool) else bool(whole) and all(whole),
@@ -245,69 +205,6 @@ def _with_note(reviewed: Count, whole: Sequence[bool], is_recall_known: bool) ->
     elif any(whole):
         note += " A window that the reader has screened whole has the interval of chance alone."
     return replace(reviewed, score=replace(reviewed.score, interval_note=note))
-
-
-def _with_undecided(saved: SavedResult, marks: Sequence[ReviewedMark]) -> tuple[ReviewedMark, ...]:
-    """Check marks, and add an undecided one for each detection that has none."""
-    known = dict(zip(saved.candidates.ids, saved.candidates.xy.tolist(), strict=True))
-    width, height = saved.summary.width_px, saved.summary.height_px
-    seen: set[str] = set()
-    for mark in marks:
-        if mark.label is not None and mark.label not in LABELS:
-            raise UsageError(f"mark {mark.id}: {mark.label!r} is not one of {', '.join(LABELS)}")
-        if not (-0.5 <= mark.x_px <= width - 0.5 and -0.5 <= mark.y_px <= height - 0.5):
-            raise UsageError(
-                f"mark {mark.id} at ({mark.x_px:g}, {mark.y_px:g}) px lies outside the image of "
-                f"{width} x {height} px"
-            )
-        if mark.candidate is not None and mark.candidate not in known:
-            raise UsageError(f"mark {mark.id} stands for {mark.candidate}, which is no candidate")
-        for identity in {mark.id, mark.candidate or mark.id}:
-            if identity in seen:
-                raise UsageError(f"two marks are given for {identity}")
-            seen.add(identity)
-    kept = saved.candidates.is_detection
-    undecided = [
-        ReviewedMark(identity, x, y, None, identity)
-        for (identity, (x, y)), detected in zip(known.items(), kept.tolist(), strict=True)
-        if detected and identity not in seen
-    ]
-    return tuple(sorted([*marks, *undecided], key=lambda mark: (mark.y_px, mark.x_px, mark.id)))
-
-
-def _is_detection(candidates: Candidates) -> set[str]:
-    kept = candidates.is_detection.tolist()
-    return {identity for identity, is_kept in zip(candidates.ids, kept, strict=True) if is_kept}
-
-
-def _counts(mark: ReviewedMark, detections: set[str]) -> bool:
-    """Tell whether a mark counts as a mitosis as things stand."""
-    return mark.is_mitosis or (mark.label is None and mark.candidate in detections)
-
-
-def _tally(
-    marks: Sequence[ReviewedMark], chosen: NDArray[np.bool_], candidates: Candidates
-) -> Tally:
-    place = dict(zip(candidates.ids, candidates.xy.tolist(), strict=True))
-    detections = _is_detection(candidates)
-    picked = [mark for mark, wanted in zip(marks, chosen.tolist(), strict=True) if wanted]
-    mitoses = [mark for mark in picked if mark.is_mitosis]
-    confirmed = [mark for mark in mitoses if mark.candidate in detections]
-    detected = [mark for mark in picked if mark.candidate in detections]
-    return Tally(
-        confirmed=len(confirmed),
-        rejected=sum(mark.label == "look-alike" for mark in detected),
-        added=len(mitoses) - len(confirmed),
-        moved=sum([mark.x_px, mark.y_px] != place[str(mark.candidate)] for mark in confirmed),
-        unsure=sum(mark.label == "unsure" for mark in picked),
-        undecided=sum(mark.label is None for mark in detected),
-        atypical=sum(mark.label == "atypical" for mark in mitoses),
-    )
-
-
-def _range(tally: Tally) -> tuple[int, int]:
-    least = tally.confirmed + tally.added
-    return least, least + tally.undecided + tally.unsure
 
 
 def _in_window(window: Hotspot | None, xy: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from segmitos.counting.recount import Recount, ReviewedMark
+from segmitos.counting.recount import Recount
+from segmitos.counting.reviewed_marks import ReviewedMark
 from segmitos.counting.saved import SavedResult
 from segmitos.counting.windows import Hotspot
 

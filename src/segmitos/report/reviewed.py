@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from segmitos.counting.recount import Label, Review
+from segmitos.counting.recount import Review
+from segmitos.counting.reviewed_marks import Label
 from segmitos.counting.saved import SavedResult
 from segmitos.errors import DataError, OutputError
 from segmitos.io.files import json_text

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from segmitos.counting.recount import Recount, Review, ReviewedMark, Windows, recount
+from segmitos.counting.recount import Recount, Review, Windows, recount
+from segmitos.counting.reviewed_marks import ReviewedMark
 from segmitos.counting.windows import Hotspot
 from segmitos.errors import InputError
 from segmitos.io.files import json_text

@@ -1,0 +1,129 @@
+"""Marks as a reader left them: what they may be, and how many are in which state.
+
+A reader's verdict on a mark is one of `LABELS`; a detection without a verdict is undecided and
+keeps counting as a mitosis until someone decides. An atypical mitosis is a mitosis. An unsure mark
+counts neither way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.counting.saved import SavedResult
+from segmitos.errors import UsageError
+from segmitos.io.points.candidates import Candidates
+
+Label = Literal["mitosis", "atypical", "look-alike", "unsure"]
+LABELS: tuple[Label, ...] = ("mitosis", "atypical", "look-alike", "unsure")
+_MITOSES = ("mitosis", "atypical")
+
+
+@dataclass(frozen=True)
+class ReviewedMark:
+    """One mark as a reader left it.
+
+    Attributes:
+        id: of the candidate, or the reader's own for an added mark.
+        x_px: where it is now, level-0 pixels.
+        y_px: the same.
+        label: the verdict, None where there is none yet.
+        candidate: id of the candidate it stands for; None for one that the reader added.
+    """
+
+    id: str
+    x_px: float
+    y_px: float
+    label: Label | None
+    candidate: str | None = None
+
+    @property
+    def is_mitosis(self) -> bool:
+        """Whether the reader calls it a mitosis."""
+        return self.label in _MITOSES
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many marks a reader left in which state; the sums of a review."""
+
+    confirmed: int
+    """Detections of the model called mitoses."""
+    rejected: int
+    """Detections called look-alikes."""
+    added: int
+    """Mitoses that the model did not detect."""
+    moved: int
+    """Detections called mitoses whose position was changed."""
+    unsure: int
+    undecided: int
+    """Detections without a verdict."""
+    atypical: int
+    """Of the mitoses, those called atypical."""
+
+
+def with_undecided(saved: SavedResult, marks: Sequence[ReviewedMark]) -> tuple[ReviewedMark, ...]:
+    """Check marks, and add an undecided one for each detection that has none."""
+    known = dict(zip(saved.candidates.ids, saved.candidates.xy.tolist(), strict=True))
+    width, height = saved.summary.width_px, saved.summary.height_px
+    seen: set[str] = set()
+    for mark in marks:
+        if mark.label is not None and mark.label not in LABELS:
+            raise UsageError(f"mark {mark.id}: {mark.label!r} is not one of {', '.join(LABELS)}")
+        if not (-0.5 <= mark.x_px <= width - 0.5 and -0.5 <= mark.y_px <= height - 0.5):
+            raise UsageError(
+                f"mark {mark.id} at ({mark.x_px:g}, {mark.y_px:g}) px lies outside the image of "
+                f"{width} x {height} px"
+            )
+        if mark.candidate is not None and mark.candidate not in known:
+            raise UsageError(f"mark {mark.id} stands for {mark.candidate}, which is no candidate")
+        for identity in {mark.id, mark.candidate or mark.id}:
+            if identity in seen:
+                raise UsageError(f"two marks are given for {identity}")
+            seen.add(identity)
+    kept = saved.candidates.is_detection
+    undecided = [
+        ReviewedMark(identity, x, y, None, identity)
+        for (identity, (x, y)), detected in zip(known.items(), kept.tolist(), strict=True)
+        if detected and identity not in seen
+    ]
+    return tuple(sorted([*marks, *undecided], key=lambda mark: (mark.y_px, mark.x_px, mark.id)))
+
+
+def detection_ids(candidates: Candidates) -> set[str]:
+    kept = candidates.is_detection.tolist()
+    return {identity for identity, is_kept in zip(candidates.ids, kept, strict=True) if is_kept}
+
+
+def counts_as_mitosis(mark: ReviewedMark, detections: set[str]) -> bool:
+    """Tell whether a mark counts as a mitosis as things stand."""
+    return mark.is_mitosis or (mark.label is None and mark.candidate in detections)
+
+
+def tally_of(
+    marks: Sequence[ReviewedMark], chosen: NDArray[np.bool_], candidates: Candidates
+) -> Tally:
+    place = dict(zip(candidates.ids, candidates.xy.tolist(), strict=True))
+    detections = detection_ids(candidates)
+    picked = [mark for mark, wanted in zip(marks, chosen.tolist(), strict=True) if wanted]
+    mitoses = [mark for mark in picked if mark.is_mitosis]
+    confirmed = [mark for mark in mitoses if mark.candidate in detections]
+    detected = [mark for mark in picked if mark.candidate in detections]
+    return Tally(
+        confirmed=len(confirmed),
+        rejected=sum(mark.label == "look-alike" for mark in detected),
+        added=len(mitoses) - len(confirmed),
+        moved=sum([mark.x_px, mark.y_px] != place[str(mark.candidate)] for mark in confirmed),
+        unsure=sum(mark.label == "unsure" for mark in picked),
+        undecided=sum(mark.label is None for mark in detected),
+        atypical=sum(mark.label == "atypical" for mark in mitoses),
+    )
+
+
+def range_of(tally: Tally) -> tuple[int, int]:
+    least = tally.confirmed + tally.added
+    return least, least + tally.undecided + tally.unsure
