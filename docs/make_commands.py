@@ -27,6 +27,9 @@ def section(path: str, command: object) -> list[str]:
             shown = f"`{parameter.name.upper()}`"
         else:
             shown = ", ".join(f"`{name}`" for name in names)
+        choices = getattr(parameter.type, "choices", None)
+        if choices:
+            text += f" One of {', '.join(f'`{choice}`' for choice in choices)}."
         default = parameter.default
         plain = isinstance(default, str | int | float | Path) and not isinstance(default, bool)
         note = f" Default: {default}." if plain and default != "" else ""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import click
 import pytest
 
+from segmitos import options
+from segmitos.detection.model import DEVICES
+from segmitos.evaluation.matching import RULES
 from segmitos.options import cases_option, data_argument, exclude_option
 
 
@@ -37,3 +40,8 @@ def test_what_begins_with_a_dash_is_no_value():
     assert given["cases"] == ["a", "b"] and given["flag"]
     with pytest.raises(click.UsageError, match="No such option"):
         verb.main(["x:y", "--cases", "a", "--nothing"], standalone_mode=False)
+
+
+def test_choices_are_those_of_the_code_that_is_not_imported_at_start():
+    assert tuple(RULES) == options.RULES
+    assert DEVICES == options.DEVICES

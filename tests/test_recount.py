@@ -61,7 +61,7 @@ def without_first_five(points):
 
 
 def test_other_settings_change_the_result_in_its_place(results, capsys):
-    assert main(["recount", str(results / "one"), "--field-diameter", "0.44"]) == 0
+    assert main(["recount", str(results / "one"), "--field-diameter-mm", "0.44"]) == 0
     assert "one: 20 mitotic figures, 20 in the hotspot" in capsys.readouterr().out
     summary = json.loads((results / "one" / "summary.json").read_text())
     assert summary["settings"]["field_diameter_mm"] == 0.44
@@ -83,8 +83,8 @@ def test_settings_there_and_back_give_the_same_bytes(results):
 
 
 OTHERS = [
-    ["--field-diameter", "0.44"],
-    ["--hotspot-shape", "circle", "--hotspot-area", "1"],
+    ["--field-diameter-mm", "0.44"],
+    ["--hotspot-shape", "circle", "--hotspot-area-mm2", "1"],
     ["--min-score", "0.97"],
     ["--min-area-um2", "90"],
 ]
@@ -127,7 +127,7 @@ def test_another_threshold_of_the_map_takes_the_networks(made, results, monkeypa
 
 def test_a_changed_result_is_not_counted_again(results, capsys):
     (results / "one" / "candidates.csv").write_text("changed")
-    assert main(["recount", str(results / "one"), "--field-diameter", "0.44"]) == 1
+    assert main(["recount", str(results / "one"), "--field-diameter-mm", "0.44"]) == 1
     error = capsys.readouterr().err
     assert "candidates.csv is damaged or was changed" in error and error.count("\n") == 1
 
@@ -142,7 +142,7 @@ def test_a_run_shows_the_readers_figures_in_its_tables(results, tmp_path):
     page = (results / "cohort.html").read_text()
     assert "Reviewed count" in page and "one/reviewed.html" in page
     # Counting with other settings keeps the review, and says that it is of earlier ones.
-    assert main(["recount", str(results / "one"), "--hotspot-area", "1"]) == 0
+    assert main(["recount", str(results / "one"), "--hotspot-area-mm2", "1"]) == 0
     assert (results / "one" / "reviewed.json").exists()
     one, _ = csv.DictReader((results / "cohort.csv").read_text().splitlines())
     assert "the review has earlier settings" in one["warnings"] and one["reviewed_count"] == "15"
@@ -159,7 +159,7 @@ def test_a_run_shows_the_readers_figures_in_its_tables(results, tmp_path):
 
 
 def test_all_results_of_a_run_are_counted_again(results, capsys):
-    assert main(["recount", str(results), "--hotspot-area", "1", "--json"]) == 0
+    assert main(["recount", str(results), "--hotspot-area-mm2", "1", "--json"]) == 0
     contents = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in contents] == ["one", "two"]
     assert {one["summary"]["hotspot"]["area_mm2"] for one in contents} == {1.0}
@@ -235,7 +235,7 @@ def test_a_folder_of_corrected_files_serves_a_run(results, tmp_path, capsys):
         ([], "nothing to change", 2),
         (["--reader", "Anna"], "--reader needs a corrected file", 2),
         (["--tubules", "2"], "needs a corrected file", 2),
-        (["--field-diameter", "0.8"], "0.4<=x<=0.69", 2),
+        (["--field-diameter-mm", "0.8"], "0.4<=x<=0.69", 2),
         (["--with", "absent.geojson"], "there is no absent.geojson", 1),
     ],
 )
@@ -256,5 +256,5 @@ def test_what_cannot_be_read_is_one_line_and_leaves_nothing(results, tmp_path, c
         assert (code, error.count("\n")) == ((0, 0) if text == "[]" else (1, 1)), text
         for name in set(content_of(results / "one")) - set(before):
             (results / "one" / name).unlink()
-    assert main(["recount", str(tmp_path), "--hotspot-area", "1"]) == 1
+    assert main(["recount", str(tmp_path), "--hotspot-area-mm2", "1"]) == 1
     assert "holds no result" in capsys.readouterr().err

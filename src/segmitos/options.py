@@ -42,6 +42,10 @@ POINT_FORMATS = (
     "sliderunner",
 )
 """Formats that points are written in; `io.points.write` has them, and is not imported at start."""
+RULES = ("one-to-one", "icpr12", "icpr14", "amida13", "midog", "midog-training", "paper")
+"""Scoring rules, of `evaluation.matching`."""
+DEVICES = ("auto", "cpu", "cuda", "openvino")
+"""Devices that a model runs on, of `detection.model`."""
 
 
 class InOrder(click.Group):
@@ -106,9 +110,10 @@ model_option = click.option(
 )
 device_option = click.option(
     "--device",
+    type=click.Choice(DEVICES),
     default="auto",
     show_default=True,
-    help="auto, cpu, cuda or openvino; a forced one must be there.",
+    help="What to run the networks on; one that is named must be there.",
 )
 threads_option = click.option(
     "--threads",

@@ -77,8 +77,7 @@ def shard_of(context: click.Context, parameter: click.Parameter, value: str) -> 
 @click.option("--min-score", type=click.FloatRange(0, 1), help="Mean probability of a mitosis.")
 @click.option("--min-area-um2", type=click.FloatRange(min=0), help="Area of a mitosis in um2.")
 @click.option(
-    "--hotspot-area",
-    "hotspot_area_mm2",
+    "--hotspot-area-mm2",
     type=click.FloatRange(0.01, 1000),
     default=2.0,
     show_default=True,
@@ -89,11 +88,10 @@ def shard_of(context: click.Context, parameter: click.Parameter, value: str) -> 
     type=click.Choice(["square", "circle", "box"]),
     default="square",
     show_default=True,
-    help="square, circle or box (4:3).",
+    help="Shape of the hotspot window; a box is 4:3.",
 )
 @click.option(
-    "--field-diameter",
-    "field_diameter_mm",
+    "--field-diameter-mm",
     type=click.FloatRange(0.4, 0.69),
     default=0.55,
     show_default=True,

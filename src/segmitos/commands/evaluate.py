@@ -14,6 +14,7 @@ import click
 from segmitos.commands.progress import in_words
 from segmitos.errors import DataError, UsageError
 from segmitos.options import (
+    RULES,
     FilePath,
     cases_option,
     data_argument,
@@ -45,7 +46,11 @@ if TYPE_CHECKING:
 @exclude_option
 @mpp_option
 @click.option(
-    "--rule", default="one-to-one", show_default=True, help="Scoring rule; 'all' shows every one."
+    "--rule",
+    type=click.Choice(["all", *RULES]),
+    default="one-to-one",
+    show_default=True,
+    help="Scoring rule; 'all' shows every one.",
 )
 @click.option(
     "--tune", is_flag=True, help="Find thresholds on these cases: validation, never test."
@@ -72,11 +77,8 @@ def evaluate(
 
     Example: segmitos evaluate mitos14:DIR --cases H03 -o scores
     """
-    from segmitos.evaluation.matching import RULES
     from segmitos.io.datasets import load_dataset
 
-    if rule != "all" and rule not in RULES:
-        raise UsageError(f"rule {rule!r} is not one of all, {', '.join(RULES)}")
     if tune and detections is not None:
         raise UsageError("--tune needs the model's maps; it does not go with --detections")
     if tune and out is None:

@@ -55,8 +55,7 @@ class _Reader(NamedTuple):
 @click.option("--min-score", type=click.FloatRange(0, 1), help="Mean probability of a mitosis.")
 @click.option("--min-area-um2", type=click.FloatRange(0), help="Area of a mitosis in um2.")
 @click.option(
-    "--hotspot-area",
-    "hotspot_area_mm2",
+    "--hotspot-area-mm2",
     type=click.FloatRange(0.01, 1000),
     help="Area of the hotspot window, mm2.",
 )
@@ -66,8 +65,7 @@ class _Reader(NamedTuple):
     help="Shape of the hotspot window; a box is 4:3.",
 )
 @click.option(
-    "--field-diameter",
-    "field_diameter_mm",
+    "--field-diameter-mm",
     type=click.FloatRange(0.4, 0.69),
     help="Field diameter in mm, for the Nottingham score.",
 )

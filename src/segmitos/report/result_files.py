@@ -36,8 +36,6 @@ from segmitos.report.pictures import (
 
 REPORT = "report.html"
 DETECTIONS_CSV, DETECTIONS_GEOJSON = "detections.csv", "detections.geojson"
-SAVED = (SUMMARY, CANDIDATES, TISSUE, OVERVIEW, CROPS)
-"""What a result's other files can be made of."""
 
 
 def result_files(saved: SavedResult, slide: Slide) -> dict[str, bytes]:

@@ -28,7 +28,6 @@ from segmitos.review.state import ReviewState, check, fold
 from segmitos.review.store import Store
 
 Mode = Literal["report", "training"]
-MODES: tuple[Mode, ...] = ("report", "training")
 _QUEUE = 200
 _MIN_BLIND = 10
 

@@ -49,7 +49,10 @@ KINDS = [
     Kind("report", _make, lambda folder: main(["report", "out/s_1"]), 25),
     Kind("report-cohort", _make, lambda folder: main(["report", "out"]), 25),
     Kind(
-        "recount", _make, lambda folder: main(["recount", "out/s_1", "--field-diameter", "0.6"]), 30
+        "recount",
+        _make,
+        lambda folder: main(["recount", "out/s_1", "--field-diameter-mm", "0.6"]),
+        30,
     ),
     Kind("detect-again", _make, _detect, 10),
     Kind("evaluate-saved", _make, _evaluate, 25),

@@ -16,7 +16,7 @@ from segmitos.io.files import write_json, write_text
 from segmitos.io.geometry import check_mpp
 from segmitos.io.json_files import load_json
 from segmitos.io.points.annotations import Annotations
-from segmitos.io.points.classes import Label, Unclassified
+from segmitos.io.points.classes import Unclassified
 from segmitos.io.points.csv_points import read_csv_annotations
 from segmitos.io.points.geojson import Polygons, own_member, read_geojson_annotations
 from segmitos.io.points.geojson_features import (
@@ -104,12 +104,6 @@ class Detections:
         own = annotations.select(annotations.is_label("mitosis"))
         assert own.area_um2 is not None and own.score is not None
         return cls(own.xy[:, 0], own.xy[:, 1], own.area_um2, own.score, scale, own.name)
-
-    def to_annotations(self) -> Annotations:
-        """Return them as labelled points, all mitoses."""
-        labels: tuple[Label, ...] = ("mitosis",)
-        columns = (self.xy, labels * len(self), self.score, self.area_um2)
-        return Annotations(*columns, mpp=self.mpp, name=self.name)
 
     def __len__(self) -> int:
         return len(self.x_px)
