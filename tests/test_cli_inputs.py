@@ -127,7 +127,7 @@ def test_demo_takes_the_scale_of_the_image(
         ("detect a.png --mpp 0.25 -o a.png", "a.png: it is a file; name a folder"),
         ("dataset describe points:. --sheet sheet.txt", "give a name that ends in .png"),
         ("detect a.png --threads 0", "0 is not in the range 1<=x<=512; see"),
-        ("detect a.png --field-diameter 5", "5.0 is not in the range 0.4<=x<=0.69; see"),
+        ("detect a.png --field-diameter-mm 5", "5.0 is not in the range 0.4<=x<=0.69; see"),
     ],
 )
 def test_a_wrong_input_gives_one_line_that_names_it(
