@@ -71,6 +71,12 @@ def test_validation_is_about_a_fifth_of_the_mitoses_and_never_all(counts):
     assert [case.name for case in hold_out(cases)] == [case.name for case in held]
 
 
+def test_a_second_slide_within_a_third_comes_before_one_within_a_half():
+    counts = (63, 60, 40, 34, 29)
+    held = hold_out([field(f"S{index}", count) for index, count in enumerate(counts)])
+    assert [case.slide for case in held] == ["S2", "S3"]
+
+
 def test_one_slide_with_mitoses_cannot_be_split():
     with pytest.raises(DataError, match=r"1 slide\(s\) with mitoses"):
         hold_out([field("S0", 3), field("S1", 0)])

@@ -76,9 +76,9 @@ def hold_out(cases: Sequence[Case]) -> list[Case]:
 
     Slides with mitoses (those of one patient together) in the order of their number, from the
     middle outwards, until a fifth of all mitoses is held out, on two slides or more where there are
-    four. A slide that would bring it above a third, or above a half for the second slide of four or
-    more, is passed over. Crops that were cut round a
-    mitosis are chosen only where there is nothing else, since they say little of false positives.
+    four. A slide that would bring it above a third is passed over, unless a second one of four can
+    only be had so; then the limit is a half. Crops that were cut round a mitosis are chosen only
+    where there is nothing else, since they say little of false positives.
 
     Raises:
         DataError: if there are fewer than two slides with mitoses.
@@ -95,15 +95,15 @@ def hold_out(cases: Sequence[Case]) -> list[Case]:
     total = sum(number.values())
     wanted = 2 if len(order) >= 4 else 1
     middle = len(order) // 2
+    from_middle = sorted(range(len(order)), key=lambda index: (abs(index - middle), index))
     chosen: dict[str, int] = {}
-    for index in sorted(range(len(order)), key=lambda index: (abs(index - middle), index)):
-        key = order[index]
-        most = _AT_MOST_FOR_TWO if len(chosen) < wanted else _AT_MOST
-        if chosen and sum(chosen.values()) + number[key] > most * total:
-            continue
-        chosen[key] = number[key]
-        if sum(chosen.values()) >= _HELD_OUT * total and len(chosen) >= wanted:
-            break
+    for most in (_AT_MOST, _AT_MOST_FOR_TWO):
+        for key in (order[index] for index in from_middle):
+            held = sum(chosen.values())
+            if len(chosen) >= wanted and (held >= _HELD_OUT * total or most > _AT_MOST):
+                break
+            if key not in chosen and not (chosen and held + number[key] > most * total):
+                chosen[key] = number[key]
     return [case for case in cases if _key(case) in chosen]
 
 
