@@ -9,9 +9,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from segmitos.detection.model_file import PROPOSAL, network_entry, write_model_file
+from segmitos.detection.model_file import PROPOSAL, VERIFIER, network_entry, write_model_file
 from segmitos.detection.postprocess import Thresholds
-from segmitos.detection.spec import CascadeSettings, ModelSpec, cascade_context
+from segmitos.detection.spec import (
+    CascadeSettings,
+    ModelSpec,
+    VerifierSettings,
+    cascade_context,
+)
 from segmitos.detection.stain import Stain
 
 SPEC = ModelSpec(
@@ -129,5 +134,65 @@ def write_toy_cascade(path: Path) -> Path:
         network_entry(1): toy_graph(0.15),
         PROPOSAL: proposal_graph(16),
     }
+    write_model_file(path, spec, graphs)
+    return path
+
+
+def verifier_graph(count: int = 2, half_precision: bool = False) -> bytes:
+    """The mean of `count` verifiers of 16 px patches: each one layer on the middle's mean color."""
+    number = np.float16 if half_precision else np.float32
+    nodes = [
+        helper.make_node("Slice", ["image", "from", "to", "axes"], ["middle"]),
+        helper.make_node("Cast", ["middle"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float"], ["color"], axes=[1, 2], keepdims=0),
+        helper.make_node("Mul", ["color", "scale"], ["features"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([4, 4], np.int64), "from"),
+        numpy_helper.from_array(np.array([12, 12], np.int64), "to"),
+        numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+        numpy_helper.from_array(np.array([1 / 255], np.float32), "scale"),
+    ]
+    for index in range(count):
+        weight = np.array([[-4.0 - index, -2.0, 1.0]], number)
+        constants.append(numpy_helper.from_array(weight, f"stored{index}"))
+        constants.append(numpy_helper.from_array(np.array([2.5], np.float32), f"bias{index}"))
+        nodes += [
+            helper.make_node("Cast", [f"stored{index}"], [f"weight{index}"], to=TensorProto.FLOAT),
+            helper.make_node(
+                "Gemm", ["features", f"weight{index}", f"bias{index}"], [f"logit{index}"], transB=1
+            ),
+        ]
+    nodes += [
+        helper.make_node("Concat", [f"logit{index}" for index in range(count)], ["all"], axis=1),
+        helper.make_node("ReduceMean", ["all"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("Sigmoid", ["mean"], ["probability"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "verifier",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 16, 16, 3])],
+        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["N"])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def write_toy_verified(path: Path, half_precision: bool = False) -> Path:
+    """Write a toy model whose candidates two verifiers judge."""
+    settings = VerifierSettings(
+        patch_px=16,
+        smoothing_sigma_um=1.0,
+        candidate_threshold=0.2,
+        map_weight=0.8,
+        verifier_weight=1.5,
+        intercept=0.1,
+    )
+    spec = msgspec.structs.replace(
+        SPEC, smoothing_sigma_um=0.0, thresholds=Thresholds(0.1, 0.0, 0.5), verifier=settings
+    )
+    graphs = {network_entry(0): toy_graph(), VERIFIER: verifier_graph(2, half_precision)}
     write_model_file(path, spec, graphs)
     return path

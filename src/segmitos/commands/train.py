@@ -99,7 +99,9 @@ recipe_option = click.option(
 @exclude_option
 @mpp_option
 @click.option(
-    "--start-from", help="Folder of a run whose weights to start from, of the same network."
+    "--start-from",
+    help="Folder of a run whose weights to start from, of the same network; with --recipe adapt "
+    "builtin:lite or a model file.",
 )
 @click.option("--epochs", type=click.IntRange(1, 1_000_000), help="Instead of the recipe's.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Instead of the recipe's.")
@@ -151,9 +153,16 @@ def train(
 
     if no_resume and restart:
         raise UsageError("--no-resume and --restart exclude each other")
-    chosen = load_recipe(recipe, epochs=epochs, seed=seed)
+    adapts = recipe == "adapt"
+    if adapts:
+        _check_adapt(start_from, epochs=epochs, seed=seed, time_budget=time_budget)
+    else:
+        chosen = load_recipe(recipe, epochs=epochs, seed=seed)
     every = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
     training, held_out = split(every, validation or ())
+    if adapts:
+        assert start_from is not None
+        return _adapt(training, held_out, out, start_from, restart, threads)
     print(describe_split(training, held_out), flush=True)
     with TrainingProgress() as progress:
         train(
@@ -170,6 +179,41 @@ def train(
             threads=threads or available_threads(),
         )
     print(finish(out, held_out, threads).text())
+    return 0
+
+
+def _check_adapt(start_from: str | None, **unused: float | None) -> None:
+    """Refuse options that mean nothing to `adapt`. Raises UsageError."""
+    if start_from is None:
+        raise UsageError("--recipe adapt needs a model to adapt: --start-from builtin:lite")
+    for name, value in unused.items():
+        if value is not None:
+            raise UsageError(f"--{name.replace('_', '-')} does not go with --recipe adapt")
+
+
+def _adapt(
+    training: Sequence[Case],
+    held_out: Sequence[Case],
+    out: Path,
+    start_from: str,
+    restart: bool,
+    threads: int | None,
+) -> int:
+    from segmitos.commands.progress import Bar
+    from segmitos.training.adapt import adapt
+
+    print(f"adapting {start_from} to {_described(training)}", flush=True)
+    with Bar("finding candidates", len(training) + len(held_out)) as bar:
+        adapted = adapt(
+            training,
+            out,
+            start_from,
+            held_out,
+            restart=restart,
+            threads=threads,
+            advance=bar.advance,
+        )
+    print(adapted.text())
     return 0
 
 

@@ -24,6 +24,7 @@ from segmitos.review.assess import (
 from segmitos.review.events import Batch, Event
 from segmitos.review.images import TILE_PX, levels
 from segmitos.review.results import Result, Worklist, outlines, score_distance
+from segmitos.review.screening import area_mm2
 from segmitos.review.state import ReviewState, check, fold
 from segmitos.review.store import Store
 
@@ -201,6 +202,7 @@ class Service:
             "count": sure if self.blind else sure + waiting,
             "windows": [one.to_dict() for one in counted],
             "headline": headline(counted, model_count),
+            "reviewed_mm2": round(area_mm2(list(state.regions.values()), result.mpp), 4),
             "state": state_word(state),
         }
         if not self.blind:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -26,6 +26,13 @@ IDENTITY = "identity.json"
 _WHOLE_BYTES = 64 << 20
 _BLOCK_BYTES = 1 << 20
 _MAX_NAMED = 3
+
+
+class Choices(Protocol):
+    """A recipe, whatever kind of training it is of."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able dict."""
 
 
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +52,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
         cls,
         cases: Sequence[Case],
         validation_cases: Sequence[Case],
-        recipe: Recipe,
+        recipe: Choices,
         start_from: Path | None = None,
         time_budget_s: float | None = None,
     ) -> RunIdentity:

@@ -20,6 +20,7 @@ import torch
 from segmitos.errors import OutputError, TrainingError, UsageError
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_bytes, write_json
+from segmitos.training.adapt import RECIPE, is_model
 from segmitos.training.batches import Batches, seconds_per_step, to_network
 from segmitos.training.checkpoint import STATE
 from segmitos.training.concentric import concentric_loss
@@ -143,11 +144,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _start_folder(start_from: Path | str) -> Path:
-    if str(start_from).startswith("builtin:"):
+    if is_model(start_from):
         raise UsageError(
-            f"--start-from {start_from}: the built-in models hold networks for detection alone, "
-            "their normalizations folded into the weights, and cannot be trained further; give the "
-            "folder of a run, or leave it out to start from ImageNet weights"
+            f"--start-from {start_from}: of a model file only the last layer can be trained: "
+            f"--recipe {RECIPE}; other recipes start from the folder of a run"
         )
     return Path(start_from)
 

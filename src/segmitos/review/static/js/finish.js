@@ -56,7 +56,7 @@ export async function showFinish({ view, session, go, name, query }) {
               h("td", {}, `${window.score.system}: ${window.score.score}${window.settled ? "" : ` (${window.scores.join(" or ")})`}`), h("td", {}, String(window.open))]
             : h("td", { colSpan: 4 }, window.reason)))))),
       h("p", {}, `${summary.decided} marks decided, ${summary.undecided} undecided, ${summary.unsure} unsure. `,
-        `${Object.keys(state.regions).length} reviewed regions, ${Object.keys(state.fields).length} fields screened.`),
+        `${Object.keys(state.regions).length} reviewed regions (${summary.reviewed_mm2.toFixed(2)} mm²), ${Object.keys(state.fields).length} fields screened.`),
       open > 0 && !review.finished && h("p", { class: "problem" }, summary.windows.some((window) => window.score && !window.settled)
         ? "What is open can still change a score."
         : "What is open cannot change a score any more.", " ", button("Decide on the rest", () => go("check", name))),

@@ -55,6 +55,7 @@ export class Overlay {
     this.selected = null;
     this.hidden = false;
     this.field = null;
+    this.areas = []; // what is being screened
     this.draft = null;
     this.dragged = null;
     this.renew();
@@ -104,6 +105,7 @@ export class Overlay {
       for (const field of fields) path(context, view, field);
       context.fill("nonzero");
     }
+    for (const area of this.areas) outline(context, view, area, "#7a3fa0", 2, [12, 4]);
     for (const region of Object.values(state.regions)) outline(context, view, region, "#0b6b35", 3, [2, 4]);
   }
 

@@ -23,6 +23,7 @@ export class Screening {
     const { fields, areas } = await get(slideAddress(this.review.name, `/fields?${query}`, this.review.consensus));
     if (!fields.length) return false;
     Object.assign(this, { active: true, area, areas, fields });
+    this.overlay.areas = areas;
     const first = fields.findIndex((field) => !field.seen);
     this.at = first < 0 ? 0 : first;
     this.show();
@@ -67,6 +68,7 @@ export class Screening {
   stop() {
     this.active = false;
     this.overlay.field = null;
+    this.overlay.areas = [];
     this.overlay.draw();
   }
 }

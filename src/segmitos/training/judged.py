@@ -1,0 +1,182 @@
+"""Candidates of a model's map in reviewed regions, and what readers made of each."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.detection.model import Model
+from segmitos.detection.model_file import (
+    PROPOSAL,
+    SUFFIX,
+    VERIFIER,
+    ModelFile,
+    network_entry,
+    write_model_file,
+)
+from segmitos.detection.postprocess import FLOOR, MapAccumulator, smooth
+from segmitos.detection.prediction import predict_tiles, select_tiles
+from segmitos.detection.spec import ModelSpec, VerifierSettings
+from segmitos.detection.tissue import find_tissue
+from segmitos.detection.verify import OUTSIDE
+from segmitos.detection.view import SlideView
+from segmitos.errors import ModelError
+from segmitos.evaluation.matching import RULES, match_points
+from segmitos.io.datasets import Case
+from segmitos.io.geometry import rescale
+from segmitos.training.verifier_head import VerifierHead
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+# Detection keeps log-odds within those of this probability.
+_EPSILON = 1e-5
+
+
+def log_odds(probability: Floats) -> Floats:
+    """Return the log-odds of probabilities, kept within the same bounds as in detection."""
+    clipped = np.clip(probability, _EPSILON, 1 - _EPSILON)
+    result: Floats = np.log(clipped / (1 - clipped))
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The map's candidates in the reviewed regions of a case, with what readers made of them.
+
+    Attributes:
+        slide: that they are on.
+        group: that is held out together: the slide, or the case where there is but one slide.
+        features: what goes into the verifiers' last layers (n, d).
+        score: log-odds of the model's joined score (n,).
+        is_mitosis: (n,).
+        missed: marked mitoses that the map shows no candidate of.
+    """
+
+    slide: str
+    group: str
+    features: Floats
+    score: Floats
+    is_mitosis: Mask
+    missed: int
+
+
+def judged_candidates(
+    cases: Sequence[Case],
+    file: ModelFile,
+    head: VerifierHead,
+    threads: int | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> list[Candidates]:
+    """Find the candidates of cases in their reviewed regions, and tell mitoses from others.
+
+    A candidate within 7.5 um of a marked mitosis, one to one, is one; near an unsure cell alone it
+    is left out; any other is none, since in a reviewed region every mitosis is marked.
+
+    Raises:
+        InputError: for an image that cannot be read; ScaleError for one of unknown scale.
+    """
+    slides = {case.slide for case in cases}
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        model = _without_verifier(file, Path(folder) / f"map{SUFFIX}", threads)
+        for case in cases:
+            group = case.slide if len(slides) > 1 else case.name
+            found.append(_judge(case, group, file.spec, model, head))
+            advance()
+    return found
+
+
+def _without_verifier(file: ModelFile, path: Path, threads: int | None) -> Model:
+    """Return the model that makes the map in which candidates are sought."""
+    settings = settings_of(file, str(path))
+    spec = msgspec.structs.replace(
+        file.spec, verifier=None, smoothing_sigma_um=settings.smoothing_sigma_um
+    )
+    graphs = graphs_of(file)
+    del graphs[VERIFIER]
+    write_model_file(path, spec, graphs)
+    return Model.load(path, "cpu", threads)
+
+
+def settings_of(file: ModelFile, where: str) -> VerifierSettings:
+    """Return the verifier's settings. Raises ModelError for a model that has none."""
+    if file.spec.verifier is None or file.verifier is None:
+        raise ModelError(
+            f"{where} has no verifier, whose last layer is what adapts to a reader's marks; start "
+            "from one that has, such as builtin:lite"
+        )
+    return file.spec.verifier
+
+
+def graphs_of(file: ModelFile) -> dict[str, bytes]:
+    """Return the graphs of a model file by the names of their entries."""
+    graphs = {network_entry(index): graph for index, graph in enumerate(file.networks)}
+    more = {PROPOSAL: file.proposal, VERIFIER: file.verifier}
+    return graphs | {name: graph for name, graph in more.items() if graph is not None}
+
+
+def _judge(case: Case, group: str, spec: ModelSpec, model: Model, head: VerifierHead) -> Candidates:
+    settings = spec.verifier
+    assert settings is not None
+    with case.open_image() as slide:
+        view = SlideView(slide, spec.mpp)
+        overview = view.overview()
+        # The staining is that of the whole slide, as in detection.
+        tissue = find_tissue(overview)
+        view = view.stain_matched(spec.stain, tissue)
+        accumulator = MapAccumulator(spec.mpp * spec.stride, spec.stride)
+        tiles = select_tiles(view, model.spec, find_tissue(overview, case.regions))
+        for tile, probability in zip(tiles, predict_tiles(tiles, view, model), strict=True):
+            smoothed = smooth(probability, settings.smoothing_sigma_um, accumulator.map_mpp)
+            column, row = tile.column - tile.x // spec.stride, tile.row - tile.y // spec.stride
+            part = smoothed[row : row + tile.rows, column : column + tile.columns]
+            place = tile.column, tile.row
+            mask = tissue.on_map(*place, tile.columns, tile.rows, accumulator.map_mpp)
+            accumulator.add(part, *place, mask)
+        blobs = accumulator.blobs(max(FLOOR, settings.candidate_threshold))
+        xy = np.stack([blobs.x_px, blobs.y_px], axis=1)
+        places = rescale(xy, view.ratio)
+        inside = case.is_reviewed(places)
+        xy, places, map_score = xy[inside], places[inside], blobs.score[inside]
+        is_mitosis, left_out = _labels(case, places, slide.require_mpp())
+        missed = int(case.is_reviewed(case.mitoses_xy).sum() - is_mitosis.sum())
+        xy, is_mitosis, map_score = xy[~left_out], is_mitosis[~left_out], map_score[~left_out]
+        features = head.features(_patches(view, xy, settings.patch_px))
+    bound = float(log_odds(np.array(1.0)))
+    verified = np.clip(features @ head.weights + head.bias, -bound, bound)
+    score = (
+        settings.intercept
+        + settings.map_weight * log_odds(map_score)
+        + settings.verifier_weight * verified
+    )
+    return Candidates(case.slide, group, features, score, is_mitosis, max(0, missed))
+
+
+def _labels(case: Case, places: Floats, mpp: float) -> tuple[Mask, Mask]:
+    """Tell which places are mitoses, and which are near an unsure cell alone."""
+    reach = RULES["one-to-one"].distance_um / mpp
+    marked = case.mitoses_xy[case.is_reviewed(case.mitoses_xy)]
+    match = match_points(places, marked, reach, ignored_xy=case.unsure_xy)
+    is_mitosis, left_out = np.zeros(len(places), bool), np.zeros(len(places), bool)
+    is_mitosis[[detected for detected, _ in match.pairs]] = True
+    left_out[list(match.ignored)] = True
+    return is_mitosis, left_out
+
+
+def _patches(view: SlideView, xy: Floats, side: int) -> NDArray[np.uint8]:
+    """Cut patches (n, side, side, 3) as `detection.verify` does from a tile."""
+    patches = np.full((len(xy), side, side, 3), OUTSIDE, np.uint8)
+    corners = np.floor(xy + 1).astype(int) - side // 2
+    for patch, (left, top) in zip(patches, corners.tolist(), strict=True):
+        x0, y0 = max(0, left), max(0, top)
+        x1, y1 = min(view.width, left + side), min(view.height, top + side)
+        if x0 < x1 and y0 < y1:
+            pixels = view.read(x0, y0, x1 - x0, y1 - y0)
+            patch[y0 - top : y1 - top, x0 - left : x1 - left] = pixels
+    return patches
