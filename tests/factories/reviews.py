@@ -53,6 +53,13 @@ def make_result(
             step = 2**level
             tif.write(pixels[::step, ::step], tile=(256, 256), photometric="rgb", metadata=None,
                       compression="deflate", subfiletype=1 if level else 0)  # fmt: skip
+    return commit_result(folder, image, name, files, seed)
+
+
+def commit_result(
+    folder: Path, image: Path, name: str, files: dict[str, bytes], seed: int = 0
+) -> Path:
+    """Put what detect would have left of an image into a folder of results."""
     summary = json.loads(files["summary.json"])
     summary["input"] = {"name": image.name, "sha256": f"{seed:064x}"}
     files["summary.json"] = json.dumps(summary).encode()

@@ -19,7 +19,7 @@ from segmitos.counting.corrections import corrections, read_edited
 from segmitos.counting.recount import recount
 from segmitos.counting.saved import read_saved
 from segmitos.review.api import VIEWER
-from tests.factories.reviews import SIDE, Server, make_result
+from tests.factories.reviews import SIDE, Server, event, make_result
 
 pytestmark = pytest.mark.slow
 READY = "document.getElementById('view').viewer?.osd?.world.getItemCount() === 1"
@@ -41,8 +41,8 @@ def browser():
 
 
 @pytest.fixture
-def running(results):
-    with Server(results) as server:
+def running(results, database):
+    with Server(results, "--database", database) as server:
         yield server
 
 
@@ -303,8 +303,8 @@ def test_the_count_is_signed_and_the_files_are_there(visit, running, results):
     assert state_of(running)["labels"] == {}
 
 
-def test_a_blind_reader_is_told_no_score_by_any_answer(browser, results):
-    with Server(results, "--blind") as server:
+def test_a_blind_reader_is_told_no_score_by_any_answer(browser, results, database):
+    with Server(results, "--blind", "--database", database) as server:
         context = browser.new_context()
         page = context.new_page()
         bodies = []
@@ -358,8 +358,8 @@ def test_two_readers_in_two_browsers_agree_as_a_table_by_hand_says(visit, runnin
     assert state_of(running)["labels"] == labels[0]
 
 
-def test_training_mode_goes_over_all_slides_and_undoes_where_it_was(browser, results):
-    with Server(results, "--mode", "training") as server:
+def test_training_mode_goes_over_all_slides_and_undoes_where_it_was(browser, results, database):
+    with Server(results, "--mode", "training", "--database", database) as server:
         context = browser.new_context()
         page = context.new_page()
         page.goto(server.address())
@@ -377,11 +377,41 @@ def test_training_mode_goes_over_all_slides_and_undoes_where_it_was(browser, res
         context.close()
 
 
-@pytest.mark.parametrize("screen", ["", "check/made", "slide/made", "finish/made", "compare/made"])
-def test_at_390_px_nothing_scrolls_sideways_and_buttons_are_large(visit, screen):
-    page = visit(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+SCREENS = ("", "check/made", "slide/made", "finish/made", "compare/made")
+
+
+def show(page, screen):
+    """Go to a screen, and wait until it is there whole."""
     page.evaluate(f"location.hash = '#/{screen}'")
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(300)
+    wait_until(page, "!document.body.innerText.includes('Loading …')")
+    wait_until(page, "!document.body.innerText.includes('Computing the agreement')")
+    if screen.startswith("slide"):
+        wait_until(page, READY)
+    page.wait_for_timeout(500)
+    keep(page, screen)
+
+
+def sign(server, reader, labels):
+    """Decide on the first marks, and sign."""
+    client = server.client(reader)
+    model = client.get("/api/slides/made").json()["model"]
+    marks = client.get("/api/slides/made/marks").json()["id"]
+    decided = [
+        event("decide", mark=m, label=label) for m, label in zip(marks, labels, strict=False)
+    ]
+    for place, events in (("events", decided), ("finish", [event("finish", text="")])):
+        answer = client.post(f"/api/slides/made/{place}", json={"model": model, "events": events})
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_at_390_px_nothing_scrolls_sideways_and_buttons_are_large(visit, running, screen):
+    if screen.startswith("compare"):
+        sign(running, "Anna", ["mitosis"] * 6)
+        sign(running, "Ben", ["mitosis", "look-alike"] * 3)
+    page = visit(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    show(page, screen)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     small = page.eval_on_selector_all(
         "button, select, a.button, a.tab",
@@ -390,7 +420,6 @@ def test_at_390_px_nothing_scrolls_sideways_and_buttons_are_large(visit, screen)
         ".map(one => one.outerHTML.slice(0, 90))",
     )
     assert not small
-    keep(page, f"{screen.partition('/')[0] or 'worklist'}-390")
 
 
 def test_by_touch_alone_marks_are_decided_and_added(visit, running):
@@ -421,25 +450,26 @@ def test_a_slide_with_an_evil_name_is_text_alone(visit):
     wait_until(page, READY)
 
 
-def keep(page, name):
+def keep(page, screen):
     folder = os.environ.get("SEGMITOS_SCREENSHOTS")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+        dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+        kind = f"{page.viewport_size['width']}-{'dark' if dark else 'light'}"
+        name = f"{screen.partition('/')[0] or 'worklist'}-{kind}.png"
+        page.screenshot(path=str(Path(folder) / name))
 
 
+@pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious_on_any_screen(visit, scheme, tmp_path_factory):
+def test_axe_finds_nothing_serious_on_any_screen(visit, running, scheme, width, tmp_path_factory):
     script = axe(tmp_path_factory)
-    page = visit(color_scheme=scheme, bypass_csp=True)
-    for screen in ("", "check/made", "slide/made", "finish/made", "compare/made"):
-        page.evaluate(f"location.hash = '#/{screen}'")
-        page.wait_for_timeout(1500)
-        if screen.startswith("check"):
-            for key in "123":
-                page.keyboard.press(key)
-            page.wait_for_timeout(800)
-        keep(page, f"{screen.partition('/')[0] or 'worklist'}-1280-{scheme}")
+    sign(running, "Anna", ["mitosis"] * 6 + ["look-alike", "unsure", "atypical"])
+    sign(running, "Ben", ["mitosis", "look-alike"] * 3)
+    viewport = {"width": width, "height": 800 if width > 400 else 844}
+    page = visit(color_scheme=scheme, bypass_csp=True, viewport=viewport)
+    for screen in SCREENS:
+        show(page, screen)
         page.evaluate(script)
         found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
         serious = [
