@@ -7,10 +7,11 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from factories.leica import save_scn
 from factories.reviews import event
-from factories.toy_models import write_toy
+from factories.toy_models import write_toy, write_toy_verified
 from segmitos.cli import main
 from segmitos.io.datasets import load_dataset
 from segmitos.review.events import read_batch
@@ -140,3 +141,46 @@ def test_a_reviewed_slide_goes_out_and_comes_back(reviewed, tmp_path, kind, name
         places.setdefault(row["label"], []).append((float(row["x_px"]), float(row["y_px"])))
     assert near(places["mitosis"], np.array([*MITOSES, ADDED]) + OFFSET)
     assert near(places["non-mitosis"], np.array([LOOK_ALIKE]) + OFFSET)
+
+
+def test_from_the_browser_to_a_new_model_is_two_commands(tmp_path, capsys):
+    """Export, describe, adapt; squares of 32 um round each mark are all that was reviewed."""
+    model = write_toy_verified(tmp_path / "toy.segmitos")
+    (tmp_path / "slides").mkdir()
+    mitosis = {}
+    for name, seed in (("one", 0), ("two", 1)):
+        rng = np.random.default_rng(seed)
+        field = np.full((640, 640, 3), (222, 178, 200), np.uint8)
+        for x, y in [(70 + 125 * (k % 5), 80 + 200 * (k // 5)) for k in range(15)]:
+            mitosis[name, x, y] = bool(rng.random() < 0.5)
+            color = (30, 20, 40) if mitosis[name, x, y] else (75, 15, 40)
+            field[y - 9 : y + 10, x - 9 : x + 10] = color
+        Image.fromarray(field).save(tmp_path / "slides" / f"{name}.png")
+    results = str(tmp_path / "results")
+    given = ["detect", str(tmp_path / "slides"), "-m", str(model), "-o", results, "--mpp", "0.25"]
+    assert main([*given, "--threads", "1"]) == 0
+    service = Service(Worklist(tmp_path / "results"), Store.in_folder(tmp_path / "results"))
+    for name, result in service.worklist.all().items():
+        events = []
+        for mark, (x, y) in zip(result.candidates.ids, result.candidates.xy, strict=True):
+            cell = min(mitosis, key=lambda c: (c[0] != name, np.hypot(c[1] - x, c[2] - y)))
+            on_cell = np.hypot(cell[1] - x, cell[2] - y) < 5
+            label = "mitosis" if on_cell and mitosis[cell] else "look-alike"
+            events.append(event("decide", mark=mark, label=label))
+        content = {"model": result.key.model_hash, "events": events}
+        service.post(name, "Anna", read_batch(json.dumps(content).encode()))
+    service.store.close()
+    mine = str(tmp_path / "mine")
+    assert main(["review", "export", results, "-o", mine]) == 0
+    assert "flatter" in capsys.readouterr().out
+    described = ["dataset", "describe", f"points:{mine}"]
+    assert main(described) == 0
+    # 30 squares of 32 um.
+    assert "0.03" in capsys.readouterr().out
+    run = tmp_path / "run"
+    given = ["train", f"points:{mine}", "--start-from", str(model), "--recipe", "adapt"]
+    assert main([*given, "-o", str(run)]) == 0
+    text = capsys.readouterr().out
+    assert f"fitted to {sum(mitosis.values())} mitoses and " in text
+    assert "2 of 2 slides were reviewed with a model's marks in sight" in text
+    assert main(["model", "info", str(run / "run.segmitos")]) == 0
