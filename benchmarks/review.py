@@ -192,7 +192,8 @@ def large(results: Path, program: str, out: Path | None) -> list[str]:
         began = time.perf_counter()
         page.evaluate(f"location.hash = '#/slide/{NAME}'")
         while not page.evaluate(_LOADED):
-            time.sleep(0.01)
+            # Not too often: what asks takes CPU as well.
+            time.sleep(0.05)
         first, first_cpu = time.perf_counter() - began, _cpu() - before
         marks = page.evaluate(_ALL_MARKS)
         frames = np.sort(page.evaluate(_PAN))

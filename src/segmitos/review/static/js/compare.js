@@ -14,7 +14,7 @@ export async function showCompare({ view, session, go, name }) {
     fill(view, h("h1", {}, "Compare"), h("p", { class: "problem" }, `${error.message}.`), button("Finish this review", () => go("finish", name)));
     return {};
   }
-  const table = h("div", { class: "scroll" }, h("p", { class: "soft" }, "Computing the agreement …"));
+  const table = h("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Agreement" }, h("p", { class: "soft" }, "Computing the agreement …"));
   const list = h("ol", { class: "votes" });
   const review = found.adjudicates ? await new SlideReview(name, session.reader, true).load() : null;
   let at = 0;

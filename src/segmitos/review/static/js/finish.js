@@ -47,7 +47,7 @@ export async function showFinish({ view, session, go, name, query }) {
     fill(place,
       h("h1", {}, review.about.title),
       review.finished && h("p", { class: "notice" }, `Signed by ${review.who}, ${new Date(state.finished_at).toLocaleString()}.`),
-      h("div", { class: "scroll" }, h("table", {},
+      h("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Counts" }, h("table", {},
         h("thead", {}, h("tr", {}, ["Window", "Count", "Range", "Score", "Open"].map((text) => h("th", { scope: "col" }, text)))),
         h("tbody", {}, summary.windows.map((window) => h("tr", {},
           h("th", { scope: "row" }, window.where),
