@@ -14,4 +14,4 @@ def test_hostile_requests_give_no_500_open_no_file_and_lose_no_event(tmp_path):
     assert not attack.failures, attack.failures[:5]
     assert attack.sent > 500 and sum(map(len, attack.acknowledged.values())) > 30
     # It got past the guard and the decoder often enough to have tried something.
-    assert attack.statuses[200] > 100 and attack.statuses[400] > 50
+    assert attack.statuses[200] > 50 and attack.statuses[400] > 50
