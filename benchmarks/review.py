@@ -30,7 +30,6 @@ from benchmarks.make_slide import Grid, read_frames, write_slide
 from segmitos.console import run_script
 from segmitos.io.slide import Slide, find_images
 
-ROOT = Path(__file__).resolve().parents[1]
 MPP = 0.25
 NAME = "slide"
 
@@ -45,7 +44,6 @@ def main() -> None:
     parser.add_argument("--marks", type=int, help="default 100 detections, or 100,000 marks")
     parser.add_argument("--out", type=Path, help="folder for the events and pictures of the run")
     given = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "tests"))
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         raise SystemExit("no Chromium (apt-get install chromium)")
@@ -62,9 +60,9 @@ def main() -> None:
 
 def _make(folder: Path, frames: list[Path], width: int, detections: int, faint: int) -> Path:
     """Make a slide and a result of it, its detections on dark nuclei."""
-    from factories.results import detections_at, make_files, tissue_of
-    from factories.reviews import commit_result
     from segmitos.training.nuclei import find_dark_nuclei
+    from tests.factories.results import detections_at, make_files, tissue_of
+    from tests.factories.reviews import commit_result
 
     names, images = read_frames(find_images(frames)[:12], 256, None, MPP)
     grid = Grid(images, width, width, 256, 0.3, 0)
@@ -94,7 +92,7 @@ def by_keys(results: Path, program: str, out: Path | None) -> list[str]:
     """Review all detections by keys, sign, and count again from the events."""
     from playwright.sync_api import sync_playwright
 
-    from factories.reviews import Server
+    from tests.factories.reviews import Server
 
     keys = "1121210132"
     shown = "(() => { const i = document.querySelector('.large img'); return i && i.complete; })()"
@@ -181,7 +179,7 @@ def large(results: Path, program: str, out: Path | None) -> list[str]:
     """Time the first view and panning, and measure the server's memory."""
     from playwright.sync_api import sync_playwright
 
-    from factories.reviews import Server
+    from tests.factories.reviews import Server
 
     with Server(results) as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])

@@ -23,15 +23,13 @@ from urllib.parse import quote
 import click
 import httpx
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from factories.reviews import TOKENS, event, make_result
 from segmitos.review.access import Access, Reader
 from segmitos.review.images import Images
 from segmitos.review.results import Worklist
 from segmitos.review.server import make_app
 from segmitos.review.service import Service
 from segmitos.review.store import Store
+from tests.factories.reviews import TOKENS, event, make_result
 
 with warnings.catch_warnings():
     # Starlette would rather have a client that not every machine has.

@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.leica import save_scn
-from factories.reviews import event
-from factories.toy_models import write_toy, write_toy_verified
 from segmitos.cli import main
 from segmitos.io.datasets import load_dataset
 from segmitos.review.events import read_batch
@@ -21,6 +18,9 @@ from segmitos.review.images import Images
 from segmitos.review.results import Worklist
 from segmitos.review.service import Service
 from segmitos.review.store import Store
+from tests.factories.leica import save_scn
+from tests.factories.reviews import event
+from tests.factories.toy_models import write_toy, write_toy_verified
 
 OFFSET = (640, 320)
 # Where QuPath, which counts from the scanned area, has them.

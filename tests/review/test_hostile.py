@@ -8,7 +8,7 @@ pytest.importorskip("schemathesis")
 
 
 def test_hostile_requests_give_no_500_open_no_file_and_lose_no_event(tmp_path):
-    from fuzz.hostile import attacked
+    from tests.fuzz.hostile import attacked
 
     attack = attacked(tmp_path, 600, seed=1)
     assert not attack.failures, attack.failures[:5]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories.toy_models import verifier_graph, write_toy, write_toy_verified
 from segmitos.cli import main
 from segmitos.detection.model import Model
 from segmitos.detection.model_file import read_model_file
@@ -20,6 +19,7 @@ from segmitos.training.adapt import adapt
 from segmitos.training.adapt_fit import AdaptRecipe, Change, counts_at, cut_of, fit_change
 from segmitos.training.judged import Candidates, judged_candidates
 from segmitos.training.verifier_head import VerifierHead
+from tests.factories.toy_models import verifier_graph, write_toy, write_toy_verified
 
 SIDE, MPP = 640, 0.25
 DARK, RED = (40, 40, 60), (90, 20, 60)
