@@ -204,9 +204,9 @@ def _simulate(
                 always = before
                 kept = False
                 if is_enough(judged):
-                    change = fit_change(judged, 1, recipe)
+                    change = fit_change(judged, 1, cut, recipe)
                     always = np.sum([counts_at(one, change.score(one), cut) for one in tests], 0)
-                    kept = is_better(validate_change(judged, 1, recipe), cut)
+                    kept = is_better(validate_change(judged, 1, cut, recipe), cut, recipe)
                 total[order, marks] += np.stack([before, always, always if kept else before])
     return [
         {"laboratory": name, "seed": seed, "order": order, "marks": marks, "splits": len(splits)}

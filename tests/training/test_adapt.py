@@ -76,10 +76,12 @@ def test_the_score_before_is_that_of_detection(reviewed, toy):
 
 
 def test_the_new_file_scores_as_the_change_says(reviewed, toy, tmp_path):
-    result = adapt(reviewed, tmp_path / "run", toy, threads=1)
+    recipe = AdaptRecipe(weight_penalty=10.0)
+    result = adapt(reviewed, tmp_path / "run", toy, recipe=recipe, threads=1)
     assert result.kept and result.model.name == "run.segmitos"
     found, head = candidates_of(reviewed, toy)
-    change = fit_change(found, head.count, AdaptRecipe())
+    file = read_model_file(toy)
+    change = fit_change(found, head.count, cut_of(file.spec.thresholds), recipe)
     after, _ = candidates_of(reviewed, result.model)
     for old, new in zip(found, after, strict=True):
         assert new.score == pytest.approx(change.score(old), abs=1e-4)
@@ -99,7 +101,7 @@ def test_a_slide_is_scored_by_a_change_that_was_not_fitted_to_it(reviewed, toy, 
     assert [row.slide for row in result.rows] == ["one", "three", "two", "all"]
     found, head = candidates_of(reviewed, toy)
     cut = cut_of(read_model_file(toy).spec.thresholds)
-    change = fit_change(found[1:], head.count, AdaptRecipe())
+    change = fit_change(found[1:], head.count, cut, AdaptRecipe())
     assert result.rows[0].after == counts_at(found[0], change.score(found[0]), cut)
     held_out = adapt(reviewed[1:], tmp_path / "other", toy, reviewed[:1], threads=1)
     assert held_out.rows == result.rows[:1]
@@ -113,11 +115,11 @@ def made(score, is_mitosis, features=None):
 
 def test_few_marks_change_little_and_many_find_the_shift():
     rng = np.random.default_rng(0)
-    recipe, sizes = AdaptRecipe(), []
+    recipe, sizes = AdaptRecipe(cut=0.5), []
     for count in (20, 2000):
         true = rng.normal(0, 2, count)
         is_mitosis = rng.random(count) < 1 / (1 + np.exp(-true))
-        sizes.append(fit_change([made(true - 1.5, is_mitosis)], 1, recipe).shift)
+        sizes.append(fit_change([made(true - 1.5, is_mitosis)], 1, 0.0, recipe).shift)
     assert 0 < sizes[0] < sizes[1] and sizes[1] == pytest.approx(1.5, abs=0.15)
 
 
@@ -125,15 +127,15 @@ def test_the_fit_is_at_the_minimum_of_the_penalized_loss():
     rng = np.random.default_rng(1)
     features = rng.normal(0, 1, (60, 2))
     found = made(rng.normal(0, 1, 60), features[:, 0] > 0, features)
-    recipe = AdaptRecipe(weight_penalty=3.0)
+    recipe, cut = AdaptRecipe(weight_penalty=3.0), 0.2
 
     def loss(shift, weights):
-        score = Change(shift, weights).score(found)
+        score = Change(shift, weights).score(found) - cut + np.log(0.36 / 0.64)
         margin = np.where(found.is_mitosis, 1, -1) * score
         kept = 0.5 * 4.0 * shift**2 + 0.5 * 3.0 * (weights**2).sum()
         return np.logaddexp(0, -margin).sum() + kept
 
-    best = fit_change([found], 1, recipe)
+    best = fit_change([found], 1, cut, recipe)
     least = loss(best.shift, best.weights)
     assert best.weights[0] > 0.3
     for step in ((0.05, 0, 0), (0, 0.05, 0), (0, 0, 0.05), (-0.05, 0, 0), (0, -0.05, 0)):

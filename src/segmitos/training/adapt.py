@@ -157,12 +157,12 @@ def adapt(
             f"the reviewed regions: adapting needs both, and {MIN_MARKS} in all; review more"
         )
     cut = cut_of(file.spec.thresholds)
-    change = fit_change(found, head.count, recipe)
+    change = fit_change(found, head.count, cut, recipe)
     if held_out:
         scored = [(one, change.score(one)) for one in held_out]
     else:
-        scored = validate_change(found, head.count, recipe)
-    kept = is_better(scored, cut)
+        scored = validate_change(found, head.count, cut, recipe)
+    kept = is_better(scored, cut, recipe)
     rows = before_and_after(scored, cut)
     every = [*cases, *validation_cases]
     result = Adapted(

@@ -20,10 +20,12 @@ MIN_MARKS = 10
 class AdaptRecipe:
     """How strongly a model is held where it is. Chosen on laboratories left out of training."""
 
-    weight_penalty: float = 100.0
+    weight_penalty: float = 1000.0
     """Half of it times the squared change of the weights is added to the loss of all marks."""
     shift_penalty: float = 4.0
     """The same for the intercept."""
+    cut: float = 0.36
+    """Probability that is to lie at the model's threshold: F is highest at half the F reached."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for a run's identity."""
@@ -52,14 +54,13 @@ class Row:
     after: tuple[int, int, int]
 
 
-def fit_change(found: Sequence[Candidates], count: int, recipe: AdaptRecipe) -> Change:
-    """Fit a change to judged candidates, so that their scores are probabilities.
-
-    The model's are, and its threshold is the best for such; so it stays.
+def fit_change(found: Sequence[Candidates], count: int, cut: float, recipe: AdaptRecipe) -> Change:
+    """Fit a change to judged candidates.
 
     Args:
         found: at least one mitosis and one other.
         count: of verifiers, whose mean the features make.
+        cut: log-odds of the model's threshold.
         recipe: penalties.
     """
     from scipy.optimize import minimize
@@ -67,7 +68,7 @@ def fit_change(found: Sequence[Candidates], count: int, recipe: AdaptRecipe) -> 
 
     features = np.concatenate([one.features for one in found]) / np.sqrt(count)
     sign = np.where(np.concatenate([one.is_mitosis for one in found]), 1.0, -1.0)
-    start = np.concatenate([one.score for one in found])
+    start = np.concatenate([one.score for one in found]) - cut + _logit(recipe.cut)
     penalty = np.full(features.shape[1] + 1, recipe.weight_penalty)
     penalty[0] = recipe.shift_penalty
 
@@ -81,9 +82,9 @@ def fit_change(found: Sequence[Candidates], count: int, recipe: AdaptRecipe) -> 
     return Change(float(best.x[0]), best.x[1:] / np.sqrt(count))
 
 
-def mean_loss(score: Floats, is_mitosis: Mask) -> float:
-    """Return the mean log-loss of log-odds; 0 of nothing."""
-    margin = np.where(is_mitosis, 1.0, -1.0) * score
+def mean_loss(score: Floats, is_mitosis: Mask, cut: float, recipe: AdaptRecipe) -> float:
+    """Return the mean log-loss of log-odds, as `fit_change` counts it; 0 of nothing."""
+    margin = np.where(is_mitosis, 1.0, -1.0) * (score - cut + _logit(recipe.cut))
     return float(np.logaddexp(0, -margin).mean()) if len(margin) else 0.0
 
 
@@ -98,11 +99,15 @@ def cut_of(thresholds: Thresholds) -> float:
     """Return the log-odds of the least score that is a detection."""
     threshold = thresholds.threshold
     assert not isinstance(threshold, str)
-    return float(log_odds(np.array(max(threshold, thresholds.min_score))))
+    return _logit(max(threshold, thresholds.min_score))
+
+
+def _logit(probability: float) -> float:
+    return float(log_odds(np.array(probability)))
 
 
 def validate_change(
-    found: Sequence[Candidates], count: int, recipe: AdaptRecipe
+    found: Sequence[Candidates], count: int, cut: float, recipe: AdaptRecipe
 ) -> list[tuple[Candidates, Floats]]:
     """Score each slide by a change that was fitted to the others.
 
@@ -115,7 +120,7 @@ def validate_change(
         others = [one for one in found if one.group != group]
         change = Change(0.0, np.zeros(found[0].features.shape[1]))
         if is_enough(others, 1):
-            change = fit_change(others, count, recipe)
+            change = fit_change(others, count, cut, recipe)
         scored += [(one, change.score(one)) for one in found if one.group == group]
     return scored
 
@@ -146,12 +151,12 @@ def _sum(counts: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
     return tp, fp, fn
 
 
-def is_better(scored: Sequence[tuple[Candidates, Floats]], cut: float) -> bool:
+def is_better(scored: Sequence[tuple[Candidates, Floats]], cut: float, recipe: AdaptRecipe) -> bool:
     """Tell whether the change beats the start where it was not fitted: in log-loss and in F."""
     if not scored:
         return False
     total = pooled(before_and_after(scored, cut))
     is_mitosis = np.concatenate([one.is_mitosis for one, _ in scored])
-    old = mean_loss(np.concatenate([one.score for one, _ in scored]), is_mitosis)
-    new = mean_loss(np.concatenate([score for _, score in scored]), is_mitosis)
+    old = mean_loss(np.concatenate([one.score for one, _ in scored]), is_mitosis, cut, recipe)
+    new = mean_loss(np.concatenate([score for _, score in scored]), is_mitosis, cut, recipe)
     return new < old and f_score(*total.after) >= f_score(*total.before)
