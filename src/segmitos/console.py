@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,9 @@ def run_script(work: Callable[[], object], name: str = "segmitos") -> int:
         code = work()
         return code if isinstance(code, int) else 0
     except SystemExit as end:
+        if end.code == 128 + signal.SIGTERM:
+            # Of a training, which saved itself first.
+            print(f"{name}: {MESSAGE}", file=sys.stderr)
         return end.code if isinstance(end.code, int) else 0
     except click.Abort as abort:
         # What click makes of an interrupt.

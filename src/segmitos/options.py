@@ -127,6 +127,9 @@ qupath_option = click.option(
     show_default=True,
     help="What mitoses are in the GeoJSON: annotation (can be edited) or detection (lighter).",
 )
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace the file that is there under this name."
+)
 json_option = click.option(
     "--json", "json_out", is_flag=True, help="Print JSON on standard output."
 )

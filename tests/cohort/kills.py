@@ -1,4 +1,4 @@
-"""Kills at random moments over detect, report, convert and evaluate; nothing may be lost or left.
+"""Kills at random moments over every verb that writes; nothing may be lost, doubled or left.
 
     PYTHONPATH=src python -m tests.cohort.kills --kills 200
 
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,13 +28,25 @@ from PIL import Image
 
 import segmitos
 from segmitos.cohort.folder import results_in
+from segmitos.errors import ModelError
+from segmitos.training.checkpoint import STATE, load_checkpoint
 from tests.factories.synthetic_fields import draw_field, write_cases
 from tests.factories.toy_models import write_toy
 
 SOURCE = str(Path(segmitos.__file__).parents[1])
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-NOT_COMPARED = ("run.json", "cohort.html", "cohort.parquet", "evaluation.html")
+NOT_COMPARED = ("run.json", "cohort.html", "cohort.parquet", "evaluation.html", "training.html")
 GONE_WITHIN_S = 2.0
+STEPS = 24
+RECIPE = f"""
+pretrained = false
+crop_px = 64
+batch = 2
+epochs = 4
+steps_per_epoch = {STEPS // 4}
+mine_at = [0.5]
+precision = "32-true"
+"""
 
 
 @dataclass
@@ -43,6 +56,7 @@ class Tally:
     kills: int = 0
     too_late: int = 0
     before_start: int = 0
+    by_verb: dict[str, int] = field(default_factory=dict)
     slowest_s: float = 0.0
     slowest_parent_s: float = 0.0
     problems: list[str] = field(default_factory=list)
@@ -60,6 +74,7 @@ def make_inputs(folder: Path) -> Path:
         case.image.with_suffix(".csv").write_text("\n".join(lines) + "\n")
     rows = "\n".join(f"{index},{index % 977},mitosis" for index in range(20000))
     (folder / "points.csv").write_text(f"x,y,label\n{rows}\n")
+    (folder / "tiny.toml").write_text(RECIPE)
     return write_toy(folder / "toy.segmitos")
 
 
@@ -67,18 +82,18 @@ def commands(folder: Path, out: Path) -> dict[str, list[str]]:
     """The calls to kill, by name; each writes below `out`."""
     model = ["-m", str(folder / "toy.segmitos"), "--mpp", "0.25", "--threads", "1"]
     detect = ["detect", str(folder / "in"), *model, "-o", str(out / "detect")]
+    clicks, points = f"points:{folder / 'clicks'}", str(folder / "points.csv")
+    train = ["train", clicks, "--recipe", str(folder / "tiny.toml"), "--validation", "auto"]
+    train += ["--mpp", "0.25", "--accelerator", "cpu", "--threads", "1"]
     return {
         "detect": detect,
         "detect --workers 2": [*detect, "--workers", "2"],
         "report": ["report", str(out / "report")],
-        "convert": [
-            "convert",
-            str(folder / "points.csv"),
-            str(out / "convert.geojson"),
-            "--mpp",
-            "0.25",
-        ],
-        "evaluate": ["evaluate", f"points:{folder / 'clicks'}", *model, "-o", str(out / "scores")],
+        "recount": ["recount", str(out / "recount"), "--hotspot-area", "0.01"],
+        "convert": ["convert", points, str(out / "convert.geojson"), "--mpp=0.25", "--overwrite"],
+        "evaluate": ["evaluate", clicks, *model, "-o", str(out / "scores")],
+        "train": [*train, "-o", str(out / "run")],
+        "train --restart": [*train, "-o", str(out / "again" / "run"), "--restart"],
     }
 
 
@@ -143,6 +158,7 @@ def kill_one(
     _, errors = process.communicate()
     to.slowest_parent_s = max(to.slowest_parent_s, time.monotonic() - sent)
     to.kills += 1
+    to.by_verb[name] = to.by_verb.get(name, 0) + 1
     to.slowest_s = max(to.slowest_s, took)
     label = f"{name}, {signal.Signals(number).name} after {wait:.2f} s"
     if took > GONE_WITHIN_S:
@@ -163,8 +179,17 @@ def kill_one(
 
 
 def look_at(label: str, out: Path, tables: bool, to: Tally) -> None:
-    """Check that every result is whole, and that the tables say what is there."""
-    for parent in (out / "detect", out / "report"):
+    """Check that results and checkpoints are whole, and that the tables say what is there."""
+    for run in (out / "run", out / "again" / "run"):
+        if (run / STATE).exists():
+            try:
+                step = load_checkpoint(run)[1].step
+            except ModelError as error:
+                to.problems.append(f"{label}: {error}")
+                continue
+            if not 0 <= step <= STEPS:
+                to.problems.append(f"{label}: step {step} of {STEPS}")
+    for parent in (out / "detect", out / "report", out / "recount"):
         if not parent.is_dir():
             continue
         results = results_in(parent)
@@ -179,31 +204,51 @@ def look_at(label: str, out: Path, tables: bool, to: Tally) -> None:
                 to.problems.append(f"{label}: the table has {[row['name'] for row in rows]}")
 
 
-def run_kills(folder: Path, kills: int, seed: int = 0) -> Tally:
-    """Kill that many calls and finish each; return what went wrong."""
+def make_work(name: str, whole: Path, out: Path) -> None:
+    """Take away part of what a call has done, so that the next has something to do."""
+    if name.startswith("detect"):
+        for done in list((out / "detect").glob("f*"))[:3]:
+            shutil.rmtree(done)
+        (out / "detect" / "cohort.csv").unlink(missing_ok=True)
+    elif name == "recount":
+        shutil.rmtree(out / name)
+        shutil.copytree(whole / "detect", out / name)
+    elif name == "train":
+        shutil.rmtree(out / "run", ignore_errors=True)
+
+
+def run_kills(folder: Path, kills: int, seed: int = 0, verbs: Sequence[str] = ()) -> Tally:
+    """Kill that many calls and finish each; return what went wrong.
+
+    Args:
+        folder: to work in.
+        kills: that reach a call while it runs.
+        seed: of the moments.
+        verbs: only these of `commands`; empty: all.
+    """
     rng, tally = random.Random(seed), Tally()
     make_inputs(folder)
     whole, out = folder / "whole", folder / "out"
     lasts = {}
     for name, arguments in commands(folder, whole).items():
-        if name == "report":
-            shutil.copytree(whole / "detect", whole / "report")
-            shutil.copytree(whole / "detect", out / "report")
+        if name in ("report", "recount"):
+            shutil.copytree(whole / "detect", whole / name)
+            shutil.copytree(whole / "detect", out / name)
         process = start(arguments)
         began = time.monotonic()
         _, errors = process.communicate()
         lasts[name] = time.monotonic() - began
         assert process.returncode == 0, errors
-    names = list(lasts)
-    for index in range(kills):
+    names = [name for name in lasts if not verbs or name in verbs]
+    for index in range(2 * kills):
+        if tally.kills == kills:
+            break
         name = names[index % len(names)]
         number = SIGNALS[index // len(names) % len(SIGNALS)]
         wait = rng.uniform(0.0, lasts[name])
         kill_one(name, commands(folder, out)[name], out, wait, number, tally)
-        if name.startswith("detect") and rng.random() < 0.5:
-            for done in list((out / "detect").glob("f*"))[:3]:
-                shutil.rmtree(done)
-            (out / "detect" / "cohort.csv").unlink(missing_ok=True)
+        if rng.random() < 0.5:
+            make_work(name, whole, out)
     for arguments in commands(folder, out).values():
         process = start(arguments)
         _, errors = process.communicate()
@@ -220,11 +265,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--verb", action="append", default=[], help="only this one of `commands`")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        tally = run_kills(Path(folder), given.kills, given.seed)
+        tally = run_kills(Path(folder), given.kills, given.seed, given.verb)
     print(
-        f"{tally.kills} kills, {tally.too_late} came too late, {tally.before_start} before the "
+        f"{tally.kills} kills ({', '.join(f'{n} {verb}' for verb, n in tally.by_verb.items())}), "
+        f"{tally.too_late} came too late, {tally.before_start} before the "
         f"program's first line; children gone within {tally.slowest_s:.2f} s, "
         f"all within {tally.slowest_parent_s:.2f} s"
     )

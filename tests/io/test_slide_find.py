@@ -296,7 +296,7 @@ def test_table_of_inputs(cohort: Path, save: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "the table is empty"),
+        ("", "has no column .path."),
         ("path\n", "names no image"),
         ("file,mpp\nb.png,1\n", "no column 'path'"),
         ("path,scale\nb.png,1\n", "not understood: scale"),
@@ -304,7 +304,7 @@ def test_table_of_inputs(cohort: Path, save: str) -> None:
         ("path,mpp\nb.png,x40\n", "line 2: mpp 'x40' is not a number"),
         ("path,mpp\n\nb.png,5000\n", "line 3: mpp: 5000.0 is not a scale"),
         ("path,mpp\n,0.25\n", "line 2: no path"),
-        ("path,mpp\nb.png,0.25,,a.png\n", "line 2: more cells"),
+        ("path,mpp\nb.png,0.25,,a.png\n", "line 2: 4 values for 2 columns"),
         ("path,name\nb.png,a/b\n", "cannot be the name of a folder"),
         ("path,name\nb.png,x\na.JPG,x\n", "line 3: name 'x' is that of line 2"),
         ("path,name\n.,x\n", "images cannot all be named 'x'"),

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from segmitos.errors import InputError
-from segmitos.io.text import parse_decimal, read_table, read_text
+from segmitos.errors import DataError, InputError
+from segmitos.io.points.read import read_annotations
+from segmitos.io.tables import read_table
+from segmitos.io.text import parse_decimal, read_text
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -47,9 +49,27 @@ def test_numbers_with_a_point_or_a_comma(text: str, value: float | None) -> None
 
 def test_cells_keep_what_quotes_protect(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('A;b\n"x;y";"line\n2"\n\nz\n')
-    columns, rows = read_table(tmp_path / "a.csv")
-    assert columns == ["a", "b"]
-    assert [(row.line, row.cells) for row in rows] == [
-        (3, {"a": "x;y", "b": "line\n2"}),
+    assert list(read_table(tmp_path / "a.csv").named(fill=True)) == [
+        (2, {"a": "x;y", "b": "line\n2"}),
         (5, {"a": "z", "b": ""}),
     ]
+
+
+def test_columns_that_a_spreadsheet_left_empty_are_none(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a;b;;\n1;2;;\n3;;;\n")
+    table = read_table(tmp_path / "a.csv")
+    assert list(table.named()) == [(2, {"a": "1", "b": "2"}), (3, {"a": "3", "b": ""})]
+
+
+def test_the_first_of_many_bad_lines_are_said_and_how_many_there_are(tmp_path: Path) -> None:
+    lines = ["x,y,label", "1,2,mitosis", "a,2,mitosis", "1,2", "1,2,cell", "1,nan,mitosis", "x,y,z"]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    with pytest.raises(DataError) as caught:
+        read_annotations(tmp_path / "a.csv")
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'a.csv'}: 5 lines are wrong: line ")
+    assert message.count("; line ") == 2
+    assert message.endswith("; and 2 more")
+    (tmp_path / "a.csv").write_text("\n".join(lines[:3]))
+    with pytest.raises(DataError, match=r"a\.csv, line 3: x 'a' is not a number$"):
+        read_annotations(tmp_path / "a.csv")

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ from segmitos.io.outputs import PROGRAM, is_result_folder
 
 SUMMARY, RUN, REPORT = "summary.json", "run.json", "report.html"
 ALWAYS = ("detections.csv", "detections.geojson", SUMMARY, RUN, REPORT)
+
+
+_OLD = re.compile(r"\..+\.old", re.DOTALL)
 
 
 class RunRecord(msgspec.Struct):
@@ -227,6 +231,18 @@ def _sync_folder(folder: Path) -> None:
                 os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def repair_results(out: Path) -> None:
+    """Restore the results in a folder that a kill left half replaced.
+
+    Raises:
+        OutputError: where that cannot be done.
+    """
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(out):
+            if _OLD.fullmatch(entry.name) and is_result_folder(Path(entry.path)):
+                OutputFolder(out, entry.name[1 : -len(".old")]).repair()
 
 
 def results_in(out: Path) -> list[OutputFolder]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segmitos.cohort.folder import REPORT, RUN, OutputFolder, results_in
+from segmitos.cohort.folder import REPORT, RUN, OutputFolder, repair_results, results_in
 from segmitos.cohort.tables import write_tables
 from segmitos.errors import InputError, SegMitosError
 from segmitos.io.files import no_result, remove_stale_partials
@@ -30,6 +30,7 @@ def rebuild_reports(folder: Path) -> tuple[list[Path], list[str]]:
         results = [single]
     elif folder.is_dir():
         remove_stale_partials(folder)
+        repair_results(folder)
         results = results_in(folder)
     else:
         results = []

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segmitos.cohort.failures import Failure, record_failure
-from segmitos.cohort.folder import results_in
+from segmitos.cohort.folder import repair_results, results_in
 from segmitos.cohort.job import Job, OnTiles, Outcome, run_job
 from segmitos.cohort.names import output_names, own_name
 from segmitos.cohort.settings import JobSettings
@@ -49,7 +49,7 @@ def run(
         on_outcome: told of each input as it ends.
         on_progress: (name, tiles done, tiles in all), where the work is in this process.
         on_start: told how many inputs there are.
-        on_note: told in words what is waited for.
+        on_note: told in words what is passed over, or waited for.
         shard: (i, n): only every n-th input, beginning with the i-th, counted from 1.
 
     Returns:
@@ -67,7 +67,7 @@ def run(
         raise UsageError(f"--shard {number}/{shards}: the first number must be from 1 to {shards}")
     settings = settings.checked()
     out = absolute_path(out)
-    entries = find_inputs(inputs, out)
+    entries = find_inputs(inputs, out, on_note)
     _check_apart(entries, out)
     _prepare(out)
     chosen = list(zip(_names(entries, out), entries, strict=True))[number - 1 :: shards]
@@ -134,6 +134,7 @@ def _prepare(out: Path) -> None:
         # Libraries and new processes ask for it; all paths of the run are whole.
         os.chdir(out)
     remove_stale_partials(out)
+    repair_results(out)
     check_tables_replaceable(out)
 
 

@@ -95,11 +95,12 @@ def audit(
     """
     from dataclasses import asdict
 
+    from segmitos.commands.progress import print_warnings
     from segmitos.io.datasets import load_dataset
     from segmitos.io.files import write_json, write_text
     from segmitos.report.dataset_conversion import convert_dataset
     from segmitos.training.audit import MPP, AuditOptions, audit_labels
-    from segmitos.training.sampling import load_training_images
+    from segmitos.training.sampling import load_training_images, warnings_of
 
     if out.exists() and any(out.iterdir()):
         raise OutputError(f"{out} is not empty; name a new folder for the audit")
@@ -119,6 +120,7 @@ def audit(
         doubtful_below=doubtful_below,
     )
     sources = load_training_images(chosen, MPP)
+    print_warnings(warnings_of(sources))
     suspects = audit_labels(sources, options, lambda text: print(text, flush=True), threads)
     placed = [_at_level_0(chosen[suspect.source], suspect) for suspect in suspects]
     write_text(out / "audit.csv", _table(chosen, placed))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from segmitos.errors import UsageError
-from segmitos.options import POINT_FORMATS, FilePath, qupath_option
+from segmitos.options import POINT_FORMATS, FilePath, overwrite_option, qupath_option
 
 if TYPE_CHECKING:
     from segmitos.io.points.annotations import Annotations
@@ -57,6 +57,7 @@ _BY_SUFFIX = {
     metavar="NAME=LABEL",
     help="What a class is: mitosis, non-mitosis, unsure or ignore. May be repeated.",
 )
+@overwrite_option
 def convert(
     source: Path,
     out: Path,
@@ -68,6 +69,7 @@ def convert(
     boxes: Layout | None = None,
     classes: Sequence[str] = (),
     slide: Path | None = None,
+    overwrite: bool = False,
 ) -> int:
     """Convert points between QuPath, Grand Challenge, COCO, MIDOG, SlideRunner, CSV and JSON.
 
@@ -76,6 +78,7 @@ def convert(
     Example: segmitos convert detections.geojson mitoses.json --to midog
     """
     from segmitos.io.geometry import check_mpp
+    from segmitos.io.outputs import check_file
     from segmitos.io.points.read import read_annotations
     from segmitos.io.points.write import FORMATS, summary_of, write_annotations
 
@@ -86,8 +89,8 @@ def convert(
         raise UsageError(
             f"the format of {out} cannot be told; give --to with one of {', '.join(FORMATS)}"
         )
-    if out.resolve() == source.resolve():
-        raise UsageError(f"{out} is the input itself; choose another name")
+    names = _classes(classes)
+    check_file(out, overwrite, sources=[source])
     size, offset = None, None
     if slide is not None:
         size, offset, mpp = _frame(slide, mpp)
@@ -96,7 +99,7 @@ def convert(
         mpp=mpp,
         qupath_offset_px=offset,
         polygons="centroid" if polygons else "refuse",
-        classes=_classes(classes),
+        classes=names,
         image=image,
         boxes=boxes,
     )
@@ -116,6 +119,8 @@ def _frame(
     from segmitos.io.slide import Slide
 
     with Slide.open(slide, mpp=mpp) as opened:
+        for warning in opened.warnings:
+            print(f"segmitos: warning: {warning}", file=sys.stderr)
         left, top = opened.bounds[:2]
         return (opened.width, opened.height), (float(left), float(top)), opened.mpp
 

@@ -90,9 +90,11 @@ def crossval(
     from segmitos.training.crossval import RESULT, cross_validate, table_lines
     from segmitos.training.recipe import load_recipe
 
+    said: set[str] = set()
+
     def on_fold(fold: str, seed: int) -> TrainingProgress:
         print(f"{fold}, seed {seed}:", file=sys.stderr, flush=True)
-        return TrainingProgress()
+        return TrainingProgress(said)
 
     result = cross_validate(
         load_dataset(data, cases or (), exclude or (), mpp, override_mpp),

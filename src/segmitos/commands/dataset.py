@@ -108,8 +108,10 @@ def dataset_describe(
 def _write_sheets(cases: Sequence[Case], sheet: Path) -> list[Path]:
     """Write pages of crops, the table of labels and pages of regions; return what was written."""
     from segmitos.io.files import write_bytes, write_text
+    from segmitos.io.outputs import check_file, is_own_picture
     from segmitos.report.contact_sheet import (
         contact_sheets,
+        is_label_table,
         label_table,
         labelled_points,
         region_sheets,
@@ -117,12 +119,14 @@ def _write_sheets(cases: Sequence[Case], sheet: Path) -> list[Path]:
 
     points = labelled_points(cases)
     written = [sheet.with_suffix(".csv")]
+    check_file(written[0], is_own=is_label_table)
     write_text(written[0], label_table(points))
     pages = (("", contact_sheets(points)), ("-regions", region_sheets(cases)))
     for kind, pictures in pages:
         for number, picture in enumerate(pictures, start=1):
             page = "" if number == 1 else f"-{number}"
             written.append(sheet.with_name(f"{sheet.stem}{kind}{page}{sheet.suffix or '.png'}"))
+            check_file(written[-1], is_own=is_own_picture)
             write_bytes(written[-1], picture)
     return written
 

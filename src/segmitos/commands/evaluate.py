@@ -13,6 +13,7 @@ import click
 
 from segmitos.commands.progress import in_words
 from segmitos.errors import DataError, UsageError
+from segmitos.io.outputs import PROGRAM, check_folder
 from segmitos.options import (
     RULES,
     FilePath,
@@ -25,6 +26,10 @@ from segmitos.options import (
     mpp_option,
     threads_option,
 )
+
+SCORES, TUNED = "evaluation.json", "thresholds.json"
+_FILES = ("rules.json", "cases.csv", "evaluation.html")
+_TUNING = ("thresholds.png",)
 
 if TYPE_CHECKING:
     from segmitos.detection.postprocess import MapAccumulator
@@ -83,15 +88,17 @@ def evaluate(
         raise UsageError("--tune needs the model's maps; it does not go with --detections")
     if tune and out is None:
         raise UsageError("--tune needs -o DIR to write thresholds.json to")
+    if out is not None:
+        check_folder(out, *((_TUNING, TUNED) if tune else (_FILES, SCORES)))
     chosen = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
     if tune:
         assert out is not None
         return _tune(chosen, model, out, device, threads, json_out)
     if detections is not None:
-        found = _saved(chosen, detections)
+        chosen, found, warnings = _saved(chosen, detections)
     else:
-        chosen, found, _ = _detected(chosen, model, device, threads)
-    return _score(chosen, found, rule, out, json_out)
+        chosen, found, _, warnings = _detected(chosen, model, device, threads)
+    return _score(chosen, found, warnings, rule, out, json_out)
 
 
 def _detected(
@@ -99,11 +106,11 @@ def _detected(
     model_path: Path | None,
     device: str,
     threads: int | None,
-) -> tuple[list[Case], dict[str, Detections], list[MapAccumulator]]:
-    """Detect on all cases; return them at the scale that was read, with what was found."""
+) -> tuple[list[Case], dict[str, Detections], list[MapAccumulator], list[str]]:
+    """Detect on all cases; return them at the scale that was read, what was found, warnings."""
     from dataclasses import replace
 
-    from segmitos.commands.progress import Bar
+    from segmitos.commands.progress import Bar, print_warnings
     from segmitos.detection.model import Model
     from segmitos.detection.pipeline import DetectOptions, detect_slide
 
@@ -116,23 +123,29 @@ def _detected(
         for case in cases:
             with case.open_image() as slide:
                 result = detect_slide(slide, model, DetectOptions())
-            warnings += slide.warnings
+            warnings += [f"{case.name}: {one}" for one in (*slide.warnings, *result.warnings)]
             settled.append(replace(case, mpp=result.mpp))
             found[case.name] = result.detections
             maps.append(result.accumulator)
             bar.advance()
-    for warning in warnings:
-        print(f"segmitos: warning: {warning}", file=sys.stderr)
-    return settled, found, maps
+    print_warnings(warnings)
+    return settled, found, maps, warnings
 
 
-def _saved(cases: Sequence[Case], folder: Path) -> dict[str, Detections]:
-    """Read the detections of an output folder of detect, by what its results were made of."""
+def _saved(
+    cases: Sequence[Case], folder: Path
+) -> tuple[list[Case], dict[str, Detections], list[str]]:
+    """Read saved detections; return cases at the scale that was read, what was found, warnings."""
+    from dataclasses import replace
+
     from segmitos.cohort.folder import find_results
+    from segmitos.commands.progress import print_warnings
     from segmitos.io.points.detections import read_geojson
 
     results = find_results(folder, [case.image for case in cases])
-    found = {}
+    settled: list[Case] = []
+    found: dict[str, Detections] = {}
+    warnings: list[str] = []
     for case in cases:
         result = results[case.image]
         if result is None:
@@ -140,15 +153,23 @@ def _saved(cases: Sequence[Case], folder: Path) -> dict[str, Detections]:
                 f"case {case.name} has no saved detections: {folder} holds no result of "
                 f"{case.image}"
             )
-        if changed := result.changed_files():
+        record = result.record()
+        if (changed := result.changed_files()) or record is None:
             raise DataError(f"{result.path / changed[0]} is damaged or was changed; detect again")
         found[case.name] = read_geojson(result.path / "detections.geojson")
-    return found
+        summary = result.summary(record) or {}
+        warnings += [f"{case.name}: {one}" for one in summary.get("warnings", ())]
+        # The file's own scale wins here as it did there.
+        own = str(summary.get("mpp_source", "")).startswith("embedded")
+        settled.append(replace(case, mpp=found[case.name].mpp) if own else case)
+    print_warnings(warnings)
+    return settled, found, warnings
 
 
 def _score(
     cases: Sequence[Case],
     found: dict[str, Detections],
+    warnings: Sequence[str],
     rule: str,
     out: Path | None,
     json_out: bool,
@@ -161,17 +182,19 @@ def _score(
     if assisted:
         warning = WARNING.format(len(assisted), len({case.image for case in cases}), NOTE)
         print(f"segmitos: warning: {warning}", file=sys.stderr)
+        warnings = [*warnings, warning]
     slides = {case.slide for case in cases}
     groups = "slide" if len(slides) > 1 else "case"
     main = evaluate(cases, found, "one-to-one" if rule == "all" else rule, groups)
     every = compare_rules(cases, found, groups) if rule == "all" or out is not None else {}
+    content = {"program": PROGRAM, **main.to_dict(), "warnings": list(warnings)}
     if out is not None:
-        write_json(out / "evaluation.json", main.to_dict())
+        write_json(out / SCORES, content)
         write_json(out / "rules.json", {name: one.to_dict() for name, one in every.items()})
         _write_cases(out / "cases.csv", main)
         _write_report(cases, found, main, every, out)
     if json_out:
-        print(json.dumps(main.to_dict(), indent=2, sort_keys=True))
+        print(json.dumps(content, indent=2, sort_keys=True))
         return 0
     _print_slides(main)
     if rule == "all":
@@ -260,10 +283,11 @@ def _tune(
 ) -> int:
     from segmitos.evaluation.curves import tuning_picture
     from segmitos.evaluation.threshold_grid import Item
+    from segmitos.evaluation.thresholds import thresholds_content
     from segmitos.evaluation.tuning import tune
     from segmitos.io.files import write_bytes, write_json
 
-    cases, found, maps = _detected(cases, model, device, threads)
+    cases, found, maps, warnings = _detected(cases, model, device, threads)
     items = [
         Item(
             accumulator,
@@ -276,21 +300,14 @@ def _tune(
         for accumulator, case in zip(maps, cases, strict=True)
     ]
     result = tune(items)
-    about = f"{len(cases)} images of slides {', '.join(result.slides[:12])}"
-    if len(result.slides) > 12:
-        about += f" and {len(result.slides) - 12} more"
-    scored = result.cross_validated or result.counts
-    how = "thresholds cross-validated over them" if result.cross_validated else "tuned on them"
-    content = result.to_dict() | {
-        "validation": {**scored.to_dict(), "data": f"{about}; {how}"},
-    }
-    write_json(out / "thresholds.json", content)
+    content = thresholds_content(result, len(cases)) | {"warnings": warnings}
+    write_json(out / TUNED, content)
     write_bytes(out / "thresholds.png", tuning_picture(result))
     if json_out:
         print(json.dumps(content, indent=2, sort_keys=True))
         return 0
     chosen = result.thresholds
-    print(f"tuned on {about}")
+    print(f"tuned on {content['validation']['data']}")
     print(
         f"threshold {chosen.threshold}, area from {chosen.min_area_um2:g} um2, "
         f"score from {chosen.min_score:g}"
@@ -298,5 +315,5 @@ def _tune(
     print(f"F on these cases {result.counts.f_score:.3f} (flatters: tuned on what it is shown on)")
     if result.cross_validated is not None:
         print(f"F with thresholds cross-validated over slides {result.cross_validated.f_score:.3f}")
-    print(f"written: {out / 'thresholds.json'}", file=sys.stderr)
+    print(f"written: {out / TUNED}", file=sys.stderr)
     return 0

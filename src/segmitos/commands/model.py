@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from segmitos.commands.progress import print_warnings
 from segmitos.commands.train import require_training
 from segmitos.errors import DataError, UsageError
 from segmitos.options import (
@@ -159,9 +160,10 @@ def export(
     Example: segmitos model export runs/first -o first.segmitos
     """
     require_training()
+    from segmitos.evaluation.thresholds import read_thresholds
     from segmitos.training.export import export_run
 
-    _check_suffix(out)
+    _check_place(out)
     content = read_thresholds(thresholds) if thresholds is not None else None
     difference = export_run(
         run,
@@ -240,9 +242,13 @@ def combine(
     Example: segmitos model combine a.segmitos b.segmitos -o both.segmitos
     """
     require_training()
+    from segmitos.detection.model import find_model
+    from segmitos.evaluation.thresholds import read_thresholds
     from segmitos.training.combine import combine
 
-    _check_suffix(out)
+    sources: list[str | Path] = [*networks]
+    sources += [] if proposal_network is None else [proposal_network]
+    _check_place(out, [find_model(source) for source in sources])
     tuned = None if thresholds is None else read_thresholds(thresholds)
     sizes = {"patch_px": patch_px, "block_px": block_px, "margin_px": margin_px}
     combine(
@@ -289,12 +295,14 @@ def quantize(
     Example: segmitos model quantize mitos14:DIR --exclude H03 -m first.segmitos -o int8.segmitos
     """
     require_training()
+    from segmitos.detection.model import find_model
     from segmitos.io.datasets import load_dataset
     from segmitos.training.quantize import quantize
 
-    _check_suffix(out)
+    _check_place(out, [find_model(model)])
     found = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
     made = quantize(model, calibration_cases(found, len(data)), out, threads)
+    print_warnings(made.warnings)
     print(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, calibrated on {made.crops} crops; probability "
         f"changed by {made.difference[0]:.1g} on average, {made.difference[1]:.2g} at 999 in 1000 "
@@ -314,11 +322,14 @@ def calibration_cases(found: Sequence[Case], data_sets: int) -> list[Case]:
     return [case for group in groups.values() for case in group[:: max(1, len(group) // wanted)]]
 
 
-def _check_suffix(out: Path) -> None:
-    from segmitos.detection.model_file import SUFFIX
+def _check_place(out: Path, sources: Sequence[Path] = ()) -> None:
+    """Refuse to write a model where it would not be found, or over anything but a model."""
+    from segmitos.detection.model_file import SUFFIX, is_model_file
+    from segmitos.io.outputs import check_file
 
     if out.suffix != SUFFIX:
         raise UsageError(f"--out {out} must end in {SUFFIX}")
+    check_file(out, is_own=is_model_file, sources=sources)
 
 
 def _stain_of(spec: str) -> Any:
@@ -331,19 +342,10 @@ def _stain_of(spec: str) -> Any:
     pixels = []
     for case in load_dataset(spec):
         with case.open_image() as slide:
+            print_warnings(slide.warnings)
             whole = slide.read(0, 0, slide.width, slide.height)
         pixels.append(whole[::8, ::8].reshape(-1, 3))
     stain = od_statistics(np.concatenate(pixels))
     if stain is None:
         raise DataError(f"{spec} holds no tissue to measure a staining on")
     return stain
-
-
-def read_thresholds(path: Path) -> dict[str, Any]:
-    """Return the content of a thresholds.json; DataError where it is none."""
-    from segmitos.io.json_files import load_json
-
-    content = load_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("thresholds"), dict):
-        raise DataError(f"{path} holds no thresholds; 'segmitos evaluate --tune -o DIR' makes it")
-    return content

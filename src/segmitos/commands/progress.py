@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
 
 TERMINAL_EVERY_S, LOG_EVERY_S = 0.2, 30.0
+MOST_WARNINGS = 5
+
+
+def print_warnings(warnings: Sequence[str]) -> None:
+    """Print warnings on standard error, the first ones where there are many."""
+    for warning in warnings[:MOST_WARNINGS]:
+        print(f"segmitos: warning: {warning}", file=sys.stderr)
+    if len(warnings) > MOST_WARNINGS:
+        more = len(warnings) - MOST_WARNINGS
+        print(f"segmitos: {more} more warnings like these", file=sys.stderr)
 
 
 class Bar:

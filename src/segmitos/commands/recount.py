@@ -126,12 +126,18 @@ def recount(
 
 
 def _results_in(folder: Path) -> list[Path]:
-    from segmitos.cohort.folder import RUN, results_in
-    from segmitos.io.files import no_result
+    from segmitos.cohort.folder import RUN, OutputFolder, repair_results, results_in
+    from segmitos.io.files import no_result, remove_stale_partials
 
+
+    OutputFolder(folder.absolute().parent, folder.name).repair()
     if (folder / RUN).is_file():
         return [folder]
-    results = [one.path for one in results_in(folder)] if folder.is_dir() else []
+    results = []
+    if folder.is_dir():
+        remove_stale_partials(folder)
+        repair_results(folder)
+        results = [one.path for one in results_in(folder)]
     if not results:
         raise InputError(no_result(folder, f"no {RUN}"))
     return results
@@ -190,8 +196,15 @@ def _review(
     from segmitos.cohort.folder import OutputFolder
     from segmitos.counting.saved import read_saved
     from segmitos.io.files import write_bytes
+    from segmitos.io.outputs import check_folder
     from segmitos.report.result_files import open_image, read_pictures
-    from segmitos.report.reviewed import REVIEWED, check_reader, review_content, reviewed_files
+    from segmitos.report.reviewed import (
+        REVIEWED,
+        REVIEWED_GEOJSON,
+        check_reader,
+        review_content,
+        reviewed_files,
+    )
 
     saved = read_saved(folder)
     counted = [key for key in changes if key in ("min_score", "min_area_um2")]
@@ -202,8 +215,11 @@ def _review(
         )
     review = review_of(saved, corrected, who, changes)
     target = folder if out is None else out / folder.name if several else out
+    if corrected.resolve() in [(target / name).resolve() for name in REVIEWED]:
+        raise UsageError(f"{corrected} would be written over; move it, or name a folder with -o")
     if not overwrite:
         check_reader(target, who.name)
+        check_folder(target, REVIEWED, REVIEWED_GEOJSON)
     picture, crops = read_pictures(folder)
     record = OutputFolder(folder.parent, folder.name).record()
     slide = None if record is None else open_image(saved, Path(record.input.path))

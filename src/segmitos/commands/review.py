@@ -10,7 +10,7 @@ import click
 
 from segmitos.commands.progress import in_words
 from segmitos.errors import InputError, UsageError
-from segmitos.options import FilePath
+from segmitos.options import FilePath, overwrite_option
 
 if TYPE_CHECKING:
     from segmitos.review.access import Reader
@@ -153,10 +153,12 @@ def agreement(
     """
     require_packages("sklearn", "krippendorff")
     from segmitos.io.files import write_bytes
+    from segmitos.io.outputs import check_folder
     from segmitos.review.agreement import agreement
     from segmitos.review.agreement_report import agreement_files
     from segmitos.review.compare import all_readings, check_readers
 
+    check_folder(out, ("agreement.csv", "agreement.html"), "agreement.json")
     service = _service(results, None, database)
     check_readers(service, names)
     slides = all_readings(service, names or None, model)
@@ -197,6 +199,7 @@ def _figure(name: str, figure: dict[str, float | None]) -> str:
 )
 @click.option("--slides", type=FilePath, help="Where the slides are now, if they were moved.")
 @click.option("--events", is_flag=True, help="Write what happened, as JSON lines.")
+@overwrite_option
 @click.option("--database", help="Where reviews are kept; default: reviews.sqlite in RESULTS.")
 def export(
     results: Path,
@@ -206,18 +209,21 @@ def export(
     slides: Path | None,
     events: bool,
     database: str | None,
+    overwrite: bool,
 ) -> int:
     """Write decided marks as a data set to train on: mitoses, look-alikes, unsure, regions.
 
     Example: segmitos review export results -o mine
     """
     require_packages()
+    from segmitos.io.outputs import check_file
     from segmitos.review.compare import check_readers
     from segmitos.review.export import export_events, export_points
 
     service = _service(results, slides, database)
     check_readers(service, names)
     if events:
+        check_file(out, overwrite)
         print(f"{in_words(export_events(service, out), 'event')}: {out}")
         return 0
     content = export_points(service, out, names or None, rule)

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from segmitos.commands.progress import print_warnings
+
 # Seconds between lines where there is no terminal.
 _LINE_EVERY_S = 30.0
 # Weight of the newest loss in the running mean that is shown.
@@ -16,9 +18,14 @@ _NEWEST = 0.05
 
 
 class TrainingProgress:
-    """Told of training events; prints the plan, a progress line, epochs and what was mined."""
+    """Told of training events; prints warnings, the plan, progress, epochs, what was mined.
 
-    def __init__(self) -> None:
+    Args:
+        said: warnings that were printed before; it grows.
+    """
+
+    def __init__(self, said: set[str] | None = None) -> None:
+        self._said = set() if said is None else said
         self._terminal = sys.stderr.isatty()
         self._bar: Any = None
         self._loss: float | None = None
@@ -37,7 +44,10 @@ class TrainingProgress:
         self._close()
 
     def __call__(self, event: str, content: dict[str, Any]) -> None:
-        if event == "started":
+        if event == "loaded":
+            print_warnings([one for one in content["warnings"] if one not in self._said])
+            self._said.update(content["warnings"])
+        elif event == "started":
             self._start(content)
         elif event == "step":
             self._step(content["step"], content["loss"])

@@ -94,6 +94,15 @@ def model_file_bytes(spec: ModelSpec, graphs: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def is_model_file(path: Path) -> bool:
+    """Tell whether a file is a model file, whole or not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return SPEC_ENTRY in archive.namelist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return False
+
+
 def read_model_file(path: Path) -> ModelFile:
     """Read and check a model file.
 

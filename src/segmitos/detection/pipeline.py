@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,7 +135,10 @@ def detect(
 
     Returns:
         Detections in level-0 pixels, ordered by y, then x. `detect_slide` tells more: candidates,
-        tissue, warnings.
+        tissue.
+
+    Warns:
+        UserWarning: where scales differ, or the image is unlike what the model was trained on.
 
     Raises:
         InputError: for an image that cannot be read (ScaleError: whose scale is unknown).
@@ -159,7 +163,10 @@ def detect(
     else:
         opened = Slide.from_array(np.asarray(image), mpp)
     with opened as slide:
-        return detect_slide(slide, model, options).detections
+        result = detect_slide(slide, model, options)
+        for warning in (*slide.warnings, *result.warnings):
+            warnings.warn(warning, UserWarning, stacklevel=2)
+    return result.detections
 
 
 def detect_slide(
@@ -190,7 +197,7 @@ def detect_slide(
         # Most slides that are large hold much tissue.
         model.prewarm(view.width * view.height)
     tissue = find_tissue(view.overview(), regions, everywhere=not options.tissue)
-    warnings = (*view.warnings, *_domain_warnings(view, tissue, spec))
+    said = (*view.warnings, *_domain_warnings(view, tissue, spec))
     view = view.stain_matched(spec.stain, tissue)
     tiles = select_tiles(view, spec, tissue, options.tile_px)
     runtime = model.runtime_for(sum(tile.width * tile.height for tile in tiles))
@@ -220,7 +227,7 @@ def detect_slide(
         height_px=slide.height,
         device=runtime.device,
         accumulator=accumulator,
-        warnings=warnings,
+        warnings=said,
     )
 
 

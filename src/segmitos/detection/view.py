@@ -82,7 +82,7 @@ class SlideView:
             ScaleError: where the slide's scale is unknown, or far too coarse for the model.
         """
         own = slide.require_mpp()
-        self.warnings = _check_scale(slide, own, mpp)
+        self.warnings = check_scale(slide, own, mpp)
         self.slide = slide
         self.mpp = mpp
         self.ratio = mpp / own
@@ -167,7 +167,7 @@ class SlideView:
         return np.concatenate(squares)
 
 
-def _check_scale(slide: Slide, own: float, mpp: float) -> tuple[str, ...]:
+def check_scale(slide: Slide, own: float, mpp: float) -> tuple[str, ...]:
     """Return what is to be said of a slide's scale beside the model's. Raises ScaleError."""
     coarser = own / mpp
     if coarser > MAX_COARSER:

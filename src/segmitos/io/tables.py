@@ -22,10 +22,14 @@ _DECIMAL_COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?", re.ASCII)
 _AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, any_bytes: bool = False) -> str:
     r"""Read a text file: UTF-8 with or without byte order mark, or UTF-16 with one.
 
     Line ends become `\n`.
+
+    Args:
+        path: of the file.
+        any_bytes: keep bytes that are no UTF-8, else they are refused.
 
     Raises:
         DataError: if the file is missing or cannot be read, or is not text.
@@ -34,7 +38,7 @@ def read_text(path: Path) -> str:
         text = text_files.read_text(path)
     except InputError as error:
         raise DataError(str(error)) from error
-    if any("\udc80" <= sign <= "\udcff" for sign in text if sign > "\ud7ff"):
+    if not any_bytes and any("\udc80" <= sign <= "\udcff" for sign in text if sign > "\ud7ff"):
         raise DataError(f"{path}: not a text file in UTF-8")
     return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
@@ -89,11 +93,14 @@ class Table:
             return math.nan
         return parse_number(text, self.where(line, column), self.delimiter)
 
-    def named(self, problems: list[str] | None = None) -> Iterator[tuple[int, dict[str, str]]]:
+    def named(
+        self, problems: list[str] | None = None, fill: bool = False
+    ) -> Iterator[tuple[int, dict[str, str]]]:
         """Yield line number and cells by the (lower-case) column names of the first row.
 
         Args:
             problems: where given, rows of another length are added to it and passed over.
+            fill: rows that are too short end in empty cells, as some programs save them.
 
         Raises:
             DataError: for two columns of one name, or a row longer or shorter than the first.
@@ -103,13 +110,14 @@ class Table:
         if twice is not None:
             raise DataError(f"{self.path}: two columns are named {twice!r}")
         for line, cells in self.rows[1:]:
-            if len(cells) != len(header):
+            missing = len(header) - len(cells)
+            if missing and not (fill and missing > 0):
                 message = f"{self.where(line)}: {len(cells)} values for {len(header)} columns"
                 if problems is None:
                     raise DataError(message)
                 problems.append(message)
                 continue
-            yield line, dict(zip(header, cells, strict=True))
+            yield line, dict(zip(header, [*cells, *[""] * missing], strict=True))
 
     def require(self, columns: Sequence[str]) -> None:
         """Raise DataError where the first row lacks one of these columns, naming it."""
@@ -120,14 +128,20 @@ class Table:
             raise DataError(f"{self.path} lacks the column {missing[0]!r}; it has {has}")
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, any_bytes: bool = False) -> Table:
     """Read a file of values: CSV with commas, semicolons or tabs.
+
+    Empty cells that a spreadsheet left behind the last column are no part of it.
+
+    Args:
+        path: of the file.
+        any_bytes: keep bytes that are no UTF-8 as the system keeps them in the names of files.
 
     Raises:
         InputError: if the file cannot be read.
         DataError: if it is not text, or a quote is never closed.
     """
-    text = read_text(path)
+    text = read_text(path, any_bytes)
     first, _, rest = text.partition("\n")
     skipped = 0
     if re.fullmatch(r'"?sep=[,;\t|]"?', first.strip("\r\n ")):
@@ -136,16 +150,23 @@ def read_table(path: Path) -> Table:
         delimiter = _delimiter(text)
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
     rows = []
-    start = 1 + skipped
+    start, width = 1 + skipped, 0
     try:
         for cells in reader:
             stripped = tuple(cell.strip() for cell in cells)
             if any(stripped):
-                rows.append((start, stripped))
+                width = width or len(_without_empty_end(stripped))
+                rows.append((start, stripped[:width] + _without_empty_end(stripped[width:])))
             start = reader.line_num + 1 + skipped
     except csv.Error as error:
         raise DataError(f"{path}, line {start}: not a CSV file ({error})") from error
     return Table(path, tuple(rows), delimiter)
+
+
+def _without_empty_end(cells: tuple[str, ...]) -> tuple[str, ...]:
+    while cells and not cells[-1]:
+        cells = cells[:-1]
+    return cells
 
 
 def _delimiter(text: str) -> str:

@@ -1,19 +1,15 @@
-"""Text as people's programs save it: byte order marks, semicolons, decimal commas."""
+"""Text as people's programs save it: byte order marks, decimal commas."""
 
 from __future__ import annotations
 
 import codecs
-import csv
-import io
 import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from segmitos.errors import InputError
 
 _MAX_TEXT_BYTES = 256 << 20
-_DELIMITERS = ",;\t"
 
 
 def read_text(path: Path) -> str:
@@ -60,66 +56,6 @@ def parse_decimal(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a table: its number in the file, and its cells by column."""
-
-    line: int
-    cells: dict[str, str]
-
-
-def read_table(path: Path) -> tuple[list[str], list[Row]]:
-    """Read a table with a header; commas, semicolons or tabs between cells.
-
-    Returns:
-        The names of the columns in lower case, and the rows that are not empty. Cells that are
-        missing at the end of a row are empty.
-
-    Raises:
-        InputError: if it cannot be read, has no header, two columns of one name, or a row with
-            more cells than the header.
-    """
-    text = read_text(path)
-    delimiter = ""
-    lines = text.splitlines(keepends=True)
-    skipped = 0
-    if lines and lines[0].strip().lower() in {f"sep={sign}" for sign in _DELIMITERS}:
-        delimiter, skipped = lines[0].strip()[-1], 1
-    header = next((line for line in lines[skipped:] if line.strip()), "")
-    delimiter = delimiter or max(_DELIMITERS, key=header.count)
-    reader = csv.reader(io.StringIO("".join(lines[skipped:]), newline=""), delimiter=delimiter)
-    names: list[str] = []
-    rows = []
-    try:
-        for cells in reader:
-            stripped = [cell.strip() for cell in cells]
-            if not any(stripped):
-                continue
-            line = reader.line_num + skipped
-            if not names:
-                names = _header(path, stripped)
-            elif any(stripped[len(names) :]):
-                raise InputError(f"{path}, line {line}: more cells than the header has columns")
-            else:
-                padded = [*stripped, *[""] * len(names)]
-                rows.append(Row(line, dict(zip(names, padded, strict=False))))
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: not a table ({error})") from error
-    if not names:
-        raise InputError(f"{path}: the table is empty")
-    return names, rows
-
-
-def _header(path: Path, cells: list[str]) -> list[str]:
-    while cells and not cells[-1]:
-        cells = cells[:-1]
-    names = [cell.lower() for cell in cells]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"{path}: two columns are named {twice[0]!r}")
-    return names
 
 
 def reason_of(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from segmitos.io.points.regions import Polygon
 from segmitos.io.slide import Slide
 from segmitos.report.crops import SheetCrop, crop_sheet, read_crop
 
+_TABLE = ("number", "page", "case", "slide", "label", "x_px", "y_px")
 _COLUMNS, _ROWS = 10, 10
 _CROP_PX = 96
 _CROP_UM = 24.0
@@ -64,11 +66,20 @@ def labelled_points(cases: Sequence[Case]) -> list[LabelledPoint]:
     return points
 
 
+def is_label_table(path: Path) -> bool:
+    """Tell whether a file is a table that `label_table` made."""
+    try:
+        with path.open("rb") as stream:
+            return stream.readline().strip() == ",".join(_TABLE).encode()
+    except OSError:
+        return False
+
+
 def label_table(points: Sequence[LabelledPoint]) -> str:
     """Return the table of labels as CSV: number, page, case, slide, label, x_px, y_px."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["number", "page", "case", "slide", "label", "x_px", "y_px"])
+    table.writerow(_TABLE)
     for point in points:
         page = (point.number - 1) // (_COLUMNS * _ROWS) + 1
         about = [point.number, page, point.case.name, point.case.slide, point.label]

@@ -57,24 +57,27 @@ def convert_dataset(cases: Sequence[Case], out: Path) -> int:
         other = targets.setdefault(folder / stem, case)
         if other is not case:
             raise DataError(f"{case.image} and {other.image} would both become {folder / stem}")
-    _check_place(targets, out)
+    texts: dict[Path, str] = {}
     for target, case in targets.items():
-        _copy(case.image, target.parent / f"{target.name}{case.image.suffix}")
-        write_text(target.parent / f"{target.name}.csv", csv_text(_annotations(case)))
+        texts[target.parent / f"{target.name}.csv"] = csv_text(_annotations(case))
         if case.regions is not None:
-            write_text(
-                target.parent / f"{target.name}.regions.geojson", _regions_text(case, target.name)
-            )
+            beside = target.parent / f"{target.name}.regions.geojson"
+            texts[beside] = _regions_text(case, target.name)
     for folder, mpp in scales.items():
         if mpp is not None:
-            write_text(folder / "mpp.txt", f"{mpp!r}\n")
+            texts[folder / "mpp.txt"] = f"{mpp!r}\n"
         if laboratories[folder]:
-            write_text(folder / "laboratory.txt", f"{laboratories[folder]}\n")
+            texts[folder / "laboratory.txt"] = f"{laboratories[folder]}\n"
+    _check_place(targets, texts, out)
+    for target, case in targets.items():
+        _copy(case.image, target.parent / f"{target.name}{case.image.suffix}")
+    for path, text in texts.items():
+        write_text(path, text)
     return len(targets)
 
 
-def _check_place(targets: Mapping[Path, Case], out: Path) -> None:
-    """Refuse to write into the data set itself, or over an image that is another one.
+def _check_place(targets: Mapping[Path, Case], texts: Mapping[Path, str], out: Path) -> None:
+    """Refuse to write into the data set itself, or over an image or a text that is another one.
 
     Raises:
         OutputError: naming the file in the way.
@@ -85,6 +88,9 @@ def _check_place(targets: Mapping[Path, Case], out: Path) -> None:
         image = target.parent / f"{target.name}{case.image.suffix}"
         if image.exists() and case.image.is_file() and not cmp(image, case.image, shallow=False):
             raise OutputError(f"{image} is there already and another image; name an empty folder")
+    for path, text in texts.items():
+        if path.exists() and not (path.is_file() and path.read_bytes() == text.encode("utf-8")):
+            raise OutputError(f"{path} is there already and differs; name an empty folder")
 
 
 def _annotations(case: Case) -> Annotations:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segmitos.io.files import json_text
+from segmitos.io.outputs import PROGRAM
 
 _COLUMNS = ("first", "second", "slides", "matched", "only_first", "only_second")
 _FIGURES = ("f", "kappa", "score_kappa", "count_icc")
@@ -19,7 +20,7 @@ _WIDTH, _HEIGHT, _MARGIN = 420, 240, 36
 def agreement_files(content: Mapping[str, Any]) -> dict[str, bytes]:
     """Return agreement.json, agreement.csv and agreement.html."""
     return {
-        "agreement.json": json_text(content).encode("utf-8"),
+        "agreement.json": json_text({"program": PROGRAM, **content}).encode("utf-8"),
         "agreement.csv": _table(content).encode("utf-8"),
         "agreement.html": _page(content).encode("utf-8"),
     }

@@ -26,6 +26,7 @@ from segmitos.evaluation.scoring import Counts
 from segmitos.evaluation.threshold_grid import best_place, count_items, thresholds_at
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_bytes, write_json
+from segmitos.io.outputs import PROGRAM, check_folder
 from segmitos.training.checkpoint import load_state
 from segmitos.training.finish import map_cases
 from segmitos.training.recipe import Recipe
@@ -89,8 +90,10 @@ def cross_validate(
 
     Raises:
         UsageError: for a fold that does not exist, or a folder with other trainings.
+        OutputError: for a crossval.json that another program wrote.
         DataError: where the cases cannot be divided so.
     """
+    check_folder(folder, (), RESULT)
     divided = assign_folds(cases, by, folds)
     unknown = sorted(set(only) - set(divided))
     if unknown:
@@ -115,6 +118,7 @@ def cross_validate(
             )
             done.append(_counted(run, name, seed, tested, threads))
     result = {
+        "program": PROGRAM,
         "settings": {
             "by": by,
             "folds": {name: sorted({c.slide for c in of}) for name, of in divided.items()},

@@ -15,6 +15,7 @@ from segmitos.detection.pipeline import DetectOptions, detect_slide
 from segmitos.detection.stain import Stain
 from segmitos.errors import InputError
 from segmitos.evaluation.threshold_grid import Item
+from segmitos.evaluation.thresholds import thresholds_content
 from segmitos.evaluation.tuning import Tuning, tune
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_json
@@ -88,7 +89,7 @@ def finish(run: Path, validation_cases: Sequence[Case], threads: int | None = No
             # A network that was trained too little calls everything a mitosis.
             problem = str(error)
         else:
-            content = tuned_content(tuning, len(validation_cases))
+            content = thresholds_content(tuning, len(validation_cases))
             write_json(run / "thresholds.json", content)
     export_run(run, path, content, name=run.resolve().name, stain=training_stain(run))
     return Finished(path, tuning, len({case.slide for case in validation_cases}), problem)
@@ -127,16 +128,6 @@ def map_cases(
             )
             advance()
     return items
-
-
-def tuned_content(tuning: Tuning, images: int) -> dict[str, Any]:
-    """Return the content of a thresholds.json: thresholds, and the counts behind them."""
-    about = f"{images} images of slides {', '.join(tuning.slides[:12])}"
-    if len(tuning.slides) > 12:
-        about += f" and {len(tuning.slides) - 12} more"
-    scored = tuning.cross_validated or tuning.counts
-    how = "thresholds cross-validated over them" if tuning.cross_validated else "tuned on them"
-    return tuning.to_dict() | {"validation": {**scored.to_dict(), "data": f"{about}; {how}"}}
 
 
 def _ratio(value: float) -> str:

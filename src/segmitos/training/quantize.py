@@ -33,7 +33,7 @@ from segmitos.detection.runtimes import Network, import_quantization, open_onnxr
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
 from segmitos.errors import DataError, ModelError
 from segmitos.io.datasets import Case
-from segmitos.training.sampling import TrainingImage, load_training_images
+from segmitos.training.sampling import TrainingImage, load_training_images, warnings_of
 
 CROP_PX = 256
 _MITOSES_A_CASE = 2
@@ -50,11 +50,13 @@ class Quantized:
         crops: calibrated on.
         shift: mean change of uncertain logits, since taken back; of the network where it is most.
         difference: mean and 99.9th percentile of the change in probability that is left.
+        warnings: of the scales of the images.
     """
 
     crops: int
     shift: float
     difference: tuple[float, float]
+    warnings: tuple[str, ...] = ()
 
 
 def quantize(
@@ -77,7 +79,8 @@ def quantize(
     file = read_model_file(found)
     if any(_is_quantized(graph) for graph in file.networks):
         raise ModelError(f"{found} is quantized already; quantize the model that it was made of")
-    crops = list(_crops(load_training_images(cases, file.spec.mpp), file.spec.stain))
+    images = load_training_images(cases, file.spec.mpp)
+    crops = list(_crops(images, file.spec.stain))
     if not crops:
         raise DataError(f"no image of {CROP_PX} x {CROP_PX} px at {file.spec.mpp} um/px to use")
     graphs: dict[str, bytes] = {}
@@ -100,7 +103,8 @@ def quantize(
     )
     write_model_file(out, spec, graphs)
     worst = max(results, key=lambda result: result.difference[1])
-    return dataclasses.replace(worst, shift=max((one.shift for one in results), key=abs))
+    shift = max((one.shift for one in results), key=abs)
+    return dataclasses.replace(worst, shift=shift, warnings=tuple(warnings_of(images)))
 
 
 def _quantize_network(

@@ -13,8 +13,10 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from segmitos.detection.model_file import SUFFIX, is_model_file
 from segmitos.errors import ModelError, UsageError
 from segmitos.io.datasets import Case
+from segmitos.io.outputs import check_file, check_folder, is_own_json
 from segmitos.training.checkpoint import (
     STATE,
     TrainingState,
@@ -87,10 +89,25 @@ def make_fabric(recipe: Recipe, accelerator: str, devices: int) -> Fabric:
     return fabric
 
 
+_FILES = ("recipe.json", "provenance.json", "history.csv", "training.html", "thresholds.json")
+
+
+def check_place(folder: Path) -> None:
+    """Refuse to train in a folder where files that are not of a run have the names of a run's.
+
+    Raises:
+        OutputError: naming one of them.
+    """
+    if not is_own_json(folder / STATE, ("step", "tensors")):
+        check_folder(folder, (STATE, *_FILES), IDENTITY, ("recipe", "training", "validation"))
+    model = folder / f"{folder.resolve().name}{SUFFIX}"
+    check_file(model, is_own=is_model_file)
+
+
 def remove_run(folder: Path) -> None:
     """Take away the checkpoint of a run; what else it wrote is written over."""
     (folder / STATE).unlink(missing_ok=True)
-    for path in (*folder.glob("checkpoint-*.safetensors"), folder / IDENTITY):
+    for path in folder.glob("checkpoint-*.safetensors"):
         path.unlink(missing_ok=True)
 
 

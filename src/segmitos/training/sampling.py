@@ -6,7 +6,7 @@ bit-identical with one that was not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detection.stain import Stain, od_statistics, tissue_pixels
+from segmitos.detection.view import check_scale
 from segmitos.errors import DataError
 from segmitos.io.datasets import Case
 from segmitos.io.datasets.masks import read_grey
@@ -59,6 +60,8 @@ class TrainingImage:
     """(height, width), 1 where every mitosis is marked; nothing elsewhere teaches. None: all."""
     radii_px: NDArray[np.float64] | None = None
     """Of the things at `mitoses_xy`, where they have a size of their own (masses)."""
+    warnings: tuple[str, ...] = ()
+    """What a user should know of its scale, a line each."""
 
 
 def load_training_images(
@@ -67,12 +70,15 @@ def load_training_images(
     """Read cases at `mpp` and measure the stain of each slide.
 
     Raises:
-        InputError: for an image that cannot be read, ScaleError for one of unknown scale.
+        InputError: for an image that cannot be read, ScaleError for one whose scale is unknown or
+            far too coarse.
     """
     sources = []
     for case in cases:
         with case.open_image() as slide:
-            ratio = mpp / slide.require_mpp()
+            own = slide.require_mpp()
+            warnings = (*slide.warnings, *check_scale(slide, own, mpp))
+            ratio = mpp / own
             width = max(1, int(slide.width / ratio))
             height = max(1, int(slide.height / ratio))
             image = slide.read(0, 0, width, height, mpp=mpp)
@@ -89,11 +95,17 @@ def load_training_images(
                 ignored_xy=rescale(case.unsure_xy.reshape(-1, 2), 1 / ratio),
                 reviewed=_reviewed(case, 1 / ratio, height, width),
                 radii_px=None if case.radii_px is None else np.asarray(case.radii_px) / ratio,
+                warnings=tuple(f"{case.name}: {warning}" for warning in warnings),
             )
         )
         advance(1)
     _measure_stains(sources)
     return sources
+
+
+def warnings_of(images: Iterable[TrainingImage]) -> list[str]:
+    """Return the warnings of all images."""
+    return [warning for image in images for warning in image.warnings]
 
 
 def _reviewed(case: Case, scale: float, height: int, width: int) -> NDArray[np.uint8] | None:

@@ -34,6 +34,7 @@ from segmitos.training.run import (
     OnEvent,
     TrainingRun,
     begin_run,
+    check_place,
     fill_weights,
     make_fabric,
     remove_run,
@@ -41,6 +42,7 @@ from segmitos.training.run import (
     save_run,
     write_run_history,
 )
+from segmitos.training.sampling import warnings_of
 from segmitos.training.stopping import StopRequest, StopRequestedError
 from segmitos.training.validate import validate
 
@@ -92,7 +94,7 @@ def train(
 
     Raises:
         UsageError: if the folder holds another run, or slides overlap.
-        OutputError: if the folder cannot be written to.
+        OutputError: if the folder cannot be written to, or holds other files of these names.
         DataError, InputError: for cases or a recipe that cannot be used.
         TrainingError: if the loss leaves the finite numbers; the last checkpoint stays.
     """
@@ -102,6 +104,8 @@ def train(
     else:
         chosen = load_recipe(recipe)
     _check_split(cases, validation_cases)
+    if existing == "restart" or not (folder / STATE).exists():
+        check_place(folder)
     _make_folder(folder)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -115,7 +119,9 @@ def train(
     fabric = make_fabric(chosen, accelerator, devices)
     run = begin_run(fabric, saved_recipe or chosen, folder, cases, validation_cases, identity)
     run.tell = on_event if fabric.global_rank == 0 else lambda event, content: None
-    run.tell("loaded", {"cases": len(cases), "validation": len(validation_cases)})
+    warnings = warnings_of([*run.sampler.sources, *run.held_out])
+    counts = {"cases": len(cases), "validation": len(validation_cases)}
+    run.tell("loaded", {**counts, "warnings": warnings})
     fill_weights(run, start, resumes=saved_recipe is not None)
     if saved_recipe is not None:
         restore_run(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from segmitos.commands.model import read_thresholds
+from segmitos.evaluation.thresholds import read_thresholds
 
 from ..kind import Kind
 

@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.masks import cached, save_mask
-from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import IMAGES, image_size, named_file, named_rows, require_folder
 from segmitos.io.files import write_json
 from segmitos.io.json_files import load_json
+from segmitos.io.problems import Problems, collected
 
 _PATHS = ("image file path", "cropped image file path", "ROI mask file path")
 _COLUMNS = ("patient_id", "pathology", *_PATHS)

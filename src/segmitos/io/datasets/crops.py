@@ -14,9 +14,9 @@ import numpy as np
 
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
-from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import named_file, named_rows, number, require_folder
 from segmitos.io.points.classes import LABELS, Label, label_of
+from segmitos.io.problems import Problems, collected
 
 MPP = 0.25
 _COLUMNS = ("file", "dataset", "slide", "x_px", "y_px", "label")

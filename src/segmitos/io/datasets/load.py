@@ -13,8 +13,8 @@ from pathlib import Path
 
 from segmitos.errors import DataError, UsageError
 from segmitos.io.datasets.case import Case
-from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.geometry import check_mpp, same_scale
+from segmitos.io.problems import Problems, collected
 
 Reader = Callable[[Path, Problems | None], list[Case]]
 

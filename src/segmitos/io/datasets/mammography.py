@@ -23,8 +23,8 @@ import numpy as np
 
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case, no_points
-from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import IMAGES, named_file, named_rows, number, require_folder
+from segmitos.io.problems import Problems, collected
 
 MPP = 200.0
 _SIDE_PX = 1024

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
-from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import image_header, named_file
 from segmitos.io.json_files import load_json
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.coco import Image, coco_annotations, layout_of, parse_coco
+from segmitos.io.problems import Problems, collected
 from segmitos.io.tables import read_table
 
 # Every region is 2 mm2, which gives the scale of each scanner (median over its images; within 1 %).

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
-from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import (
     check_inside,
     headless_points,
@@ -23,6 +22,7 @@ from segmitos.io.datasets.table import (
     images_under,
     require_folder,
 )
+from segmitos.io.problems import Problems, collected
 
 # The field of both scanners is the same 0.38 x 0.34 mm: 1539 px x 0.2455 = 1663 px x 0.2272 um.
 MPP = {"A": 0.2455, "H": 0.2273}

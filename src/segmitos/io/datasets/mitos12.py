@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case, no_points
 from segmitos.io.datasets.masks import cached, read_grey, save_mask
-from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import (
     IMAGES,
     check_inside,
@@ -36,6 +35,7 @@ from segmitos.io.datasets.table import (
     read_lines,
 )
 from segmitos.io.datasets.tupac import sliderunner
+from segmitos.io.problems import Problems, collected
 
 MPP = {"A": 0.2456, "H": 0.2274}
 _SCANNERS = {"A": "Aperio", "H": "Hamamatsu"}

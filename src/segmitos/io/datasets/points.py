@@ -19,14 +19,15 @@ import numpy as np
 
 from segmitos.errors import DataError, ScaleError
 from segmitos.io.datasets.case import Case
-from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import check_inside, image_header, require_folder
 from segmitos.io.geometry import check_mpp
 from segmitos.io.points.geojson import Polygons
 from segmitos.io.points.read import read_annotations
 from segmitos.io.points.read_regions import read_regions
 from segmitos.io.points.regions import Regions
+from segmitos.io.problems import Problems, collected
 from segmitos.io.slide import find_images
+from segmitos.io.slide.refused import UNREAD_SUFFIXES
 from segmitos.io.tables import parse_number, read_text
 
 
@@ -50,10 +51,12 @@ def annotated_images(
     """Read a folder of images, each with a file of points that `table_of` finds.
 
     Raises:
-        DataError: for an image without a file, and what `read_annotations` raises.
+        DataError: for an image without a file, an annotated one of a kind that is not read, and
+            what `read_annotations` raises.
     """
     cases = []
-    for image in find_images([path]):
+    images = find_images([path])
+    for image in images:
         with collected(problems):
             table = table_of(image)
             if table is None:
@@ -62,6 +65,12 @@ def annotated_images(
                     f"{image.with_suffix('.geojson').name} is missing (an empty table means none)"
                 )
             cases.append(_case(image, table, path, polygons))
+    tables = {table_of(image) for image in images}
+    for image in sorted(path.rglob("*")):
+        is_unread = image.suffix.lower() in UNREAD_SUFFIXES and table_of(image) not in tables
+        with collected(problems):
+            if is_unread and table_of(image) is not None:
+                raise DataError(f"{image}: {image.suffix} is not read; convert it to PNG or TIFF")
     return cases
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.points import annotated_images
-from segmitos.io.datasets.problems import Problems
 from segmitos.io.datasets.table import require_folder
+from segmitos.io.problems import Problems
 from segmitos.io.slide import find_images
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from segmitos.errors import DataError, InputError
 from segmitos.io.geometry import LARGEST_PX
+from segmitos.io.problems import NAMED, collected, refuse_all
 from segmitos.io.tables import parse_number, read_table
 
 # A point may lie this far beyond the border: annotations are rounded.
@@ -74,15 +75,17 @@ def headless_points(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
     if not path.exists():
         raise DataError(f"{path} is missing")
     table = read_table(path)
-    rows = []
+    rows: list[list[float]] = []
+    problems: list[str] = []
     for line, cells in table.rows:
-        if len(cells) < len(columns):
-            raise DataError(
-                f"{path}, line {line}: {len(cells)} columns instead of {','.join(columns)}"
-            )
-        rows.append(
-            [table.number(cell, line, name) for cell, name in zip(cells, columns, strict=False)]
-        )
+        with collected(problems):
+            if len(cells) < len(columns):
+                raise DataError(
+                    f"{path}, line {line}: {len(cells)} columns instead of {','.join(columns)}"
+                )
+            pairs = zip(cells, columns, strict=False)
+            rows.append([table.number(cell, line, name) for cell, name in pairs])
+    refuse_all(path, problems)
     points = np.array(rows, float).reshape(-1, len(columns))
     if (np.abs(points[:, :2]) > LARGEST_PX).any():
         raise DataError(f"{path}: a position is beyond {LARGEST_PX:g} px")
@@ -156,26 +159,25 @@ def check_inside(
     if size is None:
         return
     outside = ~is_inside(points_xy, size, slack_px)
-    if not outside.any():
-        return
-    x, y = points_xy[outside][0]
-    swapped = is_inside(points_xy[:, ::-1], size, slack_px).all()
-    line = _line_with(path, x, y)
-    raise DataError(
-        f"{path}{f', line {line}' if line else ''}: point ({x:g}, {y:g}) lies outside its image "
-        f"of {size[0]} x {size[1]} px{'; are x and y swapped?' if swapped else ''}"
-    )
+    swapped = outside.any() and is_inside(points_xy[:, ::-1], size, slack_px).all()
+    hint = "; are x and y swapped?" if swapped else ""
+    problems = [
+        f"{path}{_line_of(path, x, y) if index < NAMED else ''}: point ({x:g}, {y:g}) lies outside "
+        f"its image of {size[0]} x {size[1]} px{hint}"
+        for index, (x, y) in enumerate(points_xy[outside].tolist())
+    ]
+    refuse_all(path, problems, "point")
 
 
-def _line_with(path: Path, x: float, y: float) -> int | None:
-    """Find the line of a table that holds both numbers, for the error message."""
+def _line_of(path: Path, x: float, y: float) -> str:
+    """Name the line of a table that holds both numbers, for the error message."""
     if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
-        return None
+        return ""
     for line, cells in read_table(path).rows:
         values = set()
         for cell in cells:
             with suppress(DataError):
                 values.add(parse_number(cell, ""))
         if {x, y} <= values:
-            return line
-    return None
+            return f", line {line}"
+    return ""

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case, Points, no_points
-from segmitos.io.datasets.problems import Problems, collected
 from segmitos.io.datasets.table import (
     check_inside,
     headless_points,
@@ -27,6 +26,7 @@ from segmitos.io.datasets.table import (
     require_folder,
 )
 from segmitos.io.points.sliderunner import read_sliderunner
+from segmitos.io.problems import Problems, collected
 
 MPP = 0.25
 _TRUTH, _OTHERS = "mitoses_ground_truth", "nonmitoses_ground_truth"

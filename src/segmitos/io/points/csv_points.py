@@ -12,6 +12,7 @@ from segmitos.errors import DataError, ScaleError
 from segmitos.io.geometry import LARGEST_PX
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.classes import CLASSES, Classes, Label
+from segmitos.io.problems import collected, refuse_all
 from segmitos.io.tables import Table, read_table
 
 _X_AND_Y = (
@@ -75,26 +76,24 @@ def read_csv_annotations(
             f"{path}: the first line must name the columns x_px,y_px (and label where there are "
             f"hard negatives), not {','.join(header)[:60]!r}"
         )
-    rows = list(table.named())
+    problems: list[str] = []
+    rows = list(table.named(problems))
     label_column = _class_column(table, header, rows, classes)
     labels: list[Label] = []
     values = []
     positions_um = []
     laboratories = set()
     for line, cells in rows:
-        x, y = (_position(table, cells[name], line, name) for name in pair)
-        score, area, x_um, y_um = (
-            table.number(cells.get(name, ""), line, name, required=False)
-            for name in ("score", "area_um2", "x_um", "y_um")
-        )
-        labels.append(
-            "mitosis"
-            if label_column is None
-            else _label(table, cells[label_column], line, label_column, classes)
-        )
-        values.append((x, y, score, area, _confidence(table, cells, line)))
-        positions_um.append((x_um, y_um))
+        with collected(problems):
+            numbers = _numbers(table, cells, line, pair)
+            label: Label = "mitosis"
+            if label_column is not None:
+                label = _label(table, cells[label_column], line, label_column, classes)
+            labels.append(label)
+            values.append(numbers[:5])
+            positions_um.append(numbers[5:])
         laboratories.add(cells.get("laboratory", ""))
+    refuse_all(path, problems)
     if len(laboratories) > 1:
         named = ", ".join(sorted(laboratories))[:80]
         raise DataError(f"{path}: the column laboratory names several: {named}")
@@ -108,6 +107,18 @@ def read_csv_annotations(
         name=path.stem,
         laboratory=next(iter(laboratories), ""),
     )
+
+
+def _numbers(
+    table: Table, cells: dict[str, str], line: int, pair: tuple[str, str]
+) -> tuple[float, ...]:
+    """Return x, y, score, area, confidence, x_um and y_um of a row; nan for what is not there."""
+    x, y = (_position(table, cells[name], line, name) for name in pair)
+    score, area, x_um, y_um = (
+        table.number(cells.get(name, ""), line, name, required=False)
+        for name in ("score", "area_um2", "x_um", "y_um")
+    )
+    return x, y, score, area, _confidence(table, cells, line), x_um, y_um
 
 
 def _position(table: Table, text: str, line: int, column: str) -> float:

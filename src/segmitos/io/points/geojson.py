@@ -31,6 +31,7 @@ from segmitos.io.points.classes import (
     unknown_class,
 )
 from segmitos.io.points.regions import Polygon, Regions
+from segmitos.io.problems import collected, refuse_all
 
 Polygons = Literal["refuse", "centroid"]
 
@@ -124,12 +125,15 @@ def read_features(path: Path, content: Any) -> tuple[list[Annotation], list[Outl
         )
     points: list[Annotation] = []
     outlines: list[Outline] = []
+    problems: list[str] = []
     for number, feature in enumerate(features, start=1):
-        for found in _objects(feature, f"{path}, feature {number}"):
-            if isinstance(found, Outline):
-                outlines.append(found)
-            else:
-                points.append(found)
+        with collected(problems):
+            for found in _objects(feature, f"{path}, feature {number}"):
+                if isinstance(found, Outline):
+                    outlines.append(found)
+                else:
+                    points.append(found)
+    refuse_all(path, problems, "feature")
     return points, outlines
 
 
@@ -161,27 +165,31 @@ def read_geojson_annotations(
     included: list[Polygon] = []
     excluded: list[Polygon] = []
     names: list[str] = []
+    problems: list[str] = []
     for outline in outlines:
-        role = _role(outline, unclassified, polygons, classes)
-        if role == "cell":
-            cells.append(outline.centroid())
-        elif role == "included":
-            included += outline.polygons
-            names += [outline.name or outline.kind or ""] * len(outline.polygons)
-        elif role == "excluded":
-            excluded += outline.polygons
-        else:
-            left_out[f"{outline.kind} outline"] += 1
+        with collected(problems):
+            role = _role(outline, unclassified, polygons, classes)
+            if role == "cell":
+                cells.append(outline.centroid())
+            elif role == "included":
+                included += outline.polygons
+                names += [outline.name or outline.kind or ""] * len(outline.polygons)
+            elif role == "excluded":
+                excluded += outline.polygons
+            else:
+                left_out[f"{outline.kind} outline"] += 1
     labels: list[Label] = []
     rows = []
     for point in [*points, *cells]:
-        label = _label(point, unclassified, classes)
-        if label is None:
-            left_out[point.kind or "unclassified"] += 1
-            continue
-        labels.append(label)
-        measured = (point.measurements.get(key, math.nan) for key in ("score", "area_um2"))
-        rows.append((point.x_px, point.y_px, *measured, _fraction(point)))
+        with collected(problems):
+            label = _label(point, unclassified, classes)
+            if label is None:
+                left_out[point.kind or "unclassified"] += 1
+                continue
+            measured = (point.measurements.get(key, math.nan) for key in ("score", "area_um2"))
+            rows.append((point.x_px, point.y_px, *measured, _fraction(point)))
+            labels.append(label)
+    refuse_all(path, problems, "feature")
     regions = (
         Regions(tuple(included) if included else None, tuple(excluded), tuple(names))
         if included or excluded

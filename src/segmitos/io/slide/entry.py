@@ -8,7 +8,9 @@ from pathlib import Path
 
 from segmitos.errors import InputError
 from segmitos.io.geometry import check_mpp
-from segmitos.io.text import Row, parse_decimal, read_table, read_text
+from segmitos.io.problems import collected, refuse_all
+from segmitos.io.tables import Table, read_table
+from segmitos.io.text import parse_decimal, read_text
 
 COLUMNS = ("path", "mpp", "roi", "name")
 LIST_SUFFIX, TABLE_SUFFIX = ".txt", ".csv"
@@ -55,7 +57,8 @@ def read_list(path: Path) -> list[InputEntry]:
 
 
 def _read_input_table(path: Path) -> list[InputEntry]:
-    columns, rows = read_table(path)
+    table = read_table(path, any_bytes=True)
+    columns = [name.lower() for name in table.header]
     unknown = [name or "(without a name)" for name in columns if name not in COLUMNS]
     if "path" not in columns or unknown:
         what = (
@@ -66,21 +69,24 @@ def _read_input_table(path: Path) -> list[InputEntry]:
         raise InputError(
             f"{path}: a table of inputs has the columns path, mpp, roi, name; this one {what}"
         )
-    entries = [_entry(path, row) for row in rows]
+    entries: list[InputEntry] = []
+    problems: list[str] = []
+    taken: dict[str, int] = {}
+    for line, cells in table.named(problems, fill=True):
+        with collected(problems):
+            entries.append(_entry(table, line, cells))
+            name = entries[-1].name
+            if name is not None and taken.setdefault(name, line) != line:
+                where = table.where(line)
+                raise InputError(f"{where}: name {name!r} is that of line {taken[name]}")
+    refuse_all(path, problems)
     if not entries:
         raise InputError(f"{path}: this table names no image")
-    taken: dict[str, int] = {}
-    for entry, row in zip(entries, rows, strict=True):
-        if entry.name is not None and taken.setdefault(entry.name, row.line) != row.line:
-            raise InputError(
-                f"{path}, line {row.line}: name {entry.name!r} is that of line {taken[entry.name]}"
-            )
     return entries
 
 
-def _entry(path: Path, row: Row) -> InputEntry:
-    cells = row.cells
-    where = f"{path}, line {row.line}"
+def _entry(table: Table, line: int, cells: dict[str, str]) -> InputEntry:
+    path, where = table.path, table.where(line)
     if not cells["path"]:
         raise InputError(f"{where}: no path")
     mpp = None

@@ -5,15 +5,16 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from segmitos.errors import InputError
+from segmitos.io.files import display_path
 from segmitos.io.outputs import is_own_picture, is_result_folder
 from segmitos.io.slide.dicom import DicomHeader, read_header
 from segmitos.io.slide.entry import InputEntry, is_list, read_list
-from segmitos.io.slide.refused import refused_suffix
+from segmitos.io.slide.refused import UNREAD_SUFFIXES, refused_suffix
 from segmitos.io.slide.regular import special_file
 from segmitos.io.text import reason_of
 
@@ -30,22 +31,31 @@ _DICOM_SUFFIX = re.compile(r"|\.\d+|\.(dcm|dicom|dic)", re.IGNORECASE)
 _HAMAMATSU = (".vms", ".vmu")
 _NAMED_FILE = re.compile(rb"=\s*([^\r\n=]+\.(?:jpg|jpeg|opt|ngr))", re.IGNORECASE)
 _MAX_TEXT_BYTES = 1 << 20
+_NAMED = 3
 
 
-def find_images(paths: Sequence[Path | str], out: Path | None = None) -> list[Path]:
+def find_images(
+    paths: Sequence[Path | str],
+    out: Path | None = None,
+    on_note: Callable[[str], None] = lambda text: None,
+) -> list[Path]:
     """The images meant by `paths`: the paths of `find_inputs`.
 
     Raises:
         InputError: as `find_inputs`, and for each path that has a problem of its own.
     """
-    entries = find_inputs(paths, out)
+    entries = find_inputs(paths, out, on_note)
     for entry in entries:
         if entry.problem:
             raise InputError(entry.problem)
     return [entry.path for entry in entries]
 
 
-def find_inputs(paths: Sequence[Path | str], out: Path | None = None) -> list[InputEntry]:
+def find_inputs(
+    paths: Sequence[Path | str],
+    out: Path | None = None,
+    on_note: Callable[[str], None] = lambda text: None,
+) -> list[InputEntry]:
     """The images meant by `paths`, each real file once, in the order given (folders sorted).
 
     A folder stands for the images in it and below (hidden files and folders left out); a glob for
@@ -58,6 +68,7 @@ def find_inputs(paths: Sequence[Path | str], out: Path | None = None) -> list[In
     Args:
         paths: files, folders, globs, lists and tables.
         out: the folder that results go to.
+        on_note: told in a line of images that were passed over, as they are of kinds not read.
 
     Returns:
         One entry for each image. Where several paths are given, one that is missing or holds no
@@ -81,11 +92,21 @@ def find_inputs(paths: Sequence[Path | str], out: Path | None = None) -> list[In
             earlier = found.setdefault(key, entry)
             if earlier is not entry and not entry.problem:
                 found[key] = _merged(earlier, entry)
+    if search.unread:
+        on_note(_passed_over(search.unread))
     if not found and paths:
         raise InputError(f"{paths[0]}: only what segmitos wrote, which is no input")
     if not found:
         raise InputError("no images given; name files, folders, globs, a .txt list or .csv table")
     return list(found.values())
+
+
+def _passed_over(images: Sequence[Path]) -> str:
+    """Count and name images that are not read."""
+    shown = ", ".join(display_path(image) for image in images[:_NAMED])
+    more = f" and {len(images) - _NAMED} more" if len(images) > _NAMED else ""
+    noun = "image of a kind that is" if len(images) == 1 else "images of kinds that are"
+    return f"passed over {len(images)} {noun} not read: {shown}{more}; convert to PNG or TIFF"
 
 
 def _merged(first: InputEntry, second: InputEntry) -> InputEntry:
@@ -106,11 +127,16 @@ def _merged(first: InputEntry, second: InputEntry) -> InputEntry:
 
 
 class _Search:
-    """One call of `find_inputs`: remembers the folders it has been in."""
+    """One call of `find_inputs`: remembers the folders it has been in.
+
+    Attributes:
+        unread: images that were passed over, as they are of kinds not read.
+    """
 
     def __init__(self, out: Path | None) -> None:
         self._out = None if out is None else os.path.realpath(out)
         self._passed_over = 0
+        self.unread: list[Path] = []
         self._results: dict[str, bool] = {}
         self._series: dict[str, dict[str, list[tuple[Path, DicomHeader]]]] = {}
 
@@ -136,7 +162,8 @@ class _Search:
         if not images and (reason := refused_suffix(path.name)):
             raise InputError(f"{path}: {reason}")
         if not images:
-            raise InputError(f"{path}: no images in this folder ({', '.join(sorted(SUFFIXES))})")
+            kinds = self._only_unread() or f" ({', '.join(sorted(SUFFIXES))})"
+            raise InputError(f"{path}: no images in this folder{kinds}")
         return self._entries(images)
 
     def _list(self, path: Path) -> list[InputEntry]:
@@ -168,8 +195,10 @@ class _Search:
                 images.extend(self._walk(match, set()))
             elif _is_image_name(match) and not special_file(match) and not self._is_output(match):
                 images.append(match)
+            elif match.suffix.lower() in UNREAD_SUFFIXES:
+                self.unread.append(match)
         if not images:
-            raise InputError(f"{path}: no image matches this pattern")
+            raise InputError(f"{path}: no image matches this pattern{self._only_unread()}")
         return self._entries(images)
 
     def _walk(self, folder: Path, seen: set[str]) -> Iterator[Path]:
@@ -205,6 +234,11 @@ class _Search:
                 header = read_header(entry)
                 if header is not None and header.series:
                     yield entry
+            elif entry.suffix.lower() in UNREAD_SUFFIXES:
+                self.unread.append(entry)
+
+    def _only_unread(self) -> str:
+        return f"; {_passed_over(self.unread)}" if self.unread else ""
 
     def _entries(self, images: Iterable[Path], row: InputEntry | None = None) -> list[InputEntry]:
         """One entry for each image, with what a table's row says; one for each DICOM series."""

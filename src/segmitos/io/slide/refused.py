@@ -27,6 +27,14 @@ REFUSED_SUFFIXES = {
     ".jpx": f"JPEG 2000 files are not read; {_CONVERT}",
 }
 """Endings of names, and what to say of such a file."""
+UNREAD_SUFFIXES = frozenset(
+    {
+        *(".gif", ".webp", ".heic", ".heif", ".avif", ".jxl", ".jxr", ".psd", ".xcf", ".tga"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".pcx", ".ico", ".exr", ".hdr", ".dib", ".eps", ".svg"),
+        *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".ims", ".lsm", ".zvi"),
+    }
+)
+"""Endings of other images: passed over in folders, and counted aloud."""
 
 
 def refused_suffix(name: str) -> str | None:
