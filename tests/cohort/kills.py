@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import os
 import random
 import shutil
@@ -217,7 +218,9 @@ def make_work(name: str, whole: Path, out: Path) -> None:
         shutil.rmtree(out / "run", ignore_errors=True)
 
 
-def run_kills(folder: Path, kills: int, seed: int = 0, verbs: Sequence[str] = ()) -> Tally:
+def run_kills(
+    folder: Path, kills: int, seed: int = 0, verbs: Sequence[str] = (), minutes: float = math.inf
+) -> Tally:
     """Kill that many calls and finish each; return what went wrong.
 
     Args:
@@ -225,8 +228,9 @@ def run_kills(folder: Path, kills: int, seed: int = 0, verbs: Sequence[str] = ()
         kills: that reach a call while it runs.
         seed: of the moments.
         verbs: only these of `commands`; empty: all.
+        minutes: after which no more calls are started to be killed.
     """
-    rng, tally = random.Random(seed), Tally()
+    rng, tally, last_s = random.Random(seed), Tally(), time.monotonic() + 60 * minutes
     make_inputs(folder)
     whole, out = folder / "whole", folder / "out"
     lasts = {}
@@ -241,7 +245,7 @@ def run_kills(folder: Path, kills: int, seed: int = 0, verbs: Sequence[str] = ()
         assert process.returncode == 0, errors
     names = [name for name in lasts if not verbs or name in verbs]
     for index in range(2 * kills):
-        if tally.kills == kills:
+        if tally.kills == kills or time.monotonic() > last_s:
             break
         name = names[index % len(names)]
         number = SIGNALS[index // len(names) % len(SIGNALS)]
@@ -265,10 +269,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="at most, but for the end")
     parser.add_argument("--verb", action="append", default=[], help="only this one of `commands`")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        tally = run_kills(Path(folder), given.kills, given.seed, given.verb)
+        tally = run_kills(Path(folder), given.kills, given.seed, given.verb, given.minutes)
     print(
         f"{tally.kills} kills ({', '.join(f'{n} {verb}' for verb, n in tally.by_verb.items())}), "
         f"{tally.too_late} came too late, {tally.before_start} before the "
