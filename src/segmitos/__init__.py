@@ -5,12 +5,13 @@ The names below are imported when they are first used, so that `import segmitos`
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from segmitos._version import __version__ as __version__
 
+# As in `typing`, which takes longer to load than all else before signals are answered.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from segmitos.cohort.detect_many import detect_many
     from segmitos.cohort.job import Outcome
     from segmitos.counting.count import Count, CountSettings, count
@@ -87,6 +88,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        from importlib import import_module
+
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'segmitos' has no attribute {name!r}")
 

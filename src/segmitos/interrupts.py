@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from types import FrameType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
 
 MESSAGE = "interrupted; run the same command again to go on"
 SIGNALS = tuple(

@@ -9,7 +9,7 @@ import pytest
 from segmitos.errors import DataError, InputError
 from segmitos.io.points.read import read_annotations
 from segmitos.io.tables import read_table
-from segmitos.io.text import parse_decimal, read_text
+from segmitos.io.text import parse_decimal, parse_mpp, read_text
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -45,6 +45,23 @@ def test_what_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
 )
 def test_numbers_with_a_point_or_a_comma(text: str, value: float | None) -> None:
     assert parse_decimal(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.25", 0.25),
+        ("0,25 µm", 0.25),
+        ("0.25 \u03bcm/px", 0.25),
+        ("0.5um per pixel", 0.5),
+        ("0.2273 Microns", 0.2273),
+        ("250 nm", None),
+        ("mpp=0.25", None),
+        ("um/px", None),
+    ],
+)
+def test_a_scale_may_name_its_unit(text: str, value: float | None) -> None:
+    assert parse_mpp(text) == value
 
 
 def test_cells_keep_what_quotes_protect(tmp_path: Path) -> None:

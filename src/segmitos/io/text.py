@@ -5,11 +5,15 @@ from __future__ import annotations
 import codecs
 import math
 import os
+import re
 from pathlib import Path
 
 from segmitos.errors import InputError
 
 _MAX_TEXT_BYTES = 256 << 20
+_UM_PER_PX = re.compile(
+    r"\s*([uµμ]m|microns?|micromet(er|re)s?)(\s*(/|per)\s*(px|pixels?))?$", re.IGNORECASE
+)
 
 
 def read_text(path: Path) -> str:
@@ -56,6 +60,11 @@ def parse_decimal(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def parse_mpp(text: str) -> float | None:
+    """Parse micrometres per pixel, with or without the unit: `0.25`, `0,25 µm`, `0.25 um/px`."""
+    return parse_decimal(_UM_PER_PX.sub("", text.strip()))
 
 
 def reason_of(error: BaseException) -> str:

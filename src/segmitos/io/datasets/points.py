@@ -28,7 +28,8 @@ from segmitos.io.points.regions import Regions
 from segmitos.io.problems import Problems, collected
 from segmitos.io.slide import find_images
 from segmitos.io.slide.refused import UNREAD_SUFFIXES
-from segmitos.io.tables import parse_number, read_text
+from segmitos.io.tables import read_text
+from segmitos.io.text import parse_mpp
 
 
 def points(path: Path, problems: Problems | None = None) -> list[Case]:
@@ -126,10 +127,10 @@ def _written_mpp(folder: Path, root: Path) -> float | None:
     note, text = _written(folder, root, "mpp.txt")
     if note is None:
         return None
-    try:
-        return check_mpp(parse_number(text, str(note)), str(note))
-    except DataError as error:
-        raise ScaleError(f"{note}: {text[:40]!r} is not a scale in um/px") from error
+    value = parse_mpp(text)
+    if value is None:
+        raise ScaleError(f"{note}: {text[:40]!r} is not a scale in um/px; write a number, say 0.25")
+    return check_mpp(value, str(note))
 
 
 def _written(folder: Path, root: Path, name: str) -> tuple[Path | None, str]:

@@ -10,7 +10,7 @@ from segmitos.errors import InputError
 from segmitos.io.geometry import check_mpp
 from segmitos.io.problems import collected, refuse_all
 from segmitos.io.tables import Table, read_table
-from segmitos.io.text import parse_decimal, read_text
+from segmitos.io.text import parse_mpp, read_text
 
 COLUMNS = ("path", "mpp", "roi", "name")
 LIST_SUFFIX, TABLE_SUFFIX = ".txt", ".csv"
@@ -91,7 +91,7 @@ def _entry(table: Table, line: int, cells: dict[str, str]) -> InputEntry:
         raise InputError(f"{where}: no path")
     mpp = None
     if text := cells.get("mpp", ""):
-        value = parse_decimal(text)
+        value = parse_mpp(text)
         if value is None:
             raise InputError(f"{where}: mpp {text!r} is not a number")
         mpp = check_mpp(value, f"{where}: mpp")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segmitos.errors import ScaleError
 from segmitos.io.geometry import same_scale
-from segmitos.io.text import parse_decimal
+from segmitos.io.text import parse_decimal, parse_mpp
 
 MM_PER_INCH = 25.4
 PRINT_DPI = 2400.0
@@ -143,8 +143,9 @@ def scale_of(mpp_x: float, mpp_y: float, tag: str, text: str = "") -> Scale:
 
 
 def scale_of_texts(text_x: str, text_y: str, tag: str, um_per_unit: float = 1.0) -> Scale:
-    """The scale from the texts of both axes, with a decimal point or comma."""
-    x, y = parse_decimal(text_x), parse_decimal(text_y)
+    """The scale from the texts of both axes, with a decimal point or comma; um may be named."""
+    read = parse_mpp if um_per_unit == 1.0 else parse_decimal
+    x, y = read(text_x), read(text_y)
     shown = text_x if text_x == text_y else f"{text_x} x {text_y}"
     if x is None or y is None:
         return Scale(0.0, 0.0, tag, shown)
