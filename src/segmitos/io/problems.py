@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,13 @@ def refuse_all(path: Path, problems: Sequence[str], noun: str = "line") -> None:
         for problem in problems:
             raise DataError(problem)
         return
-    shown = "; ".join(problem.removeprefix(f"{path}").lstrip(",: ") for problem in problems[:NAMED])
+    first = sorted((problem.removeprefix(f"{path}") for problem in problems), key=_place)[:NAMED]
+    shown = "; ".join(problem.lstrip(",: ") for problem in first)
     more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
     raise DataError(f"{path}: {len(problems)} {noun}s are wrong: {shown}{more}")
+
+
+def _place(problem: str) -> int:
+    """Return the number of the line or feature that a problem begins with."""
+    found = re.match(r"\D*(\d{1,9})", problem)
+    return int(found[1]) if found else 0

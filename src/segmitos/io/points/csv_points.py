@@ -40,6 +40,18 @@ _CLASS_COLUMNS = (
     "mitosis",
     "is_mitosis",
 )
+# Of words that say nothing of what a point is.
+_NO_CLASS_COLUMNS = frozenset(
+    {
+        *("id", "name", "image", "file", "filename", "slide", "case", "patient", "laboratory"),
+        *("annotator", "reader", "user", "author", "comment", "comments", "note", "notes"),
+        *("date", "time", "object id", "parent", "roi", "server", "project", "scanner", ""),
+    }
+)
+_NUMBER_COLUMNS = frozenset(
+    {*(name for pair in _X_AND_Y for name in pair), "score", "area_um2", "confidence"}
+    | {"x_um", "y_um"}
+)
 _YES_NO: dict[str, Label] = {"1": "mitosis", "0": "non-mitosis"}
 _TRUE_FALSE: dict[str, Label] = {
     "true": "mitosis",
@@ -152,6 +164,7 @@ def _class_column(
     ]
     found = named[:1] or others[:1]
     if not found:
+        _check_columns(table, header, rows)
         return None
     for line, cells in rows:
         for other in [*named, *others]:
@@ -162,6 +175,27 @@ def _class_column(
                     f"{cells[other]!r}; keep one column of classes"
                 )
     return found[0]
+
+
+def _check_columns(table: Table, header: list[str], rows: list[tuple[int, dict[str, str]]]) -> None:
+    """Refuse a table without classes that has words in a column nobody knows: classes, maybe.
+
+    Raises:
+        DataError: naming the column.
+    """
+    for name in header:
+        for line, cells in rows if name not in _NO_CLASS_COLUMNS else ():
+            cell = cells[name]
+            try:
+                table.number(cell, line, name, required=False)
+            except DataError as error:
+                if name in _NUMBER_COLUMNS:
+                    break
+                raise DataError(
+                    f"{table.where(line)}: the column {name!r} with {cell[:40]!r} is not "
+                    "understood; if it holds classes, name it 'label' and write 'mitosis', "
+                    "'non-mitosis' or 'unsure', else remove it"
+                ) from error
 
 
 def _label(table: Table, text: str, line: int, column: str, classes: Classes) -> Label:
