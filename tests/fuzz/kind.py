@@ -124,7 +124,8 @@ def run(
         targets = [path.relative_to(sound) for path in kind.make(sound)]
     for number in range(start, start + count):
         rng = random.Random(f"{seed}/{kind.name}/{number}")
-        place = folder / kind.name
+        # So deep that `../..`, which a list may be made to name, is no folder of anybody's.
+        place = folder / kind.name / "below" / "here"
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(sound, place)
         target = rng.choice(targets)

@@ -39,7 +39,7 @@ def read_text(path: Path, any_bytes: bool = False) -> str:
     except InputError as error:
         raise DataError(str(error)) from error
     if not any_bytes and any("\udc80" <= sign <= "\udcff" for sign in text if sign > "\ud7ff"):
-        raise DataError(f"{path}: not a text file in UTF-8")
+        raise DataError(f"{path}: not a text file in UTF-8; save it as one")
     return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
