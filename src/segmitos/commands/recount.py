@@ -129,7 +129,6 @@ def _results_in(folder: Path) -> list[Path]:
     from segmitos.cohort.folder import RUN, OutputFolder, repair_results, results_in
     from segmitos.io.files import no_result, remove_stale_partials
 
-
     OutputFolder(folder.absolute().parent, folder.name).repair()
     if (folder / RUN).is_file():
         return [folder]
