@@ -126,16 +126,18 @@ def test_convert_replaces_a_file_only_if_asked(tmp_path, capsys) -> None:
     assert main(["convert", source, source, "--overwrite"]) == 2
 
 
-def test_a_sheet_does_not_replace_images_and_their_tables(data, capsys) -> None:
-    case = next(data.glob("*.tif"))
-    table = case.with_suffix(".csv").read_bytes()
-    assert main(["dataset", "describe", f"points:{data}", "--sheet", str(case)]) == 1
-    assert "stays as it is" in capsys.readouterr().err
-    assert case.with_suffix(".csv").read_bytes() == table
-    sheet = str(data.parent / "sheet.png")
+def test_a_sheet_does_not_replace_pictures_and_tables_of_others(data, capsys) -> None:
+    mine = data.parent / "mine.png"
+    for path in (mine, mine.with_suffix(".csv")):
+        path.write_bytes(b"mine")
+        assert main(["dataset", "describe", f"points:{data}", "--sheet", str(mine)]) == 1
+        assert "stays as it is" in capsys.readouterr().err
+        assert path.read_bytes() == b"mine"
+        path.unlink()
+        mine.with_suffix(".csv").unlink(missing_ok=True)
     for _ in range(2):
-        main(["dataset", "describe", f"points:{data}", "--sheet", sheet])
-        assert "stays as it is" not in capsys.readouterr().out
+        main(["dataset", "describe", f"points:{data}", "--sheet", str(mine)])
+        assert "stays as it is" not in capsys.readouterr().err
 
 
 def test_a_converted_data_set_that_was_edited_stays(data, capsys) -> None:
