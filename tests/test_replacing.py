@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from factories.synthetic_fields import draw_field, write_cases
-from factories.toy_models import write_toy
 from segmitos.cli import main
 from segmitos.cohort.folder import OutputFolder, repair_results, results_in
+from tests.factories.synthetic_fields import draw_field, write_cases
+from tests.factories.toy_models import write_toy
 
 RECIPE = """
 pretrained = false
