@@ -164,7 +164,7 @@ def test_a_result_that_a_kill_left_half_replaced_comes_back(data, toy) -> None:
     out = data.parent / "out"
     main(["detect", str(data), "-m", toy, "-o", str(out), "--threads=1"])
     name = results_in(out)[0].name
-    for verb in (["report", str(out)], ["recount", str(out), "--hotspot-area", "0.01"]):
+    for verb in (["report", str(out)], ["recount", str(out), "--hotspot-area-mm2", "0.01"]):
         (out / name).rename(out / f".{name}.old")
         assert main(verb) == 0
         assert not OutputFolder(out, name).changed_files()

@@ -90,7 +90,7 @@ def commands(folder: Path, out: Path) -> dict[str, list[str]]:
         "detect": detect,
         "detect --workers 2": [*detect, "--workers", "2"],
         "report": ["report", str(out / "report")],
-        "recount": ["recount", str(out / "recount"), "--hotspot-area", "0.01"],
+        "recount": ["recount", str(out / "recount"), "--hotspot-area-mm2", "0.01"],
         "convert": ["convert", points, str(out / "convert.geojson"), "--mpp=0.25", "--overwrite"],
         "evaluate": ["evaluate", clicks, *model, "-o", str(out / "scores")],
         "train": [*train, "-o", str(out / "run")],
