@@ -89,6 +89,7 @@ def contents(out: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_lost_worker_changes_no_byte(tmp_path):
     pytest.importorskip("distributed")
     images = tmp_path / "images"

@@ -221,6 +221,7 @@ def test_one_mitosis(tmp_path):
     assert "1 in the hotspot" in page.text
 
 
+@pytest.mark.slow
 def test_fifty_thousand_mitoses_stay_small_and_quick(tmp_path):
     points = scatter(50_000)
     slide = draw_slide()
