@@ -1,4 +1,4 @@
-"""Candidates of images that a fold left out: map score and verifier score."""
+"""Candidates of images that a fold left out: map score and verifiers' scores."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from experiments.laboratories.data import LabImage
-from experiments.laboratories.proposals import _halved as halved
-from segmitos.detection.postprocess import MapAccumulator, smooth
+from experiments.laboratories.proposals import halved
+from segmitos.detection import verify
+from segmitos.detection.postprocess import smooth
+from segmitos.detection.spec import VerifierSettings
 from segmitos.training.networks.half import LiteHalfNetwork
+from segmitos.training.networks.verifier import PATCH_PX, VerifierNetwork
 from segmitos.training.patches import OUTSIDE
 from segmitos.training.verify import score_patches
 
@@ -21,18 +23,30 @@ STRIDE_PX = 8
 """Pixels at 0.25 um/px per pixel of the map."""
 LOGIT_SHIFT = 2.0
 """Taken from the logits: learnt on patches full of mitoses, they are too sure."""
-BINARIZATION = 0.2
-SMOOTHING_UM = 1.0
-_MAP_UM = 2.0
+MAP_UM = 2.0
+SETTINGS = VerifierSettings(
+    patch_px=PATCH_PX,
+    smoothing_sigma_um=1.0,
+    candidate_threshold=0.03,
+    separation_um=8.0,
+    map_weight=1.0,
+    verifier_weight=1.0,
+    intercept=0.0,
+)
+"""Of the search for candidates; the weights are fitted later (`protocol.fit_rule`)."""
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """Candidates of one image: positions (n, 2), and logits (n,) of the map and the verifier."""
+class Scored:
+    """Candidates of one image: positions (n, 2), logits (n,) of the map, (n, k) of verifiers."""
 
     xy: NDArray[np.float64]
     map_logit: NDArray[np.float64]
-    verifier_logit: NDArray[np.float64]
+    verifier_logits: NDArray[np.float64]
+
+    def judged_by(self, verifiers: Sequence[int]) -> Scored:
+        """Return the candidates with the logits of some of the verifiers alone."""
+        return Scored(self.xy, self.map_logit, self.verifier_logits[:, list(verifiers)])
 
 
 @torch.inference_mode()
@@ -48,18 +62,16 @@ def probability_map(network: LiteHalfNetwork, image: NDArray[np.uint8]) -> NDArr
     return result
 
 
-def find_candidates(
-    image: LabImage, proposals: LiteHalfNetwork, verifiers: Sequence[nn.Module]
-) -> Candidates:
+def score_candidates(
+    image: LabImage, proposals: LiteHalfNetwork, verifiers: Sequence[VerifierNetwork]
+) -> Scored:
     """Find and score the candidates of an image as detection does."""
     pixels = image.matched()
-    smoothed = smooth(probability_map(proposals, pixels), SMOOTHING_UM, _MAP_UM)
-    accumulator = MapAccumulator(_MAP_UM, STRIDE_PX, check_plausible=False)
-    accumulator.add(smoothed, 0, 0)
-    blobs = accumulator.blobs(BINARIZATION)
-    xy = np.stack([blobs.x_px, blobs.y_px], axis=1)
-    scores = [score_patches(verifier, pixels, xy) for verifier in verifiers]
-    return Candidates(xy, logit(blobs.score), np.mean(scores, axis=0))
+    smoothed = smooth(probability_map(proposals, pixels), SETTINGS.smoothing_sigma_um, MAP_UM)
+    found = verify.find_candidates(smoothed, SETTINGS, MAP_UM, STRIDE_PX)
+    xy = np.stack([found.x, found.y], axis=1)
+    logits = [score_patches(verifier, pixels, xy) for verifier in verifiers]
+    return Scored(xy, logit(found.score), np.stack(logits, axis=1))
 
 
 def logit(probability: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,22 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.laboratories.candidates import (
-    BINARIZATION,
-    LOGIT_SHIFT,
-    SMOOTHING_UM,
-    STRIDE_PX,
-)
+from experiments.laboratories.candidates import LOGIT_SHIFT, SETTINGS, STRIDE_PX
 from experiments.laboratories.data import BACKGROUND, FIELDS, MPP, TARGET
 from experiments.laboratories.protocol import Rule
 from segmitos.detection.domain import DomainReference
 from segmitos.detection.model_file import VERIFIER, network_entry, write_model_file
 from segmitos.detection.postprocess import FLOOR, Thresholds
-from segmitos.detection.spec import ModelSpec, VerifierSettings
+from segmitos.detection.spec import ModelSpec
+from segmitos.detection.verify import REACH_PX
 from segmitos.training.networks.half import LiteHalfNetwork
 from segmitos.training.networks.verifier import PATCH_PX, VerifierNetwork
 
@@ -85,7 +82,8 @@ def write_model(
         name="lite",
         mpp=MPP,
         stride=STRIDE_PX,
-        context_px=2 * LiteHalfNetwork.context_px,
+        # Of the map, and the maxima round a candidate.
+        context_px=2 * LiteHalfNetwork.context_px + REACH_PX,
         # Done before candidates are sought: what the verifier leaves is not smoothed again.
         smoothing_sigma_um=0.0,
         thresholds=Thresholds(FLOOR, 0.0, threshold),
@@ -99,14 +97,7 @@ def write_model(
         description=DESCRIPTION,
         validation=validation or {},
         domain=domain,
-        verifier=VerifierSettings(
-            patch_px=PATCH_PX,
-            smoothing_sigma_um=SMOOTHING_UM,
-            candidate_threshold=BINARIZATION,
-            map_weight=rule.map_weight,
-            verifier_weight=rule.verifier_weight,
-            intercept=rule.intercept,
-        ),
+        verifier=msgspec.structs.replace(SETTINGS, **vars(rule)),
     )
     image = torch.zeros(1, 64, 96, 3, dtype=torch.uint8)
     patch = torch.zeros(2, PATCH_PX, PATCH_PX, 3, dtype=torch.uint8)

@@ -68,7 +68,7 @@ def train_proposals(
     ]
     optimizer = torch.optim.AdamW(groups, learning_rate)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    halves = [_halved(image.source.image) for image in images]
+    halves = [halved(image.source.image) for image in images]
     for step in range(steps):
         torch.manual_seed(seed * 1_000_003 + step)
         rng = np.random.default_rng((seed, step))
@@ -90,7 +90,7 @@ def train_proposals(
     return network.eval()
 
 
-def _halved(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def halved(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Average 2 x 2 pixels, as the model's graph does."""
     rows, columns = image.shape[0] // 2, image.shape[1] // 2
     blocks = image[: rows * 2, : columns * 2].reshape(rows, 2, columns, 2, 3)

@@ -4,51 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.laboratories.candidates import Candidates
+from experiments.laboratories.candidates import Scored
 from experiments.laboratories.data import BACKGROUND, FIELDS, LabImage
 from segmitos.evaluation.matching import match_points
 
 DISTANCE_PX = 30.0
 """7.5 um at 0.25 um/px."""
-Scored = Mapping[int, tuple[NDArray[np.float64], NDArray[np.float64]]]
-"""By image: positions (n, 2) and scores (n,)."""
 THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.025), 3)
+Found = Mapping[int, Scored]
+"""Candidates by image."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How the scores are joined: sigmoid(intercept + map * logit + verifier * logit)."""
+    """How the scores are joined: sigmoid(intercept + map * logit + verifier * mean logit)."""
 
     map_weight: float
     verifier_weight: float
     intercept: float
 
-    def score(self, found: Candidates) -> NDArray[np.float64]:
-        z = self.map_weight * found.map_logit + self.verifier_weight * found.verifier_logit
+    def score(self, found: Scored) -> NDArray[np.float64]:
+        z = self.map_weight * found.map_logit
+        z = z + self.verifier_weight * found.verifier_logits.mean(axis=1)
         result: NDArray[np.float64] = 1 / (1 + np.exp(-(z + self.intercept)))
         return result
 
 
-def fit_rule(
-    images: Sequence[LabImage], found: Mapping[int, Candidates], laboratories: Sequence[str]
-) -> Rule:
+def fit_rule(images: Sequence[LabImage], runs: Sequence[Found]) -> Rule:
     """Fit the rule on candidates of left-out laboratories, each laboratory of equal weight."""
     from sklearn.linear_model import LogisticRegression
 
     features: list[NDArray[np.float64]] = []
     labels: list[NDArray[np.bool_]] = []
     weights: list[NDArray[np.float64]] = []
-    for laboratory in laboratories:
+    for laboratory in FIELDS:
         rows, hits = [np.zeros((0, 2))], [np.zeros(0, bool)]
-        for index, candidates in found.items():
+        for index, found in (pair for run in runs for pair in run.items()):
             image = images[index]
             if image.laboratory == laboratory and not image.test:
-                rows.append(np.stack([candidates.map_logit, candidates.verifier_logit], axis=1))
-                hits.append(is_mitosis(image, candidates.xy))
+                mean = found.verifier_logits.mean(axis=1)
+                rows.append(np.stack([found.map_logit, mean], axis=1))
+                hits.append(is_mitosis(image, found.xy))
         features.append(np.concatenate(rows))
         labels.append(np.concatenate(hits))
         weights.append(np.full(len(labels[-1]), 1 / max(1, labels[-1].sum())))
@@ -67,74 +68,133 @@ def is_mitosis(image: LabImage, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
     return hit
 
 
-def count(
-    images: Sequence[LabImage],
-    scored: Scored,
-    threshold: float,
-    leave_unsure_out: bool,
-) -> NDArray[np.int64]:
-    """Return true positives, false positives and false negatives of images with scores."""
-    total = np.zeros(3, np.int64)
-    for index, (xy, score) in scored.items():
-        image, kept = images[index], xy[score >= threshold]
-        hit = is_mitosis(image, kept)
-        wrong = ~hit
-        if leave_unsure_out and len(image.unsure_xy) and len(kept):
-            apart = np.hypot(*(kept[:, None] - image.unsure_xy[None]).transpose(2, 0, 1))
-            wrong &= apart.min(axis=1) > DISTANCE_PX
-        total += (hit.sum(), wrong.sum(), len(image.source.mitoses_xy) - hit.sum())
-    return total
+def is_unsure(image: LabImage, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which detections lie within 7.5 um of an unsure cell."""
+    apart = np.hypot(*(xy[:, None] - image.unsure_xy[None]).transpose(2, 0, 1))
+    result: NDArray[np.bool_] = (apart <= DISTANCE_PX).any(axis=1)
+    return result
+
+
+def count(image: LabImage, xy: NDArray[np.float64], leave_unsure_out: bool) -> tuple[int, int, int]:
+    """Return true positives, false positives and false negatives of an image's detections."""
+    hit = is_mitosis(image, xy)
+    wrong = ~hit & ~is_unsure(image, xy) if leave_unsure_out else ~hit
+    return int(hit.sum()), int(wrong.sum()), len(image.source.mitoses_xy) - int(hit.sum())
 
 
 def f_score(counts: NDArray[np.int64]) -> float:
     tp, fp, fn = counts.tolist()
-    return 2 * tp / max(1, 2 * tp + fp + fn)
+    return float(2 * tp / max(1, 2 * tp + fp + fn))
 
 
-def report(
-    images: Sequence[LabImage],
-    found: Mapping[int, Candidates],
-    rule: Rule,
-    leave_unsure_out: bool,
-    threshold: float | None = None,
-) -> tuple[float, list[str]]:
-    """Return the common threshold that is best for all laboratories, and lines of a table."""
-    scored = {index: (c.xy, rule.score(c)) for index, c in found.items()}
+class Counts:
+    """Counts of one run of trainings at every threshold, by image."""
 
-    def chosen(
-        names: Sequence[str], test: bool = False
-    ) -> dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        return {
-            index: value
-            for index, value in scored.items()
-            if images[index].laboratory in names and images[index].test == test
+    def __init__(self, images: Sequence[LabImage], found: Found, rule: Rule) -> None:
+        self._images = images
+        self._found = found
+        self._scores = {index: rule.score(candidates) for index, candidates in found.items()}
+
+    def of(
+        self, laboratory: str, leave_unsure_out: bool, test: bool = False, group: str | None = None
+    ) -> NDArray[np.int64]:
+        """Return counts (thresholds, 3) of a laboratory's images."""
+        total = np.zeros((len(THRESHOLDS), 3), np.int64)
+        for index, candidates in self._found.items():
+            image = self._images[index]
+            if image.laboratory != laboratory or image.test != test:
+                continue
+            if group is not None and crop_group(image) != group:
+                continue
+            for row, threshold in enumerate(THRESHOLDS):
+                kept = candidates.xy[self._scores[index] >= threshold]
+                total[row] += count(image, kept, leave_unsure_out)
+        return total
+
+    def calibration(self, laboratory: str) -> tuple[float, list[tuple[float, float, int]]]:
+        """Return the expected calibration error, and mean score, mitoses' share and number a bin.
+
+        Ten bins of equal width, of all candidates of a laboratory's images.
+        """
+        score, hit = [np.zeros(0)], [np.zeros(0, bool)]
+        for index, candidates in self._found.items():
+            image = self._images[index]
+            if image.laboratory == laboratory and not image.test:
+                score.append(self._scores[index])
+                hit.append(is_mitosis(image, candidates.xy))
+        p, y = np.concatenate(score), np.concatenate(hit)
+        which = np.minimum((p * 10).astype(int), 9)
+        rows = [(p[which == b], y[which == b]) for b in range(10) if (which == b).any()]
+        error = sum(abs(a.mean() - b.mean()) * len(a) for a, b in rows) / max(1, len(p))
+        return float(error), [(float(a.mean()), float(b.mean()), len(a)) for a, b in rows]
+
+
+def crop_group(image: LabImage) -> str:
+    """Return the scanner or collection of a crop: MIDOG 2021 has three scanners by slide number."""
+    dataset, _, slide = image.source.slide.partition("/")
+    if dataset != "MIDOG21":
+        return dataset
+    scanners = ("Hamamatsu XR", "Hamamatsu S360", "Aperio CS2")
+    return f"MIDOG 2021, {scanners[min(2, (int(slide) - 1) // 50)]}"
+
+
+def common_threshold(runs: Sequence[Counts]) -> int:
+    """Return the index of the threshold with the best F of all laboratories and runs together."""
+    total = sum(run.of(name, leave_unsure_out=False) for run in runs for name in FIELDS)
+    return int(np.argmax([f_score(row) for row in total]))  # type: ignore[union-attr]
+
+
+def figures(images: Sequence[LabImage], run: Counts, at: int) -> dict[str, Any]:
+    """Return every figure of one run at a common threshold."""
+    result: dict[str, Any] = {"threshold": float(THRESHOLDS[at])}
+    for unsure, key in ((False, "as_published"), (True, "unsure_left_out")):
+        tables = {name: run.of(name, unsure) for name in FIELDS}
+        pooled = sum(table[at] for table in tables.values())
+        curves = {name: [f_score(row) for row in table] for name, table in tables.items()}
+        result[key] = {
+            name: {
+                "counts": table[at].tolist(),
+                "f_score": f_score(table[at]),
+                "best_f_score": max(curves[name]),
+                "best_at": float(THRESHOLDS[int(np.argmax(curves[name]))]),
+            }
+            for name, table in tables.items()
         }
-
-    tables = {
-        name: np.array([count(images, chosen([name]), t, leave_unsure_out) for t in THRESHOLDS])
-        for name in FIELDS
+        gaps = [max(curve) - curve[at] for curve in curves.values()]
+        result[key]["pooled"] = f_score(np.asarray(pooled))
+        result[key]["calibration_gap"] = float(np.mean(gaps))
+        test = run.of("mitos14", unsure, test=True)[at]
+        result[key]["H03"] = {"counts": test.tolist(), "f_score": f_score(test)}
+    lowest = {name: run.of(name, False)[0] for name in FIELDS}
+    result["calibration"] = {name: run.calibration(name) for name in FIELDS}
+    result["recall_at_lowest_threshold"] = {
+        n: float(c[0] / (c[0] + c[2])) for n, c in lowest.items()
     }
-    pooled = np.sum(list(tables.values()), axis=0)
-    curve = [f_score(row) for row in pooled]
-    at = int(np.argmax(curve)) if threshold is None else int(np.argmin(abs(THRESHOLDS - threshold)))
-    common = float(THRESHOLDS[at])
-    lines = [f"common threshold {common:g}: pooled F {curve[at]:.3f}"]
-    gaps = []
-    for name, table in tables.items():
-        own = [f_score(row) for row in table]
-        best = int(np.argmax(own))
-        gaps.append(own[best] - own[at])
-        lines.append(
-            f"{name}: F {own[at]:.3f} (tp, fp, fn {table[at].tolist()}); own best {own[best]:.3f} "
-            f"at {THRESHOLDS[best]:g}"
-        )
-    lines.append(f"calibration gap {np.mean(gaps):.3f}")
-    test = count(images, chosen(["mitos14"], test=True), common, leave_unsure_out)
-    lines.append(f"H03: F {f_score(test):.3f} (tp, fp, fn {test.tolist()})")
-    for name in BACKGROUND:
-        wrong = count(images, chosen([name]), common, True)[1]
-        area = sum(images[index].area_mm2 for index in chosen([name]))
-        lines.append(f"{name}: {wrong} false marks, {wrong / max(area, 1e-9):.2f} per mm2")
-    crops = count(images, chosen(["crops"]), common, False)
-    lines.append(f"crops: recall {crops[0] / max(1, crops[0] + crops[2]):.3f}")
-    return common, lines
+    result["background"] = {
+        name: {
+            "false_marks": int(run.of(name, True)[at][1]),
+            "mm2": sum(image.area_mm2 for image in images if image.laboratory == name),
+        }
+        for name in BACKGROUND
+    }
+    groups = sorted({crop_group(image) for image in images if image.laboratory == "crops"})
+    crops = {group: run.of("crops", False, group=group)[at] for group in groups}
+    result["crops"] = {group: float(c[0] / max(1, c[0] + c[2])) for group, c in crops.items()}
+    return result
+
+
+def candidate_recall(images: Sequence[LabImage], found: Found) -> dict[str, tuple[float, float]]:
+    """Return, by laboratory, the share of mitoses among candidates, and candidates per mm2."""
+    result = {}
+    for name in FIELDS:
+        chosen = [
+            (images[index], candidates)
+            for index, candidates in found.items()
+            if images[index].laboratory == name and not images[index].test
+        ]
+        hits = sum(int(is_mitosis(image, candidates.xy).sum()) for image, candidates in chosen)
+        mitoses = sum(len(image.source.mitoses_xy) for image, _ in chosen)
+        number = sum(len(candidates.xy) for _, candidates in chosen)
+        area = sum(image.area_mm2 for image, _ in chosen)
+        result[name] = (hits / max(1, mitoses), number / max(area, 1e-9))
+    return result

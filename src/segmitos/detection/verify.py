@@ -1,22 +1,25 @@
 """The verifier: a second network judges each candidate of the map, and the map takes its word.
 
-1. Regions of the smoothed map above a low threshold are candidates.
-2. A patch is cut round the middle of each, and the verifier gives its probability of a mitosis.
+1. Local maxima of the smoothed map above a low threshold are candidates.
+2. A patch is cut round each, and the verifier gives its probability of a mitosis.
 3. Both are joined by a logistic rule that was fitted on laboratories left out of training.
-4. The joined score replaces the map inside of the region; elsewhere the map is 0.
+4. The joined score is written into the map round the candidate; elsewhere the map is 0.
 
 What follows, from thresholds to reports, sees one map, whatever made it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from segmitos.detection.connected import label_pixels
 from segmitos.detection.postprocess import smooth
 from segmitos.detection.runtimes import Network
 from segmitos.detection.spec import VerifierSettings
+from segmitos.io.geometry import rescale
 
 # Patches that go through the verifier together.
 BATCH_SIZE = 32
@@ -24,8 +27,10 @@ BATCH_SIZE = 32
 OUTSIDE = 127
 # Log-odds are kept within those of this probability.
 _EPSILON = 1e-5
-# A candidate that touches the output box is mapped whole, if it reaches no further beyond it.
+# So far beyond the output box the map is needed: a maximum outside of it may rule out one within.
 REACH_PX = 64
+# Of candidates, in pixels of the map: the nine pixels of two never touch.
+_LEAST_APART = 4
 
 Box = tuple[int, int, int, int]
 
@@ -52,34 +57,76 @@ def verify_map(
             it are left out.
 
     Returns:
-        A map of the same size: the joined score in the regions of candidates, else 0.
+        A map of the same size: the joined score at candidates, else 0.
     """
-    verified = np.zeros_like(probability)
     smoothed = smooth(probability, settings.smoothing_sigma_um, map_mpp)
-    rows, columns = np.nonzero(smoothed > settings.candidate_threshold)
-    if not len(rows):
-        return verified
-    member, count = label_pixels(rows.astype(np.int32), columns.astype(np.int32))
-    values = smoothed[rows, columns].astype(np.float64)
-    mass = np.bincount(member, values, count)
-    score = mass / np.bincount(member, minlength=count)
-    offset = (stride - 1) / 2
-    x = np.bincount(member, values * columns, count) / mass * stride + offset
-    y = np.bincount(member, values * rows, count) / mass * stride + offset
-    wanted = np.ones(count, bool)
+    found = find_candidates(smoothed, settings, map_mpp, stride)
     if output_box is not None:
-        top, left, bottom, right = (edge / stride for edge in output_box)
-        inside = (rows >= top - 1) & (rows < bottom) & (columns >= left - 1) & (columns < right)
-        wanted = np.bincount(member, inside, count) > 0
-    joined = np.zeros(count, np.float32)
-    chosen = np.flatnonzero(wanted)
-    patches = cut_patches(image, x[chosen], y[chosen], settings.patch_px)
-    for begin in range(0, len(chosen), BATCH_SIZE):
-        some = chosen[begin : begin + BATCH_SIZE]
-        found = verifier(patches[begin : begin + BATCH_SIZE])
-        joined[some] = join_scores(score[some], found, settings)
-    verified[rows, columns] = joined[member]
-    return verified
+        found = found.touching(tuple(edge / stride for edge in output_box))
+    if not len(found.score):
+        return np.zeros_like(probability)
+    patches = cut_patches(image, found.x, found.y, settings.patch_px)
+    judged = [
+        verifier(patches[begin : begin + BATCH_SIZE])
+        for begin in range(0, len(patches), BATCH_SIZE)
+    ]
+    joined = join_scores(found.score, np.concatenate(judged), settings).astype(np.float32)
+    written = np.where(found.peaks > 0, joined[:, None, None], 0)
+    verified = np.zeros((probability.shape[0] + 2, probability.shape[1] + 2), np.float32)
+    for row, column, values in zip(
+        found.rows.tolist(), found.columns.tolist(), written, strict=True
+    ):
+        part = verified[row : row + 3, column : column + 3]
+        np.maximum(part, values, out=part)
+    return verified[1:-1, 1:-1]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Local maxima of a map that exceed a threshold, in row-major order."""
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    peaks: NDArray[np.float32]
+    """(n, 3, 3) round each maximum: where the map is above half of it, else 0."""
+    score: NDArray[np.float64]
+    """(n,) the map at each maximum."""
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    """(n,) centers of mass of the peaks, in pixels of the image."""
+
+    def touching(self, box: tuple[float, ...]) -> Candidates:
+        """Return those with pixels in a box (top, left, bottom, right) of the map."""
+        top, left, bottom, right = box
+        inside = (self.rows + 1 >= top) & (self.rows - 1 < bottom)
+        inside &= (self.columns + 1 >= left) & (self.columns - 1 < right)
+        return Candidates(*(getattr(self, field.name)[inside] for field in fields(self)))
+
+
+def find_candidates(
+    smoothed: NDArray[np.float32], settings: VerifierSettings, map_mpp: float, stride: int
+) -> Candidates:
+    """Return the candidates of a map (h, w), smoothed.
+
+    Of two maxima that are nearer than the separation, the higher is a candidate, of equals the
+    first. The pixels of two candidates' peaks never touch.
+    """
+    apart = max(_LEAST_APART, round(settings.separation_um / map_mpp))
+    rows, columns = np.nonzero(smoothed > settings.candidate_threshold)
+    padded = np.pad(smoothed, apart - 1, constant_values=-np.inf)
+    side = 2 * apart - 1
+    near = sliding_window_view(padded, (side, side))[rows, columns].reshape(len(rows), side * side)
+    middle = side * side // 2
+    value = near[:, middle : middle + 1]
+    highest = (value > near[:, :middle]).all(1) & (value >= near[:, middle + 1 :]).all(1)
+    rows, columns = rows[highest], columns[highest]
+    around = sliding_window_view(np.pad(smoothed, 1), (3, 3))[rows, columns]
+    peaks = around * (around > 0.5 * around[:, 1:2, 1:2])
+    mass, steps = peaks.sum((1, 2), dtype=np.float64), np.array([-1.0, 0.0, 1.0])
+    across = columns + (peaks.sum(1, dtype=np.float64) @ steps) / mass
+    down = rows + (peaks.sum(2, dtype=np.float64) @ steps) / mass
+    score = around[:, 1, 1].astype(np.float64)
+    return Candidates(rows, columns, peaks, score, rescale(across, stride), rescale(down, stride))
 
 
 def grown(box: Box | None) -> Box | None:

@@ -20,6 +20,7 @@ from segmitos.training.patches import augmented_patches, draw_transforms, read_p
 from segmitos.training.sampling import TrainingImage
 
 Points = NDArray[np.float64]
+_ENCODER_KEYS = ("_conv_stem.", "_bn0.", "_blocks.")
 OnStep = Callable[[int, float], None]
 
 
@@ -41,6 +42,8 @@ class VerifierRecipe:
     """Spread of a negative's and a positive's place round the point."""
     max_jitter_px: float = 11.0
     pretrained: bool = True
+    frozen_blocks: int = 0
+    """Blocks of the encoder that stay as they were at the start, from the first on."""
     seed: int = 0
 
 
@@ -67,6 +70,7 @@ def train_verifier(
     stains: Sequence[Stain],
     target: Stain | None,
     on_step: OnStep = lambda step, loss: None,
+    begin: Mapping[str, Tensor] | None = None,
 ) -> VerifierNetwork:
     """Train a verifier, and return it with averaged weights, in evaluation mode.
 
@@ -77,6 +81,8 @@ def train_verifier(
         stains: to move patches towards.
         target: stain that detection matches slides to.
         on_step: told of each step and its loss.
+        begin: weights of an encoder to begin with, as far as they go: those of a proposal network
+            that has learnt from the same images. None begins with ImageNet alone.
 
     Raises:
         DataError: where there are no positives, or no negatives.
@@ -85,10 +91,15 @@ def train_verifier(
     network: VerifierNetwork = VerifierNetwork()
     if recipe.pretrained:
         load_imagenet_lite0(network.encoder)
+    if begin is not None:
+        shared = {key: value for key, value in begin.items() if key.startswith(_ENCODER_KEYS)}
+        network.encoder.load_state_dict(shared, strict=False)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
-    weights = [value for value in network.parameters() if value.ndim > 1]
-    others = [value for value in network.parameters() if value.ndim <= 1]
+    _freeze(network, recipe.frozen_blocks)
+    learning = [value for value in network.parameters() if value.requires_grad]
+    weights = [value for value in learning if value.ndim > 1]
+    others = [value for value in learning if value.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [
             {"params": weights, "weight_decay": recipe.weight_decay},
@@ -118,6 +129,15 @@ def train_verifier(
     network.load_state_dict(average)
     network.eval()
     return network
+
+
+def _freeze(network: VerifierNetwork, blocks: int) -> None:
+    """Keep the weights and the batch statistics of the first blocks."""
+    encoder = network.encoder
+    stem = [encoder._conv_stem, encoder._bn0] if blocks else []
+    for module in (*stem, *encoder._blocks[:blocks]):
+        module.requires_grad_(False)
+        module.eval()
 
 
 def _rate(recipe: VerifierRecipe, step: int) -> float:
