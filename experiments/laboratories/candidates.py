@@ -6,28 +6,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from experiments.laboratories.data import LabImage
-from experiments.laboratories.proposals import halved
-from segmitos.detection import verify
+from experiments.laboratories.data import MPP, LabImage
+from segmitos.detection.cascade import CascadeNetworks, run_cascade
+from segmitos.detection.model_file import ModelFile
 from segmitos.detection.postprocess import smooth
-from segmitos.detection.spec import VerifierSettings
+from segmitos.detection.runtimes import Network, open_onnxruntime
+from segmitos.detection.spec import CascadeSettings, VerifierSettings
+from segmitos.detection.verify import find_candidates
+from segmitos.io.geometry import pad_to_multiple
 from segmitos.training.networks.half import LiteHalfNetwork
 from segmitos.training.networks.verifier import PATCH_PX, VerifierNetwork
-from segmitos.training.patches import OUTSIDE
 from segmitos.training.verify import score_patches
 
-STRIDE_PX = 8
-"""Pixels at 0.25 um/px per pixel of the map."""
-LOGIT_SHIFT = 2.0
-"""Taken from the logits: learnt on patches full of mitoses, they are too sure."""
-MAP_UM = 2.0
+CASCADE = CascadeSettings(
+    proposal_network="lite-half",
+    proposal_mpp=0.5,
+    proposal_stride_px=2 * LiteHalfNetwork.stride,
+    proposal_threshold=0.1,
+    ensemble_threshold=0.15,
+    block_px=32,
+    patch_px=224,
+    margin_px=80,
+)
 SETTINGS = VerifierSettings(
     patch_px=PATCH_PX,
     smoothing_sigma_um=1.0,
-    candidate_threshold=0.03,
+    candidate_threshold=0.1,
     separation_um=8.0,
     map_weight=1.0,
     verifier_weight=1.0,
@@ -49,29 +55,33 @@ class Scored:
         return Scored(self.xy, self.map_logit, self.verifier_logits[:, list(verifiers)])
 
 
-@torch.inference_mode()
-def probability_map(network: LiteHalfNetwork, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the map of a whole image at 0.25 um/px, its stain matched."""
-    half = halved(image)
-    height, width = half.shape[:2]
-    padded = np.full((-(-height // 16) * 16, -(-width // 16) * 16, 3), OUTSIDE, np.uint8)
-    padded[:height, :width] = half
-    pixels = torch.from_numpy(padded[None]).permute(0, 3, 1, 2).float()
-    probability = torch.sigmoid(network(pixels) - LOGIT_SHIFT)[0, 0].numpy()
-    result: NDArray[np.float32] = probability[: -(-height // 4), : -(-width // 4)]
-    return result
+class MapMaker:
+    """Makes maps as detection does: proposals, then the networks in patches.
 
+    Args:
+        networks: model file of the networks of the map.
+        proposals: graph of the proposal network.
+        threads: of a network.
+    """
 
-def score_candidates(
-    image: LabImage, proposals: LiteHalfNetwork, verifiers: Sequence[VerifierNetwork]
-) -> Scored:
-    """Find and score the candidates of an image as detection does."""
-    pixels = image.matched()
-    smoothed = smooth(probability_map(proposals, pixels), SETTINGS.smoothing_sigma_um, MAP_UM)
-    found = verify.find_candidates(smoothed, SETTINGS, MAP_UM, STRIDE_PX)
-    xy = np.stack([found.x, found.y], axis=1)
-    logits = [score_patches(verifier, pixels, xy) for verifier in verifiers]
-    return Scored(xy, logit(found.score), np.stack(logits, axis=1))
+    def __init__(self, networks: ModelFile, proposals: bytes, threads: int) -> None:
+        def start(graph: bytes, rank: int) -> Network:
+            return open_onnxruntime(graph, "network", "cpu", threads, rank)[0]
+
+        first, *others = (start(graph, 3) for graph in networks.networks)
+        self._networks = CascadeNetworks(start(proposals, 3), first, others)
+        self._stride = networks.spec.stride
+
+    def candidates(self, image: LabImage, verifiers: Sequence[VerifierNetwork]) -> Scored:
+        """Find and score the candidates of an image."""
+        pixels = image.matched()
+        map_ = run_cascade(pad_to_multiple(pixels, 32), self._networks, CASCADE, self._stride)
+        map_mpp = MPP * self._stride
+        smoothed = smooth(map_, SETTINGS.smoothing_sigma_um, map_mpp)
+        found = find_candidates(smoothed, SETTINGS, map_mpp, self._stride)
+        xy = np.stack([found.x, found.y], axis=1)
+        logits = [score_patches(verifier, pixels, xy) for verifier in verifiers]
+        return Scored(xy, logit(found.score), np.stack(logits, axis=1))
 
 
 def logit(probability: NDArray[np.float64]) -> NDArray[np.float64]:

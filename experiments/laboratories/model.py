@@ -13,21 +13,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.laboratories.candidates import LOGIT_SHIFT, SETTINGS, STRIDE_PX
-from experiments.laboratories.data import BACKGROUND, FIELDS, MPP, TARGET
+from experiments.laboratories.candidates import CASCADE, SETTINGS
+from experiments.laboratories.data import BACKGROUND, FIELDS
 from experiments.laboratories.protocol import Rule
-from segmitos.detection.domain import DomainReference
-from segmitos.detection.model_file import VERIFIER, network_entry, write_model_file
+from segmitos.detection.model_file import (
+    PROPOSAL,
+    VERIFIER,
+    ModelFile,
+    network_entry,
+    write_model_file,
+)
 from segmitos.detection.postprocess import FLOOR, Thresholds
-from segmitos.detection.spec import ModelSpec
+from segmitos.detection.spec import cascade_context
 from segmitos.detection.verify import REACH_PX
 from segmitos.training.networks.half import LiteHalfNetwork
 from segmitos.training.networks.verifier import PATCH_PX, VerifierNetwork
 
 DESCRIPTION = (
-    "EfficientNet-Lite0 cut after its fourth stage at 0.5 um per pixel, random concentric labels; "
-    "its candidates judged by verifiers (EfficientNet-Lite0 to stride 16) on patches of 20 um"
+    "EfficientNet-Lite0 cut after its fourth stage at 0.5 um per pixel proposes; networks of the "
+    "`lite` recipe, averaged, make the map in patches; verifiers (EfficientNet-Lite0 to stride 16) "
+    "judge its candidates on patches of 20 um"
 )
+LOGIT_SHIFT = 2.0
+"""Taken from the proposals' logits: learnt on patches full of mitoses, they are too sure."""
 LICENSE = "research use only: trained on data under CC BY-NC-ND and challenge terms"
 
 
@@ -56,55 +64,51 @@ class _MeanVerifier(nn.Module):
         return torch.sigmoid(torch.stack(logits).mean(0))
 
 
+def proposal_graph(network: LiteHalfNetwork) -> bytes:
+    """Return the graph of a proposal network, which takes images at 0.25 um/px."""
+    image = torch.zeros(1, 64, 96, 3, dtype=torch.uint8)
+    return _graph(_HalvedMap(network), image, {0: "N", 1: "H", 2: "W"})
+
+
 def write_model(
     path: Path,
+    networks: ModelFile,
     proposals: LiteHalfNetwork,
     verifiers: Sequence[VerifierNetwork],
     rule: Rule,
     threshold: float,
-    validation: dict[str, Any] | None = None,
-    commit: str = "",
-    domain: DomainReference | None = None,
+    validation: dict[str, Any],
 ) -> None:
     """Write the model file.
 
     Args:
         path: of the `.segmitos` file.
-        proposals: gives the map.
+        networks: that make the map; their file's domain check and origin are kept.
+        proposals: choose what the networks see.
         verifiers: their logits are averaged.
-        rule: joins both.
+        rule: joins the map and the verifiers.
         threshold: least joined score of a detection.
         validation: counts by laboratory left out.
-        commit: of the training code.
-        domain: how the training laboratories look (`experiments.domain`).
     """
-    spec = ModelSpec(
+    spec = msgspec.structs.replace(
+        networks.spec,
         name="lite",
-        mpp=MPP,
-        stride=STRIDE_PX,
-        # Of the map, and the maxima round a candidate.
-        context_px=2 * LiteHalfNetwork.context_px + REACH_PX,
+        context_px=cascade_context(CASCADE, 2 * LiteHalfNetwork.context_px) + REACH_PX,
         # Done before candidates are sought: what the verifier leaves is not smoothed again.
         smoothing_sigma_um=0.0,
         thresholds=Thresholds(FLOOR, 0.0, threshold),
-        stain=TARGET,
-        labels={"kind": "random", "radius_range_um": [2.5, 4.25], "outer_factor_range": [1.5, 2.5]},
-        datasets=("crops", *sorted((*FIELDS, *BACKGROUND))),
+        datasets=("background", "crops", *sorted(FIELDS)),
         laboratories=(*FIELDS, "MIDOG 2021 (three scanners)", "TUPAC16", *BACKGROUND),
-        training_commit=commit,
         license=LICENSE,
-        intended_use="research use only; not for diagnosis",
         description=DESCRIPTION,
-        validation=validation or {},
-        domain=domain,
+        validation=validation,
+        cascade=CASCADE,
         verifier=msgspec.structs.replace(SETTINGS, **vars(rule)),
     )
-    image = torch.zeros(1, 64, 96, 3, dtype=torch.uint8)
     patch = torch.zeros(2, PATCH_PX, PATCH_PX, 3, dtype=torch.uint8)
-    graphs = {
-        network_entry(0): _graph(_HalvedMap(proposals), image, {0: "N", 1: "H", 2: "W"}),
-        VERIFIER: _graph(_MeanVerifier(verifiers), patch, {0: "N"}),
-    }
+    graphs = {network_entry(number): graph for number, graph in enumerate(networks.networks)}
+    graphs[PROPOSAL] = proposal_graph(proposals)
+    graphs[VERIFIER] = _graph(_MeanVerifier(verifiers), patch, {0: "N"})
     write_model_file(path, spec, graphs)
 
 

@@ -13,6 +13,8 @@ from experiments.laboratories.candidates import Scored
 from experiments.laboratories.data import BACKGROUND, FIELDS, LabImage
 from segmitos.evaluation.matching import match_points
 
+LEFT_OUT = FIELDS[1:]
+"""Laboratories that no network of the map has seen."""
 DISTANCE_PX = 30.0
 """7.5 um at 0.25 um/px."""
 THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.025), 3)
@@ -42,7 +44,7 @@ def fit_rule(images: Sequence[LabImage], runs: Sequence[Found]) -> Rule:
     features: list[NDArray[np.float64]] = []
     labels: list[NDArray[np.bool_]] = []
     weights: list[NDArray[np.float64]] = []
-    for laboratory in FIELDS:
+    for laboratory in LEFT_OUT:
         rows, hits = [np.zeros((0, 2))], [np.zeros(0, bool)]
         for index, found in (pair for run in runs for pair in run.items()):
             image = images[index]
@@ -111,6 +113,11 @@ class Counts:
                 total[row] += count(image, kept, leave_unsure_out)
         return total
 
+    def area_mm2(self, laboratory: str) -> float:
+        """Return the area of a laboratory's images."""
+        chosen = (self._images[index] for index in self._found)
+        return sum(image.area_mm2 for image in chosen if image.laboratory == laboratory)
+
     def calibration(self, laboratory: str) -> tuple[float, list[tuple[float, float, int]]]:
         """Return the expected calibration error, and mean score, mitoses' share and number a bin.
 
@@ -140,7 +147,7 @@ def crop_group(image: LabImage) -> str:
 
 def common_threshold(runs: Sequence[Counts]) -> int:
     """Return the index of the threshold with the best F of all laboratories and runs together."""
-    total = sum(run.of(name, leave_unsure_out=False) for run in runs for name in FIELDS)
+    total = sum(run.of(name, leave_unsure_out=False) for run in runs for name in LEFT_OUT)
     return int(np.argmax([f_score(row) for row in total]))  # type: ignore[union-attr]
 
 
@@ -148,7 +155,7 @@ def figures(images: Sequence[LabImage], run: Counts, at: int) -> dict[str, Any]:
     """Return every figure of one run at a common threshold."""
     result: dict[str, Any] = {"threshold": float(THRESHOLDS[at])}
     for unsure, key in ((False, "as_published"), (True, "unsure_left_out")):
-        tables = {name: run.of(name, unsure) for name in FIELDS}
+        tables = {name: run.of(name, unsure) for name in LEFT_OUT}
         pooled = sum(table[at] for table in tables.values())
         curves = {name: [f_score(row) for row in table] for name, table in tables.items()}
         result[key] = {
@@ -165,15 +172,15 @@ def figures(images: Sequence[LabImage], run: Counts, at: int) -> dict[str, Any]:
         result[key]["calibration_gap"] = float(np.mean(gaps))
         test = run.of("mitos14", unsure, test=True)[at]
         result[key]["H03"] = {"counts": test.tolist(), "f_score": f_score(test)}
-    lowest = {name: run.of(name, False)[0] for name in FIELDS}
-    result["calibration"] = {name: run.calibration(name) for name in FIELDS}
+    lowest = {name: run.of(name, False)[0] for name in LEFT_OUT}
+    result["calibration"] = {name: run.calibration(name) for name in LEFT_OUT}
     result["recall_at_lowest_threshold"] = {
         n: float(c[0] / (c[0] + c[2])) for n, c in lowest.items()
     }
     result["background"] = {
         name: {
             "false_marks": int(run.of(name, True)[at][1]),
-            "mm2": sum(image.area_mm2 for image in images if image.laboratory == name),
+            "mm2": run.area_mm2(name),
         }
         for name in BACKGROUND
     }
@@ -186,7 +193,7 @@ def figures(images: Sequence[LabImage], run: Counts, at: int) -> dict[str, Any]:
 def candidate_recall(images: Sequence[LabImage], found: Found) -> dict[str, tuple[float, float]]:
     """Return, by laboratory, the share of mitoses among candidates, and candidates per mm2."""
     result = {}
-    for name in FIELDS:
+    for name in LEFT_OUT:
         chosen = [
             (images[index], candidates)
             for index, candidates in found.items()

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from segmitos.detection.cascade import local_maxima
 from segmitos.detection.postprocess import smooth
 from segmitos.detection.runtimes import Network
 from segmitos.detection.spec import VerifierSettings
@@ -29,7 +30,7 @@ OUTSIDE = 127
 _EPSILON = 1e-5
 # So far beyond the output box the map is needed: a maximum outside of it may rule out one within.
 REACH_PX = 64
-# Of candidates, in pixels of the map: the nine pixels of two never touch.
+# Of candidates, in pixels of the map.
 _LEAST_APART = 4
 
 Box = tuple[int, int, int, int]
@@ -72,13 +73,15 @@ def verify_map(
     ]
     joined = join_scores(found.score, np.concatenate(judged), settings).astype(np.float32)
     written = np.where(found.peaks > 0, joined[:, None, None], 0)
-    verified = np.zeros((probability.shape[0] + 2, probability.shape[1] + 2), np.float32)
+    reach = written.shape[1] // 2
+    verified = np.pad(np.zeros_like(probability), reach)
+    side = written.shape[1]
     for row, column, values in zip(
         found.rows.tolist(), found.columns.tolist(), written, strict=True
     ):
-        part = verified[row : row + 3, column : column + 3]
+        part = verified[row : row + side, column : column + side]
         np.maximum(part, values, out=part)
-    return verified[1:-1, 1:-1]
+    return verified[reach:-reach, reach:-reach]
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Candidates:
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
     peaks: NDArray[np.float32]
-    """(n, 3, 3) round each maximum: where the map is above half of it, else 0."""
+    """(n, side, side) round each maximum: where the map is above half of it, else 0."""
     score: NDArray[np.float64]
     """(n,) the map at each maximum."""
     x: NDArray[np.float64]
@@ -98,8 +101,9 @@ class Candidates:
     def touching(self, box: tuple[float, ...]) -> Candidates:
         """Return those with pixels in a box (top, left, bottom, right) of the map."""
         top, left, bottom, right = box
-        inside = (self.rows + 1 >= top) & (self.rows - 1 < bottom)
-        inside &= (self.columns + 1 >= left) & (self.columns - 1 < right)
+        reach = self.peaks.shape[1] // 2
+        inside = (self.rows + reach >= top) & (self.rows - reach < bottom)
+        inside &= (self.columns + reach >= left) & (self.columns - reach < right)
         return Candidates(*(getattr(self, field.name)[inside] for field in fields(self)))
 
 
@@ -112,21 +116,30 @@ def find_candidates(
     first. The pixels of two candidates' peaks never touch.
     """
     apart = max(_LEAST_APART, round(settings.separation_um / map_mpp))
-    rows, columns = np.nonzero(smoothed > settings.candidate_threshold)
-    padded = np.pad(smoothed, apart - 1, constant_values=-np.inf)
-    side = 2 * apart - 1
-    near = sliding_window_view(padded, (side, side))[rows, columns].reshape(len(rows), side * side)
-    middle = side * side // 2
+    rows, columns = local_maxima(smoothed, settings.candidate_threshold).T
+    near = _squares(np.pad(smoothed, apart - 1, constant_values=-np.inf), rows, columns, apart - 1)
+    near = near.reshape(len(rows), near.shape[1] ** 2)
+    middle = near.shape[1] // 2
     value = near[:, middle : middle + 1]
     highest = (value > near[:, :middle]).all(1) & (value >= near[:, middle + 1 :]).all(1)
     rows, columns = rows[highest], columns[highest]
-    around = sliding_window_view(np.pad(smoothed, 1), (3, 3))[rows, columns]
-    peaks = around * (around > 0.5 * around[:, 1:2, 1:2])
-    mass, steps = peaks.sum((1, 2), dtype=np.float64), np.array([-1.0, 0.0, 1.0])
+    reach = apart // 2 - 1
+    around = _squares(np.pad(smoothed, reach), rows, columns, reach)
+    score = around[:, reach, reach].astype(np.float64)
+    peaks = around * (around > 0.5 * around[:, reach : reach + 1, reach : reach + 1])
+    mass, steps = peaks.sum((1, 2), dtype=np.float64), np.arange(-reach, reach + 1.0)
     across = columns + (peaks.sum(1, dtype=np.float64) @ steps) / mass
     down = rows + (peaks.sum(2, dtype=np.float64) @ steps) / mass
-    score = around[:, 1, 1].astype(np.float64)
     return Candidates(rows, columns, peaks, score, rescale(across, stride), rescale(down, stride))
+
+
+def _squares(
+    padded: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64], reach: int
+) -> NDArray[np.float32]:
+    """Return the squares (n, side, side) round pixels of a map that was padded by `reach`."""
+    side = 2 * reach + 1
+    squares: NDArray[np.float32] = sliding_window_view(padded, (side, side))[rows, columns]
+    return squares
 
 
 def grown(box: Box | None) -> Box | None:
