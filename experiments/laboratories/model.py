@@ -26,6 +26,7 @@ from segmitos.detection.model_file import (
 from segmitos.detection.postprocess import FLOOR, Thresholds
 from segmitos.detection.spec import cascade_context
 from segmitos.detection.verify import REACH_PX
+from segmitos.training.combine import store_half_precision
 from segmitos.training.networks.half import LiteHalfNetwork
 from segmitos.training.networks.verifier import PATCH_PX, VerifierNetwork
 
@@ -107,8 +108,8 @@ def write_model(
     )
     patch = torch.zeros(2, PATCH_PX, PATCH_PX, 3, dtype=torch.uint8)
     graphs = {network_entry(number): graph for number, graph in enumerate(networks.networks)}
-    graphs[PROPOSAL] = proposal_graph(proposals)
-    graphs[VERIFIER] = _graph(_MeanVerifier(verifiers), patch, {0: "N"})
+    graphs[PROPOSAL] = store_half_precision(proposal_graph(proposals))
+    graphs[VERIFIER] = store_half_precision(_graph(_MeanVerifier(verifiers), patch, {0: "N"}))
     write_model_file(path, spec, graphs)
 
 

@@ -1,0 +1,43 @@
+#!/bin/sh
+# Makes the built-in model from the data.
+#
+#     sh experiments/default_model.sh DATA OUT
+#
+# from the repository's root, in an environment with segmitos[train]. Three networks of the `lite`
+# recipe learn from MITOS-ATYPIA-14 without H03 and from the crops, and are made int8; then
+# `experiments.laboratories` trains proposals and verifiers on all laboratories, chooses the
+# threshold on those left out, and writes OUT/lite.segmitos; last, the domain check is set. About
+# four hours of one CPU core. Stopped, it goes on where it was.
+set -eu
+if [ $# -ne 2 ] || [ ! -d "$1/mitos-atypia-14" ] || [ ! -d "$1/mitosis-crops" ]; then
+    echo "usage: sh experiments/default_model.sh DATA OUT" >&2
+    echo "DATA holds mitos-atypia-14, mitosis-crops, mitos12, midesec and background" >&2
+    exit 2
+fi
+data=$(cd "$1" && pwd)
+mkdir -p "$2"
+out=$(cd "$2" && pwd)
+fields=mitos14:$data/mitos-atypia-14
+crops=crops:$data/mitosis-crops
+license="research use only: trained on data under CC BY-NC-ND and challenge terms"
+
+# Every slide is matched to the staining of the seven slides of this training.
+mkdir -p "$out/slides"
+for slide in "$data"/mitos-atypia-14/*/; do
+    slide=$(basename "$slide")
+    [ "$slide" = H03 ] || ln -sfn "$data/mitos-atypia-14/$slide" "$out/slides/$slide"
+done
+for seed in 0 1 2; do
+    segmitos train "$fields" "$crops" --exclude H03 --recipe lite --seed $seed -o "$out/lite$seed"
+    [ -e "$out/float$seed.segmitos" ] ||
+        segmitos model export "$out/lite$seed" -o "$out/float$seed.segmitos" --name lite \
+            --license "$license" --stain-of "mitos14:$out/slides"
+    [ -e "$out/int8-$seed.segmitos" ] ||
+        segmitos model quantize "$fields" "mitos12:$data/mitos12" "points:$data/midesec" \
+            --mpp 0.25 --exclude H03 -m "$out/float$seed.segmitos" -o "$out/int8-$seed.segmitos"
+done
+[ -e "$out/networks.segmitos" ] ||
+    segmitos model combine "$out/int8-0.segmitos" "$out/int8-1.segmitos" "$out/int8-2.segmitos" \
+        -o "$out/networks.segmitos"
+python -m experiments.laboratories "$data" "$out" --networks "$out/networks.segmitos"
+python -m experiments.domain --data "$data" --into "$out/lite.segmitos"
