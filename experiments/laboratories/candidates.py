@@ -33,8 +33,7 @@ CASCADE = CascadeSettings(
 SETTINGS = VerifierSettings(
     patch_px=PATCH_PX,
     smoothing_sigma_um=1.0,
-    candidate_threshold=0.1,
-    separation_um=8.0,
+    candidate_threshold=0.15,
     map_weight=1.0,
     verifier_weight=1.0,
     intercept=0.0,
@@ -78,7 +77,7 @@ class MapMaker:
         map_ = run_cascade(pad_to_multiple(pixels, 32), self._networks, CASCADE, self._stride)
         map_mpp = MPP * self._stride
         smoothed = smooth(map_, SETTINGS.smoothing_sigma_um, map_mpp)
-        found = find_candidates(smoothed, SETTINGS, map_mpp, self._stride)
+        found = find_candidates(smoothed, SETTINGS.candidate_threshold, self._stride)
         xy = np.stack([found.x, found.y], axis=1)
         logits = [score_patches(verifier, pixels, xy) for verifier in verifiers]
         return Scored(xy, logit(found.score), np.stack(logits, axis=1))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segmitos.detection.connected import label_pixels
 from segmitos.detection.spec import VerifierSettings
-from segmitos.detection.verify import cut_patches, find_candidates, join_scores, verify_map
+from segmitos.detection.verify import cut_patches, join_scores, verify_map
 
 SETTINGS = VerifierSettings(
     patch_px=16,
@@ -24,8 +23,8 @@ def _image_and_map():
     image = np.full((128, 160, 3), 220, np.uint8)
     image[24:40, 40:56] = 30
     map_ = np.full((16, 20), 0.1, np.float32)
-    for row, column in ((3, 5), (10, 14)):
-        map_[row : row + 2, column : column + 2] = 0.5
+    map_[3:5, 5:7] = 0.5
+    map_[10:12, 14:16] = 0.5
     return image, map_
 
 
@@ -61,45 +60,6 @@ def test_a_map_without_candidates_never_calls_the_verifier():
 
     image, map_ = _image_and_map()
     assert not verify_map(image, map_ * 0, fails, SETTINGS, 8, 2.0).any()
-
-
-def _places(map_):
-    found = find_candidates(map_, SETTINGS, 2.0, 8)
-    return list(zip(found.rows.tolist(), found.columns.tolist(), strict=True))
-
-
-def test_of_two_maxima_within_the_separation_the_higher_is_the_candidate():
-    map_ = np.zeros((20, 20), np.float32)
-    map_[4, 4], map_[7, 7], map_[4, 12], map_[8, 0] = 0.6, 0.5, 0.4, 0.3
-    assert _places(map_) == [(4, 4), (4, 12), (8, 0)]
-
-
-def test_of_equal_maxima_the_first_is_the_candidate():
-    map_ = np.zeros((12, 12), np.float32)
-    map_[5, 4:8] = 0.7
-    assert _places(map_) == [(5, 4)]
-
-
-def test_marks_of_neighbors_keep_a_gap_between_them():
-    image = np.full((160, 160, 3), 200, np.uint8)
-    map_ = np.full((20, 20), 0.1, np.float32)
-    map_[8, 8], map_[12, 12], map_[8, 12] = 0.6, 0.55, 0.5
-    verified = verify_map(
-        image, map_, lambda patches: np.full(len(patches), 0.9, np.float32), SETTINGS, 8, 2.0
-    )
-    rows, columns = np.nonzero(verified)
-    assert label_pixels(rows.astype(np.int32), columns.astype(np.int32))[1] == 3
-
-
-def test_a_map_in_two_parts_is_the_whole_map():
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 255, (512, 512, 3), dtype=np.uint8)
-    map_ = rng.random((64, 64), dtype=np.float32)
-    whole = verify_map(image, map_, _dark, SETTINGS, 8, 2.0)
-    left = verify_map(image[:, :320], map_[:, :40], _dark, SETTINGS, 8, 2.0, (0, 0, 512, 256))
-    right = verify_map(image[:, 192:], map_[:, 24:], _dark, SETTINGS, 8, 2.0, (0, 64, 512, 320))
-    assert np.array_equal(whole[:, :32], left[:, :32])
-    assert np.array_equal(whole[:, 32:], right[:, 8:])
 
 
 def test_candidates_outside_of_the_output_box_are_left_out():

@@ -69,9 +69,7 @@ class VerifierSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     smoothing_sigma_um: Annotated[float, msgspec.Meta(ge=0, lt=100)]
     """Of the map, before candidates are sought."""
     candidate_threshold: Annotated[float, msgspec.Meta(gt=0, lt=1)]
-    """Local maxima of the smoothed map above it are candidates, their value the map score."""
-    separation_um: Annotated[float, msgspec.Meta(gt=0, le=100)] = 8.0
-    """Least distance of two candidates, across or down."""
+    """Regions of the smoothed map above it are candidates; their mean is the map score."""
     map_weight: float
     verifier_weight: float
     intercept: float

@@ -1,22 +1,21 @@
 """The verifier: a second network judges each candidate of the map, and the map takes its word.
 
-1. Local maxima of the smoothed map above a low threshold are candidates.
-2. A patch is cut round each, and the verifier gives its probability of a mitosis.
+1. Regions of the smoothed map above a low threshold are candidates.
+2. A patch is cut round the middle of each, and the verifier gives its probability of a mitosis.
 3. Both are joined by a logistic rule that was fitted on laboratories left out of training.
-4. The joined score is written into the map round the candidate; elsewhere the map is 0.
+4. The joined score replaces the map inside of the region; elsewhere the map is 0.
 
 What follows, from thresholds to reports, sees one map, whatever made it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from segmitos.detection.cascade import local_maxima
+from segmitos.detection.connected import label_pixels
 from segmitos.detection.postprocess import smooth
 from segmitos.detection.runtimes import Network
 from segmitos.detection.spec import VerifierSettings
@@ -28,10 +27,8 @@ BATCH_SIZE = 32
 OUTSIDE = 127
 # Log-odds are kept within those of this probability.
 _EPSILON = 1e-5
-# So far beyond the output box the map is needed: a maximum outside of it may rule out one within.
+# A candidate that touches the output box is mapped whole, if it reaches no further beyond it.
 REACH_PX = 64
-# Of candidates, in pixels of the map.
-_LEAST_APART = 4
 
 Box = tuple[int, int, int, int]
 
@@ -58,88 +55,58 @@ def verify_map(
             it are left out.
 
     Returns:
-        A map of the same size: the joined score at candidates, else 0.
+        A map of the same size: the joined score in the regions of candidates, else 0.
     """
+    verified = np.zeros_like(probability)
     smoothed = smooth(probability, settings.smoothing_sigma_um, map_mpp)
-    found = find_candidates(smoothed, settings, map_mpp, stride)
+    found = find_candidates(smoothed, settings.candidate_threshold, stride)
+    wanted = np.ones(len(found.score), bool)
     if output_box is not None:
-        found = found.touching(tuple(edge / stride for edge in output_box))
-    if not len(found.score):
-        return np.zeros_like(probability)
-    patches = cut_patches(image, found.x, found.y, settings.patch_px)
-    judged = [
-        verifier(patches[begin : begin + BATCH_SIZE])
-        for begin in range(0, len(patches), BATCH_SIZE)
-    ]
-    joined = join_scores(found.score, np.concatenate(judged), settings).astype(np.float32)
-    written = np.where(found.peaks > 0, joined[:, None, None], 0)
-    reach = written.shape[1] // 2
-    verified = np.pad(np.zeros_like(probability), reach)
-    side = written.shape[1]
-    for row, column, values in zip(
-        found.rows.tolist(), found.columns.tolist(), written, strict=True
-    ):
-        part = verified[row : row + side, column : column + side]
-        np.maximum(part, values, out=part)
-    return verified[reach:-reach, reach:-reach]
+        top, left, bottom, right = (edge / stride for edge in output_box)
+        inside = (found.rows >= top - 1) & (found.rows < bottom)
+        inside &= (found.columns >= left - 1) & (found.columns < right)
+        wanted = np.bincount(found.member, inside, len(wanted)) > 0
+    joined = np.zeros(len(wanted), np.float32)
+    chosen = np.flatnonzero(wanted)
+    patches = cut_patches(image, found.x[chosen], found.y[chosen], settings.patch_px)
+    for begin in range(0, len(chosen), BATCH_SIZE):
+        some = chosen[begin : begin + BATCH_SIZE]
+        judged = verifier(patches[begin : begin + BATCH_SIZE])
+        joined[some] = join_scores(found.score[some], judged, settings)
+    verified[found.rows, found.columns] = joined[found.member]
+    return verified
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Local maxima of a map that exceed a threshold, in row-major order."""
+    """Regions of a map above a threshold."""
 
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
-    peaks: NDArray[np.float32]
-    """(n, side, side) round each maximum: where the map is above half of it, else 0."""
+    """Of all pixels above the threshold, in row-major order."""
+    member: NDArray[np.int64]
+    """The region of each pixel."""
     score: NDArray[np.float64]
-    """(n,) the map at each maximum."""
+    """(n,) mean of the map over each region."""
     x: NDArray[np.float64]
     y: NDArray[np.float64]
-    """(n,) centers of mass of the peaks, in pixels of the image."""
-
-    def touching(self, box: tuple[float, ...]) -> Candidates:
-        """Return those with pixels in a box (top, left, bottom, right) of the map."""
-        top, left, bottom, right = box
-        reach = self.peaks.shape[1] // 2
-        inside = (self.rows + reach >= top) & (self.rows - reach < bottom)
-        inside &= (self.columns + reach >= left) & (self.columns - reach < right)
-        return Candidates(*(getattr(self, field.name)[inside] for field in fields(self)))
+    """(n,) centers of mass, in pixels of the image."""
 
 
-def find_candidates(
-    smoothed: NDArray[np.float32], settings: VerifierSettings, map_mpp: float, stride: int
-) -> Candidates:
-    """Return the candidates of a map (h, w), smoothed.
-
-    Of two maxima that are nearer than the separation, the higher is a candidate, of equals the
-    first. The pixels of two candidates' peaks never touch.
-    """
-    apart = max(_LEAST_APART, round(settings.separation_um / map_mpp))
-    rows, columns = local_maxima(smoothed, settings.candidate_threshold).T
-    near = _squares(np.pad(smoothed, apart - 1, constant_values=-np.inf), rows, columns, apart - 1)
-    near = near.reshape(len(rows), near.shape[1] ** 2)
-    middle = near.shape[1] // 2
-    value = near[:, middle : middle + 1]
-    highest = (value > near[:, :middle]).all(1) & (value >= near[:, middle + 1 :]).all(1)
-    rows, columns = rows[highest], columns[highest]
-    reach = apart // 2 - 1
-    around = _squares(np.pad(smoothed, reach), rows, columns, reach)
-    score = around[:, reach, reach].astype(np.float64)
-    peaks = around * (around > 0.5 * around[:, reach : reach + 1, reach : reach + 1])
-    mass, steps = peaks.sum((1, 2), dtype=np.float64), np.arange(-reach, reach + 1.0)
-    across = columns + (peaks.sum(1, dtype=np.float64) @ steps) / mass
-    down = rows + (peaks.sum(2, dtype=np.float64) @ steps) / mass
-    return Candidates(rows, columns, peaks, score, rescale(across, stride), rescale(down, stride))
-
-
-def _squares(
-    padded: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64], reach: int
-) -> NDArray[np.float32]:
-    """Return the squares (n, side, side) round pixels of a map that was padded by `reach`."""
-    side = 2 * reach + 1
-    squares: NDArray[np.float32] = sliding_window_view(padded, (side, side))[rows, columns]
-    return squares
+def find_candidates(smoothed: NDArray[np.float32], threshold: float, stride: int) -> Candidates:
+    """Return the regions of a map (h, w) above a threshold; `stride`: image pixels per pixel."""
+    rows, columns = np.nonzero(smoothed > threshold)
+    member, count = label_pixels(rows.astype(np.int32), columns.astype(np.int32))
+    values = smoothed[rows, columns].astype(np.float64)
+    mass = np.bincount(member, values, count)
+    return Candidates(
+        rows,
+        columns,
+        member,
+        mass / np.bincount(member, minlength=count),
+        rescale(np.bincount(member, values * columns, count) / mass, stride),
+        rescale(np.bincount(member, values * rows, count) / mass, stride),
+    )
 
 
 def grown(box: Box | None) -> Box | None:
