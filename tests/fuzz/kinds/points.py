@@ -41,7 +41,7 @@ def _reader(target: str) -> Callable[[Path], object]:
         (source,) = folder.glob("in.*")
         options = ["--mpp", "0.25"] if target != "csv" else []
         for other in ("geojson", "csv", "grand-challenge", "coco"):
-            code = main(["convert", str(source), "out.bin", "--to", other, *options])
+            code = main(["convert", str(source), "out.bin", "--to", other, "--overwrite", *options])
         return code
 
     return read
