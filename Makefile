@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+# As many processes as there are processors, each with one thread for its networks.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 # The one picture that any machine with a package registry can get: TIAToolbox's (BSD-3).
 DEMO_IMAGE := .cache/target_image.png
 
@@ -15,10 +17,10 @@ demo: $(RUN_STAMP) $(DEMO_IMAGE)
 
 # The tests that take long are left out here; CI runs all.
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(DEV_STAMP)
-	$(BIN)/python -m pytest --cov=segmitos --cov-report=term:skip-covered --cov-fail-under=88
+	$(PYTEST) --cov=segmitos --cov-report=term:skip-covered --cov-fail-under=88
 
 wheel: $(DEV_STAMP) $(DEMO_IMAGE)
 	.ci/check-wheel

@@ -391,6 +391,7 @@ def test_an_output_folder_that_cannot_be_written(toy, field, tmp_path, capsys):
 # Kills
 
 
+@pytest.mark.slow
 def test_killed_ten_times_a_rerun_completes(toy, tmp_path):
     folder, whole, out = tmp_path / "in", tmp_path / "whole", tmp_path / "out"
     folder.mkdir()

@@ -24,6 +24,7 @@ def test_the_notebook_is_kept_without_outputs():
 
 
 # Warnings of the notebook machinery itself (event loops, missing debuggers) are not ours.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_notebook_runs(tmp_path, monkeypatch):
     if not DEFAULT_MODEL.is_file():

@@ -60,6 +60,7 @@ def without_first_five(points):
     return points[5:]
 
 
+@pytest.mark.slow
 def test_other_settings_change_the_result_in_its_place(results, capsys):
     assert main(["recount", str(results / "one"), "--field-diameter-mm", "0.44"]) == 0
     assert "one: 20 mitotic figures, 20 in the hotspot" in capsys.readouterr().out
@@ -90,6 +91,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OTHERS, ids=lambda options: options[0])
 def test_detect_with_other_settings_counts_again_without_the_networks(
     made, results, tmp_path, capsys, monkeypatch, options

@@ -61,6 +61,7 @@ def calls(name: str, data: Path, toy: str, out: Path) -> list[str]:
     }[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["describe", "evaluate", "tune", "train", "crossval"])
 def test_every_verb_that_reads_images_says_where_scales_differ(data, toy, capsys, name) -> None:
     main(calls(name, data, toy, data.parent / "out"))
@@ -104,6 +105,7 @@ def test_a_file_of_somebody_else_stays(data, toy, capsys, name, file) -> None:
     assert [path.name for path in out.iterdir()] == [file]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["evaluate", "tune", "train", "crossval"])
 def test_the_same_command_again_is_at_home(data, toy, name) -> None:
     assert main(calls(name, data, toy, data.parent / "out")) == 0

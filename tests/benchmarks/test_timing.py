@@ -25,6 +25,7 @@ def toy(tmp_path_factory):
     return write_toy(tmp_path_factory.mktemp("toy") / "toy.segmitos")
 
 
+@pytest.mark.slow
 def test_a_field_and_a_slide_are_timed_on_every_device(toy):
     field, slide = measure(toy, 64, 1, 1)
     for row in (*field.values(), *slide.values()):

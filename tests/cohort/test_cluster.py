@@ -121,6 +121,7 @@ def test_a_lost_worker_changes_no_byte(tmp_path):
     shutil.rmtree(tmp_path / "cluster")
 
 
+@pytest.mark.slow
 def test_a_cluster_without_workers_is_waited_for_aloud(tmp_path):
     pytest.importorskip("distributed")
     images = tmp_path / "images"

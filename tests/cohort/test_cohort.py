@@ -270,6 +270,7 @@ def start(images, out, settings, workers, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_random_moments_a_rerun_completes(serial, images, settings, tmp_path, workers):
     rng, out = random.Random(workers), tmp_path / "out"
@@ -286,6 +287,7 @@ def test_killed_at_random_moments_a_rerun_completes(serial, images, settings, tm
     assert contents(out) == serial
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_its_work_costs_nothing(serial, images, settings, tmp_path):
     process = start(images, tmp_path / "out", settings, 2, tmp_path)
     tasks = Path(f"/proc/{process.pid}/task")

@@ -117,6 +117,7 @@ def test_the_built_in_model_warns_of_gray_tissue_and_keeps_the_warning_with_the_
     assert any("stain unlike" in warning for warning in result.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "mpp"),
     [("mitos12/A0*/*_01.jpg", 0.2456), ("midesec/*0.jpg", 0.25), ("background/tnbc/*0.jpg", 0.25)],

@@ -135,6 +135,7 @@ def test_input_beyond_its_context_does_not_affect_a_builtin_model(data_dir, path
     assert np.abs(before - near).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lite", "lite-float"])
 def test_streams_of_openvino_run_at_once_and_give_the_same_bytes(name):
     pytest.importorskip("openvino")

@@ -128,6 +128,7 @@ def test_a_trimmed_tile_writes_all_that_is_marked_with_its_context(seed, side, s
             assert first + size >= min((at + reach) * stride + context, end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile_px", [32, 64, 160])
 def test_the_whole_is_the_sum_of_its_tiles_behind_a_cascade(tmp_path, tile_px):
     """Bit-identical, what smoothing takes from beyond a tile's border included."""
@@ -314,6 +315,7 @@ def test_the_area_of_tissue_is_right():
     assert everything.area_mm2 == pytest.approx(4.0, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lite", "lite-float", "lite-single"])
 def test_real_field_tiled_and_whole(data_dir, name):
     path = data_dir / "mitos-atypia-14" / "H03" / "frames" / "x40" / "H03_01Cb.jpg"

@@ -102,6 +102,7 @@ def enlarge_jpeg(content: bytes, side: int) -> bytes:
     return content[:at] + side.to_bytes(2, "big") * 2 + content[at + 4 :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "deflate", "lzw", "png", "jpegxl"])
 def test_a_tile_that_holds_more_than_its_place_is_not_decoded(
     tmp_path: Path, compression: str

@@ -128,6 +128,7 @@ def check(browser: str, folder: Path, page: Path, name: str) -> dict[int, dict[s
     return seen
 
 
+@pytest.mark.slow
 def test_report_of_a_slide(browser, tmp_path):
     points = scatter(150)
     slide = draw_slide(cells=points)
@@ -162,6 +163,7 @@ def test_on_paper_nothing_is_cut_off(browser, tmp_path, slide_page):
     assert facts["crop"] >= 110  # 5 crops a row
 
 
+@pytest.mark.slow
 def test_printed_pages_hold_all_crops(browser, tmp_path, slide_page):
     paper = tmp_path / "report.pdf"
     run(browser, tmp_path, slide_page, 1200, f"--print-to-pdf={paper}", "--no-pdf-header-footer")
@@ -171,6 +173,7 @@ def test_printed_pages_hold_all_crops(browser, tmp_path, slide_page):
     assert 5 <= pages <= 12
 
 
+@pytest.mark.slow
 def test_in_the_dark_the_page_is_dark_and_the_picture_is_not(browser, tmp_path, slide_page):
     target = tmp_path / "dark.png"
     flag = "--blink-settings=preferredColorScheme=0"
@@ -198,6 +201,7 @@ def test_a_link_to_a_mark_shows_it(browser, tmp_path, slide_page):
     assert width == "16px" and 0 <= int(place) <= 10
 
 
+@pytest.mark.slow
 def test_report_of_a_real_frame(browser, tmp_path, data_dir):
     path = data_dir / "mitos-atypia-14" / "H03" / "frames" / "x40" / "H03_00Ac.jpg"
     if not path.is_file():
@@ -211,6 +215,7 @@ def test_report_of_a_real_frame(browser, tmp_path, data_dir):
     check(browser, tmp_path, page, "frame")
 
 
+@pytest.mark.slow
 def test_cohort_page(browser, tmp_path):
     points = scatter(30)
     slide = draw_slide(side=800, mpp=5.0)
@@ -254,6 +259,7 @@ def test_cohort_table_sorts_by_number_at_a_click(browser, tmp_path):
     assert "<title>cadb</title>" in dom
 
 
+@pytest.mark.slow
 def test_evaluation_page(browser, tmp_path):
     row = {
         "tp": 12345,

@@ -246,6 +246,7 @@ def run(*arguments) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_verbs_of_several_readers(service, tmp_path):
     results = tmp_path / "results"
     none = run("agreement", results, "-o", tmp_path / "none")

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("schemathesis")
 
 
+@pytest.mark.slow
 def test_hostile_requests_give_no_500_open_no_file_and_lose_no_event(tmp_path):
     from tests.fuzz.hostile import attacked
 

@@ -16,6 +16,7 @@ from segmitos.training.verify import Pool, divided, drawn_by_score
 from tests.factories.synthetic_fields import write_cases
 
 
+@pytest.mark.slow
 def test_a_mitosis_that_nobody_labelled_is_suspected_and_no_label_that_is_right(tmp_path):
     cases = write_cases(tmp_path, slides=2, fields=3)
     hidden = cases[0].mitoses_xy[0]

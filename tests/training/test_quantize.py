@@ -45,6 +45,7 @@ def quantized(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_it_is_small_and_close_to_the_float_one(quantized):
     # The other one is stored in half precision.
     assert quantized.stat().st_size < 0.75 * SINGLE_MODEL.stat().st_size
