@@ -73,6 +73,8 @@ def test_every_verb_that_reads_images_says_where_scales_differ(data, toy, capsys
     if name == "evaluate":
         content = json.loads((data.parent / "out" / "evaluation.json").read_text())
         assert [WARNED in warning for warning in content["warnings"]] == [True, True]
+        page = (data.parent / "out" / "evaluation.html").read_text()
+        assert page.count('class="warn"') == 2
 
 
 def test_saved_detections_are_scored_with_their_warnings(data, toy, capsys) -> None:

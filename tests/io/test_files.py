@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from segmitos.io.files import is_abandoned, partial_path
+from segmitos.errors import OutputError
+from segmitos.io.files import is_abandoned, new_folder, partial_path
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc here")
@@ -34,3 +35,28 @@ def test_what_a_process_left_long_ago_is_abandoned_though_its_number_is_taken(tm
     assert not is_abandoned(partial)
     os.utime(partial, (0, 0))
     assert is_abandoned(partial)
+
+
+def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "out") as aside:
+        (aside / "half.txt").write_text("half")
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "out").mkdir()
+    with new_folder(tmp_path / "out") as aside:
+        (aside / "whole.txt").write_text("whole")
+        assert not list((tmp_path / "out").iterdir())
+    assert (tmp_path / "out" / "whole.txt").read_text() == "whole"
+    with pytest.raises(OutputError, match="out is not empty"), new_folder(tmp_path / "out"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_new_folder_that_a_dead_process_was_building_is_swept(tmp_path):
+    told = [sys.executable, "-c", "import os; print(os.getpid())"]
+    dead = subprocess.run(told, capture_output=True, check=True)
+    left = partial_path(tmp_path / "out")
+    left = left.with_name(left.name.replace(f"-{os.getpid()}-", f"-{int(dead.stdout)}-"))
+    left.mkdir()
+    with new_folder(tmp_path / "out"):
+        assert not left.exists()

@@ -273,6 +273,7 @@ def test_evaluation_page(browser, tmp_path):
     names = ["pooled", "a-slide-with-a-name-that-does-not-end_" * 2]
     evaluation = {
         "about": "model x on y",
+        "warnings": ["a.png: --mpp 0.3 is not what the file says"],
         "rows": [{"name": name, **row} for name in names],
         "rules": [{"name": "one-to-one", **row}],
     }

@@ -97,7 +97,7 @@ def audit(
 
     from segmitos.commands.progress import print_warnings
     from segmitos.io.datasets import load_dataset
-    from segmitos.io.files import write_json, write_text
+    from segmitos.io.files import new_folder, write_json, write_text
     from segmitos.report.dataset_conversion import convert_dataset
     from segmitos.training.audit import MPP, AuditOptions, audit_labels
     from segmitos.training.sampling import load_training_images, warnings_of
@@ -123,21 +123,22 @@ def audit(
     print_warnings(warnings_of(sources))
     suspects = audit_labels(sources, options, lambda text: print(text, flush=True), threads)
     placed = [_at_level_0(chosen[suspect.source], suspect) for suspect in suspects]
-    write_text(out / "audit.csv", _table(chosen, placed))
-    _write_sheets(chosen, placed, out)
-    doubted = [_with_unsure(case, index, placed) for index, case in enumerate(chosen)]
-    written = convert_dataset(doubted, out / "points")
-    write_json(
-        out / "audit.json",
-        {
-            "data": list(data),
-            "options": asdict(options),
-            "mpp": MPP,
-            "cases": len(chosen),
-            "slides": len({case.slide for case in chosen}),
-            "suspects": {kind: sum(s.kind == kind for s in placed) for kind in _kinds(placed)},
-        },
-    )
+    with new_folder(out) as folder:
+        write_text(folder / "audit.csv", _table(chosen, placed))
+        _write_sheets(chosen, placed, folder)
+        doubted = [_with_unsure(case, index, placed) for index, case in enumerate(chosen)]
+        written = convert_dataset(doubted, folder / "points")
+        write_json(
+            folder / "audit.json",
+            {
+                "data": list(data),
+                "options": asdict(options),
+                "mpp": MPP,
+                "cases": len(chosen),
+                "slides": len({case.slide for case in chosen}),
+                "suspects": {kind: sum(s.kind == kind for s in placed) for kind in _kinds(placed)},
+            },
+        )
     for kind in _kinds(placed):
         print(f"{kind:<17} {sum(s.kind == kind for s in placed)}")
     print(f"{len(placed)} suspects in {out / 'audit.csv'}; look at {out / 'audit-*.png'}")

@@ -192,7 +192,7 @@ def _score(
         write_json(out / SCORES, content)
         write_json(out / "rules.json", {name: one.to_dict() for name, one in every.items()})
         _write_cases(out / "cases.csv", main)
-        _write_report(cases, found, main, every, out)
+        _write_report(cases, found, main, every, warnings, out)
     if json_out:
         print(json.dumps(content, indent=2, sort_keys=True))
         return 0
@@ -236,6 +236,7 @@ def _write_report(
     found: dict[str, Detections],
     main: Evaluation,
     every: dict[str, Evaluation],
+    warnings: Sequence[str],
     out: Path,
 ) -> None:
     from segmitos.evaluation.curves import evaluation_pictures
@@ -257,6 +258,7 @@ def _write_report(
             f"rule {main.rule}, within {main.distance_um:g} um; "
             f"intervals by bootstrap over {main.groups}s"
         ),
+        "warnings": list(warnings),
         "rows": [pooled, *rows[:200]],
         "rules": [
             {"name": name, **one.pooled.to_dict(), "interval": _interval(one.intervals["f_score"])}

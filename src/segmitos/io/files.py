@@ -12,6 +12,7 @@ import re
 import shutil
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -103,6 +104,34 @@ def write_bytes(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         _building.discard(temporary.name)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Build a folder aside: it appears whole under its name, or not at all.
+
+    Yields:
+        The hidden folder to write into.
+
+    Raises:
+        OutputError: where the folder holds something, or cannot be written.
+    """
+    aside = partial_path(folder)
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise OutputError(f"{folder} is not empty; choose another folder with -o")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale_partials(folder.parent)
+        aside.mkdir()
+        yield aside
+        if folder.exists():
+            folder.rmdir()
+        os.rename(aside, folder)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        _building.discard(aside.name)
 
 
 def partial_path(path: Path) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from segmitos.errors import InputError, OutputError
-from segmitos.io.files import json_text, write_bytes, write_text
+from segmitos.io.files import json_text, new_folder, write_bytes, write_text
 from segmitos.io.geometry import to_qupath
 from segmitos.review.access import CONSENSUS
 from segmitos.review.assisted import NOTE
@@ -66,20 +66,21 @@ def export_points(
         InputError: where nothing was decided, or a slide is not there.
         OutputError: where the folder holds something, or cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out} is not empty; choose another folder with -o")
-    slides = {}
-    for name, result in service.worklist.all().items():
-        states = _states(service, result, readers, rule)
-        if not any(state.labels for state in states.values()):
-            continue
-        cells, regions = labelled_cells(result, states, rule), reviewed_regions(result, states)
-        slides[name] = _write_slide(out / name, result, states, cells, regions)
-    if not slides:
-        raise InputError(f"{service.worklist.folder}: nothing was decided yet, by these readers")
-    total = {key: sum(one[key] for one in slides.values()) for key in _COUNTED}
-    content = {"format": "segmitos review export", "rule": rule, "slides": slides, **total}
-    write_text(out / NOTE, json_text(content))
+    with new_folder(out) as folder:
+        slides = {}
+        for name, result in service.worklist.all().items():
+            states = _states(service, result, readers, rule)
+            if not any(state.labels for state in states.values()):
+                continue
+            cells, regions = labelled_cells(result, states, rule), reviewed_regions(result, states)
+            slides[name] = _write_slide(folder / name, result, states, cells, regions)
+        if not slides:
+            raise InputError(
+                f"{service.worklist.folder}: nothing was decided yet, by these readers"
+            )
+        total = {key: sum(one[key] for one in slides.values()) for key in _COUNTED}
+        content = {"format": "segmitos review export", "rule": rule, "slides": slides, **total}
+        write_text(folder / NOTE, json_text(content))
     return content
 
 
