@@ -218,3 +218,14 @@ def test_what_makes_no_sense_is_one_line(tmp_path, monkeypatch, capsys, argument
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "b.csv").exists()
+
+
+def test_a_column_of_words_nobody_knows_is_refused_where_there_are_no_classes(tmp_path, capsys):
+    table = tmp_path / "a.csv"
+    table.write_text("x_px,y_px,verdict\n10,20,yes\n30,40,no\n")
+    assert main(["convert", str(table), str(tmp_path / "a.geojson"), "--mpp", "0.25"]) != 0
+    said = capsys.readouterr().err
+    assert "the column 'verdict' with 'yes' is not understood" in said and "line 2" in said
+    assert not (tmp_path / "a.geojson").exists()
+    table.write_text("x_px,y_px,annotator,cells\n10,20,Ann,3\n30,40,Ben,4\n")
+    assert main(["convert", str(table), str(tmp_path / "a.geojson"), "--mpp", "0.25"]) == 0
