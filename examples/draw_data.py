@@ -49,19 +49,19 @@ def draw_tissue(
     return image.filter(ImageFilter.GaussianBlur(1.2))
 
 
-def draw_slide(path: Path, rng: np.random.Generator) -> int:
+def draw_slide(path: Path, rng: np.random.Generator, size_px: tuple[int, int] = SLIDE_PX) -> int:
     """Write a section on glass, denser in mitoses at one side; return their number."""
-    width, height = SLIDE_PX
-    center = np.array(SLIDE_PX) / 2
+    width, height = size_px
+    center = np.array(size_px) / 2
     spread = rng.uniform(-0.9, 0.9, (30, 2)) * center * 0.75 + center
-    crowd = rng.normal((0.62, 0.45), (0.07, 0.09), (30, 2)) * SLIDE_PX
+    crowd = rng.normal((0.62, 0.45), (0.07, 0.09), (30, 2)) * size_px
     mitoses = np.concatenate([spread, crowd])
     look_alikes = rng.uniform(-0.7, 0.7, (60, 2)) * center + center
-    image = draw_tissue(SLIDE_PX, mitoses, look_alikes, rng)
+    image = draw_tissue(size_px, mitoses, look_alikes, rng)
     edge = Image.new("L", (width // 16, height // 16))
     ImageDraw.Draw(edge).ellipse((16, 16, width // 16 - 16, height // 16 - 16), fill=255)
-    glass = Image.new("RGB", SLIDE_PX, (243, 242, 244))
-    glass.paste(image, mask=edge.resize(SLIDE_PX))
+    glass = Image.new("RGB", size_px, (243, 242, 244))
+    glass.paste(image, mask=edge.resize(size_px))
     inside = np.hypot(*((mitoses - center) / (center - 256)).T) < 1
     glass.save(path, resolution_unit=3, resolution=1e4 / MPP, compression="jpeg", quality=85)
     return int(inside.sum())
@@ -95,12 +95,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="a new folder")
-    folder = parser.parse_args().folder
+    parser.add_argument(
+        "--slide-px", type=int, nargs=2, default=SLIDE_PX, metavar=("WIDTH", "HEIGHT")
+    )
+    given = parser.parse_args()
+    folder = given.folder
+    width, height = given.slide_px
+    if min(width, height) < 1024:
+        parser.error(f"--slide-px {width} {height}: 1024 px or more, across and down")
     if folder.exists():
         parser.error(f"{folder} is there already; give a new folder")
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    drawn = draw_slide(folder / "slide.tif", rng)
+    drawn = draw_slide(folder / "slide.tif", rng, (width, height))
     draw_clicks(folder / "clicks", rng)
     print(f"{folder / 'slide.tif'}: {drawn} mitoses drawn; {folder / 'clicks'}: 12 fields")
 

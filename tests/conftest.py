@@ -30,3 +30,8 @@ def cases_dir() -> Path:
     if not (folder / "dicom_glob").is_dir():
         pytest.skip(f"no cases in {folder} (set SEGMITOS_CASES)")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first, so that no process is left alone with them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
