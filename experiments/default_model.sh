@@ -6,8 +6,8 @@
 # from the repository's root, in an environment with segmitos[train]. Three networks of the `lite`
 # recipe learn from MITOS-ATYPIA-14 without H03 and from the crops, and are made int8; then
 # `experiments.laboratories` trains proposals and verifiers on all laboratories, chooses the
-# threshold on those left out, and writes OUT/lite.segmitos; last, the domain check is set. About
-# four hours of one CPU core. Stopped, it goes on where it was.
+# threshold on those left out, and writes OUT/lite.segmitos; last, the domain check is set. It takes
+# hours on a CPU. Stopped, it goes on where it was.
 set -eu
 if [ $# -ne 2 ] || [ ! -d "$1/mitos-atypia-14" ] || [ ! -d "$1/mitosis-crops" ]; then
     echo "usage: sh experiments/default_model.sh DATA OUT" >&2

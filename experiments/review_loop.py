@@ -12,7 +12,6 @@ them, by networks that did not see them: that flatters the start, and not what i
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from dataclasses import dataclass
 from itertools import combinations
@@ -24,19 +23,24 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from experiments.laboratories.candidates import Candidates as Found
-from experiments.laboratories.candidates import find_candidates
-from experiments.laboratories.data import LABELS, MPP, LabImage
-from experiments.laboratories.data import _read as read_images
+from experiments.laboratories.candidates import MapMaker
+from experiments.laboratories.candidates import Scored as Found
+from experiments.laboratories.data import LABELS, MPP, LabImage, mark_unsure, read_images
+from experiments.laboratories.model import proposal_graph
 from experiments.laboratories.protocol import (
-    DISTANCE_PX,
+    LEFT_OUT,
     THRESHOLDS,
+    Counts,
     Rule,
-    count,
+    common_threshold,
     f_score,
     fit_rule,
     is_mitosis,
+    is_unsure,
 )
+from segmitos.detection.model import find_model
+from segmitos.detection.model_file import read_model_file
+from segmitos.detection.verify import log_odds
 from segmitos.io.datasets import load_dataset
 from segmitos.training.adapt_fit import (
     AdaptRecipe,
@@ -46,11 +50,10 @@ from segmitos.training.adapt_fit import (
     is_enough,
     validate_change,
 )
-from segmitos.training.judged import Candidates, log_odds
+from segmitos.training.judged import JudgedCandidates
 from segmitos.training.networks.half import LiteHalfNetwork
 from segmitos.training.networks.verifier import VerifierNetwork
 
-LABORATORIES = ("mitos12", "midesec")
 MARKS = (0, 25, 50, 100, 200)
 ORDERS = ("training mode", "random")
 SPLITS = 5
@@ -82,11 +85,11 @@ def main() -> None:
     looked: dict[tuple[Path, ...], Laboratory] = {}
     for seed in range(given.seeds):
         laboratories = {}
-        for name in LABORATORIES:
+        for name in LEFT_OUT:
             files = _networks(given.networks, name, seed)
             if files not in looked:
                 images = [image for image in every if image.laboratory == name]
-                looked[files] = _look(images, *files)
+                looked[files] = _look(images, *files, given.threads)
             laboratories[name] = looked[files]
         rule, threshold = _start(laboratories)
         for name, laboratory in laboratories.items():
@@ -114,34 +117,27 @@ def _load(data: Path) -> list[LabImage]:
         *read_images("mitos12", load_dataset([f"mitos12:{data / 'mitos12'}"])),
         *read_images("midesec", load_dataset([f"points:{data / 'midesec'}"], mpp=MPP)),
     ]
-    by_name = {(image.laboratory, image.name): image for image in images}
-    for table in sorted(LABELS.glob("*.csv")):
-        for row in csv.DictReader(table.read_text().splitlines()):
-            image = by_name.get((row["dataset"], row["image"]))
-            if image is not None:
-                place = image.at_model_scale(np.array([[float(row["x_px"]), float(row["y_px"])]]))
-                image.unsure_xy = np.concatenate([image.unsure_xy, place])
+    mark_unsure(images, sorted(LABELS.glob("*.csv")), some=True)
     return images
 
 
 @torch.inference_mode()
-def _look(images: list[LabImage], proposals_file: Path, verifier_file: Path) -> Laboratory:
+def _look(
+    images: list[LabImage], proposals_file: Path, verifier_file: Path, threads: int
+) -> Laboratory:
     proposals, verifier = LiteHalfNetwork().eval(), VerifierNetwork().eval()
     proposals.load_state_dict(load_file(str(proposals_file)))
     verifier.load_state_dict(load_file(str(verifier_file)))
+    maker = MapMaker(read_model_file(find_model(None)), proposal_graph(proposals), threads)
     found, features, unsure = {}, {}, {}
     kept: list[torch.Tensor] = []
     verifier.norm.register_forward_hook(lambda module, given, output: kept.append(output))
     for index, image in enumerate(images):
         kept[:] = [torch.zeros(0, verifier.head.in_features)]
-        found[index] = find_candidates(image, proposals, [verifier])
+        found[index] = maker.candidates(image, [verifier])
         features[index] = torch.cat(kept).numpy().astype(np.float64)
         xy = found[index].xy
-        near = np.zeros(len(xy), bool)
-        if len(image.unsure_xy) and len(xy):
-            apart = np.hypot(*(xy[:, None] - image.unsure_xy[None]).transpose(2, 0, 1))
-            near = apart.min(axis=1) <= DISTANCE_PX
-        unsure[index] = near & ~is_mitosis(image, xy)
+        unsure[index] = is_unsure(image, xy) & ~is_mitosis(image, xy)
     return Laboratory(images, found, features, unsure)
 
 
@@ -152,19 +148,17 @@ def _start(laboratories: dict[str, Laboratory]) -> tuple[Rule, float]:
         for index, candidates in laboratory.found.items():
             found[len(images)] = candidates
             images.append(laboratory.images[index])
-    rule = fit_rule(images, found, LABORATORIES)
-    scored = {index: (one.xy, rule.score(one)) for index, one in found.items()}
-    curve = [f_score(count(images, scored, t, leave_unsure_out=True)) for t in THRESHOLDS]
-    return rule, float(THRESHOLDS[int(np.argmax(curve))])
+    rule = fit_rule(images, [found])
+    return rule, float(THRESHOLDS[common_threshold([Counts(images, found, rule)], True)])
 
 
-def _judged(laboratory: Laboratory, index: int, rule: Rule, keep: Any) -> Candidates:
+def _judged(laboratory: Laboratory, index: int, rule: Rule, keep: Any) -> JudgedCandidates:
     """Return those of an image's candidates that are decided on, unsure ones left out."""
     image, found = laboratory.images[index], laboratory.found[index]
     keep = keep & ~laboratory.unsure[index]
     hit = is_mitosis(image, found.xy)
     slide = image.source.slide
-    return Candidates(
+    return JudgedCandidates(
         slide,
         slide,
         laboratory.features[index][keep],
@@ -226,7 +220,7 @@ def _f(rows: list[dict[str, Any]], key: str, **where: Any) -> list[float]:
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
     lines = ["F by decided marks, mean of seeds (least to most)"]
-    for name in LABORATORIES:
+    for name in LEFT_OUT:
         for order in ORDERS:
             for key in _KEYS[1:]:
                 cells = []
@@ -243,8 +237,8 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
 
     figure = Figure(figsize=(8, 3.4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(LABORATORIES), sharey=True)
-    for axes, name in zip(panels, LABORATORIES, strict=True):
+    panels = figure.subplots(1, len(LEFT_OUT), sharey=True)
+    for axes, name in zip(panels, LEFT_OUT, strict=True):
         for order, color, marker in zip(ORDERS, ("#0072b2", "#d55e00"), "os", strict=True):
             values = np.array(
                 [_f(rows, "checked", laboratory=name, order=order, marks=m) for m in MARKS]

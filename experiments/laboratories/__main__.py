@@ -4,8 +4,7 @@ The networks of the map come from a model file (`experiments/default_model.sh` t
 learnt from MITOS-ATYPIA-14 and crops. Here proposal networks and verifiers are trained, for every
 seed three of each: two that leave out a laboratory and a third of the crops and of the background,
 one that learns from all. The joining rule and the threshold are of what was left out; the shipped
-file takes the networks that learnt from all. About an hour of one CPU core for each seed. Stopped,
-it goes on after the last finished network.
+file takes the networks that learnt from all. Stopped, it goes on after the last finished network.
 """
 
 from __future__ import annotations

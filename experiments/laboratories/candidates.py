@@ -14,7 +14,7 @@ from segmitos.detection.model_file import ModelFile
 from segmitos.detection.postprocess import smooth
 from segmitos.detection.runtimes import Network, open_onnxruntime
 from segmitos.detection.spec import CascadeSettings, VerifierSettings
-from segmitos.detection.verify import find_candidates
+from segmitos.detection.verify import find_candidates, log_odds
 from segmitos.io.geometry import pad_to_multiple
 from segmitos.training.networks.half import LiteHalfNetwork
 from segmitos.training.networks.verifier import PATCH_PX, VerifierNetwork
@@ -80,10 +80,4 @@ class MapMaker:
         found = find_candidates(smoothed, SETTINGS.candidate_threshold, self._stride)
         xy = np.stack([found.x, found.y], axis=1)
         logits = [score_patches(verifier, pixels, xy) for verifier in verifiers]
-        return Scored(xy, logit(found.score), np.stack(logits, axis=1))
-
-
-def logit(probability: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return log-odds, kept within 1e-5 of the ends."""
-    clipped = np.clip(np.asarray(probability, np.float64), 1e-5, 1 - 1e-5)
-    return np.log(clipped / (1 - clipped))
+        return Scored(xy, log_odds(found.score), np.stack(logits, axis=1))

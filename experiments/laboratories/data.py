@@ -74,20 +74,31 @@ def load_laboratories(data: Path, labels: Sequence[Path] = ()) -> list[LabImage]
           for name in BACKGROUND),
         ("crops", f"crops:{data / 'mitosis-crops'}", None),
     ):  # fmt: skip
-        images += _read(laboratory, load_dataset([spec], mpp=mpp))
+        images += read_images(laboratory, load_dataset([spec], mpp=mpp))
+    mark_unsure(images, labels)
+    return images
+
+
+def mark_unsure(images: Sequence[LabImage], labels: Sequence[Path], some: bool = False) -> None:
+    """Add the unsure cells of tables to images at 0.25 um/px; `some`: of part of the images.
+
+    Raises:
+        DataError: where a table names an image that is not there.
+    """
     by_name = {(image.laboratory, image.name): image for image in images}
     for table in labels:
         with table.open(newline="") as file:
             for row in csv.DictReader(file):
                 image = by_name.get((row["dataset"], row["image"]))
-                if image is None:
+                if image is not None:
+                    place = np.array([[float(row["x_px"]), float(row["y_px"])]])
+                    unsure = image.at_model_scale(place)
+                    image.unsure_xy = np.concatenate([image.unsure_xy, unsure])
+                elif not some:
                     raise DataError(f"{table}: there is no image {row['dataset']} {row['image']}")
-                place = np.array([[float(row["x_px"]), float(row["y_px"])]])
-                image.unsure_xy = np.concatenate([image.unsure_xy, image.at_model_scale(place)])
-    return images
 
 
-def _read(laboratory: str, cases: Sequence[Case]) -> list[LabImage]:
+def read_images(laboratory: str, cases: Sequence[Case]) -> list[LabImage]:
     images = []
     for case, source in zip(cases, load_training_images(cases, MPP), strict=True):
         if not source.centered:

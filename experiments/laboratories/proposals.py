@@ -42,7 +42,6 @@ def train_proposals(
     stains: Sequence[Stain],
     steps: int,
     seed: int = 0,
-    begin: LiteHalfNetwork | None = None,
     learning_rate: float = 1.5e-3,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> LiteHalfNetwork:
@@ -54,12 +53,11 @@ def train_proposals(
         stains: to move parts towards.
         steps: of 14 samples of 64 um.
         seed: of everything random.
-        begin: a trained network to go on with; None begins with ImageNet weights.
         learning_rate: the highest of a half cosine.
         on_step: told of each step and its loss.
     """
     torch.manual_seed(seed)
-    network = begin or lite_half()
+    network = lite_half()
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
     groups = [

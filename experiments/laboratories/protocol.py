@@ -145,9 +145,9 @@ def crop_group(image: LabImage) -> str:
     return f"MIDOG 2021, {scanners[min(2, (int(slide) - 1) // 50)]}"
 
 
-def common_threshold(runs: Sequence[Counts]) -> int:
+def common_threshold(runs: Sequence[Counts], leave_unsure_out: bool = False) -> int:
     """Return the index of the threshold with the best F of all laboratories and runs together."""
-    total = sum(run.of(name, leave_unsure_out=False) for run in runs for name in LEFT_OUT)
+    total = sum(run.of(name, leave_unsure_out) for run in runs for name in LEFT_OUT)
     return int(np.argmax([f_score(row) for row in total]))  # type: ignore[union-attr]
 
 

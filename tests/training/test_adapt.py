@@ -17,7 +17,7 @@ from segmitos.errors import DataError, ModelError, UsageError
 from segmitos.io.datasets import load_dataset
 from segmitos.training.adapt import adapt
 from segmitos.training.adapt_fit import AdaptRecipe, Change, counts_at, cut_of, fit_change
-from segmitos.training.judged import Candidates, judged_candidates
+from segmitos.training.judged import JudgedCandidates, judged_candidates
 from segmitos.training.verifier_head import VerifierHead
 from tests.factories.toy_models import verifier_graph, write_toy, write_toy_verified
 
@@ -110,7 +110,7 @@ def test_a_slide_is_scored_by_a_change_that_was_not_fitted_to_it(reviewed, toy, 
 def made(score, is_mitosis, features=None):
     score = np.asarray(score, float)
     features = np.zeros((len(score), 2)) if features is None else features
-    return Candidates("s", "s", features, score, np.asarray(is_mitosis, bool), 0)
+    return JudgedCandidates("s", "s", features, score, np.asarray(is_mitosis, bool), 0)
 
 
 def test_few_marks_change_little_and_many_find_the_shift():

@@ -123,17 +123,23 @@ def join_scores(
     """Join the mean map score and the verifier's probability of candidates, both (n,)."""
     logit = (
         settings.intercept
-        + settings.map_weight * _log_odds(map_score)
-        + settings.verifier_weight * _log_odds(probability.astype(np.float64))
+        + settings.map_weight * log_odds(map_score)
+        + settings.verifier_weight * log_odds(probability.astype(np.float64))
     )
     result: NDArray[np.float64] = 1 / (1 + np.exp(-logit))
     return result
 
 
-def _log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+def log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return log-odds, kept within those of `_EPSILON` and its complement."""
     clipped = np.clip(probability, _EPSILON, 1 - _EPSILON)
     result: NDArray[np.float64] = np.log(clipped / (1 - clipped))
     return result
+
+
+def patch_corners(center: NDArray[np.float64], side: int) -> NDArray[np.int64]:
+    """Return the first pixel of squares round points, along one axis or both."""
+    return np.floor(center + 1).astype(np.int64) - side // 2
 
 
 def cut_patches(
@@ -142,8 +148,7 @@ def cut_patches(
     """Cut squares (n, side, side, 3) round points (n,), gray where they reach past the image."""
     height, width = image.shape[:2]
     patches = np.full((len(x), side, side, 3), OUTSIDE, np.uint8)
-    lefts = np.floor(x + 1).astype(int) - side // 2
-    tops = np.floor(y + 1).astype(int) - side // 2
+    lefts, tops = patch_corners(x, side), patch_corners(y, side)
     for patch, left, top in zip(patches, lefts.tolist(), tops.tolist(), strict=True):
         x0, y0 = max(0, left), max(0, top)
         x1, y1 = min(width, left + side), min(height, top + side)

@@ -45,7 +45,7 @@ from segmitos.training.adapt_fit import (
 )
 from segmitos.training.checkpoint import STATE
 from segmitos.training.identity import IDENTITY, RunIdentity
-from segmitos.training.judged import Candidates, graphs_of, judged_candidates, settings_of
+from segmitos.training.judged import JudgedCandidates, graphs_of, judged_candidates, settings_of
 from segmitos.training.verifier_head import VerifierHead
 
 RECIPE = "adapt"
@@ -214,7 +214,7 @@ def _check_folder(folder: Path, identity: RunIdentity, restart: bool) -> None:
         )
 
 
-def _how(found: Sequence[Candidates], held_out: Sequence[Candidates]) -> str:
+def _how(found: Sequence[JudgedCandidates], held_out: Sequence[JudgedCandidates]) -> str:
     if held_out:
         return "none of which the change was fitted to"
     if len({one.slide for one in found}) > 1:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from segmitos.detection.postprocess import Thresholds
+from segmitos.detection.verify import log_odds
 from segmitos.evaluation.matching import f_score
-from segmitos.training.judged import Candidates, Floats, Mask, log_odds
+from segmitos.training.judged import Floats, JudgedCandidates, Mask
 
 MIN_MARKS = 10
 """Candidates that readers decided on, below which nothing is fitted."""
@@ -39,7 +40,7 @@ class Change:
     shift: float
     weights: Floats
 
-    def score(self, found: Candidates) -> Floats:
+    def score(self, found: JudgedCandidates) -> Floats:
         """Return the changed log-odds of candidates."""
         result: Floats = found.score + self.shift + found.features @ self.weights
         return result
@@ -54,7 +55,9 @@ class Row:
     after: tuple[int, int, int]
 
 
-def fit_change(found: Sequence[Candidates], count: int, cut: float, recipe: AdaptRecipe) -> Change:
+def fit_change(
+    found: Sequence[JudgedCandidates], count: int, cut: float, recipe: AdaptRecipe
+) -> Change:
     """Fit a change to judged candidates.
 
     Args:
@@ -88,7 +91,7 @@ def mean_loss(score: Floats, is_mitosis: Mask, cut: float, recipe: AdaptRecipe) 
     return float(np.logaddexp(0, -margin).mean()) if len(margin) else 0.0
 
 
-def counts_at(found: Candidates, score: Floats, cut: float) -> tuple[int, int, int]:
+def counts_at(found: JudgedCandidates, score: Floats, cut: float) -> tuple[int, int, int]:
     """Return true positives, false positives and false negatives at a threshold's log-odds."""
     kept = score >= cut
     right = int((kept & found.is_mitosis).sum())
@@ -107,8 +110,8 @@ def _logit(probability: float) -> float:
 
 
 def validate_change(
-    found: Sequence[Candidates], count: int, cut: float, recipe: AdaptRecipe
-) -> list[tuple[Candidates, Floats]]:
+    found: Sequence[JudgedCandidates], count: int, cut: float, recipe: AdaptRecipe
+) -> list[tuple[JudgedCandidates, Floats]]:
     """Score each slide by a change that was fitted to the others.
 
     Returns:
@@ -125,13 +128,13 @@ def validate_change(
     return scored
 
 
-def is_enough(found: Sequence[Candidates], least: int = MIN_MARKS) -> bool:
+def is_enough(found: Sequence[JudgedCandidates], least: int = MIN_MARKS) -> bool:
     """Tell whether candidates hold mitoses and others, and how many at least."""
     kinds = [int(kind) for one in found for kind in one.is_mitosis]
     return len(kinds) >= least and 0 < sum(kinds) < len(kinds)
 
 
-def before_and_after(scored: Sequence[tuple[Candidates, Floats]], cut: float) -> list[Row]:
+def before_and_after(scored: Sequence[tuple[JudgedCandidates, Floats]], cut: float) -> list[Row]:
     """Return a row for each slide of what `validate_change` returned."""
     rows: dict[str, Row] = {}
     for one, score in scored:
@@ -151,7 +154,9 @@ def _sum(counts: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
     return tp, fp, fn
 
 
-def is_better(scored: Sequence[tuple[Candidates, Floats]], cut: float, recipe: AdaptRecipe) -> bool:
+def is_better(
+    scored: Sequence[tuple[JudgedCandidates, Floats]], cut: float, recipe: AdaptRecipe
+) -> bool:
     """Tell whether the change beats the start where it was not fitted: in log-loss and in F."""
     if not scored:
         return False

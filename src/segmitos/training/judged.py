@@ -24,7 +24,7 @@ from segmitos.detection.postprocess import FLOOR, MapAccumulator, smooth
 from segmitos.detection.prediction import predict_tiles, select_tiles
 from segmitos.detection.spec import ModelSpec, VerifierSettings
 from segmitos.detection.tissue import find_tissue
-from segmitos.detection.verify import OUTSIDE
+from segmitos.detection.verify import OUTSIDE, log_odds, patch_corners
 from segmitos.detection.view import SlideView
 from segmitos.errors import ModelError
 from segmitos.evaluation.matching import RULES, match_points
@@ -34,19 +34,10 @@ from segmitos.training.verifier_head import VerifierHead
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-# Detection keeps log-odds within those of this probability.
-_EPSILON = 1e-5
-
-
-def log_odds(probability: Floats) -> Floats:
-    """Return the log-odds of probabilities, kept within the same bounds as in detection."""
-    clipped = np.clip(probability, _EPSILON, 1 - _EPSILON)
-    result: Floats = np.log(clipped / (1 - clipped))
-    return result
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class JudgedCandidates:
     """The map's candidates in the reviewed regions of a case, with what readers made of them.
 
     Attributes:
@@ -72,7 +63,7 @@ def judged_candidates(
     head: VerifierHead,
     threads: int | None = None,
     advance: Callable[[], None] = lambda: None,
-) -> list[Candidates]:
+) -> list[JudgedCandidates]:
     """Find the candidates of cases in their reviewed regions, and tell mitoses from others.
 
     A candidate within 7.5 um of a marked mitosis, one to one, is one; near an unsure cell alone it
@@ -121,7 +112,9 @@ def graphs_of(file: ModelFile) -> dict[str, bytes]:
     return graphs | {name: graph for name, graph in more.items() if graph is not None}
 
 
-def _judge(case: Case, group: str, spec: ModelSpec, model: Model, head: VerifierHead) -> Candidates:
+def _judge(
+    case: Case, group: str, spec: ModelSpec, model: Model, head: VerifierHead
+) -> JudgedCandidates:
     settings = spec.verifier
     assert settings is not None
     with case.open_image() as slide:
@@ -155,7 +148,7 @@ def _judge(case: Case, group: str, spec: ModelSpec, model: Model, head: Verifier
         + settings.map_weight * log_odds(map_score)
         + settings.verifier_weight * verified
     )
-    return Candidates(case.slide, group, features, score, is_mitosis, max(0, missed))
+    return JudgedCandidates(case.slide, group, features, score, is_mitosis, max(0, missed))
 
 
 def _labels(case: Case, places: Floats, mpp: float) -> tuple[Mask, Mask]:
@@ -172,7 +165,7 @@ def _labels(case: Case, places: Floats, mpp: float) -> tuple[Mask, Mask]:
 def _patches(view: SlideView, xy: Floats, side: int) -> NDArray[np.uint8]:
     """Cut patches (n, side, side, 3) as `detection.verify` does from a tile."""
     patches = np.full((len(xy), side, side, 3), OUTSIDE, np.uint8)
-    corners = np.floor(xy + 1).astype(int) - side // 2
+    corners = patch_corners(xy, side)
     for patch, (left, top) in zip(patches, corners.tolist(), strict=True):
         x0, y0 = max(0, left), max(0, top)
         x1, y1 = min(view.width, left + side), min(view.height, top + side)
