@@ -71,6 +71,7 @@ def test_other_settings_change_the_result_in_its_place(results, capsys):
     assert "10 fields of 0.44 mm" in report
 
 
+@pytest.mark.slow
 def test_settings_there_and_back_give_the_same_bytes(results):
     before = content_of(results / "one")
     assert main(["recount", str(results / "one"), "--hotspot-shape", "circle"]) == 0

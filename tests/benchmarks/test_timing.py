@@ -54,6 +54,7 @@ def test_the_rate_of_a_slide_counts_tissue_alone(tmp_path, toy):
     assert megapixels == pytest.approx(512**2 / 1e6, rel=0.02)
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_the_piece_alone():
     here = np.ones(300_000_000, np.uint8)
     small, large = run_isolated(hold, 10), run_isolated(hold, 210)

@@ -261,6 +261,7 @@ def test_what_stands_where_a_result_would_go_stays(kind, toy, fields, tmp_path, 
 # Streams and signals
 
 
+@pytest.mark.slow
 def test_a_name_that_is_not_utf_8_is_worked_on(toy, fields, tmp_path):
     strange = os.fsencode(fields) + b"/caf\xe9 \xf0\x9f\x94\xac.png"
     os.rename(fields / "a.png", strange)
@@ -275,6 +276,7 @@ def test_a_name_that_is_not_utf_8_is_worked_on(toy, fields, tmp_path):
     assert main(["report", str(tmp_path / "out")]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["closed", "full"])
 def test_the_work_goes_on_without_an_output(how, toy, fields, tmp_path):
     target = ">&-" if how == "closed" else ">/dev/full"
@@ -297,6 +299,7 @@ def test_the_work_goes_on_without_an_output(how, toy, fields, tmp_path):
         assert ran.returncode == 1 and ran.stderr.count("\n") == 1 and "No space" in ran.stderr
 
 
+@pytest.mark.slow
 def test_a_deleted_working_folder_is_one_line_or_no_matter(toy, fields, tmp_path):
     script = (
         f"import os, tempfile; os.chdir(tempfile.mkdtemp()); os.rmdir(os.getcwd());"

@@ -72,6 +72,7 @@ def test_disc_equals_brute_force(seed, count, radius):
     assert Disc(radius).holds(points, center).sum() == held
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [Box(700, 500), Disc(300)])
 def test_crowds_equal_brute_force(window):
     """Enough points that cells are quartered and bounds prune."""
@@ -88,6 +89,7 @@ def test_crowds_equal_brute_force(window):
         assert held == most_in_any_disc(points, 300, bounds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["square", "circle", "box"])
 def test_a_hundred_thousand_points_in_a_second(shape):
     points = np.random.default_rng(0).uniform(0, 1, (100_000, 2)) * [100_000, 80_000]

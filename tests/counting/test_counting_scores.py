@@ -133,6 +133,7 @@ def test_more_validation_narrows_the_model_interval():
     assert much[1] - much[0] < little[1] - little[0]
 
 
+@pytest.mark.slow
 def test_model_interval_covers():
     """Simulate a study as the model says it is; 95 % intervals must cover about 95 %."""
     generator = np.random.default_rng(0)

@@ -110,6 +110,7 @@ def test_squares_lie_on_the_input_and_on_tissue():
     assert choose_squares(np.zeros((3, 3), bool), 32, 96, 96) == []
 
 
+@pytest.mark.slow
 def test_the_built_in_model_warns_of_gray_tissue_and_keeps_the_warning_with_the_result():
     gray = np.repeat(tissue(size=512).mean(axis=2, keepdims=True), 3, 2).astype(np.uint8)
     with Slide.from_array(gray, 0.25) as slide:

@@ -59,6 +59,7 @@ def test_whole_slides_go_to_openvino_where_the_device_is_free(tmp_path):
     assert forced.runtime_for(500_000_000) is forced
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [2, 3, 6])
 def test_slides_go_through_onnx_runtime_in_streams_with_the_same_bytes(threads, tmp_path):
     path = write_toy_cascade(tmp_path / "toy.segmitos")

@@ -98,6 +98,7 @@ def test_average_precision_of_known_rankings():
     assert of([1, 0, 1], 2) == pytest.approx((1 + 2 / 3) / 2)
 
 
+@pytest.mark.slow
 def test_all_pictures(study):
     cases, detections = study
     evaluation = evaluate(cases, detections)

@@ -43,6 +43,7 @@ def test_mitoses_are_the_strongest_candidates(seed):
     assert sorted(gaps.argmin(axis=1)) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_forest_tells_mitoses_from_look_alikes(tmp_path, monkeypatch):
     # Low enough that the look-alikes, far paler than any real one, are candidates too.
     monkeypatch.setattr(ipal.CandidateForest, "_response_of_mitoses", lambda *_: 5.0)

@@ -21,6 +21,7 @@ def quiet():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_nothing_but_our_own_errors_comes_out_of_a_mutated_input(tmp_path, name):
     outcome = run(KINDS[name], SEED, KINDS[name].inputs, tmp_path)

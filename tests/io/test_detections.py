@@ -196,6 +196,7 @@ def test_impossible_detections():
             Detections(one, one, one, one, mpp, "slide 7")
 
 
+@pytest.mark.slow
 def test_many_detections_stay_quick(tmp_path):
     values = np.random.default_rng(0).uniform(0, 1e5, (20_000, 4))
     found = make(values)

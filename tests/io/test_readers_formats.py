@@ -146,6 +146,7 @@ def test_votes_become_confidence(tmp_path):
     assert load("midog", tmp_path).confidence is None
 
 
+@pytest.mark.slow
 def test_every_published_midog_box_says_who_scanned_it(data_dir):
     cases = load_dataset(f"midog:{data_dir / 'annotations' / 'MIDOG++.json'}")
     scanners = {}

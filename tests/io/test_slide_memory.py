@@ -66,6 +66,7 @@ def test_too_large_for_the_machine(tmp_path: Path, name: str, size: str) -> None
         Slide.open(path)
 
 
+@pytest.mark.slow
 def test_a_small_image_is_read_on_a_small_machine(tmp_path: Path, small_machine: None) -> None:
     slides.save_pyramid(tmp_path / "a.tif", slides.picture(2000, 1500), tile=256)
     with Slide.open(tmp_path / "a.tif") as slide:

@@ -359,6 +359,7 @@ def test_qupath_gets_the_objects_asked_for_and_both_windows_as_regions(tmp_path,
     assert {mark["properties"]["objectType"] for mark in marks} == {kind} and len(marks) == 30
 
 
+@pytest.mark.slow
 def test_counting_again_takes_under_a_second(tmp_path):
     files = made(tmp_path, 2000)
     saved(tmp_path / "made", files)

@@ -152,6 +152,7 @@ def slide_page(tmp_path_factory):
     return page
 
 
+@pytest.mark.slow
 def test_on_paper_nothing_is_cut_off(browser, tmp_path, slide_page):
     """The rules for print, applied to a window as wide as A4 between its margins."""
     content = slide_page.read_text(encoding="utf-8")

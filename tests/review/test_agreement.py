@@ -119,6 +119,7 @@ def made_up(rng, name, readers=("Anna", "Ben"), units=40, error=0.1):
     return SlideReadings(name, 0.25, readers, places, votes, counts, 1.0 + (counts > 18))
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_value_narrow_with_slides_and_are_the_same_each_time():
     rng = np.random.default_rng(0)
     slides = [made_up(rng, f"s{k}") for k in range(40)]
@@ -263,6 +264,7 @@ def test_the_verbs_of_several_readers(service, tmp_path):
     assert unknown.returncode == 1 and "Zoe" in unknown.stderr
 
 
+@pytest.mark.slow
 def test_the_consensus_over_the_network_is_the_adjudicators_alone(made, tmp_path):
     shutil.copytree(made / "results", tmp_path / "results")
     with Server(tmp_path / "results") as server:

@@ -212,6 +212,7 @@ def test_a_host_that_others_reach_needs_named_readers(results):
     assert done.returncode == 2 and "--readers" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "what"),
     [

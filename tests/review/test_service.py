@@ -241,6 +241,7 @@ def test_a_window_screened_whole_has_the_interval_of_chance_alone(results, serve
     assert content["area_reviewed_mm2"] == pytest.approx(2.0, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_new_models_marks_are_linked_one_to_one_within_7_5_um(tmp_path, serve):
     points = np.array([[1200.0, 1200.0], [1500.0, 1500.0], [1800.0, 1800.0]])
     results, slides = tmp_path / "results", tmp_path / "slides"

@@ -58,6 +58,7 @@ def test_it_is_small_and_close_to_the_float_one(quantized):
     assert 0 < change.mean() < 0.02
 
 
+@pytest.mark.slow
 def test_its_layers_are_integers_but_for_the_head(quantized):
     graph = onnx.load_from_string(read_model_file(quantized).networks[0]).graph
     kinds = [node.op_type for node in graph.node]
@@ -80,6 +81,7 @@ def test_an_integer_model_is_not_quantized_again(quantized, tmp_path, capsys):
     assert not out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moved", [0.5, -0.8])
 def test_what_rounding_moves_all_logits_by_is_taken_back(quantized, tmp_path, monkeypatch, moved):
     """In the place of rounding, the head's bias is moved: the result must be as it was before."""

@@ -79,6 +79,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(cases, tmp_path):
     assert state.mined and state.mined == state_resumed.mined
 
 
+@pytest.mark.slow
 def test_provenance_names_data_and_split(cases, tmp_path):
     recipe = Recipe.from_dict({**TINY.to_dict(), "epochs": 1, "steps_per_epoch": 1, "mine_at": []})
     train(cases[:4], tmp_path, recipe, cases[4:], accelerator="cpu")
