@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from segmitos.cli import main
-from segmitos.cohort.folder import OutputFolder, repair_results, results_in
+from segmitos.cohort.atomic_folder import OutputFolder, repair_results, results_in
 from tests.factories.synthetic_fields import draw_field, write_cases
 from tests.factories.toy_models import write_toy
 

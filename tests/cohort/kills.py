@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 import segmitos
-from segmitos.cohort.folder import results_in
+from segmitos.cohort.atomic_folder import results_in
 from segmitos.errors import ModelError
 from segmitos.training.checkpoint import STATE, load_checkpoint
 from tests.factories.synthetic_fields import draw_field, write_cases

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from segmitos.cohort.folder import ALWAYS, RUN, OutputFolder
+from segmitos.cohort.atomic_folder import ALWAYS, OutputFolder
 from segmitos.cohort.identity import Identity, InputRecord
 from segmitos.cohort.names import RESERVED, output_names
 from segmitos.errors import OutputError
 from segmitos.io.files import partial_path, remove_stale_partials, write_text
+from segmitos.io.outputs import RUN
 
 FILES = {name: b'{"program": "segmitos"}' for name in ALWAYS if name != RUN}
 SUMMARY = {"program": "segmitos"}

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from segmitos import detect_many
-from segmitos.cohort.folder import find_results
+from segmitos.cohort.atomic_folder import find_results
 from segmitos.cohort.identity import UNUSED_IN_RESULT, files_of, read_input, settings_of
 from segmitos.cohort.settings import JobSettings
 from tests.factories.synthetic_fields import draw_field
@@ -28,6 +28,8 @@ def changed(value: object, name: str, tmp_path: Path) -> object:
         return tmp_path / "roi.geojson"
     if isinstance(value, bool):
         return not value
+    if name in ("hotspot_shape", "field_diameter_mm"):
+        return "circle" if name == "hotspot_shape" else 0.6
     if isinstance(value, int | float):
         return value + 1
     return f"{value}-other"

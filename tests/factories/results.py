@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from segmitos.cohort.atomic_folder import OutputFolder
 from segmitos.cohort.contents import result_files
-from segmitos.cohort.folder import OutputFolder
 from segmitos.cohort.identity import RESULT_FORMAT, Identity, InputRecord, settings_of
 from segmitos.cohort.settings import JobSettings
 from segmitos.detection.model import Model

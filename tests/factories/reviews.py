@@ -19,7 +19,7 @@ import tifffile
 from PIL import Image
 
 import segmitos
-from segmitos.cohort.folder import OutputFolder
+from segmitos.cohort.atomic_folder import OutputFolder
 from segmitos.cohort.identity import RESULT_FORMAT, Identity, InputRecord
 from tests.factories.results import detections_at, draw_slide, make_files, scatter, tissue_of
 

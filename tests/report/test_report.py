@@ -21,7 +21,12 @@ from segmitos.errors import InputError
 from segmitos.io.slide import Slide
 from segmitos.report.html import render_report, write_cohort_report
 from segmitos.report.pictures import CROP_PX, MAX_CROPS
-from segmitos.report.result_files import read_pictures, rebuild, recounted_files, shown_crops
+from segmitos.report.result_files import (
+    read_pictures,
+    recounted_files,
+    render_saved_report,
+    shown_crops,
+)
 from tests.factories.results import (
     detections_at,
     draw_slide,
@@ -207,8 +212,7 @@ def test_without_a_mitosis_the_nearest_candidates_are_shown_and_not_counted(tmp_
     assert crops_of(page) == 12 and "Candidates, none of them counted" in page.text
     assert "0 mitotic figures in all" in page.text
     folder = save_result(tmp_path / "out" / "made", files)
-    (folder / "report.html").unlink()
-    assert rebuild(folder)[0].read_bytes() == files["report.html"]
+    assert render_saved_report(folder).encode() == files["report.html"]
     # With a lower threshold they are detections, and no longer called candidates.
     lower = page_of(recounted_files(folder, {"min_score": 0.5}, None))
     assert crops_of(lower) == 12 and "8 detections are not shown" in lower.text
@@ -275,7 +279,7 @@ def test_report_remakes_the_same_page_from_saved_files(tmp_path, many, capsys):
     assert main(["report", str(tmp_path / "out")]) == 0
     assert page.read_bytes() == many["report.html"]
     assert capsys.readouterr().out.splitlines() == [str(page), str(tmp_path / "out" / "cohort.csv")]
-    assert rebuild(tmp_path / "out" / "made") == [page]
+    assert render_saved_report(tmp_path / "out" / "made").encode() == page.read_bytes()
 
 
 @pytest.mark.parametrize("lost", ["candidates.csv", "overview.jpg", "crops.json", "tissue.png"])
@@ -309,7 +313,7 @@ def test_report_of_a_damaged_result_is_one_line(tmp_path, many, file, content, c
 
 def test_report_of_a_folder_without_results(tmp_path):
     with pytest.raises(InputError, match="holds no result of detect"):
-        rebuild(tmp_path)
+        render_saved_report(tmp_path)
 
 
 def test_the_report_is_a_function_of_its_files(tmp_path, many):

@@ -46,39 +46,31 @@ def on_cluster(
             for job in jobs
         }
         ended = completed(list(waiting))
-        patience = _Patience(client, address, on_note)
+        next_check = time.monotonic() + _FIRST_NOTE_S
         while waiting:
             batch = ended.next_batch(block=False)
             for future in batch:
                 yield _outcome(future, waiting.pop(future))
-            if not batch:
-                patience.check()
-                time.sleep(_POLL_S)
+            if batch:
+                continue
+            if time.monotonic() >= next_check:
+                note = _obstacle(client, address)
+                if note:
+                    on_note(note)
+                next_check = time.monotonic() + (_NOTE_EVERY_S if note else _FIRST_NOTE_S)
+            time.sleep(_POLL_S)
 
 
-class _Patience:
-    """Says aloud, at once and then now and then, why nothing goes on."""
-
-    def __init__(self, client: Any, address: str, on_note: Callable[[str], None]) -> None:
-        self._client, self._address, self._on_note = client, address, on_note
-        self._next = time.monotonic() + _FIRST_NOTE_S
-
-    def check(self) -> None:
-        if time.monotonic() < self._next:
-            return
-        if self._client.status != "running":
-            self._say(f"the Dask scheduler at {self._address} does not answer; waiting for it")
-        elif not self._client.scheduler_info(n_workers=-1)["workers"]:
-            self._say(
-                f"the Dask scheduler at {self._address} has no workers; waiting for one "
-                f"(start it with: dask worker {self._address} --nthreads 1)"
-            )
-        else:
-            self._next = time.monotonic() + _FIRST_NOTE_S
-
-    def _say(self, text: str) -> None:
-        self._on_note(text)
-        self._next = time.monotonic() + _NOTE_EVERY_S
+def _obstacle(client: Any, address: str) -> str:
+    """Say why nothing can go on, "" where it can."""
+    if client.status != "running":
+        return f"the Dask scheduler at {address} does not answer; waiting for it"
+    if not client.scheduler_info(n_workers=-1)["workers"]:
+        return (
+            f"the Dask scheduler at {address} has no workers; waiting for one "
+            f"(start it with: dask worker {address} --nthreads 1)"
+        )
+    return ""
 
 
 def _outcome(future: Any, job: Job) -> Outcome:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segmitos._version import __version__
 from segmitos.detection.model import Model
 from segmitos.detection.pipeline import SlideResult
 from segmitos.detection.runtimes import import_onnxruntime, import_openvino
+from segmitos.detection.spec import ModelSpec
 from segmitos.io.slide import Slide
+
+MapPart = tuple[int, int, NDArray[np.uint8]]
+"""Row and column of a part of the probability map, and its values, 0 to 255."""
 
 
 def result_files(
@@ -65,30 +70,18 @@ def warnings_of(slide: Slide, result: SlideResult) -> tuple[str, ...]:
     return tuple(dict.fromkeys(said))
 
 
-class MapSaver:
-    """Keeps the smoothed map as bytes (0..255) for saving as a pyramidal TIFF."""
+def map_file(parts: Sequence[MapPart], result: SlideResult, spec: ModelSpec) -> bytes:
+    """Return the probability map as TIFF: tiled, deflated, pyramidal, with its scale."""
+    from segmitos.io.map_tiff import encode_map
 
-    def __init__(self, model: Model) -> None:
-        self._stride = model.spec.stride
-        self._mpp = model.spec.mpp * model.spec.stride
-        self._parts: list[tuple[int, int, np.ndarray[Any, Any]]] = []
-
-    def add(self, part: np.ndarray[Any, Any], tile: Any) -> None:
-        """Take a written part of the map."""
-        values = np.rint(part * 255).astype(np.uint8)
-        self._parts.append((tile.row, tile.column, values))
-
-    def encoded(self, result: SlideResult) -> bytes:
-        """Return the TIFF: tiled, deflated, pyramidal, with its scale."""
-        from segmitos.io.map_tiff import encode_map
-
-        ratio = self._mpp / result.mpp
-        shape = (int(np.ceil(result.height_px / ratio)), int(np.ceil(result.width_px / ratio)))
-        whole = np.zeros(shape, np.uint8)
-        for row, column, values in self._parts:
-            room = whole[row : row + values.shape[0], column : column + values.shape[1]]
-            room[:] = values[: room.shape[0], : room.shape[1]]
-        return encode_map(whole, self._mpp)
+    mpp = spec.mpp * spec.stride
+    ratio = mpp / result.mpp
+    shape = (int(np.ceil(result.height_px / ratio)), int(np.ceil(result.width_px / ratio)))
+    whole = np.zeros(shape, np.uint8)
+    for row, column, values in parts:
+        room = whole[row : row + values.shape[0], column : column + values.shape[1]]
+        room[:] = values[: room.shape[0], : room.shape[1]]
+    return encode_map(whole, mpp)
 
 
 def versions(device: str) -> dict[str, str]:
@@ -104,12 +97,3 @@ def versions(device: str) -> dict[str, str]:
     if device == "openvino":
         return {**found, "openvino": import_openvino().__version__}
     return {**found, "onnxruntime": import_onnxruntime().__version__}
-
-
-def machine() -> dict[str, Any]:
-    """Where a run took place."""
-    return {
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "processor": platform.machine(),
-    }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 
 from segmitos.cohort.job import Outcome
 from segmitos.cohort.run import run
 from segmitos.cohort.settings import JobSettings
-from segmitos.io.files import absolute_path
 
 OnProgress = Callable[[int, int, Outcome], None]
 
@@ -86,7 +86,7 @@ def detect_many(
         min_area_um2=min_area_um2,
         tissue=tissue,
         roi=None if roi is None else Path(roi),
-        model=None if model is None else str(model),
+        model=model,
         device=device,
         threads=threads,
         hotspot_area_mm2=hotspot_area_mm2,
@@ -96,27 +96,21 @@ def detect_many(
         qupath=qupath,
         overwrite=overwrite,
     )
-    total = 0
-    done = 0
-
-    def on_start(inputs: int) -> None:
-        nonlocal total
-        total = inputs
+    totals: list[int] = []
+    numbers = count(1)
 
     def on_outcome(outcome: Outcome) -> None:
-        nonlocal done
-        done += 1
         if on_progress is not None:
-            on_progress(done, total, outcome)
+            on_progress(next(numbers), totals[0], outcome)
 
     given = [paths] if isinstance(paths, Path | str) else list(paths)
     return run(
         given,
-        absolute_path(out),
+        Path(out),
         settings,
         workers,
         cluster,
         on_outcome=on_outcome,
-        on_start=on_start,
+        on_start=totals.append,
         shard=shard,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from segmitos.cohort.contents import MapSaver, machine, result_files
+from segmitos.cohort.atomic_folder import OutputFolder
+from segmitos.cohort.contents import MapPart, map_file, result_files
 from segmitos.cohort.failures import clear_failure, record_failure
-from segmitos.cohort.folder import SUMMARY, OutputFolder
+from segmitos.cohort.finished_results import count_changes, recount_result
 from segmitos.cohort.identity import (
     RESULT_FORMAT,
     Identity,
@@ -23,15 +27,16 @@ from segmitos.cohort.identity import (
     settings_of,
 )
 from segmitos.cohort.names import own_name
-from segmitos.cohort.recounted import count_changes, recount_result
 from segmitos.cohort.settings import JobSettings
 from segmitos.cohort.tables import status_of
 from segmitos.detection.model import Model, load_model
 from segmitos.detection.pipeline import detect_slide
 from segmitos.detection.regions import regions_for
+from segmitos.detection.tiling import Tile
 from segmitos.errors import InputError, OutputError, SegMitosError
 from segmitos.io.error_log import CaughtBugs
 from segmitos.io.files import absolute_path, display_path
+from segmitos.io.outputs import SUMMARY
 from segmitos.io.slide import Slide
 
 Status = Literal["done", "warning", "no tissue", "skipped", "failed"]
@@ -191,13 +196,17 @@ def _detect(
     settings, path = job.settings, Path(job.path)
     began = time.time()
     with Slide.open(path, settings.mpp, settings.override_mpp, settings.page) as slide:
-        parts = MapSaver(model) if settings.probability_map else None
+        map_parts: list[MapPart] = []
+
+        def keep(part: NDArray[np.float32], tile: Tile) -> None:
+            map_parts.append((tile.row, tile.column, np.rint(part * 255).astype(np.uint8)))
+
         result = detect_slide(
             slide,
             model,
             settings,
             progress=lambda done, total: on_progress(job.name, done, total),
-            on_map=parts.add if parts is not None else None,
+            on_map=keep if settings.probability_map else None,
         )
         detected = time.time()
         about = {
@@ -210,15 +219,19 @@ def _detect(
             "settings": identity.settings,
         }
         files = result_files(job.name, slide, result, model, about)
-    if parts is not None:
-        files["probability.tif"] = parts.encoded(result)
+    if settings.probability_map:
+        files["probability.tif"] = map_file(map_parts, result, model.spec)
     return files, {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
         "seconds": round(time.time() - began, 3),
         "seconds_detecting": round(detected - began, 3),
         "device": result.device,
         "threads": settings.threads,
-        "machine": machine(),
+        "machine": {
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "processor": platform.machine(),
+        },
         "process": os.getpid(),
     }
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from segmitos.cohort.failures import Failure, record_failure
-from segmitos.cohort.folder import repair_results, results_in
-from segmitos.cohort.job import Job, OnTiles, Outcome, run_job
+from segmitos.cohort.atomic_folder import repair_results, results_in
+from segmitos.cohort.failures import Failure
+from segmitos.cohort.job import Job, OnTiles, Outcome, fail, run_job
 from segmitos.cohort.names import output_names, own_name
 from segmitos.cohort.settings import JobSettings
 from segmitos.cohort.tables import check_tables_replaceable, write_tables
@@ -75,14 +75,15 @@ def run(
     outcomes: dict[str, Outcome] = {}
     jobs = []
     for name, entry in chosen:
+        # Workers elsewhere stand in other folders, so that paths are whole.
+        path = str(absolute_path(entry.path))
+        job = Job(path, str(out), name, _settings_for(entry, settings))
         problem = entry.problem or _other_name(name, entry)
         if problem:
-            outcomes[name] = _refuse(out, name, entry, problem)
+            outcomes[name] = fail(job, problem)
             on_outcome(outcomes[name])
         else:
-            # Workers elsewhere stand in other folders.
-            path = str(absolute_path(entry.path))
-            jobs.append(Job(path, str(out), name, _settings_for(entry, settings)))
+            jobs.append(job)
     order = {job.path: job.name for job in jobs}
     try:
         for outcome in _results(jobs, workers, cluster, on_progress, on_note):
@@ -169,12 +170,6 @@ def _settings_for(entry: InputEntry, settings: JobSettings) -> JobSettings:
     if entry.mpp is not None:
         settings = replace(settings, mpp=entry.mpp)
     return settings if entry.roi is None else replace(settings, roi=absolute_path(entry.roi))
-
-
-def _refuse(out: Path, name: str, entry: InputEntry, problem: str) -> Outcome:
-    shown = display_path(problem)
-    record_failure(out, name, display_path(absolute_path(entry.path)), shown, 1)
-    return Outcome(name, absolute_path(entry.path), "failed", shown, 1)
 
 
 def _results(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from segmitos.counting.count import CountSettings
 from segmitos.detection.model import is_builtin, load_model
 from segmitos.detection.pipeline import DetectOptions
 from segmitos.io.files import absolute_path
@@ -11,16 +13,13 @@ from segmitos.io.points.read_regions import read_regions
 
 
 @dataclass(frozen=True)
-class JobSettings(DetectOptions):
+class JobSettings(DetectOptions, CountSettings):
     """What all inputs of a run share; plain values, so that it travels to other machines."""
 
-    model: str | None = None
+    model: Path | str | None = None
     """Name of a built-in model or path of a file; None takes the default model."""
     device: str = "auto"
     threads: int | None = None
-    hotspot_area_mm2: float = 2.0
-    hotspot_shape: str = "square"
-    field_diameter_mm: float = 0.55
     probability_map: bool = False
     qupath: str = "annotation"
     overwrite: bool = False
@@ -33,8 +32,9 @@ class JobSettings(DetectOptions):
             UsageError: for a threshold or device that makes no sense.
             InputError: for a file of regions that cannot be read.
         """
-        own = self.model is None or is_builtin(self.model)
-        model = self.model if own else str(absolute_path(str(self.model)))
+        model = None if self.model is None else str(self.model)
+        if model is not None and not is_builtin(model):
+            model = str(absolute_path(model))
         roi = None if self.roi is None else absolute_path(self.roi)
         self.thresholds(load_model(model, self.device, self.threads).spec.thresholds)
         if roi is not None and not roi.is_dir():

@@ -6,7 +6,6 @@ processes, or a job array, may write into one folder.
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from segmitos.cohort.atomic_folder import OutputFolder, results_in
 from segmitos.cohort.failures import Failure, read_failures
-from segmitos.cohort.folder import RUN, SUMMARY, OutputFolder, results_in
 from segmitos.cohort.identity import RESULT_FORMAT
 from segmitos.cohort.names import (
     COHORT,
@@ -26,7 +25,8 @@ from segmitos.cohort.names import (
 )
 from segmitos.errors import DataError, OutputError
 from segmitos.io.files import write_bytes, write_text
-from segmitos.io.outputs import PROGRAM
+from segmitos.io.outputs import PROGRAM, RUN, SUMMARY
+from segmitos.io.tables import table_text, text_cell
 
 KINDS = {
     "count": int,
@@ -68,7 +68,6 @@ COLUMNS = (
 )
 FAILURE_COLUMNS = ("name", "path", "cause")
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _OWN_HEADERS = {COHORT: COLUMNS[:2], FAILURES: FAILURE_COLUMNS[:2]}
 _OWN_MARKS = {COHORT_REPORT: b"SegMitos", COHORT_PARQUET: b"segmitos"}
 _ROUNDS = 5
@@ -247,10 +246,10 @@ def _write(out: Path, rows: Sequence[Row], parquet: bool) -> None:
     # First what a disk that is nearly full must still take.
     failed = [row for row in rows if row["status"] == "failed"]
     if failed:
-        write_text(out / FAILURES, table_text(FAILURE_COLUMNS, failed))
+        write_text(out / FAILURES, _csv(FAILURE_COLUMNS, failed))
     else:
         (out / FAILURES).unlink(missing_ok=True)
-    write_text(out / COHORT, table_text(COLUMNS, rows))
+    write_text(out / COHORT, _csv(COLUMNS, rows))
     # Of a single input there is nothing to compare, and starting all this takes a moment.
     if len(rows) > 1 or (out / COHORT_REPORT).exists():
         shown = [
@@ -263,21 +262,8 @@ def _write(out: Path, rows: Sequence[Row], parquet: bool) -> None:
             (out / COHORT_PARQUET).unlink(missing_ok=True)
 
 
-def table_text(columns: Sequence[str], rows: Sequence[Row]) -> str:
-    """Return a table as CSV; no cell of it is a formula to a spreadsheet."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([[_cell(row[column]) for column in columns] for row in rows])
-    return buffer.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if value is None:
-        return ""
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
-        return "'" + value
-    return value
+def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
+    return table_text(columns, [[text_cell(row[column]) for column in columns] for row in rows])
 
 
 def _write_parquet(path: Path, rows: Sequence[Row]) -> None:

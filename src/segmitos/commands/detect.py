@@ -126,30 +126,14 @@ def shard_of(context: click.Context, parameter: click.Parameter, value: str) -> 
 def detect(
     paths: Sequence[str],
     out: Path,
-    mpp: float | None,
-    override_mpp: bool,
-    page: int | None,
-    model: Path | None,
-    device: str,
-    threads: int | None,
-    roi: Path | None,
-    tissue: bool,
-    threshold: str | None,
-    min_score: float | None,
-    min_area_um2: float | None,
-    hotspot_area_mm2: float,
-    hotspot_shape: str,
-    field_diameter_mm: float,
-    probability_map: bool,
-    qupath: str,
     workers: int,
     cluster: str | None,
     shard: tuple[int, int],
-    overwrite: bool,
     json_out: bool,
     verbose: bool,
     quiet: bool,
     log: Path | None,
+    **given: Any,
 ) -> int:
     """Detect mitoses in images and slides.
 
@@ -160,29 +144,12 @@ def detect(
     from segmitos.cohort.settings import JobSettings
     from segmitos.io.geometry import check_mpp
 
-    if mpp is not None:
-        check_mpp(mpp, "--mpp")
-    elif override_mpp and not any(str(path).lower().endswith(".csv") for path in paths):
+    # All other options are named as the settings are.
+    settings = JobSettings(**given)
+    if settings.mpp is not None:
+        check_mpp(settings.mpp, "--mpp")
+    elif settings.override_mpp and not any(str(path).lower().endswith(".csv") for path in paths):
         raise UsageError("--override-mpp insists on the value of --mpp: give that, too")
-    settings = JobSettings(
-        mpp=mpp,
-        override_mpp=override_mpp,
-        page=page,
-        threshold=threshold,
-        min_score=min_score,
-        min_area_um2=min_area_um2,
-        tissue=tissue,
-        roi=roi,
-        model=None if model is None else str(model),
-        device=device,
-        threads=threads,
-        hotspot_area_mm2=hotspot_area_mm2,
-        hotspot_shape=hotspot_shape,
-        field_diameter_mm=field_diameter_mm,
-        probability_map=probability_map,
-        qupath=qupath,
-        overwrite=overwrite,
-    )
     shown = verbosity_of(verbose, quiet)
     code, _ = _run(
         paths, absolute_path(out), settings, workers, cluster, json_out, shard, shown, log
@@ -291,7 +258,7 @@ def report(folder: Path) -> int:
 
     Example: segmitos report results
     """
-    from segmitos.cohort.reports import rebuild_reports
+    from segmitos.cohort.finished_results import rebuild_reports
 
     written, problems = rebuild_reports(folder)
     for path in written:

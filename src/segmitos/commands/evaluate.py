@@ -138,7 +138,7 @@ def _saved(
     """Read saved detections; return cases at the scale that was read, what was found, warnings."""
     from dataclasses import replace
 
-    from segmitos.cohort.folder import find_results
+    from segmitos.cohort.atomic_folder import find_results
     from segmitos.commands.progress import print_warnings
     from segmitos.io.points.detections import read_geojson
 

@@ -96,11 +96,12 @@ def recount(
 
     Example: segmitos recount results/slide --with corrected.geojson --reader Anna
     """
+    from segmitos.cohort.atomic_folder import open_results
     from segmitos.cohort.names import COHORT
     from segmitos.cohort.tables import write_tables
 
     changes = {key: value for key, value in given.items() if value is not None}
-    results = _results_in(folder)
+    results = [result.path for result in open_results(folder)]
     if corrected is None:
         named = {"--reader": reader, "--note": note, "--screened": screened, "--out": out}
         useless = [option for option, value in named.items() if value]
@@ -123,23 +124,6 @@ def recount(
     if json_out:
         print(json.dumps(contents, indent=2, sort_keys=True))
     return 0
-
-
-def _results_in(folder: Path) -> list[Path]:
-    from segmitos.cohort.folder import RUN, OutputFolder, repair_results, results_in
-    from segmitos.io.files import no_result, remove_stale_partials
-
-    OutputFolder(folder.absolute().parent, folder.name).repair()
-    if (folder / RUN).is_file():
-        return [folder]
-    results = []
-    if folder.is_dir():
-        remove_stale_partials(folder)
-        repair_results(folder)
-        results = [one.path for one in results_in(folder)]
-    if not results:
-        raise InputError(no_result(folder, f"no {RUN}"))
-    return results
 
 
 def _corrected_files(results: list[Path], corrected: Path, folder: Path) -> dict[Path, Path]:
@@ -166,9 +150,10 @@ def _corrected_files(results: list[Path], corrected: Path, folder: Path) -> dict
 
 def _change(folder: Path, changes: dict[str, Any], quiet: bool) -> dict[str, Any]:
     """Count a result with other settings, in its place."""
-    from segmitos.cohort.folder import SUMMARY, OutputFolder
-    from segmitos.cohort.recounted import recount_result
+    from segmitos.cohort.atomic_folder import OutputFolder
+    from segmitos.cohort.finished_results import recount_result
     from segmitos.counting.summary import parse_summary
+    from segmitos.io.outputs import SUMMARY
     from segmitos.report.reviewed import REVIEWED_JSON
 
     whole = folder.absolute()
@@ -192,7 +177,7 @@ def _review(
     several: bool,
 ) -> dict[str, Any]:
     """Write the files of a review of one result."""
-    from segmitos.cohort.folder import OutputFolder
+    from segmitos.cohort.atomic_folder import OutputFolder
     from segmitos.counting.saved import read_saved
     from segmitos.io.files import write_bytes
     from segmitos.io.outputs import check_folder

@@ -9,8 +9,7 @@ from typing import Any
 from segmitos.counting.count import Count
 from segmitos.errors import DataError, InputError
 from segmitos.io.files import json_text, no_result
-
-SUMMARY = "summary.json"
+from segmitos.io.outputs import SUMMARY
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from segmitos.errors import OutputError, UsageError
 PROGRAM = "segmitos"
 """Stands in every picture as its software, and may stand in JSON files under "program"."""
 
-RUN, SUMMARY = "run.json", "summary.json"
+RUN, SUMMARY, REPORT = "run.json", "summary.json", "report.html"
 # What tells the files of results that were written before "program" was.
 _RESULT_KEYS = {
     RUN: {"input", "started", "device"},

@@ -9,9 +9,10 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segmitos.errors import DataError, InputError
 from segmitos.io import text as text_files
@@ -174,3 +175,16 @@ def _delimiter(text: str) -> str:
     line = next((line for line in text.split("\n") if line.strip()), "")
     bare = re.sub(r'"[^"]*"', "", line)
     return next((sign for sign in "\t;" if sign in bare), ",")
+
+
+def table_text(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Return a table as CSV text; None is an empty cell."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([columns, *rows])
+    return buffer.getvalue()
+
+
+def text_cell(value: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula."""
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if is_formula else value

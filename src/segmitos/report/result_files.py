@@ -17,9 +17,8 @@ from segmitos.counting.saved import (
     encode_tissue,
     read_saved,
 )
-from segmitos.counting.summary import SUMMARY
 from segmitos.errors import InputError, SegMitosError
-from segmitos.io.files import no_result, write_text
+from segmitos.io.outputs import REPORT, SUMMARY
 from segmitos.io.points.candidates import CANDIDATES
 from segmitos.io.points.detections import geojson_text
 from segmitos.io.slide import Slide
@@ -34,7 +33,6 @@ from segmitos.report.pictures import (
     overview,
 )
 
-REPORT = "report.html"
 DETECTIONS_CSV, DETECTIONS_GEOJSON = "detections.csv", "detections.geojson"
 
 
@@ -136,34 +134,11 @@ def read_pictures(folder: Path) -> tuple[bytes, dict[str, bytes]]:
     return (folder / OVERVIEW).read_bytes(), crops
 
 
-def rebuild(folder: Path) -> list[Path]:
-    """Make the reports of an output folder again.
-
-    Args:
-        folder: of one result, or of a whole run of detect.
-
-    Returns:
-        The reports written.
-
-    Raises:
-        InputError: for a folder that holds no result, or one that lacks a file.
-        DataError: for a damaged one.
-    """
-    if (folder / SUMMARY).is_file():
-        return [_rebuild_one(folder)]
-    results = sorted(entry.parent for entry in folder.glob(f"*/{SUMMARY}"))
-    if not results:
-        raise InputError(no_result(folder, f"no {SUMMARY}"))
-    return [_rebuild_one(result) for result in results]
-
-
-def _rebuild_one(folder: Path) -> Path:
+def render_saved_report(folder: Path) -> str:
+    """Return the HTML of a saved result. Raises InputError, DataError where it is not whole."""
     saved = read_saved(folder)
     picture, crops = read_pictures(folder)
     try:
-        html = render_report(saved, picture, shown_crops(saved, crops))
+        return render_report(saved, picture, shown_crops(saved, crops))
     except (LookupError, ValueError, TypeError, OSError) as error:
         raise InputError(f"{folder}: its saved result is damaged ({error!r})") from error
-    path = folder / REPORT
-    write_text(path, html)
-    return path

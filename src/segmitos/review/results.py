@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.cohort.folder import OutputFolder
+from segmitos.cohort.atomic_folder import OutputFolder
 from segmitos.counting.count import CountSettings
 from segmitos.counting.saved import SavedResult, read_saved
-from segmitos.counting.summary import SUMMARY, Summary, read_summary
+from segmitos.counting.summary import Summary, read_summary
 from segmitos.detection.tissue import TissueMask
 from segmitos.errors import InputError
 from segmitos.io.files import no_result
+from segmitos.io.outputs import SUMMARY
 from segmitos.review.store import ReviewKey
 
 Floats = NDArray[np.float64]

@@ -21,20 +21,19 @@ from typing import Any
 import msgspec
 
 from segmitos.cohort.identity import Identity, InputRecord, read_input
-from segmitos.errors import OutputError
+from segmitos.errors import InputError, OutputError
 from segmitos.io.files import (
     absolute_path,
     display_path,
     json_text,
+    no_result,
     partial_path,
+    remove_stale_partials,
     write_bytes,
 )
-from segmitos.io.outputs import PROGRAM, is_result_folder
+from segmitos.io.outputs import PROGRAM, REPORT, RUN, SUMMARY, is_result_folder
 
-SUMMARY, RUN, REPORT = "summary.json", "run.json", "report.html"
 ALWAYS = ("detections.csv", "detections.geojson", SUMMARY, RUN, REPORT)
-
-
 _OLD = re.compile(r"\..+\.old", re.DOTALL)
 
 
@@ -257,6 +256,25 @@ def results_in(out: Path) -> list[OutputFolder]:
         raise OutputError(f"cannot list {out}: {error.strerror or error}") from error
     folders = [OutputFolder(out, name) for name in sorted(entries)]
     return [folder for folder in folders if (folder.path / RUN).is_file()]
+
+
+def open_results(folder: Path) -> list[OutputFolder]:
+    """Return the result that a folder is, or all in it by name; what a kill left is undone first.
+
+    Raises:
+        InputError: for a folder that holds none; OutputError: where it cannot be repaired.
+    """
+    OutputFolder(folder.absolute().parent, folder.name).repair()
+    if (folder / RUN).is_file():
+        return [OutputFolder(folder.parent, folder.name)]
+    results = []
+    if folder.is_dir():
+        remove_stale_partials(folder)
+        repair_results(folder)
+        results = results_in(folder)
+    if not results:
+        raise InputError(no_result(folder, f"no {RUN}"))
+    return results
 
 
 def find_results(out: Path, images: Sequence[Path]) -> dict[Path, OutputFolder | None]:

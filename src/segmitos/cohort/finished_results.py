@@ -1,4 +1,7 @@
-"""A finished result counted with other settings, in its place, without the networks."""
+"""Finished results: counted again, or their reports made again, without the networks.
+
+They are looked at before they are believed: what was changed since it was written is refused.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,12 @@ from typing import Any
 
 import msgspec
 
-from segmitos.cohort.folder import REPORT, RUN, OutputFolder
+from segmitos.cohort.atomic_folder import OutputFolder, open_results
 from segmitos.cohort.identity import Identity
-from segmitos.errors import InputError
+from segmitos.cohort.names import COHORT, COHORT_REPORT
+from segmitos.cohort.tables import write_tables
+from segmitos.errors import InputError, SegMitosError
+from segmitos.io.outputs import REPORT, RUN
 
 
 def count_changes(folder: OutputFolder, identity: Identity) -> dict[str, Any] | None:
@@ -50,12 +56,47 @@ def recount_result(folder: OutputFolder, changes: dict[str, Any]) -> dict[str, b
     record = folder.record()
     if record is None:
         raise InputError(f"{folder.path} holds no result of detect (no {RUN})")
-    changed = [name for name in folder.changed_files() if name != REPORT]
-    if changed:
-        raise InputError(f"{folder.path / changed[0]} is damaged or was changed; run detect again")
+    _check_unchanged(folder)
     files = recounted_files(folder.path, changes, Path(record.input.path))
     kept = {name: (folder.path / name).read_bytes() for name in record.files if name not in files}
     settings = {**record.identity.settings, **changes}
     identity = msgspec.structs.replace(record.identity, settings=settings)
     folder.commit({**kept, **files}, identity, record.input, record.run)
     return files
+
+
+def rebuild_reports(folder: Path) -> tuple[list[Path], list[str]]:
+    """Make the reports of one result, or of all results in a folder and their tables, again.
+
+    Args:
+        folder: of one result, or of a whole run of detect.
+
+    Returns:
+        The files written, and one line for each result of which no report could be made.
+
+    Raises:
+        InputError: for a folder that holds no result.
+    """
+    from segmitos.report.result_files import render_saved_report
+
+    results = open_results(folder)
+    written, problems = [], []
+    for result in results:
+        try:
+            _check_unchanged(result)
+            result.update({REPORT: render_saved_report(result.path).encode("utf-8")})
+            written.append(result.path / REPORT)
+        except SegMitosError as error:
+            problems.append(str(error))
+    if results[0].path != folder:
+        write_tables(folder)
+        tables = (folder / name for name in (COHORT, COHORT_REPORT))
+        written += [table for table in tables if table.exists()]
+    return written, problems
+
+
+def _check_unchanged(folder: OutputFolder) -> None:
+    """Refuse a result whose files are not as they were written, but for the report."""
+    changed = [name for name in folder.changed_files() if name != REPORT]
+    if changed:
+        raise InputError(f"{folder.path / changed[0]} is damaged or was changed; run detect again")
