@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.laboratories.data import MPP, LabImage
-from segmitos.detection.cascade import CascadeNetworks, run_cascade
+from segmitos.detection.cascade import run_cascade
 from segmitos.detection.model_file import ModelFile
 from segmitos.detection.postprocess import smooth
 from segmitos.detection.runtimes import Network, open_onnxruntime
@@ -67,17 +67,17 @@ class MapMaker:
         def start(graph: bytes, rank: int) -> Network:
             return open_onnxruntime(graph, "network", "cpu", threads, rank)[0]
 
-        first, *others = (start(graph, 3) for graph in networks.networks)
-        self._networks = CascadeNetworks(start(proposals, 3), first, others)
+        self._proposal = start(proposals, 3)
+        self._networks = [start(graph, 3) for graph in networks.networks]
         self._stride = networks.spec.stride
 
     def candidates(self, image: LabImage, verifiers: Sequence[VerifierNetwork]) -> Scored:
         """Find and score the candidates of an image."""
         pixels = image.matched()
-        map_ = run_cascade(pad_to_multiple(pixels, 32), self._networks, CASCADE, self._stride)
+        padded = pad_to_multiple(pixels, 32)
+        map_ = run_cascade(padded, self._proposal, self._networks, CASCADE, self._stride)
         map_mpp = MPP * self._stride
         smoothed = smooth(map_, SETTINGS.smoothing_sigma_um, map_mpp)
-        found = find_candidates(smoothed, SETTINGS.candidate_threshold, self._stride)
-        xy = np.stack([found.x, found.y], axis=1)
+        _, score, xy = find_candidates(smoothed, SETTINGS.candidate_threshold, self._stride)
         logits = [score_patches(verifier, pixels, xy) for verifier in verifiers]
-        return Scored(xy, log_odds(found.score), np.stack(logits, axis=1))
+        return Scored(xy, log_odds(score), np.stack(logits, axis=1))

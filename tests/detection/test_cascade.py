@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from segmitos.detection.cascade import CascadeNetworks, local_maxima, run_cascade
+from segmitos.detection.cascade import local_maxima, run_cascade
 from segmitos.detection.spec import CascadeSettings, cascade_context
 
 CELL = 16
@@ -47,10 +45,11 @@ class Network:
         return sum(shape[0] for shape in self.shapes)
 
 
-def networks(others: int = 1) -> Any:
-    return CascadeNetworks(
-        Network(CELL, 0.05), Network(4, 0.05), [Network(4, 0.1 + 0.05 * k) for k in range(others)]
-    )
+PROPOSAL = Network(CELL, 0.05)
+
+
+def networks(others: int = 1) -> list[Network]:
+    return [Network(4, 0.05), *(Network(4, 0.1 + 0.05 * k) for k in range(others))]
 
 
 def field(seed: int, height: int, width: int) -> np.ndarray:
@@ -66,7 +65,7 @@ def field(seed: int, height: int, width: int) -> np.ndarray:
 
 def by_hand(image, chosen, members):
     """Each patch on its own: cut from a gray frame, all networks, the middle by maximum."""
-    coarse = members.proposal(image[None])[0]
+    coarse = PROPOSAL(image[None])[0]
     peaks = (coarse >= ndimage.maximum_filter(coarse, 3, mode="nearest")) & (
         coarse > chosen.proposal_threshold
     )
@@ -81,7 +80,7 @@ def by_hand(image, chosen, members):
         y, x = row * chosen.block_px - rim + 96, column * chosen.block_px - rim + 96
         patch = framed[None, y : y + chosen.patch_px, x : x + chosen.patch_px]
         edge = chosen.margin_px // 4
-        maps = [one(patch)[0, edge:-edge, edge:-edge] for one in (members.first, *members.others)]
+        maps = [one(patch)[0, edge:-edge, edge:-edge] for one in members]
         if chosen.ensemble_threshold and maps[0].max() <= chosen.ensemble_threshold:
             continue
         top, left = (y + chosen.margin_px) // 4 - 24 + 24, (x + chosen.margin_px) // 4 - 24 + 24
@@ -101,7 +100,7 @@ def test_the_map_is_that_of_each_patch_by_hand(height, width, changes, others):
         chosen = settings(**{**changes, "ensemble_threshold": 0.0})
     for seed in range(3):
         image = field(seed, height, width)
-        found = run_cascade(image, networks(others), chosen, 4)
+        found = run_cascade(image, PROPOSAL, networks(others), chosen, 4)
         expected = by_hand(image, chosen, networks(others))
         np.testing.assert_allclose(found, expected, atol=1e-6)
         assert found.max() > 0.9 and ((found == 0).any() or height < 200)
@@ -110,10 +109,10 @@ def test_the_map_is_that_of_each_patch_by_hand(height, width, changes, others):
 def test_the_other_networks_see_only_where_the_first_found_something():
     image = field(0, 320, 448)
     every, some = networks(), networks()
-    run_cascade(image, every, settings(), 4)
-    run_cascade(image, some, settings(ensemble_threshold=0.97), 4)
-    assert some.first.seen == every.first.seen == every.others[0].seen
-    assert 0 < some.others[0].seen < every.others[0].seen
+    run_cascade(image, PROPOSAL, every, settings(), 4)
+    run_cascade(image, PROPOSAL, some, settings(ensemble_threshold=0.97), 4)
+    assert some[0].seen == every[0].seen == every[1].seen
+    assert 0 < some[1].seen < every[1].seen
 
 
 def test_proposals_of_one_block_share_a_patch():
@@ -121,31 +120,31 @@ def test_proposals_of_one_block_share_a_patch():
     for y, x in ((64, 64), (64, 112), (112, 64), (112, 112)):
         image[y : y + 16, x : x + 16] = 20
     apart, together = networks(), networks()
-    run_cascade(image, apart, settings(), 4)
-    run_cascade(image, together, settings(block_px=64, patch_px=128), 4)
-    assert (apart.first.seen, together.first.seen) == (4, 1)
+    run_cascade(image, PROPOSAL, apart, settings(), 4)
+    run_cascade(image, PROPOSAL, together, settings(block_px=64, patch_px=128), 4)
+    assert (apart[0].seen, together[0].seen) == (4, 1)
 
 
 def test_patches_go_through_the_networks_in_batches():
     members = networks()
-    run_cascade(field(1, 640, 640), members, settings(proposal_threshold=0.02), 4)
-    sizes = [shape[0] for shape in members.first.shapes]
+    run_cascade(field(1, 640, 640), PROPOSAL, members, settings(proposal_threshold=0.02), 4)
+    sizes = [shape[0] for shape in members[0].shapes]
     assert sizes[:-1] == [8] * (len(sizes) - 1) and len(sizes) > 1
-    assert {shape[1:] for shape in members.first.shapes} == {(96, 96, 3)}
+    assert {shape[1:] for shape in members[0].shapes} == {(96, 96, 3)}
 
 
 def test_where_nothing_is_proposed_the_map_is_zero():
     members = networks()
-    found = run_cascade(np.full((64, 96, 3), 240, np.uint8), members, settings(), 4)
-    assert found.shape == (16, 24) and not found.any() and members.first.seen == 0
+    found = run_cascade(np.full((64, 96, 3), 240, np.uint8), PROPOSAL, members, settings(), 4)
+    assert found.shape == (16, 24) and not found.any() and members[0].seen == 0
 
 
 def test_patches_that_write_nothing_asked_for_are_left_out():
     image = field(11, 320, 448)
-    whole = run_cascade(image, networks(), settings(), 4)
+    whole = run_cascade(image, PROPOSAL, networks(), settings(), 4)
     for top, left, bottom, right in ((96, 128, 224, 320), (0, 4, 60, 100), (300, 400, 320, 448)):
         members = networks()
-        found = run_cascade(image, members, settings(), 4, (top, left, bottom, right))
+        found = run_cascade(image, PROPOSAL, members, settings(), 4, (top, left, bottom, right))
         inside = np.s_[top // 4 : bottom // 4, left // 4 : right // 4]
         np.testing.assert_array_equal(found[inside], whole[inside])
         # A patch writes 64 px, so that one which touches the box ends within 60 px of it.
@@ -161,12 +160,12 @@ def test_patches_that_write_nothing_asked_for_are_left_out():
 def test_the_whole_equals_its_parts_to_the_bit(changes):
     chosen = settings(**changes)
     image = field(7, 640, 640)
-    whole = run_cascade(image, networks(), chosen, 4)
+    whole = run_cascade(image, PROPOSAL, networks(), chosen, 4)
     margin = -(-cascade_context(chosen, 0) // 32) * 32
     assert (whole[margin // 4 : -margin // 4] > 0.5).any()
     for left in (0, 96, 224):
         part = run_cascade(
-            np.ascontiguousarray(image[:, left:]), networks(), chosen, 4, origin=(left, 0)
+            np.ascontiguousarray(image[:, left:]), PROPOSAL, networks(), chosen, 4, origin=(left, 0)
         )
         first = margin if left else 0
         np.testing.assert_array_equal(part[:, first // 4 :], whole[:, (left + first) // 4 :])

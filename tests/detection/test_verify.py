@@ -70,7 +70,11 @@ def test_candidates_outside_of_the_output_box_are_left_out():
 
 def test_patches_are_gray_beyond_the_image():
     image = np.zeros((32, 32, 3), np.uint8)
-    patches = cut_patches(image, np.array([0.0, 31.0]), np.array([0.0, 31.0]), 16)
+
+    def read(x, y, width, height):
+        return image[y : y + height, x : x + width]
+
+    patches = cut_patches(np.array([[0.0, 0.0], [31.0, 31.0]]), 16, 32, 32, read)
     assert (patches[0][:7] == 127).all() and (patches[0][8:, 8:] == 0).all()
     assert (patches[1][9:] == 127).all() and (patches[1][:8, :8] == 0).all()
 

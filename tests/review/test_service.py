@@ -53,7 +53,7 @@ def batch(service: Service, *events, name: str = "made"):
 def ids(service: Service, detected: bool = True) -> list[str]:
     candidates = service.result("made").candidates
     return [
-        one for one, d in zip(candidates.ids, candidates.detected, strict=True) if d == detected
+        one for one, d in zip(candidates.ids, candidates.is_detection, strict=True) if d == detected
     ]
 
 

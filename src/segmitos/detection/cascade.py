@@ -14,7 +14,6 @@ whole is the sum of its tiles.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,18 +30,10 @@ Box = tuple[int, int, int, int]
 """Top, left, bottom, right in pixels of an image; it may reach beyond it."""
 
 
-@dataclass(frozen=True)
-class CascadeNetworks:
-    """The networks of a cascade, ready to run."""
-
-    proposal: Network
-    first: Network
-    others: Sequence[Network]
-
-
 def run_cascade(
     image: NDArray[np.uint8],
-    networks: CascadeNetworks,
+    proposal: Network,
+    networks: Sequence[Network],
     settings: CascadeSettings,
     stride: int,
     output_box: Box | None = None,
@@ -52,7 +43,8 @@ def run_cascade(
 
     Args:
         image: (h, w, 3) uint8 RGB at the model's scale, sides multiples of 32.
-        networks: to run.
+        proposal: the proposal network.
+        networks: the others; all but the first see what the first one chose.
         settings: of the cascade.
         stride: image pixels per pixel of the map.
         output_box: only this part of the map will be used; patches that write nothing there are
@@ -63,13 +55,12 @@ def run_cascade(
     Returns:
         Probabilities (h / stride, w / stride), 0 where no patch was.
     """
-    proposals = local_maxima(networks.proposal(image[None])[0], settings.proposal_threshold)
+    proposals = local_maxima(proposal(image[None])[0], settings.proposal_threshold)
     corners = patch_corners(proposals, settings, origin)
     height, width = image.shape[:2]
     corners = corners[_touches(corners, settings, output_box or (0, 0, height, width))]
-    writer = _MapWriter(height, width, settings, stride)
     if not len(corners):
-        return writer.map()
+        return np.zeros((height // stride, width // stride), np.float32)
     padded = np.pad(
         image,
         ((settings.patch_px, settings.patch_px), (settings.patch_px, settings.patch_px), (0, 0)),
@@ -89,15 +80,22 @@ def run_cascade(
             maps.append(network(patches)[:, rim:-rim, rim:-rim])
         return np.concatenate(maps)
 
-    total = run(networks.first, corners)
-    if networks.others and settings.ensemble_threshold > 0:
+    total = run(networks[0], corners)
+    if len(networks) > 1 and settings.ensemble_threshold > 0:
         found = total.max(axis=(1, 2)) > settings.ensemble_threshold
         corners, total = corners[found], total[found]
     if len(corners):
-        for network in networks.others:
+        for network in networks[1:]:
             total += run(network, corners)
-        writer.add(total / np.float32(1 + len(networks.others)), corners)
-    return writer.map()
+        total /= np.float32(len(networks))
+    # Patches may begin outside of the image.
+    around = settings.patch_px // stride
+    result = np.pad(np.zeros((height // stride, width // stride), np.float32), around)
+    places = (corners + settings.margin_px) // stride + around
+    for middle, (row, column) in zip(total, places, strict=True):
+        part = result[row : row + middle.shape[0], column : column + middle.shape[1]]
+        np.maximum(part, middle, out=part)
+    return result[around:-around, around:-around]
 
 
 def local_maxima(map_: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
@@ -138,25 +136,3 @@ def _touches(corners: NDArray[np.int64], settings: CascadeSettings, box: Box) ->
     begin, end = corners + settings.margin_px, corners + settings.patch_px - settings.margin_px
     result: NDArray[np.bool_] = np.all((end > box[:2]) & (begin < box[2:]), axis=1)
     return result
-
-
-class _MapWriter:
-    """A map that the middles of patches are written into, by maximum."""
-
-    def __init__(self, height: int, width: int, settings: CascadeSettings, stride: int) -> None:
-        self._stride = stride
-        # Patches may begin outside of the image.
-        self._around = settings.patch_px // stride
-        self._shift = settings.margin_px
-        shape = (height // stride + 2 * self._around, width // stride + 2 * self._around)
-        self._map = np.zeros(shape, np.float32)
-
-    def add(self, middles: NDArray[np.float32], corners: NDArray[np.int64]) -> None:
-        at = (corners + self._shift) // self._stride + self._around
-        for middle, (row, column) in zip(middles, at, strict=True):
-            part = self._map[row : row + middle.shape[0], column : column + middle.shape[1]]
-            np.maximum(part, middle, out=part)
-
-    def map(self) -> NDArray[np.float32]:
-        inside = slice(self._around, -self._around)
-        return self._map[inside, inside]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 def label_pixels(
@@ -45,6 +46,31 @@ def label_pixels(
     roots = _roots(len(starts), upper, lower)
     names, of_run = np.unique(roots, return_inverse=True)
     return np.repeat(of_run.astype(np.int64), lengths), len(names)
+
+
+def measure_regions(
+    rows: NDArray[np.signedinteger[Any]],
+    columns: NDArray[np.signedinteger[Any]],
+    values: NDArray[np.float32],
+) -> tuple[Indices, Indices, Floats, Floats, Floats]:
+    """Label 8-connected pixels and measure the k regions that they make.
+
+    Args:
+        rows: (n,), of pixels in row-major order, each once.
+        columns: (n,), 0 or more.
+        values: (n,), of the pixels, above 0.
+
+    Returns:
+        The region of each pixel (n,); pixels, mean value, and center of mass (column, row) of each
+        region (k,).
+    """
+    member, count = label_pixels(rows, columns)
+    weights = values.astype(np.float64)
+    area = np.bincount(member, minlength=count)
+    mass = np.bincount(member, weights, count)
+    column = np.bincount(member, weights * columns, count) / mass
+    row = np.bincount(member, weights * rows, count) / mass
+    return member, area, mass / area, column, row
 
 
 def _roots(count: int, one: Indices, other: Indices) -> Indices:

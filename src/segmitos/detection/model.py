@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.cascade import Box, CascadeNetworks, run_cascade
+from segmitos.detection.cascade import Box, run_cascade
 from segmitos.detection.model_file import (
     PROPOSAL,
     SUFFIX,
@@ -271,13 +271,13 @@ def _assemble(
     settings = spec.cascade
     if settings is None or file.proposal is None:
         return partial(_predict_whole, networks), verify
-    members = CascadeNetworks(start(file.proposal, PROPOSAL, 3), networks[0], networks[1:])
+    proposal = start(file.proposal, PROPOSAL, 3)
 
     def predict(
         images: NDArray[np.uint8], output_box: Box | None, origin: tuple[int, int]
     ) -> NDArray[np.float32]:
         maps = [
-            run_cascade(image, members, settings, spec.stride, output_box, origin)
+            run_cascade(image, proposal, networks, settings, spec.stride, output_box, origin)
             for image in images
         ]
         return np.stack(maps)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.connected import label_pixels
+from segmitos.detection.connected import measure_regions
 from segmitos.errors import DataError, InputError, ModelError, UsageError
 from segmitos.io.geometry import map_to_image
 
@@ -247,20 +247,16 @@ class MapAccumulator:
         rows, columns, values = rows[order], columns[order], values[order]
         if not len(rows):
             return _no_blobs(level)
-        member, count = label_pixels(rows, columns)
-        weights = values.astype(np.float64)
-        area = np.bincount(member, minlength=count)
-        mass = np.bincount(member, weights, count)
-        x = map_to_image(np.bincount(member, weights * columns, count) / mass, self.stride)
-        y = map_to_image(np.bincount(member, weights * rows, count) / mass, self.stride)
-        peak = np.zeros(count)
-        np.maximum.at(peak, member, weights)
+        member, area, score, column, row = measure_regions(rows, columns, values)
+        x, y = map_to_image(column, self.stride), map_to_image(row, self.stride)
+        peak = np.zeros(len(area))
+        np.maximum.at(peak, member, values)
         sequence = np.lexsort((x, y))
         return Blobs(
             x[sequence],
             y[sequence],
             (area * self.map_mpp**2)[sequence].astype(np.float64),
-            (mass / area)[sequence].astype(np.float64),
+            score[sequence],
             peak[sequence],
             level,
         )

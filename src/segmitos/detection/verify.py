@@ -10,12 +10,13 @@ What follows, from thresholds to reports, sees one map, whatever made it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.connected import label_pixels
+from segmitos.detection.cascade import OUTSIDE, Box
+from segmitos.detection.connected import Indices, measure_regions
 from segmitos.detection.postprocess import smooth
 from segmitos.detection.runtimes import Network
 from segmitos.detection.spec import VerifierSettings
@@ -23,14 +24,12 @@ from segmitos.io.geometry import rescale
 
 # Patches that go through the verifier together.
 BATCH_SIZE = 32
-# Gray of what lies outside of the image, as in training.
-OUTSIDE = 127
 # Log-odds are kept within those of this probability.
 _EPSILON = 1e-5
 # A candidate that touches the output box is mapped whole, if it reaches no further beyond it.
 REACH_PX = 64
 
-Box = tuple[int, int, int, int]
+Read = Callable[[int, int, int, int], NDArray[np.uint8]]
 
 
 def verify_map(
@@ -59,54 +58,47 @@ def verify_map(
     """
     verified = np.zeros_like(probability)
     smoothed = smooth(probability, settings.smoothing_sigma_um, map_mpp)
-    found = find_candidates(smoothed, settings.candidate_threshold, stride)
-    wanted = np.ones(len(found.score), bool)
+    pixels, score, xy = find_candidates(smoothed, settings.candidate_threshold, stride)
+    rows, columns, member = pixels
+    wanted = np.ones(len(score), bool)
     if output_box is not None:
         top, left, bottom, right = (edge / stride for edge in output_box)
-        inside = (found.rows >= top - 1) & (found.rows < bottom)
-        inside &= (found.columns >= left - 1) & (found.columns < right)
-        wanted = np.bincount(found.member, inside, len(wanted)) > 0
+        inside = (rows >= top - 1) & (rows < bottom)
+        inside &= (columns >= left - 1) & (columns < right)
+        wanted = np.bincount(member, inside, len(wanted)) > 0
     joined = np.zeros(len(wanted), np.float32)
     chosen = np.flatnonzero(wanted)
-    patches = cut_patches(image, found.x[chosen], found.y[chosen], settings.patch_px)
+
+    def read(x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        return image[y : y + height, x : x + width]
+
+    patches = cut_patches(xy[chosen], settings.patch_px, image.shape[1], image.shape[0], read)
     for begin in range(0, len(chosen), BATCH_SIZE):
         some = chosen[begin : begin + BATCH_SIZE]
         judged = verifier(patches[begin : begin + BATCH_SIZE])
-        joined[some] = join_scores(found.score[some], judged, settings)
-    verified[found.rows, found.columns] = joined[found.member]
+        joined[some] = join_scores(score[some], judged, settings)
+    verified[rows, columns] = joined[member]
     return verified
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """Regions of a map above a threshold."""
+def find_candidates(
+    smoothed: NDArray[np.float32], threshold: float, stride: int
+) -> tuple[tuple[Indices, Indices, Indices], NDArray[np.float64], NDArray[np.float64]]:
+    """Find the regions of a map (h, w) above a threshold.
 
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
-    """Of all pixels above the threshold, in row-major order."""
-    member: NDArray[np.int64]
-    """The region of each pixel."""
-    score: NDArray[np.float64]
-    """(n,) mean of the map over each region."""
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
-    """(n,) centers of mass, in pixels of the image."""
+    Args:
+        smoothed: the map.
+        threshold: a probability.
+        stride: image pixels per pixel of the map.
 
-
-def find_candidates(smoothed: NDArray[np.float32], threshold: float, stride: int) -> Candidates:
-    """Return the regions of a map (h, w) above a threshold; `stride`: image pixels per pixel."""
+    Returns:
+        Row, column and region of each pixel above the threshold; of each region the mean of the
+        map (k,) and the center of mass (x, y) in pixels of the image (k, 2).
+    """
     rows, columns = np.nonzero(smoothed > threshold)
-    member, count = label_pixels(rows.astype(np.int32), columns.astype(np.int32))
-    values = smoothed[rows, columns].astype(np.float64)
-    mass = np.bincount(member, values, count)
-    return Candidates(
-        rows,
-        columns,
-        member,
-        mass / np.bincount(member, minlength=count),
-        rescale(np.bincount(member, values * columns, count) / mass, stride),
-        rescale(np.bincount(member, values * rows, count) / mass, stride),
-    )
+    member, _, score, column, row = measure_regions(rows, columns, smoothed[rows, columns])
+    xy = np.stack([rescale(column, stride), rescale(row, stride)], axis=1)
+    return (rows, columns, member), score, xy
 
 
 def grown(box: Box | None) -> Box | None:
@@ -143,15 +135,21 @@ def patch_corners(center: NDArray[np.float64], side: int) -> NDArray[np.int64]:
 
 
 def cut_patches(
-    image: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64], side: int
+    xy: NDArray[np.float64], side: int, width: int, height: int, read: Read
 ) -> NDArray[np.uint8]:
-    """Cut squares (n, side, side, 3) round points (n,), gray where they reach past the image."""
-    height, width = image.shape[:2]
-    patches = np.full((len(x), side, side, 3), OUTSIDE, np.uint8)
-    lefts, tops = patch_corners(x, side), patch_corners(y, side)
-    for patch, left, top in zip(patches, lefts.tolist(), tops.tolist(), strict=True):
+    """Cut squares (n, side, side, 3) round points (n, 2), gray where they reach past the image.
+
+    Args:
+        xy: points, pixels of the image.
+        side: of the squares, pixels.
+        width: of the image.
+        height: of the image.
+        read: gives a region (height, width, 3) of the image from x, y, width and height.
+    """
+    patches = np.full((len(xy), side, side, 3), OUTSIDE, np.uint8)
+    for patch, (left, top) in zip(patches, patch_corners(xy, side).tolist(), strict=True):
         x0, y0 = max(0, left), max(0, top)
         x1, y1 = min(width, left + side), min(height, top + side)
         if x0 < x1 and y0 < y1:
-            patch[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
+            patch[y0 - top : y1 - top, x0 - left : x1 - left] = read(x0, y0, x1 - x0, y1 - y0)
     return patches

@@ -95,7 +95,7 @@ def reviewed_marks(result: Result, state: ReviewState) -> ReviewedMarks:
         ids=ids,
         xy=np.concatenate([xy, own]),
         codes=codes,
-        detected=np.concatenate([candidates.detected, none]),
+        detected=np.concatenate([candidates.is_detection, none]),
         score=np.concatenate([candidates.score, np.full(len(added), np.nan)]),
         own=np.concatenate([np.zeros(len(candidates.ids), bool), ~none]),
     )

@@ -66,7 +66,7 @@ def comparison(service: Service, name: str, reader: Reader) -> dict[str, Any]:
 def _shown(result: Result, unit: Unit, states: Mapping[str, ReviewState]) -> dict[str, Any]:
     """Return a place that readers marked. A place without a candidate has an id of its own."""
     place = result.candidates.index.get(unit.candidate or "")
-    is_detection = place is not None and bool(result.candidates.detected[place])
+    is_detection = place is not None and bool(result.candidates.is_detection[place])
     labels = labels_with_silence(unit, states, is_detection)
     mark = unit.candidate
     if mark is None:

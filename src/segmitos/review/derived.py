@@ -84,7 +84,7 @@ def recount_review(result: Result, state: ReviewState) -> Recount:
         ReviewedMark(mark, *_place(result, state, mark), state.labels.get(mark), mark)
         for mark in dict.fromkeys([*state.labels, *state.moved])
         if mark in candidates.index
-        and (mark in state.labels or candidates.detected[candidates.index[mark]])
+        and (mark in state.labels or candidates.is_detection[candidates.index[mark]])
     ]
     marks += [
         ReviewedMark(mark.removeprefix(OWN), x, y, state.labels.get(mark))

@@ -110,7 +110,7 @@ def labelled_cells(
     people = {who: state for who, state in states.items() if who != CONSENSUS}
     for unit in union_of_marks(result, states):
         place = result.candidates.index.get(unit.candidate or "")
-        is_detection = place is not None and bool(result.candidates.detected[place])
+        is_detection = place is not None and bool(result.candidates.is_detection[place])
         said = labels_with_silence(unit, people, is_detection)
         votes = [label for who, label in said.items() if who in people]
         label, fraction = consensus_label(votes, rule)

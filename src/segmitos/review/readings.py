@@ -79,7 +79,7 @@ def read_slide(
     readers = [*states, *([MODEL] if with_model else [])]
     detected = {
         one
-        for one, is_one in zip(result.candidates.ids, result.candidates.detected, strict=True)
+        for one, is_one in zip(result.candidates.ids, result.candidates.is_detection, strict=True)
         if is_one
     }
     votes = np.array([[_vote(unit, who, detected) for unit in units] for who in readers])
@@ -102,7 +102,7 @@ def union_of_marks(result: Result, states: Mapping[str, ReviewState]) -> list[Un
     and a candidate that its reader has not decided on.
     """
     candidates = result.candidates
-    wanted = set(np.flatnonzero(candidates.detected).tolist())
+    wanted = set(np.flatnonzero(candidates.is_detection).tolist())
     for state in states.values():
         wanted |= {candidates.index[mark] for mark in state.labels if mark in candidates.index}
     places = candidates.xy.tolist()

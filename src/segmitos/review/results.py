@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,31 +21,10 @@ from segmitos.detection.tissue import TissueMask
 from segmitos.errors import InputError
 from segmitos.io.files import no_result
 from segmitos.io.outputs import SUMMARY
+from segmitos.io.points.candidates import Candidates
 from segmitos.review.store import ReviewKey
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """What the model found on one slide, down to a low floor.
-
-    Attributes:
-        ids: of each, the same in every run.
-        xy: positions (n, 2), level-0 pixels.
-        score: mean probability (n,).
-        detected: whether it passed the thresholds and is counted by the model (n,).
-    """
-
-    ids: list[str]
-    xy: Floats
-    score: Floats
-    detected: NDArray[np.bool_]
-
-    @cached_property
-    def index(self) -> Mapping[str, int]:
-        """Place of each id."""
-        return {one: place for place, one in enumerate(self.ids)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,11 +93,10 @@ class Result:
     def _saved(self) -> SavedResult:
         return read_saved(self.folder)
 
-    @cached_property
+    @property
     def candidates(self) -> Candidates:
-        """The candidates. Raises InputError as `saved` does."""
-        found = self.saved.candidates
-        return Candidates(list(found.ids), found.xy, found.score, found.is_detection)
+        """What the model found, down to a low floor. Raises InputError as `saved` does."""
+        return self.saved.candidates
 
     @property
     def tissue(self) -> TissueMask:

@@ -93,8 +93,8 @@ class Service:
         candidates = result.candidates
         if not self.blind:
             return list(range(len(candidates.ids)))
-        detected = np.flatnonzero(candidates.detected)
-        others = np.flatnonzero(~candidates.detected)
+        detected = np.flatnonzero(candidates.is_detection)
+        others = np.flatnonzero(~candidates.is_detection)
         nearest = others[np.argsort(score_distance(result)[others], kind="stable")]
         wanted = max(len(detected), _MIN_BLIND)
         places = [*detected.tolist(), *nearest[:wanted].tolist()]
@@ -154,7 +154,7 @@ class Service:
                 "x_px": xy[:, 0].tolist(),
                 "y_px": xy[:, 1].tolist(),
             }
-        keep = candidates.detected.copy()
+        keep = candidates.is_detection.copy()
         if floor is not None:
             keep |= ~(candidates.score < floor)
         else:
@@ -168,7 +168,7 @@ class Service:
             "x_px": xy[:, 0].tolist(),
             "y_px": xy[:, 1].tolist(),
             "score": scores.tolist(),
-            "detected": candidates.detected[places].astype(int).tolist(),
+            "detected": candidates.is_detection[places].astype(int).tolist(),
         }
 
     def position(self, name: str, who: str, mark: str) -> tuple[Result, float, float]:

@@ -24,7 +24,7 @@ from segmitos.detection.postprocess import FLOOR, MapAccumulator, smooth
 from segmitos.detection.prediction import predict_tiles, select_tiles
 from segmitos.detection.spec import ModelSpec, VerifierSettings
 from segmitos.detection.tissue import find_tissue
-from segmitos.detection.verify import OUTSIDE, log_odds, patch_corners
+from segmitos.detection.verify import cut_patches, log_odds
 from segmitos.detection.view import SlideView
 from segmitos.errors import ModelError
 from segmitos.evaluation.matching import RULES, match_points
@@ -140,7 +140,9 @@ def _judge(
         is_mitosis, left_out = _labels(case, places, slide.require_mpp())
         missed = int(case.is_reviewed(case.mitoses_xy).sum() - is_mitosis.sum())
         xy, is_mitosis, map_score = xy[~left_out], is_mitosis[~left_out], map_score[~left_out]
-        features = head.features(_patches(view, xy, settings.patch_px))
+        features = head.features(
+            cut_patches(xy, settings.patch_px, view.width, view.height, view.read)
+        )
     bound = float(log_odds(np.array(1.0)))
     verified = np.clip(features @ head.weights + head.bias, -bound, bound)
     score = (
@@ -160,16 +162,3 @@ def _labels(case: Case, places: Floats, mpp: float) -> tuple[Mask, Mask]:
     is_mitosis[[detected for detected, _ in match.pairs]] = True
     left_out[list(match.ignored)] = True
     return is_mitosis, left_out
-
-
-def _patches(view: SlideView, xy: Floats, side: int) -> NDArray[np.uint8]:
-    """Cut patches (n, side, side, 3) as `detection.verify` does from a tile."""
-    patches = np.full((len(xy), side, side, 3), OUTSIDE, np.uint8)
-    corners = patch_corners(xy, side)
-    for patch, (left, top) in zip(patches, corners.tolist(), strict=True):
-        x0, y0 = max(0, left), max(0, top)
-        x1, y1 = min(view.width, left + side), min(view.height, top + side)
-        if x0 < x1 and y0 < y1:
-            pixels = view.read(x0, y0, x1 - x0, y1 - y0)
-            patch[y0 - top : y1 - top, x0 - left : x1 - left] = pixels
-    return patches

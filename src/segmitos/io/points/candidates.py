@@ -10,7 +10,9 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +54,15 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
+    @cached_property
     def xy(self) -> NDArray[np.float64]:
         """Positions, (n, 2)."""
         return np.stack([self.x_px, self.y_px], axis=1)
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Place of each identity."""
+        return {one: place for place, one in enumerate(self.ids)}
 
     def detections(self) -> Detections:
         """Return those that are detections, in the same order."""
