@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from segmitos.io.files import image_bytes
 from segmitos.io.points.classes import Label
 from segmitos.io.points.regions import Polygon
 from segmitos.io.slide import Slide
+from segmitos.io.tables import table_text
 from segmitos.report.crops import SheetCrop, crop_sheet, read_crop
 
 _TABLE = ("number", "page", "case", "slide", "label", "x_px", "y_px")
@@ -77,14 +76,12 @@ def is_label_table(path: Path) -> bool:
 
 def label_table(points: Sequence[LabelledPoint]) -> str:
     """Return the table of labels as CSV: number, page, case, slide, label, x_px, y_px."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(_TABLE)
+    rows = []
     for point in points:
         page = (point.number - 1) // (_COLUMNS * _ROWS) + 1
         about = [point.number, page, point.case.name, point.case.slide, point.label]
-        table.writerow([*about, *(repr(value) for value in point.xy.tolist())])
-    return text.getvalue()
+        rows.append([*about, *point.xy.tolist()])
+    return table_text(_TABLE, rows)
 
 
 def contact_sheets(points: Sequence[LabelledPoint]) -> Iterator[bytes]:

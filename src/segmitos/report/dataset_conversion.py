@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from filecmp import cmp
@@ -15,7 +14,7 @@ import numpy as np
 from segmitos.errors import DataError, OutputError, ScaleError
 from segmitos.io.datasets import Case
 from segmitos.io.datasets.table import image_header
-from segmitos.io.files import write_text
+from segmitos.io.files import partial_path, write_text
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.csv_points import csv_text
 from segmitos.io.points.geojson_features import collection_text, regions_features
@@ -113,7 +112,7 @@ def _regions_text(case: Case, name: str) -> str:
 
 def _copy(image: Path, target: Path) -> None:
     """Copy a file whole or not at all; slides are too large to be held in memory."""
-    temporary: str | None = None
+    aside = partial_path(target)
     try:
         source = image.open("rb")
     except OSError as error:
@@ -121,13 +120,13 @@ def _copy(image: Path, target: Path) -> None:
     try:
         with source:
             target.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-            with os.fdopen(handle, "wb") as copy:
+            with aside.open("xb") as copy:
                 shutil.copyfileobj(source, copy, 1 << 20)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
+        os.chmod(aside, 0o644)
+        os.replace(aside, target)
     except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        # After the rename there is nothing of this name.
+        with suppress(OSError):
+            aside.unlink()

@@ -1,4 +1,4 @@
-"""The HTML report of one result, of a cohort and of an evaluation: for screen, paper and phone.
+"""HTML pages, for screen, paper and phone: the report of a result, of a cohort, of an evaluation.
 
 A page holds all it shows and fetches nothing. The report of a result works from saved files alone,
 so that it can be made again years later without slide or model.
@@ -6,7 +6,6 @@ so that it can be made again years later without slide or model.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -18,9 +17,9 @@ from segmitos.counting.saved import SavedResult
 from segmitos.errors import DataError
 from segmitos.io.files import write_text
 from segmitos.report.density import TICKS, legend_gradient
-from segmitos.report.map import MapMark, has_density, map_svg, scale_bar
+from segmitos.report.map import has_density, map_svg, scale_bar
 from segmitos.report.marks import candidate_marks, shown_marks
-from segmitos.report.pictures import OVERVIEW, histogram_svg, shrink, size_of
+from segmitos.report.pictures import OVERVIEW, data_uri, histogram_svg, shrink, size_of
 
 COHORT_REPORT = "cohort.html"
 MAX_THUMBNAILS = 500
@@ -62,16 +61,15 @@ def render_report(
     by_id = {mark.id: mark for mark in marks}
     shown = [by_id[identity] for identity in crops]
     numbers = {mark.id: number for number, mark in enumerate(shown, start=1)}
-    on_map = [MapMark(m.x_px, m.y_px, m.state, numbers.get(m.id)) for m in marks]
     width, height = size_of(picture)
     detections = saved.candidates.detections()
-    return _render(
+    return render(
         "report.html",
         summary=saved.summary,
         counted=counted,
         review=review,
         warnings=_warnings(saved, review),
-        map=map_svg(saved, picture, (width, height), on_map, counted.hotspot, counted.fields),
+        map=map_svg(saved, picture, marks, numbers, counted.hotspot, counted.fields),
         ratio=width / height,
         scale_bar=scale_bar(saved.summary.width_px * saved.summary.mpp),
         density=has_density(saved, counted.count),
@@ -79,7 +77,7 @@ def render_report(
         legend=legend_gradient(),
         ticks=TICKS,
         crops=[
-            {"number": numbers[mark.id], "mark": mark, "picture": _data_uri(crops[mark.id])}
+            {"number": numbers[mark.id], "mark": mark, "picture": data_uri(crops[mark.id])}
             for mark in shown
         ],
         hidden=len(marks) - len(shown),
@@ -118,7 +116,7 @@ def write_cohort_report(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
         if len(rows) <= MAX_THUMBNAILS and picture.is_file() and row["status"] != "failed":
             # A damaged picture is missing from the table, the result is not.
             with suppress(OSError, DataError):
-                thumbnail = _data_uri(shrink(picture.read_bytes(), 120))
+                thumbnail = data_uri(shrink(picture.read_bytes(), 120))
         shown.append({**row, "thumbnail": thumbnail})
     path = folder / COHORT_REPORT
     there = [
@@ -126,7 +124,7 @@ def write_cohort_report(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
         for column in _COHORT_COLUMNS
         if any(row.get(column[0]) for row in rows) or column[0] in _ALWAYS_SHOWN
     ]
-    write_text(path, _render("cohort.html", rows=shown, numbers=_totals(rows), columns=there))
+    write_text(path, render("cohort.html", rows=shown, numbers=_totals(rows), columns=there))
     return path
 
 
@@ -142,21 +140,18 @@ def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def render_evaluation(evaluation: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     """Return the HTML of an evaluation: its tables and its pictures (PNG bytes by title)."""
-    shown = {title: _data_uri(content, "png") for title, content in pictures.items()}
-    return _render("evaluation.html", evaluation=evaluation, pictures=shown)
+    shown = {title: data_uri(content, "png") for title, content in pictures.items()}
+    return render("evaluation.html", evaluation=evaluation, pictures=shown)
 
 
-def _data_uri(picture: bytes, kind: str = "jpeg") -> str:
-    return f"data:image/{kind};base64," + base64.b64encode(picture).decode("ascii")
-
-
-def _render(template: str, **content: Any) -> str:
-    html: str = _template(template).render(**content)
+def render(template: str, **content: Any) -> str:
+    """Return the HTML of a template of this package; all of them extend `base.html`."""
+    html: str = _environment().get_template(template).render(**content)
     return html
 
 
 @lru_cache
-def _template(name: str) -> Any:
+def _environment() -> Any:
     import jinja2
 
     environment = jinja2.Environment(
@@ -169,4 +164,4 @@ def _template(name: str) -> Any:
     environment.filters["units"] = lambda text: (
         str(text).replace("mm2", "mm²").replace("um2", "µm²")
     )
-    return environment.get_template(name)
+    return environment

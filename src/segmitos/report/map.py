@@ -6,10 +6,8 @@ a result's saved files, so that another window or verdict needs no slide.
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +17,8 @@ from segmitos.counting.windows import Hotspot
 from segmitos.io.files import image_bytes
 from segmitos.io.geometry import from_corner
 from segmitos.report.density import density_png
-from segmitos.report.marks import State
+from segmitos.report.marks import ShownMark
+from segmitos.report.pictures import data_uri, size_of
 
 # A density is shown on images that hold more than one field's worth of it.
 DENSITY_FROM_UM = 2500.0
@@ -28,16 +27,6 @@ _RING_UM = 12.0
 # Below this a ring round a cell is a dot.
 _SMALLEST_PX = 6.0
 _OUTLINE_RGBA = (20, 20, 20, 170)
-
-
-@dataclass(frozen=True)
-class MapMark:
-    """One mark on the map; `number` is that of its crop, None where it has none."""
-
-    x_px: float
-    y_px: float
-    state: State = "mitosis"
-    number: int | None = None
 
 
 def has_density(saved: SavedResult, count: int) -> bool:
@@ -49,8 +38,8 @@ def has_density(saved: SavedResult, count: int) -> bool:
 def map_svg(
     saved: SavedResult,
     overview: bytes,
-    size_px: tuple[int, int],
-    marks: Sequence[MapMark],
+    marks: Sequence[ShownMark],
+    numbers: Mapping[str, int],
     hotspot: Hotspot | None,
     fields: Hotspot | None,
 ) -> str:
@@ -59,13 +48,13 @@ def map_svg(
     Args:
         saved: the result.
         overview: JPEG of the whole image.
-        size_px: width and height of it.
         marks: to draw.
+        numbers: of the crops, by the id of the mark; a mark without one has no link.
         hotspot: window to draw, where there is one.
         fields: window of ten fields, where there is one.
     """
     summary = saved.summary
-    width, height = size_px
+    width, height = size_of(overview)
     scale = width / summary.width_px
     mitoses = np.array(
         [(mark.x_px, mark.y_px) for mark in marks if mark.state in ("mitosis", "added")]
@@ -82,7 +71,7 @@ def map_svg(
         for name, window in (("fields", fields), ("hotspot", hotspot))
         if window is not None
     ]
-    layers.append(_marks(marks, scale, _RING_UM / 2 / summary.mpp * scale))
+    layers.append(_marks(marks, numbers, scale, _RING_UM / 2 / summary.mpp * scale))
     return (
         f'<svg class="map" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="Map of the image with all marks">{"".join(layers)}</svg>'
@@ -104,10 +93,9 @@ def outline_png(tissue: NDArray[np.bool_]) -> bytes:
 
 
 def _image(content: bytes, kind: str, width: int, height: int, name: str) -> str:
-    data = base64.b64encode(content).decode("ascii")
     return (
         f'<image class="{name}" width="{width}" height="{height}" preserveAspectRatio="none" '
-        f'href="data:image/{kind};base64,{data}"/>'
+        f'href="{data_uri(content, kind)}"/>'
     )
 
 
@@ -122,21 +110,24 @@ def _window(window: Hotspot, scale: float, name: str) -> str:
     return f'<g class="window {name}">{shape} class="rim"/>{shape} class="line"/></g>'
 
 
-def _marks(marks: Sequence[MapMark], scale: float, ring_px: float) -> str:
+def _marks(
+    marks: Sequence[ShownMark], numbers: Mapping[str, int], scale: float, ring_px: float
+) -> str:
     """Draw marks with a crop one by one, as links, and all others in one path of each state."""
     small = " small" if len(marks) > MAX_RINGS else ""
     by_state: dict[str, list[str]] = {}
     single = []
     for mark in marks:
         x, y = from_corner(mark.x_px, scale), from_corner(mark.y_px, scale)
-        if mark.number is None:
-            by_state.setdefault(mark.state, []).append(_shape(x, y, mark.state, ring_px))
-            continue
         path = _shape(x, y, mark.state, ring_px)
+        number = numbers.get(mark.id)
+        if number is None:
+            by_state.setdefault(mark.state, []).append(path)
+            continue
         single.append(
-            f'<a href="#c{mark.number}" aria-label="Mark {mark.number}">'
-            f'<g id="m{mark.number}" class="mark {mark.state}">{_stroke(path)}'
-            f"<title>{mark.number}</title></g></a>"
+            f'<a href="#c{number}" aria-label="Mark {number}">'
+            f'<g id="m{number}" class="mark {mark.state}">{_stroke(path)}'
+            f"<title>{number}</title></g></a>"
         )
     rest = [
         f'<g class="mark {state}">{_stroke("".join(paths))}</g>'

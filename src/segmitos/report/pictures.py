@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,9 @@ from segmitos.io.files import image_bytes, json_text
 from segmitos.io.points.candidates import Candidates
 from segmitos.io.slide import Slide
 from segmitos.report.crops import crop_jpeg, read_crop
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 OVERVIEW, CROPS = "overview.jpg", "crops.json"
 OVERVIEW_PX = 1400
@@ -35,25 +40,31 @@ def overview(slide: Slide) -> bytes:
 
 def size_of(picture: bytes) -> tuple[int, int]:
     """Return width and height of an encoded picture. Raises DataError where it is damaged."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(picture)) as image:
-            return image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"the saved {OVERVIEW} is damaged: {error}") from error
+    with _opened(picture) as image:
+        return image.size
 
 
 def shrink(picture: bytes, side_px: int) -> bytes:
     """Shrink a JPEG to a longer side of `side_px`. Raises DataError where it is damaged."""
+    with _opened(picture) as image:
+        image.thumbnail((side_px, side_px))
+        return image_bytes(image, "jpg", 75, drawn=True)
+
+
+@contextmanager
+def _opened(picture: bytes) -> Iterator[Image.Image]:
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(picture)) as image:
-            image.thumbnail((side_px, side_px))
-            return image_bytes(image, "jpg", 75, drawn=True)
+            yield image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"the saved {OVERVIEW} is damaged: {error}") from error
+
+
+def data_uri(picture: bytes, kind: str = "jpeg") -> str:
+    """Return a picture as a page holds it."""
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode("ascii")
 
 
 def choose_crops(candidates: Candidates, hotspot: Hotspot | None) -> list[int]:

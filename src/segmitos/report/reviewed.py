@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +18,7 @@ from segmitos.io.geometry import to_qupath
 from segmitos.io.outputs import PROGRAM
 from segmitos.io.points.geojson_features import collection_text, region_feature
 from segmitos.io.slide import Slide
+from segmitos.io.tables import table_text
 from segmitos.report.html import render_report
 from segmitos.report.marks import ShownMark, shown_marks
 from segmitos.report.pictures import MAX_CROPS, crop_jpegs
@@ -144,9 +143,7 @@ def _table(saved: SavedResult, review: Review) -> str:
     place = {identity: index for index, identity in enumerate(saved.candidates.ids)}
     hotspot = review.recount.reviewed.hotspot
     mpp = saved.summary.mpp
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    rows = []
     for mark in review.recount.marks:
         index = place.get(mark.candidate or "")
         detected = index is not None and bool(saved.candidates.is_detection[index])
@@ -154,7 +151,7 @@ def _table(saved: SavedResult, review: Review) -> str:
         known: tuple[float | str, float | str] = ("", "")
         if index is not None:
             known = (float(saved.candidates.score[index]), float(saved.candidates.area_um2[index]))
-        writer.writerow(
+        rows.append(
             [
                 mark.id,
                 mark.candidate or "",
@@ -168,7 +165,7 @@ def _table(saved: SavedResult, review: Review) -> str:
                 *known,
             ]
         )
-    return buffer.getvalue()
+    return table_text(_COLUMNS, rows)
 
 
 def _geojson(saved: SavedResult, review: Review) -> str:

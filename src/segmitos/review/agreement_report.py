@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from segmitos.io.files import json_text
 from segmitos.io.outputs import PROGRAM
+from segmitos.io.tables import table_text
+from segmitos.report.html import render
 
 _COLUMNS = ("first", "second", "slides", "matched", "only_first", "only_second")
 _FIGURES = ("f", "kappa", "score_kappa", "count_icc")
@@ -27,26 +25,19 @@ def agreement_files(content: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _table(content: Mapping[str, Any]) -> str:
-    stream = io.StringIO()
-    table = csv.writer(stream, lineterminator="\n")
     ends = [f"{name}{end}" for name in _FIGURES for end in ("", "_low", "_high")]
-    table.writerow([*_COLUMNS, *ends, "count_difference", "limit_low", "limit_high"])
+    rows = []
     for pair in content["pairs"]:
         figures = [pair[name][end] for name in _FIGURES for end in ("value", "low", "high")]
         limits = [pair["count_difference"][end] for end in ("mean", "low", "high")]
-        row = [*(pair[name] for name in _COLUMNS), *figures, *limits]
-        table.writerow(["" if value is None else value for value in row])
-    return stream.getvalue()
+        rows.append([*(pair[name] for name in _COLUMNS), *figures, *limits])
+    columns = [*_COLUMNS, *ends, "count_difference", "limit_low", "limit_high"]
+    return table_text(columns, rows)
 
 
 def _page(content: Mapping[str, Any]) -> str:
-    html: str = _template().render(
-        content=content,
-        plots=[_bland_altman(pair) for pair in content["pairs"]],
-        width=_WIDTH,
-        height=_HEIGHT,
-    )
-    return html
+    plots = [_bland_altman(pair) for pair in content["pairs"]]
+    return render("agreement.html", content=content, plots=plots, width=_WIDTH, height=_HEIGHT)
 
 
 def _bland_altman(pair: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,18 +62,3 @@ def _bland_altman(pair: Mapping[str, Any]) -> dict[str, Any]:
         "left": _MARGIN,
         "widest": widest,
     }
-
-
-@lru_cache
-def _template() -> Any:
-    import jinja2
-
-    here = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([here / "templates", here.parent / "report" / "templates"]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("agreement.html")

@@ -29,6 +29,7 @@ from segmitos.errors import DataError, ModelError, UsageError
 from segmitos.evaluation.matching import f_score
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_bytes, write_json, write_text
+from segmitos.report.html import render
 from segmitos.review.assisted import assisted_slides
 from segmitos.training.adapt_fit import (
     MIN_MARKS,
@@ -90,7 +91,7 @@ class Adapted:
             lines.append(self.note())
         lines.append(f"model: {self.model}")
         if not self.kept:
-            lines.append(f"{_NOT_KEPT}: {self._reason()}")
+            lines.append(f"{_NOT_KEPT}: {self.reason()}")
         return "\n".join(lines)
 
     def note(self) -> str:
@@ -100,7 +101,8 @@ class Adapted:
             "sight: both columns flatter, above all their recall; their difference less so"
         )
 
-    def _reason(self) -> str:
+    def reason(self) -> str:
+        """Say why the change was not kept."""
         if self.rows:
             return "on slides that it was not fitted to the change is no better"
         return "there is one image alone, and so nothing to test the change on; review another"
@@ -279,44 +281,16 @@ def _line(row: Row, width: int) -> str:
 
 
 def _page(result: Adapted) -> str:
-    from jinja2 import Environment
-
-    template = Environment(autoescape=True).from_string(_TEMPLATE)
-    text: str = template.render(
-        title=f"Adaptation of {result.model.stem}",
-        result=result,
-        ratio=ratio,
+    return render(
+        "adaptation.html",
+        name=result.model.stem,
+        mitoses=result.mitoses,
+        others=result.others,
+        reason="" if result.kept else result.reason(),
+        how=result.how,
+        rows=[
+            (row.slide, [ratio(row.before), *row.before, ratio(row.after), *row.after])
+            for row in result.rows
+        ],
         note=result.note() if result.assisted else "",
     )
-    return text
-
-
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 52rem;
-  padding: 0 1rem; color: #222; background: #fff; }
-h1 { font-size: 1.4rem; } .scroll { overflow-x: auto; }
-table { border-collapse: collapse; } th, td { padding: .25rem .7rem; text-align: right; }
-th:first-child, td:first-child { text-align: left; } tbody tr:last-child { font-weight: 600; }
-th { border-bottom: 1px solid #999; } .note { color: #555; }
-@media (prefers-color-scheme: dark) { body { background: #16181b; color: #ddd; }
-  .note { color: #aaa; } }
-</style></head><body>
-<h1>{{ title }}</h1>
-<p>Fitted to {{ result.mitoses }} mitoses and {{ result.others }} other candidates.
-{% if result.kept %}The model file holds the change.{% else %}The model file is the one that it
-started from: {{ result._reason() }}.{% endif %}</p>
-{% if result.rows %}<p>On reviewed slides, {{ result.how }}:</p>
-<div class="scroll"><table><thead>
-<tr><th></th><th colspan="4">before</th><th colspan="4">after</th></tr>
-<tr><th>slide</th>{% for _ in range(2) %}<th>F</th><th>TP</th><th>FP</th><th>FN</th>{% endfor %}
-</tr></thead><tbody>{% for row in result.rows %}
-<tr><td>{{ row.slide }}</td>{% for side in (row.before, row.after) %}<td>{{ ratio(side) }}</td>
-{%- for n in side %}<td>{{ n }}</td>{% endfor %}{% endfor %}</tr>{% endfor %}
-</tbody></table></div>{% endif %}
-{% if note %}<p class="note">{{ note|capitalize }}.</p>{% endif %}
-</body></html>
-"""
