@@ -12,9 +12,9 @@ called a look-alike a mitosis, but its look-alikes may lie 10 px off.
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,16 +29,11 @@ from segmitos.evaluation.matching import match_points
 from segmitos.evaluation.scoring import Evaluation, evaluate
 from segmitos.io.datasets import Case, load_dataset
 from segmitos.io.datasets.table import headless_points
+from segmitos.io.files import jpeg_copy
 from segmitos.io.points.detections import Detections
 from segmitos.io.slide import Slide
 
 Change = Callable[[np.ndarray], np.ndarray]
-
-
-def jpeg(image: np.ndarray) -> np.ndarray:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=50)
-    return np.asarray(Image.open(buffer).convert("RGB"))
 
 
 def brightness(factor: float) -> Change:
@@ -161,7 +156,7 @@ def main() -> None:
     if options.robustness:
         own, other = stains(options.data)
         changes: dict[str, Change] = {
-            "JPEG quality 50": jpeg,
+            "JPEG quality 50": partial(jpeg_copy, quality=50),
             "20 % brighter": brightness(1.2),
             "20 % darker": brightness(0.8),
             "hue turned by 14 degrees": hue,

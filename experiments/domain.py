@@ -13,12 +13,12 @@ puts the reference of experiments/domain.json into model files.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 from segmitos.detection.domain import (
+    MAX_SQUARES,
     SQUARE_PX,
     DomainFeatures,
     DomainReference,
     Neighbors,
     ScaleRegression,
-    choose_squares,
     measure_domain,
 )
 from segmitos.detection.model_file import (
@@ -43,7 +43,7 @@ from segmitos.detection.model_file import (
     write_model_file,
 )
 from segmitos.detection.stain import OD_TABLE
-from segmitos.io.files import write_text
+from segmitos.io.files import jpeg_copy, write_text
 from segmitos.io.slide import Slide
 
 REFERENCE = Path(__file__).with_name("domain.json")
@@ -93,9 +93,7 @@ def features_of(image: Pixels) -> DomainFeatures | None:
     with Slide.from_array(image, MPP) as slide:
         view = SlideView(slide, MPP)
         tissue = find_tissue(view.overview())
-        corners = choose_squares(tissue.mask, tissue.mpp / MPP, view.width, view.height)
-        sides = min(SQUARE_PX, view.width), min(SQUARE_PX, view.height)
-        return measure_domain([view.read(x, y, *sides) for x, y in corners])
+        return measure_domain(view.squares_of_tissue(tissue, MAX_SQUARES, SQUARE_PX))
 
 
 def read_field(path: Path, mpp: float) -> Pixels:
@@ -152,12 +150,6 @@ def _without(stain: int, fraction: float) -> Callable[[NDArray[np.float32]], Non
     return change
 
 
-def _compressed(image: Pixels) -> Pixels:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=5)
-    return np.asarray(Image.open(buffer).convert("RGB"))
-
-
 def _noisy(image: Pixels) -> Pixels:
     noise = np.random.default_rng(0).normal(0, 40, image.shape)
     return np.clip(image + noise, 0, 255).astype(np.uint8)
@@ -184,7 +176,7 @@ ODD: dict[str, Callable[[Pixels], Pixels]] = {
     "blurred, sigma 1 um": _blurred(4),
     "blurred, sigma 2 um": _blurred(8),
     "noise": _noisy,
-    "JPEG quality 5": _compressed,
+    "JPEG quality 5": partial(jpeg_copy, quality=5),
     "four gray levels a channel": lambda image: np.asarray(
         ImageOps.posterize(Image.fromarray(image), 2)
     ),

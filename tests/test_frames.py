@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from segmitos.cli import main
-from segmitos.detection.regions import regions_for, regions_of_slide
 from segmitos.errors import DataError, InputError
 from segmitos.io.datasets import load_dataset
+from segmitos.io.points.read_regions import regions_for, regions_of_slide
 from segmitos.io.slide import Slide
 from tests.factories.leica import save_scn
 from tests.factories.toy_models import write_toy

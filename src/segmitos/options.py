@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -133,6 +134,13 @@ overwrite_option = click.option(
 json_option = click.option(
     "--json", "json_out", is_flag=True, help="Print JSON on standard output."
 )
+
+
+def print_json(content: Any) -> None:
+    """Print what `json_option` asks for: JSON with sorted keys, on standard output."""
+    print(json.dumps(content, indent=2, sort_keys=True))
+
+
 data_argument = click.argument(
     "data",
     nargs=-1,

@@ -14,11 +14,12 @@ from segmitos.detection.domain import (
     DomainReference,
     Neighbors,
     ScaleRegression,
-    choose_squares,
     measure_domain,
 )
 from segmitos.detection.model import Model
 from segmitos.detection.pipeline import DetectOptions, detect_slide
+from segmitos.detection.tissue import TissueMask
+from segmitos.detection.view import SlideView
 from segmitos.io.slide import Slide
 
 DATA = Path(os.environ.get("SEGMITOS_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -101,13 +102,17 @@ def test_too_little_tissue_says_nothing():
 def test_squares_lie_on_the_input_and_on_tissue():
     mask = np.zeros((30, 40), bool)
     mask[20:, 30:] = True
-    corners = choose_squares(mask, 32, 1280, 960)
-    assert len(corners) > 3
-    for x, y in corners:
-        assert 0 <= x <= 1280 - 192
-        assert 0 <= y <= 960 - 192
-        assert mask[(y + 96) // 32, (x + 96) // 32] or x == 1280 - 192 or y == 960 - 192
-    assert choose_squares(np.zeros((3, 3), bool), 32, 96, 96) == []
+    image = np.where(np.kron(mask, np.ones((32, 32), bool))[..., None], 100, 200)
+    image = np.repeat(image.astype(np.uint8), 3, axis=2)
+    with Slide.from_array(image, 0.25) as slide:
+        view = SlideView(slide, 0.25)
+        squares = view.squares_of_tissue(TissueMask(mask, 8.0, 1.0), 8, 192)
+        assert len(squares) > 3
+        for square in squares:
+            assert square.shape == (192, 192, 3)
+            assert square[96, 96, 0] == 100
+        none = TissueMask(np.zeros((30, 40), bool), 8.0, 0.0)
+        assert view.squares_of_tissue(none, 8, 192) == []
 
 
 @pytest.mark.slow

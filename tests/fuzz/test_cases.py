@@ -12,8 +12,8 @@ from PIL import Image
 
 from segmitos.cli import main
 from segmitos.detection.model import Model
-from segmitos.detection.regions import regions_of_slide
 from segmitos.evaluation.thresholds import read_thresholds
+from segmitos.io.points.read_regions import regions_of_slide
 from segmitos.io.slide import Slide
 from segmitos.io.slide.find import find_inputs
 from segmitos.training.checkpoint import load_checkpoint

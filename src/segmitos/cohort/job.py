@@ -31,12 +31,12 @@ from segmitos.cohort.settings import JobSettings
 from segmitos.cohort.tables import status_of
 from segmitos.detection.model import Model, load_model
 from segmitos.detection.pipeline import detect_slide
-from segmitos.detection.regions import regions_for
 from segmitos.detection.tiling import Tile
 from segmitos.errors import InputError, OutputError, SegMitosError
 from segmitos.io.error_log import CaughtBugs
 from segmitos.io.files import absolute_path, display_path
 from segmitos.io.outputs import SUMMARY
+from segmitos.io.points.read_regions import regions_for
 from segmitos.io.slide import Slide
 
 Status = Literal["done", "warning", "no tissue", "skipped", "failed"]

@@ -19,6 +19,7 @@ from segmitos.options import (
     exclude_option,
     json_option,
     mpp_option,
+    print_json,
     several,
     threads_option,
 )
@@ -83,7 +84,6 @@ def crossval(
     Example: segmitos crossval mitos14:DIR --folds 3 -o runs/crossval
     """
     require_training()
-    import json
 
     from segmitos.detection.model import available_threads
     from segmitos.io.datasets import load_dataset
@@ -109,7 +109,7 @@ def crossval(
         threads or available_threads(),
     )
     if json_out:
-        print(json.dumps(result, indent=2, sort_keys=True))
+        print_json(result)
         return 0
     chosen = ", ".join(f"{key} {value}" for key, value in result["thresholds"].items())
     print("\n".join(table_lines(result)))

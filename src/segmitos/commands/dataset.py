@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from segmitos.options import (
     exclude_option,
     json_option,
     mpp_option,
+    print_json,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def dataset_list(json_out: bool) -> int:
     from segmitos.io.datasets import FORMATS
 
     if json_out:
-        print(json.dumps({name: info.summary for name, info in FORMATS.items()}, indent=2))
+        print_json({name: info.summary for name, info in FORMATS.items()})
         return 0
     for name, info in FORMATS.items():
         print(f"{name:<12} {info.summary}")
@@ -89,7 +89,7 @@ def dataset_describe(
         except DataError as error:
             problems.append(str(error))
     if json_out:
-        print(json.dumps({**summary, "problems": problems}, indent=2, sort_keys=True))
+        print_json({**summary, "problems": problems})
     else:
         for key, value in summary.items():
             print(f"{key.replace('_', ' '):<16} {_plain(value)}")

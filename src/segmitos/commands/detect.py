@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from segmitos.options import (
     model_option,
     mpp_option,
     page_option,
+    print_json,
     qupath_option,
     several,
     threads_option,
@@ -189,7 +189,7 @@ def _run(
     finally:
         display.close()
     if json_out:
-        print(json.dumps(_as_json(outcomes, out), indent=2, sort_keys=True))
+        print_json(_as_json(outcomes, out))
     display.end(outcomes, out)
     if any(outcome.status == "failed" for outcome in outcomes):
         return 1, outcomes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from segmitos.options import (
     json_option,
     model_option,
     mpp_option,
+    print_json,
     threads_option,
 )
 
@@ -194,7 +194,7 @@ def _score(
         _write_cases(out / "cases.csv", main)
         _write_report(cases, found, main, every, warnings, out)
     if json_out:
-        print(json.dumps(content, indent=2, sort_keys=True))
+        print_json(content)
         return 0
     _print_slides(main)
     if rule == "all":
@@ -306,7 +306,7 @@ def _tune(
     write_json(out / TUNED, content)
     write_bytes(out / "thresholds.png", tuning_picture(result))
     if json_out:
-        print(json.dumps(content, indent=2, sort_keys=True))
+        print_json(content)
         return 0
     chosen = result.thresholds
     print(f"tuned on {content['validation']['data']}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from segmitos.options import (
     exclude_option,
     json_option,
     mpp_option,
+    print_json,
     several,
     threads_option,
 )
@@ -67,7 +67,7 @@ def info(model: str, json_out: bool) -> int:
     about["sha256"], about["bytes"] = file.sha256, path.stat().st_size
     about["networks"] = len(file.networks)
     if json_out:
-        print(json.dumps(about, indent=2, sort_keys=True, ensure_ascii=False))
+        print_json(about)
     else:
         print(model_card(about))
     return 0

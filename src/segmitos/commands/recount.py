@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 
 from segmitos.errors import InputError, UsageError
-from segmitos.options import FilePath, json_option
+from segmitos.options import FilePath, json_option, print_json
 
 if TYPE_CHECKING:
     from segmitos.counting.recount import Recount, Review
@@ -122,7 +122,7 @@ def recount(
     if (run / COHORT).is_file():
         write_tables(run)
     if json_out:
-        print(json.dumps(contents, indent=2, sort_keys=True))
+        print_json(contents)
     return 0
 
 

@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detection.stain import OD_TABLE, tissue_pixels
-from segmitos.io.geometry import from_corner
 
 # Squares of tissue that are measured, spread over the input.
 MAX_SQUARES = 8
@@ -125,29 +124,6 @@ class DomainFeatures:
     stain: Vector
     focus: Vector
     scale: Vector
-
-
-def choose_squares(
-    mask: NDArray[np.bool_], mask_px: float, width: int, height: int
-) -> list[tuple[int, int]]:
-    """Return the corners (x, y) of squares of tissue spread over an input, in model pixels.
-
-    Args:
-        mask: (h, w), True where there is tissue.
-        mask_px: model pixels per pixel of the mask.
-        width: of the input, model pixels.
-        height: of the input, model pixels.
-    """
-    rows, columns = np.nonzero(mask)
-    if not len(rows):
-        return []
-    # Steps of the golden ratio spread over rows and columns alike, whatever the shape.
-    steps = np.arange(MAX_SQUARES) * 0.6180339887 % 1
-    chosen = np.unique((steps * len(rows)).astype(np.int64))
-    half = SQUARE_PX / 2
-    x, y = (np.rint(from_corner(place[chosen], mask_px) - half) for place in (columns, rows))
-    x, y = x.clip(0, max(0, width - SQUARE_PX)), y.clip(0, max(0, height - SQUARE_PX))
-    return list(zip(x.astype(int).tolist(), y.astype(int).tolist(), strict=True))
 
 
 def measure_domain(squares: Sequence[Pixels]) -> DomainFeatures | None:

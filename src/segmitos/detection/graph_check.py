@@ -48,12 +48,8 @@ def check_graph(content: bytes, where: str) -> None:
     """
     try:
         _check_model(memoryview(content), where)
-    except (IndexError, UnicodeDecodeError, _EncodingError) as error:
+    except (IndexError, ValueError) as error:
         raise ModelError(f"{where} is not an ONNX graph, or is damaged") from error
-
-
-class _EncodingError(Exception):
-    """The bytes are no Protocol Buffers message."""
 
 
 def _check_model(content: memoryview, where: str) -> None:
@@ -65,7 +61,7 @@ def _check_model(content: memoryview, where: str) -> None:
             graphs += 1
             _check_nodes(_message(value), where)
     if graphs != 1:
-        raise _EncodingError
+        raise ValueError("no Protocol Buffers message")
 
 
 def _check_nodes(graph: memoryview, where: str) -> None:
@@ -141,9 +137,9 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         elif kind in (_FIXED64, _FIXED32):
             length = 8 if kind == _FIXED64 else 4
         else:
-            raise _EncodingError
+            raise ValueError("no Protocol Buffers message")
         if at + length > len(content):
-            raise _EncodingError
+            raise ValueError("no Protocol Buffers message")
         yield field, content[at : at + length]
         at += length
 
@@ -157,7 +153,7 @@ def _varint(content: memoryview, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return result, at
         shift += 7
-    raise _EncodingError
+    raise ValueError("no Protocol Buffers message")
 
 
 def _integers(value: int | memoryview) -> Iterator[int]:
@@ -173,5 +169,5 @@ def _integers(value: int | memoryview) -> Iterator[int]:
 
 def _message(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
-        raise _EncodingError
+        raise ValueError("no Protocol Buffers message")
     return value

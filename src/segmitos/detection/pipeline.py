@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.domain import SQUARE_PX, choose_squares, measure_domain
+from segmitos.detection.domain import MAX_SQUARES, SQUARE_PX, measure_domain
 from segmitos.detection.model import Model
 from segmitos.detection.postprocess import (
     Blobs,
@@ -20,7 +20,6 @@ from segmitos.detection.postprocess import (
     smooth,
 )
 from segmitos.detection.prediction import predict_tiles, select_tiles
-from segmitos.detection.regions import Regions, regions_of_slide
 from segmitos.detection.spec import ModelSpec
 from segmitos.detection.tiling import Tile
 from segmitos.detection.tissue import TissueMask, find_tissue
@@ -31,6 +30,8 @@ from segmitos.io.geometry import rescale
 from segmitos.io.points.candidates import Candidates
 from segmitos.io.points.detections import Detections
 from segmitos.io.points.geojson_features import point_ids
+from segmitos.io.points.read_regions import regions_of_slide
+from segmitos.io.points.regions import Regions
 from segmitos.io.slide import Slide
 
 Progress = Callable[[int, int], None]
@@ -235,9 +236,7 @@ def _domain_warnings(view: SlideView, tissue: TissueMask, spec: ModelSpec) -> tu
     """Return what is unlike the model's training laboratories, in the slide's own staining."""
     if spec.domain is None:
         return ()
-    corners = choose_squares(tissue.mask, tissue.mpp / view.mpp, view.width, view.height)
-    width, height = min(SQUARE_PX, view.width), min(SQUARE_PX, view.height)
-    features = measure_domain([view.read(x, y, width, height) for x, y in corners])
+    features = measure_domain(view.squares_of_tissue(tissue, MAX_SQUARES, SQUARE_PX))
     return () if features is None else spec.domain.warnings(features, view.mpp)
 
 

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detection.connected import label_pixels
-from segmitos.detection.regions import Regions
 from segmitos.detection.stain import OD_TABLE
-from segmitos.detection.view import Overview
 from segmitos.io.geometry import from_corner
+from segmitos.io.points.regions import Regions
 
 _MIN_OD = 0.06
 _MIN_CHROMA = 0.03
@@ -28,6 +27,25 @@ _ROWS_AT_ONCE = 256
 _LARGE_MASK_PX = 2_000_000
 
 Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A picture of a whole slide.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 RGB.
+        step: level-0 pixels per pixel.
+        mpp: um per pixel.
+        bounds: (x, y, width, height) of the scanned area in level-0 pixels.
+        area_mm2: of the whole slide.
+    """
+
+    pixels: NDArray[np.uint8]
+    step: float
+    mpp: float
+    bounds: tuple[int, int, int, int]
+    area_mm2: float
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
+from segmitos.detection.tissue import Overview, TissueMask
 from segmitos.errors import ScaleError
 from segmitos.io.geometry import from_corner
 from segmitos.io.slide import Slide
@@ -30,37 +29,6 @@ STAIN_SQUARE_PX = 128
 STAIN_STEP_PX = 4
 
 Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Overview:
-    """A picture of a whole slide.
-
-    Attributes:
-        pixels: (h, w, 3) uint8 RGB.
-        step: level-0 pixels per pixel.
-        mpp: um per pixel.
-        bounds: (x, y, width, height) of the scanned area in level-0 pixels.
-        area_mm2: of the whole slide.
-    """
-
-    pixels: Pixels
-    step: float
-    mpp: float
-    bounds: tuple[int, int, int, int]
-    area_mm2: float
-
-
-class MaskOfTissue(Protocol):
-    """What stain matching needs of `detection.tissue.TissueMask`."""
-
-    @property
-    def mask(self) -> NDArray[np.bool_]:
-        """True where there is tissue."""
-
-    @property
-    def mpp(self) -> float:
-        """Um per pixel of the mask."""
 
 
 class SlideView:
@@ -110,13 +78,20 @@ class SlideView:
             picture, step = slide.thumbnail(side), longest / side
         return Overview(picture, step, own * step, slide.bounds, area_mm2)
 
-    def stain_matched(self, target: Stain | None, tissue: MaskOfTissue) -> SlideView:
+    def stain_matched(self, target: Stain | None, tissue: TissueMask) -> SlideView:
         """Return the view with the slide's staining moved onto `target`; None leaves it.
 
         The statistics are taken from tissue all over the slide, so that no tiling changes them.
         """
-        stain = None if target is None else od_statistics(self._sample(tissue))
-        if target is None or stain is None:
+        if target is None:
+            return self
+        pixels = [np.zeros((0, 3), np.uint8)]
+        if self._kept is not None:
+            pixels += [self._kept[::STAIN_STEP_PX, ::STAIN_STEP_PX]]
+        else:
+            pixels += self.squares_of_tissue(tissue, STAIN_SQUARES, STAIN_SQUARE_PX)
+        stain = od_statistics(np.concatenate([part.reshape(-1, 3) for part in pixels]))
+        if stain is None:
             return self
         matched = copy.copy(self)
         matched._table = stain_lookup(stain, target)
@@ -125,7 +100,10 @@ class SlideView:
     def read(self, x: int, y: int, width: int, height: int) -> Pixels:
         """Return a region (height, width, 3) that begins on the view; past its end it is white."""
         inside_width, inside_height = min(width, self.width - x), min(height, self.height - y)
-        pixels = self._raw(x, y, inside_width, inside_height)
+        if self._kept is not None:
+            pixels = np.ascontiguousarray(self._kept[y : y + inside_height, x : x + inside_width])
+        else:
+            pixels = self._from_slide(x, y, inside_width, inside_height)
         if self._table is not None:
             pixels = apply_lookup(pixels, self._table)
         if (inside_width, inside_height) == (width, height):
@@ -134,37 +112,29 @@ class SlideView:
         whole[:inside_height, :inside_width] = pixels
         return whole
 
-    def _raw(self, x: int, y: int, width: int, height: int) -> Pixels:
-        if self._kept is not None:
-            return np.ascontiguousarray(self._kept[y : y + height, x : x + width])
-        return self._from_slide(x, y, width, height)
-
     def _from_slide(self, x: int, y: int, width: int, height: int) -> Pixels:
         pixels: Pixels = self.slide.read(
             x * self.ratio, y * self.ratio, width, height, mpp=self.mpp
         )
         return pixels
 
-    def _sample(self, tissue: MaskOfTissue) -> Pixels:
-        """Return pixels (n, 3): of all of a small view, of squares of tissue of a large one."""
-        if self._kept is not None:
-            return self._kept[::STAIN_STEP_PX, ::STAIN_STEP_PX].reshape(-1, 3)
+    def squares_of_tissue(self, tissue: TissueMask, count: int, side: int) -> list[Pixels]:
+        """Return up to `count` squares of tissue, `side` pixels wide, spread over the view.
+
+        They are smaller where the view is; there are none without tissue.
+        """
         rows, columns = np.nonzero(tissue.mask)
         if not len(rows):
-            return np.zeros((0, 3), np.uint8)
+            return []
         # Steps of the golden ratio spread over rows and columns alike, whatever the shape.
-        steps = np.arange(STAIN_SQUARES) * 0.6180339887 % 1
+        steps = np.arange(count) * 0.6180339887 % 1
         chosen = np.unique((steps * len(rows)).astype(np.int64))
-        side = STAIN_SQUARE_PX
-        squares = []
-        for row, column in zip(rows[chosen], columns[chosen], strict=True):
-            x = round(from_corner(column, tissue.mpp) / self.mpp - side / 2)
-            y = round(from_corner(row, tissue.mpp) / self.mpp - side / 2)
-            x = min(max(0, x), max(0, self.width - side))
-            y = min(max(0, y), max(0, self.height - side))
-            width, height = min(side, self.width), min(side, self.height)
-            squares.append(self._from_slide(x, y, width, height).reshape(-1, 3))
-        return np.concatenate(squares)
+        width, height = min(side, self.width), min(side, self.height)
+        corners = []
+        for places, largest in ((columns, self.width - width), (rows, self.height - height)):
+            first = np.rint(from_corner(places[chosen], tissue.mpp) / self.mpp - side / 2)
+            corners.append(first.clip(0, largest).astype(int).tolist())
+        return [self.read(x, y, width, height) for x, y in zip(*corners, strict=True)]
 
 
 def check_scale(slide: Slide, own: float, mpp: float) -> tuple[str, ...]:

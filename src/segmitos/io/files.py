@@ -225,3 +225,12 @@ def image_bytes(
             about.add_text("Software", PROGRAM)
         picture.save(buffer, "PNG", pnginfo=about)
     return buffer.getvalue()
+
+
+def jpeg_copy(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Return an RGB image (h, w, 3) as it comes back from a JPEG of a quality from 1 to 95."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(io.BytesIO(image_bytes(image, "jpg", quality))) as decoded:
+        return np.asarray(decoded)

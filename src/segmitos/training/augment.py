@@ -8,7 +8,6 @@ another slide of the training set, and by jitter of haematoxylin, eosin and resi
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -20,6 +19,7 @@ from PIL import Image, ImageFilter
 
 from segmitos.detection.stain import OD_TABLE, Stain, stain_affine
 from segmitos.errors import UsageError
+from segmitos.io.files import jpeg_copy
 
 # Ruifrok and Johnston 2001: rows are haematoxylin, eosin, residual in OD of red, green, blue.
 _HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
@@ -239,7 +239,5 @@ def augment_scanner(
         )
         crop = np.asarray(Image.fromarray(crop, "RGB").filter(mask))
     if recipe.jpeg and rng.random() < recipe.jpeg:
-        buffer = io.BytesIO()
-        Image.fromarray(crop, "RGB").save(buffer, "JPEG", quality=int(rng.integers(40, 91)))
-        crop = np.asarray(Image.open(buffer))
+        crop = jpeg_copy(crop, int(rng.integers(40, 91)))
     return crop

@@ -7,18 +7,17 @@ as at the edge of an image: else only crops cut round a mitosis would have one.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from segmitos.detection.stain import Stain, stain_affine
+from segmitos.io.files import jpeg_copy
 from segmitos.training.networks.verifier import PATCH_PX
 
 OUTSIDE = 127
@@ -114,7 +113,7 @@ def augmented_patches(
     pixels = _refocus(_relight(pixels, rng), rng)
     compressed = pixels.round().byte().permute(0, 2, 3, 1).contiguous().numpy()
     for index in np.flatnonzero(rng.random(len(images)) < _JPEG_SHARE).tolist():
-        compressed[index] = _jpeg(compressed[index], int(rng.integers(40, 91)))
+        compressed[index] = jpeg_copy(compressed[index], int(rng.integers(40, 91)))
     return torch.from_numpy(compressed).permute(0, 3, 1, 2).float()
 
 
@@ -228,9 +227,3 @@ def _refocus(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     result = pixels.clone()
     result[chosen] = (some + by * (some - flat.reshape(some.shape))).clamp(0, 255)
     return result
-
-
-def _jpeg(patch: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    buffer = io.BytesIO()
-    Image.fromarray(patch).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segmitos.detection.regions import regions_of_slide
+from segmitos.io.points.read_regions import regions_of_slide
 from segmitos.io.slide import Slide
 
 from ..kind import Kind

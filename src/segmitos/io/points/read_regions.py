@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from segmitos.errors import DataError
+from segmitos.errors import DataError, InputError
 from segmitos.io.json_files import load_json
 from segmitos.io.points.classes import label_of
 from segmitos.io.points.geojson import EXCLUDED_CLASSES, read_features, read_polygons
 from segmitos.io.points.regions import Polygon, Regions
+from segmitos.io.slide import Slide
 
+_SUFFIXES = (".geojson", ".json")
 _GEOMETRIES = frozenset(
     {"Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon"}
 )
@@ -49,6 +51,50 @@ def read_regions(path: Path) -> Regions:
     if not included and not excluded:
         raise DataError(f"{path} holds no polygon to limit the work to")
     return Regions(tuple(included) if included else None, tuple(excluded), tuple(names))
+
+
+def regions_for(roi: Path, image: Path) -> Path:
+    """Return the file of regions that belongs to an image.
+
+    Args:
+        roi: a GeoJSON file for all images, or a folder with one for each: `slide.geojson` or
+            `slide.svs.geojson` for `slide.svs`.
+        image: the image's path.
+
+    Raises:
+        InputError: where there is none.
+    """
+    if not roi.is_dir():
+        if not roi.exists():
+            raise InputError(f"{roi}: no such file or folder of regions")
+        return roi
+    names = [f"{stem}{suffix}" for stem in (image.stem, image.name) for suffix in _SUFFIXES]
+    for name in names:
+        if (roi / name).is_file():
+            return roi / name
+    raise InputError(f"{roi} holds no regions of {image.name}: {names[0]} is missing")
+
+
+def regions_of_slide(roi: Path, slide: Slide) -> Regions:
+    """Read the regions of a slide, from QuPath's frame into level-0 pixels.
+
+    Args:
+        roi: as for `regions_for`.
+        slide: opened.
+
+    Raises:
+        InputError: where there is no file, or it cannot be read.
+        DataError: where it is not GeoJSON, holds no polygon, or touches nothing of the slide.
+    """
+    path = regions_for(roi, slide.path)
+    left, top = slide.bounds[:2]
+    regions = read_regions(path).moved(left, top)
+    if not regions.touches(slide.width, slide.height):
+        raise DataError(
+            f"{path}: no region touches the image {slide.path.name} of {slide.width} x "
+            f"{slide.height} px; were they drawn on another image, or at another scale?"
+        )
+    return regions
 
 
 def _has_features(content: Any) -> bool:
