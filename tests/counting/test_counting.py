@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segmitos.counting.grading import Unavailable, field_area_mm2
-from segmitos.counting.window_search import Box, Disc, max_count_window
+from segmitos.counting.window_search import max_count_window
+from segmitos.counting.window_shapes import Box, Disc
 from segmitos.counting.windows import count_in_fields, hotspot
 from segmitos.errors import ScaleError, UsageError
 

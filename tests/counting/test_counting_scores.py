@@ -14,7 +14,6 @@ from segmitos.counting.grading import (
     who_2019_score,
 )
 from segmitos.counting.intervals import (
-    ReviewedCounts,
     ValidationCounts,
     count_interval,
     poisson_interval,
@@ -187,28 +186,28 @@ def test_garwood_is_the_quantile_of_the_gamma_distribution():
 
 def test_a_reviewed_window_that_was_screened_has_chance_alone():
     model = ValidationCounts(70, 30, 30)
-    interval = reviewed_interval(ReviewedCounts(confirmed=20, added=3), model, screened=True)
+    interval = reviewed_interval(20, 3, 0, model, screened=True)
     assert interval.model is None and interval.count == 23
     assert interval.combined == poisson_interval(23)
 
 
 def test_reviewed_marks_leave_the_mitoses_that_the_model_missed():
     model = ValidationCounts(700, 700, 300)
-    marks = reviewed_interval(ReviewedCounts(confirmed=35, added=0), model)
+    marks = reviewed_interval(35, 0, 0, model)
     # Precision is known now: what was confirmed is there, and as many more as recall says.
     assert marks.model[0] >= 35 and marks.expected == pytest.approx(35 / 0.7, rel=0.05)
     alone = count_interval(70, model)
     assert marks.model[1] - marks.model[0] < alone.model[1] - alone.model[0]
     # Mitoses that the reader added are among those missed, not on top of them.
-    added = reviewed_interval(ReviewedCounts(confirmed=35, added=5), model)
+    added = reviewed_interval(35, 5, 0, model)
     assert added.expected == pytest.approx(marks.expected, rel=0.02) and added.model[0] >= 40
 
 
 def test_undecided_marks_widen_a_reviewed_interval():
     model = ValidationCounts(700, 300, 0)
-    decided = reviewed_interval(ReviewedCounts(30, 0, 0), model, screened=True)
-    open_ = reviewed_interval(ReviewedCounts(20, 0, 10), model, screened=True)
+    decided = reviewed_interval(30, 0, 0, model, screened=True)
+    open_ = reviewed_interval(20, 0, 10, model, screened=True)
     assert open_.model[0] >= 20 and open_.model[1] <= 30 and open_.count == decided.count == 30
     assert open_.combined[0] < decided.combined[0]
     with pytest.raises(UsageError, match="none may be negative"):
-        reviewed_interval(ReviewedCounts(-1, 0), model)
+        reviewed_interval(-1, 0, 0, model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,11 @@ from segmitos.counting.saved import SavedResult
 from segmitos.errors import DataError
 from segmitos.io.geometry import from_qupath
 from segmitos.io.json_files import load_json
+from segmitos.io.pairs import pairs_within
 from segmitos.io.points import classes
 from segmitos.io.points.candidates import Candidates
 from segmitos.io.points.classes import plain_name
-from segmitos.io.points.geojson import own_member, read_features
+from segmitos.io.points.geojson import Annotation, own_member, read_features
 from segmitos.io.points.geojson_features import point_ids
 
 MATCH_UM = 7.5
@@ -33,18 +34,7 @@ _TELLING = 3
 _ATYPICAL, _UNDECIDED = "atypical", "undecided"
 
 
-@dataclass(frozen=True)
-class EditedMark:
-    """One mark of a reader's file, in level-0 pixels; `kind` is its class, None without one."""
-
-    id: str | None
-    x_px: float
-    y_px: float
-    kind: str | None
-    where: str
-
-
-def read_edited(path: Path, saved: SavedResult) -> list[EditedMark]:
+def read_edited(path: Path, saved: SavedResult) -> list[Annotation]:
     """Read the points of a GeoJSON that QuPath, or this program, wrote for a result's image.
 
     Raises:
@@ -58,13 +48,10 @@ def read_edited(path: Path, saved: SavedResult) -> list[EditedMark]:
     marks, _ = read_features(path, content)
     xy = np.array([(mark.x_px, mark.y_px) for mark in marks]).reshape(-1, 2)
     places = from_qupath(xy, saved.summary.bounds_px).tolist()
-    return [
-        EditedMark(mark.id, x, y, mark.kind, mark.where)
-        for mark, (x, y) in zip(marks, places, strict=True)
-    ]
+    return [replace(mark, x_px=x, y_px=y) for mark, (x, y) in zip(marks, places, strict=True)]
 
 
-def corrections(saved: SavedResult, edited: Sequence[EditedMark]) -> list[ReviewedMark]:
+def corrections(saved: SavedResult, edited: Sequence[Annotation]) -> list[ReviewedMark]:
     """Return a verdict on every detection of a result from a reader's file of marks.
 
     Marks are matched to candidates one to one: by id where the file kept it, the others nearest
@@ -115,7 +102,7 @@ def corrections(saved: SavedResult, edited: Sequence[EditedMark]) -> list[Review
 
 
 def _unless_moved(
-    mark: EditedMark, own_xy: NDArray[np.float64], same_px: float
+    mark: Annotation, own_xy: NDArray[np.float64], same_px: float
 ) -> tuple[float, float]:
     """Return where a mark is: at its candidate, unless the reader has moved it."""
     x, y = own_xy.tolist()
@@ -133,7 +120,7 @@ def label_of(kind: str | None) -> Label | None:
     return "look-alike" if label == "non-mitosis" else label
 
 
-def _own_ids(edited: Sequence[EditedMark], candidates: Candidates) -> list[str]:
+def _own_ids(edited: Sequence[Annotation], candidates: Candidates) -> list[str]:
     """Return an id for each mark that no other has: its own where it can, else by its place."""
     seen = set(candidates.ids)
     xy = np.array([(mark.x_px, mark.y_px) for mark in edited]).reshape(-1, 2)
@@ -145,14 +132,13 @@ def _own_ids(edited: Sequence[EditedMark], candidates: Candidates) -> list[str]:
     return ids
 
 
-def _match(saved: SavedResult, edited: Sequence[EditedMark]) -> dict[int, int]:
+def _match(saved: SavedResult, edited: Sequence[Annotation]) -> dict[int, int]:
     """Return the candidate of each mark that stands for one."""
     candidates = saved.candidates
-    by_id = {identity: place for place, identity in enumerate(candidates.ids)}
     matched: dict[int, int] = {}
     taken: set[int] = set()
     for index, mark in enumerate(edited):
-        place = None if mark.id is None else by_id.get(mark.id)
+        place = None if mark.id is None else candidates.index.get(mark.id)
         if place is not None and place not in taken:
             matched[index] = place
             taken.add(place)
@@ -172,17 +158,8 @@ def nearest_pairs(
     first_xy: NDArray[np.float64], second_xy: NDArray[np.float64], reach_px: float
 ) -> list[tuple[int, int]]:
     """Match points one to one, the nearest pairs first; none is further apart than `reach_px`."""
-    order = np.argsort(second_xy[:, 0], kind="stable")
-    x = second_xy[order, 0]
-    found: list[tuple[float, int, int]] = []
-    for own, (here_x, here_y) in enumerate(first_xy.tolist()):
-        low, high = np.searchsorted(x, [here_x - reach_px, here_x + reach_px * (1 + 1e-9)])
-        near = order[low:high]
-        distance = np.hypot(second_xy[near, 0] - here_x, second_xy[near, 1] - here_y)
-        within = distance <= reach_px
-        found += zip(
-            distance[within].tolist(), [own] * int(within.sum()), near[within].tolist(), strict=True
-        )
+    near = pairs_within(first_xy, second_xy, reach_px)
+    found = zip(near.distance.tolist(), near.first.tolist(), near.second.tolist(), strict=True)
     pairs: list[tuple[int, int]] = []
     seen_first: set[int] = set()
     seen_second: set[int] = set()

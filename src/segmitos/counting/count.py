@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +26,13 @@ from segmitos.counting.windows import (
     NO_MITOSES,
     SHAPES,
     Hotspot,
-    Tissue,
     count_in_fields,
     hotspot,
 )
 from segmitos.errors import UsageError
+
+if TYPE_CHECKING:
+    from segmitos.detection.tissue import TissueMask
 
 DEFAULT_FIELD_MM = 0.55
 _FROM_MODEL = (
@@ -42,14 +44,6 @@ _CHANCE_ONLY = (
     "95 % interval of the expected count in such a window, from chance alone: the model file "
     "states no validation counts."
 )
-
-
-class MeasuredTissue(Tissue, Protocol):
-    """A tissue mask that knows its area: mask pixels at the border may stick out of the image."""
-
-    @property
-    def area_mm2(self) -> float:
-        """Area of tissue."""
 
 
 @dataclass(frozen=True)
@@ -79,37 +73,21 @@ class CountSettings:
         check_field_diameter(self.field_diameter_mm)
 
 
-@dataclass(frozen=True)
-class ScoredWindow:
+@dataclass(frozen=True, kw_only=True)
+class ScoredWindow(MitoticScore):
     """A mitotic score in one window, with its interval.
 
     Attributes:
-        system: `Nottingham` or `WHO 2019`.
         where: `hotspot` or `ten fields`.
         name: system, window and basis in words.
-        score: 1, 2 or 3.
-        count: mitoses in the window.
-        area_mm2: of the window.
-        density_per_mm2: count / area.
-        one_up_to: largest count with score 1.
-        three_from: smallest count with score 3.
-        basis: area and source, in words.
         interval: around the count.
         uncertain: whether the score is another at either end of the interval.
         cutoffs: counts of score 1 / 2 / 3, in words.
         within: scores within the interval, in words.
     """
 
-    system: str
     where: str
     name: str
-    score: int
-    count: int
-    area_mm2: float
-    density_per_mm2: float
-    one_up_to: int
-    three_from: int
-    basis: str
     interval: CountInterval
     uncertain: bool
     cutoffs: str
@@ -158,6 +136,8 @@ class Count:
     notes: tuple[str, ...] = field(default=())
 
 
+Windows = tuple[Hotspot | None, Hotspot | None]
+"""Hotspot and ten fields."""
 IntervalOf = Callable[[int, Hotspot | None], CountInterval]
 """Gives the interval of a count in a window; None stands for any window, of no mitoses."""
 
@@ -167,12 +147,12 @@ def count(
     mpp: float,
     width_px: int,
     height_px: int,
-    tissue: MeasuredTissue | None = None,
+    tissue: TissueMask | None = None,
     settings: CountSettings | None = None,
     validation: ValidationCounts | None = None,
     interval_of: IntervalOf | None = None,
     interval_note: str | None = None,
-    fixed: tuple[Hotspot | None, Hotspot | None] | None = None,
+    fixed: Windows = (None, None),
 ) -> Count:
     """Count mitoses, find the hotspot and score it.
 
@@ -197,33 +177,23 @@ def count(
         raise UsageError(f"an image of {width_px} x {height_px} px: both must be above 0")
     points = np.asarray(points_xy, dtype=np.float64).reshape(-1, 2)
     area = width_px * height_px * mpp**2 / 1e6 if tissue is None else tissue.area_mm2
-    place = (points, mpp, width_px, height_px)
-    held, held_fields = fixed or (None, None)
-    found = _recount_window(held, points) or hotspot(
-        *place, settings.hotspot_area_mm2, settings.hotspot_shape, tissue
-    )
-    fields = _recount_window(held_fields, points) or count_in_fields(
-        *place, settings.field_diameter_mm, tissue=tissue
-    )
-    window, field_window = _window_of(found), _window_of(fields)
+    windows = find_windows(points, mpp, width_px, height_px, settings, tissue, fixed)
     interval = interval_of or (lambda number, window: count_interval(number, validation))
     systems = []
-    number = _count_of(found)
-    if number is not None:
-        scored = who_2019_score(number, settings.hotspot_area_mm2)
-        systems.append(_scored("hotspot", scored, interval(number, window)))
-    number_in_fields = _count_of(fields)
-    if number_in_fields is not None:
-        scored = nottingham_score(number_in_fields, settings.field_diameter_mm)
-        systems.append(_scored("ten fields", scored, interval(number_in_fields, field_window)))
+    for where, window in windows.items():
+        number = count_in(window)
+        if number is not None:
+            scored = score_in(where, number, settings)
+            systems.append(_scored(where, scored, interval(number, window or None)))
+    found, fields = windows.values()
     note = interval_note or (_FROM_MODEL if validation else _CHANCE_ONLY)
     return Count(
         count=len(points),
         tissue_area_mm2=area,
         density_per_mm2=len(points) / area if area > 0 else None,
-        hotspot=window,
+        hotspot=found or None,
         hotspot_reason=_reason_of(found),
-        fields=field_window,
+        fields=fields or None,
         fields_reason=_reason_of(fields),
         score=Scores(tuple(systems), any(entry.uncertain for entry in systems), note)
         if systems
@@ -233,19 +203,45 @@ def count(
     )
 
 
+def find_windows(
+    points: NDArray[np.float64],
+    mpp: float,
+    width_px: int,
+    height_px: int,
+    settings: CountSettings,
+    tissue: TissueMask | None = None,
+    fixed: Windows = (None, None),
+) -> dict[str, Hotspot | Unavailable]:
+    """Return `hotspot` and `ten fields`: those that are fixed, with their count, else searched."""
+    place = (points, mpp, width_px, height_px)
+    held, held_fields = (one and replace(one, count=int(one.holds(points).sum())) for one in fixed)
+    return {
+        "hotspot": held
+        or hotspot(*place, settings.hotspot_area_mm2, settings.hotspot_shape, tissue),
+        "ten fields": held_fields
+        or count_in_fields(*place, settings.field_diameter_mm, tissue=tissue),
+    }
+
+
+def count_in(found: Hotspot | Unavailable) -> int | None:
+    """Return the count in a window; none found where a window fits is a count too."""
+    if isinstance(found, Hotspot):
+        return found.count
+    return 0 if found is NO_MITOSES else None
+
+
+def score_in(where: str, number: int, settings: CountSettings) -> MitoticScore:
+    """Return the score of a count in the `hotspot` or in `ten fields`."""
+    if where == "hotspot":
+        return who_2019_score(number, settings.hotspot_area_mm2)
+    return nottingham_score(number, settings.field_diameter_mm)
+
+
 def known_validation(stated: Mapping[str, Any] | None) -> ValidationCounts | None:
     """Return the validation counts that a model states, None where it does not."""
     if not stated or not all(key in stated for key in ("tp", "fp", "fn")):
         return None
     return ValidationCounts(**{key: int(stated[key]) for key in ("tp", "fp", "fn")})
-
-
-def _recount_window(window: Hotspot | None, points: NDArray[np.float64]) -> Hotspot | None:
-    return None if window is None else replace(window, count=int(window.holds(points).sum()))
-
-
-def _window_of(found: Hotspot | Unavailable) -> Hotspot | None:
-    return found if isinstance(found, Hotspot) else None
 
 
 def _reason_of(found: Hotspot | Unavailable) -> str | None:
@@ -263,18 +259,11 @@ def _notes(
     if (
         area_mm2 > 0
         and isinstance(fields, Unavailable)
-        and _count_of(fields) is None
-        and _count_of(found) is not None
+        and count_in(fields) is None
+        and count_in(found) is not None
     ):
         notes.append(f"No score from ten fields: {fields.reason}.")
     return notes
-
-
-def _count_of(found: Hotspot | Unavailable) -> int | None:
-    """Count in a window; none found where a window fits is a count too."""
-    if isinstance(found, Hotspot):
-        return found.count
-    return 0 if found is NO_MITOSES else None
 
 
 def _scored(where: str, score: MitoticScore, interval: CountInterval) -> ScoredWindow:
@@ -284,16 +273,9 @@ def _scored(where: str, score: MitoticScore, interval: CountInterval) -> ScoredW
     least, most = score.one_up_to + 1, score.three_from - 1
     middle = "none" if least > most else str(least) if least == most else f"{least} to {most}"
     return ScoredWindow(
-        system=score.system,
+        **asdict(score),
         where=where,
         name=f"{score.system}, {where}: {score.basis}",
-        score=score.score,
-        count=score.count,
-        area_mm2=score.area_mm2,
-        density_per_mm2=score.density_per_mm2,
-        one_up_to=score.one_up_to,
-        three_from=score.three_from,
-        basis=score.basis,
         interval=interval,
         uncertain=score_is_uncertain(score, interval),
         cutoffs=f"up to {score.one_up_to} / {middle} / {score.three_from} and more",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from segmitos.errors import UsageError
 
@@ -60,7 +61,7 @@ class Unavailable:
 
     reason: str
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> Literal[False]:
         return False
 
 
@@ -73,6 +74,7 @@ class MitoticScore:
         score: 1, 2 or 3.
         count: of mitoses.
         area_mm2: in which they were counted.
+        density_per_mm2: count / area.
         one_up_to: largest count with score 1.
         three_from: smallest count with score 3.
         basis: field and source, in words.
@@ -82,6 +84,7 @@ class MitoticScore:
     score: int
     count: int
     area_mm2: float
+    density_per_mm2: float
     one_up_to: int
     three_from: int
     basis: str
@@ -89,11 +92,6 @@ class MitoticScore:
     def of(self, count: float) -> int:
         """Return the score of another count in the same area."""
         return 1 if count <= self.one_up_to else 3 if count >= self.three_from else 2
-
-    @property
-    def density_per_mm2(self) -> float:
-        """Mitoses per mm2."""
-        return self.count / self.area_mm2
 
 
 def field_area_mm2(diameter_mm: float) -> float:
@@ -123,7 +121,6 @@ def nottingham_score(count: int, field_diameter_mm: float) -> MitoticScore:
     Raises:
         UsageError: for a diameter outside the table or a negative count.
     """
-    _check_count(count)
     check_field_diameter(field_diameter_mm)
     area = field_area_mm2(field_diameter_mm) * FIELDS
     hundredths = field_diameter_mm * 100
@@ -131,7 +128,7 @@ def nottingham_score(count: int, field_diameter_mm: float) -> MitoticScore:
     low, high = row or cut_offs(area)
     source = "published table" if row else "between rows of the published table: its densities"
     basis = f"{FIELDS} fields of {field_diameter_mm:g} mm; {source} (Elston and Ellis; NHSBSP)"
-    return MitoticScore("Nottingham", _score(count, low, high), count, area, low, high, basis)
+    return _scored("Nottingham", count, area, (low, high), basis)
 
 
 def who_2019_score(count: int, area_mm2: float) -> MitoticScore:
@@ -143,12 +140,10 @@ def who_2019_score(count: int, area_mm2: float) -> MitoticScore:
     Raises:
         UsageError: for an area that is not positive or a negative count.
     """
-    _check_count(count)
     if not (math.isfinite(area_mm2) and area_mm2 > 0):
         raise UsageError(f"area {area_mm2} mm2 must be above 0")
-    low, high = cut_offs(area_mm2)
     basis = f"per mm2, counted in {area_mm2:.3g} mm2; up to 3, 4 to 7, 8 and more (WHO 2019)"
-    return MitoticScore("WHO 2019", _score(count, low, high), count, area_mm2, low, high, basis)
+    return _scored("WHO 2019", count, area_mm2, cut_offs(area_mm2), basis)
 
 
 def cut_offs(area_mm2: float) -> tuple[int, int]:
@@ -171,14 +166,15 @@ def nottingham_grade(tubules: int, nuclei: int, mitoses: int) -> int:
     return 1 if total <= 5 else 2 if total <= 7 else 3
 
 
-def _score(count: int, low: int, high: int) -> int:
-    return 1 if count <= low else 3 if count >= high else 2
+def _scored(
+    system: str, count: int, area_mm2: float, cuts: tuple[int, int], basis: str
+) -> MitoticScore:
+    if count < 0:
+        raise UsageError(f"count {count} must be 0 or more")
+    low, high = cuts
+    score = 1 if count <= low else 3 if count >= high else 2
+    return MitoticScore(system, score, count, area_mm2, count / area_mm2, low, high, basis)
 
 
 def _is_whole(value: float) -> bool:
     return abs(value - round(value)) < 1e-6
-
-
-def _check_count(count: int) -> None:
-    if count < 0:
-        raise UsageError(f"count {count} must be 0 or more")

@@ -17,10 +17,9 @@ count in the window is the sum of both; the count that the tumour's density give
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segmitos.counting.grading import MitoticScore
 from segmitos.errors import UsageError
@@ -80,37 +79,18 @@ def count_interval(
     Raises:
         UsageError: for a negative count or a level outside 0..1.
     """
-    sampling = poisson_interval(count, level)
+    interval = _interval(0, 0, count, model, False, level, seed)
     if model is None:
-        return CountInterval(count, float(count), None, sampling, sampling, level)
-    generator = np.random.default_rng(seed)
-    precision = generator.beta(model.tp + 0.5, model.fp + 0.5, _DRAWS)
-    recall = generator.beta(model.tp + 0.5, model.fn + 0.5, _DRAWS)
-    true_positives = generator.binomial(count, precision)
-    true = true_positives + generator.negative_binomial(true_positives + 0.5, recall)
-    mean_precision = (model.tp + 0.5) / (model.tp + model.fp + 1)
-    mean_recall = (model.tp + 0.5) / (model.tp + model.fn + 1)
-    expected = count * mean_precision / mean_recall
-    return _interval_of(count, expected, true, generator, sampling, level)
-
-
-@dataclass(frozen=True)
-class ReviewedCounts:
-    """What a reader made of the marks in one window.
-
-    Attributes:
-        confirmed: detections of the model that the reader calls mitoses.
-        added: mitoses that the model did not detect.
-        undecided: detections that nobody has looked at, or that the reader is unsure of.
-    """
-
-    confirmed: int
-    added: int
-    undecided: int = 0
+        return interval
+    precision = (model.tp + 0.5) / (model.tp + model.fp + 1)
+    recall = (model.tp + 0.5) / (model.tp + model.fn + 1)
+    return replace(interval, expected=count * precision / recall)
 
 
 def reviewed_interval(
-    counts: ReviewedCounts,
+    confirmed: int,
+    added: int,
+    undecided: int = 0,
     model: ValidationCounts | None = None,
     screened: bool = False,
     level: float = 0.95,
@@ -123,7 +103,9 @@ def reviewed_interval(
     the reader has screened the whole window: then chance alone remains.
 
     Args:
-        counts: of the window.
+        confirmed: detections of the model that the reader calls mitoses.
+        added: mitoses that the model did not detect.
+        undecided: detections that nobody has looked at, or that the reader is unsure of.
         model: validation counts, where there are any.
         screened: whether the reader has looked at all of the window.
         level: of confidence.
@@ -132,44 +114,38 @@ def reviewed_interval(
     Raises:
         UsageError: for a negative count or a level outside 0..1.
     """
-    if min(counts.confirmed, counts.added, counts.undecided) < 0:
-        raise UsageError(f"{counts}: none may be negative")
-    number = counts.confirmed + counts.added + counts.undecided
+    if min(confirmed, added, undecided) < 0:
+        raise UsageError(
+            f"confirmed {confirmed}, added {added}, undecided {undecided}: none may be negative"
+        )
+    return _interval(confirmed, added, undecided, model, screened, level, seed)
+
+
+def _interval(
+    confirmed: int,
+    added: int,
+    undecided: int,
+    model: ValidationCounts | None,
+    screened: bool,
+    level: float,
+    seed: int,
+) -> CountInterval:
+    number = confirmed + added + undecided
     sampling = poisson_interval(number, level)
-    if model is None or (screened and not counts.undecided):
+    if model is None or (screened and not undecided):
         return CountInterval(number, float(number), None, sampling, sampling, level)
     generator = np.random.default_rng(seed)
     precision = generator.beta(model.tp + 0.5, model.fp + 0.5, _DRAWS)
     recall = generator.beta(model.tp + 0.5, model.fn + 0.5, _DRAWS)
-    detected = counts.confirmed + generator.binomial(counts.undecided, precision)
-    missed = np.full(_DRAWS, counts.added)
+    detected = confirmed + generator.binomial(undecided, precision)
+    missed = np.full(_DRAWS, added)
     if not screened:
         missed = np.maximum(missed, generator.negative_binomial(detected + 0.5, recall))
     true = detected + missed
-    return _interval_of(number, float(true.mean()), true, generator, sampling, level)
-
-
-def _interval_of(
-    count: int,
-    expected: float,
-    true: NDArray[np.int64],
-    generator: np.random.Generator,
-    sampling: tuple[float, float],
-    level: float,
-) -> CountInterval:
-    """Return the intervals from draws of the true count in the window."""
-    rate = generator.gamma(true + 0.5)
     tail = (1 - level) / 2
-    low, high = np.quantile(true, [tail, 1 - tail])
-    least, most = np.quantile(rate, [tail, 1 - tail])
-    return CountInterval(
-        count=count,
-        expected=expected,
-        model=(float(low), float(high)),
-        sampling=sampling,
-        combined=(float(least), float(most)),
-        level=level,
-    )
+    low, high = np.quantile(true, [tail, 1 - tail]).tolist()
+    least, most = np.quantile(generator.gamma(true + 0.5), [tail, 1 - tail]).tolist()
+    return CountInterval(number, float(true.mean()), (low, high), sampling, (least, most), level)
 
 
 def poisson_interval(count: int, level: float = 0.95) -> tuple[float, float]:

@@ -5,23 +5,21 @@ Detections without a verdict keep counting; these, and unsure marks, widen the r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.counting.count import Count, CountSettings, count
+from segmitos.counting.count import Count, CountSettings, Windows, count
 from segmitos.counting.grading import nottingham_grade
-from segmitos.counting.intervals import CountInterval, ReviewedCounts, reviewed_interval
+from segmitos.counting.intervals import CountInterval, reviewed_interval
 from segmitos.counting.reviewed_marks import (
     ReviewedMark,
     Tally,
-    counts_as_mitosis,
-    detection_ids,
-    range_of,
+    is_open,
     tally_of,
     with_undecided,
 )
@@ -29,9 +27,6 @@ from segmitos.counting.saved import SavedResult
 from segmitos.counting.summary import to_dict
 from segmitos.counting.windows import Hotspot
 from segmitos.errors import UsageError
-
-Windows = tuple[Hotspot | None, Hotspot | None]
-"""Hotspot and ten fields."""
 
 _SCREENED = (
     "95 % interval of the expected count in such a window, from chance alone: the reader has "
@@ -100,6 +95,9 @@ class Review:
         source: what the verdicts are from: the name of a file, or the review app.
         note: free text of the reader.
         area_reviewed_mm2: area the reader has looked at, None where nobody said.
+        regions: outlines of what the reader has looked at whole, level-0 pixels.
+        comments: by the id of the mark; None where there could be none.
+        reading: how the marks were read, further members of reviewed.json.
     """
 
     recount: Recount
@@ -107,6 +105,9 @@ class Review:
     source: str = ""
     note: str = ""
     area_reviewed_mm2: float | None = None
+    regions: Sequence[Sequence[tuple[float, float]]] = ()
+    comments: Mapping[str, str] | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 def recount(
@@ -151,23 +152,29 @@ def recount(
         settings=settings,
     )
     model = count_at(saved.candidates.detections().xy, validation=saved.validation)
-    is_detection = detection_ids(saved.candidates)
     xy = np.array([(mark.x_px, mark.y_px) for mark in everything]).reshape(-1, 2)
-    counted = np.array([counts_as_mitosis(mark, is_detection) for mark in everything], dtype=bool)
+    mitoses = np.array([mark.is_mitosis for mark in everything], dtype=bool)
+    undecided = np.array([is_open(mark, saved.candidates) for mark in everything], dtype=bool)
+    unsure = np.array([mark.label == "unsure" for mark in everything], dtype=bool)
 
     def interval_of(number: int, window: Hotspot | None) -> CountInterval:
         inside = _in_window(window, xy)
         tally = tally_of(everything, inside, saved.candidates)
         # A confirmed candidate below the threshold is one that the model missed.
-        counts = ReviewedCounts(tally.confirmed, tally.added, tally.undecided + tally.unsure)
-        interval = reviewed_interval(counts, saved.validation, _is_whole(screened, window))
+        interval = reviewed_interval(
+            tally.confirmed,
+            tally.added,
+            tally.undecided + tally.unsure,
+            saved.validation,
+            _is_whole(screened, window),
+        )
         return replace(interval, count=number)
 
-    fixed: Windows | None = None if isinstance(hotspot, str) else hotspot
+    fixed: Windows = (None, None) if isinstance(hotspot, str) else hotspot
     if hotspot == "fixed":
         fixed = (model.hotspot, model.fields)
     count_reviewed = partial(count_at, fixed=fixed)
-    reviewed = count_reviewed(xy[counted], interval_of=interval_of)
+    reviewed = count_reviewed(xy[mitoses | undecided], interval_of=interval_of)
     windows = [window for window in (reviewed.hotspot, reviewed.fields) if window is not None]
     whole = [_is_whole(screened, window) for window in windows]
     reviewed = _with_note(reviewed, whole, saved.validation is not None)
@@ -179,9 +186,9 @@ def recount(
         reviewed=reviewed,
         tally=tally,
         tally_in_hotspot=in_hotspot,
-        range=range_of(tally),
-        range_in_hotspot=None if in_hotspot is None else range_of(in_hotspot),
-        settled=_is_settled(reviewed, everything, xy, is_detection, count_reviewed),
+        range=tally.range,
+        range_in_hotspot=None if in_hotspot is None else in_hotspot.range,
+        settled=_is_settled(reviewed, xy, mitoses, undecided | unsure, count_reviewed),
         hotspot_moved=_place_of(model.hotspot) != _place_of(reviewed.hotspot),
         screened=screened if isinstance(screened, bool) else bool(whole) and all(whole),
         grade=_grades(reviewed, tubules, nuclei),
@@ -219,23 +226,13 @@ def _place_of(window: Hotspot | None) -> tuple[float, ...] | None:
 
 def _is_settled(
     reviewed: Count,
-    marks: Sequence[ReviewedMark],
     xy: NDArray[np.float64],
-    detections: set[str],
+    mitoses: NDArray[np.bool_],
+    open_: NDArray[np.bool_],
     count_at: Callable[[NDArray[np.float64]], Count],
 ) -> bool:
     """Tell whether the scores stand, whichever way the open marks fall."""
-    open_ = np.array(
-        [
-            mark.label == "unsure" or (mark.label is None and mark.candidate in detections)
-            for mark in marks
-        ],
-        dtype=bool,
-    )
-    if not open_.any():
-        return True
-    mitoses = np.array([mark.is_mitosis for mark in marks], dtype=bool)
-    if _is_highest(reviewed, xy[mitoses]):
+    if not open_.any() or _is_highest(reviewed, xy[mitoses]):
         return True
     # The largest count in any window only grows with the marks, so the two ends tell.
     ends = [count_at(xy[chosen]) for chosen in (mitoses, mitoses | open_)]

@@ -20,7 +20,7 @@ from segmitos.io.points.candidates import Candidates
 
 Label = Literal["mitosis", "atypical", "look-alike", "unsure"]
 LABELS: tuple[Label, ...] = ("mitosis", "atypical", "look-alike", "unsure")
-_MITOSES = ("mitosis", "atypical")
+MITOSES: tuple[Label, ...] = ("mitosis", "atypical")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ReviewedMark:
     @property
     def is_mitosis(self) -> bool:
         """Whether the reader calls it a mitosis."""
-        return self.label in _MITOSES
+        return self.label in MITOSES
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,16 @@ class Tally:
     atypical: int
     """Of the mitoses, those called atypical."""
 
+    @property
+    def range(self) -> tuple[int, int]:
+        """Least and largest count, as the undecided and unsure marks fall."""
+        least = self.confirmed + self.added
+        return least, least + self.undecided + self.unsure
+
 
 def with_undecided(saved: SavedResult, marks: Sequence[ReviewedMark]) -> tuple[ReviewedMark, ...]:
     """Check marks, and add an undecided one for each detection that has none."""
-    known = dict(zip(saved.candidates.ids, saved.candidates.xy.tolist(), strict=True))
+    candidates = saved.candidates
     width, height = saved.summary.width_px, saved.summary.height_px
     seen: set[str] = set()
     for mark in marks:
@@ -79,51 +85,40 @@ def with_undecided(saved: SavedResult, marks: Sequence[ReviewedMark]) -> tuple[R
                 f"mark {mark.id} at ({mark.x_px:g}, {mark.y_px:g}) px lies outside the image of "
                 f"{width} x {height} px"
             )
-        if mark.candidate is not None and mark.candidate not in known:
+        if mark.candidate is not None and mark.candidate not in candidates.index:
             raise UsageError(f"mark {mark.id} stands for {mark.candidate}, which is no candidate")
         for identity in {mark.id, mark.candidate or mark.id}:
             if identity in seen:
                 raise UsageError(f"two marks are given for {identity}")
             seen.add(identity)
-    kept = saved.candidates.is_detection
     undecided = [
         ReviewedMark(identity, x, y, None, identity)
-        for (identity, (x, y)), detected in zip(known.items(), kept.tolist(), strict=True)
-        if detected and identity not in seen
+        for identity, (x, y) in zip(candidates.ids, candidates.xy.tolist(), strict=True)
+        if candidates.has_detection(identity) and identity not in seen
     ]
     return tuple(sorted([*marks, *undecided], key=lambda mark: (mark.y_px, mark.x_px, mark.id)))
 
 
-def detection_ids(candidates: Candidates) -> set[str]:
-    kept = candidates.is_detection.tolist()
-    return {identity for identity, is_kept in zip(candidates.ids, kept, strict=True) if is_kept}
-
-
-def counts_as_mitosis(mark: ReviewedMark, detections: set[str]) -> bool:
-    """Tell whether a mark counts as a mitosis as things stand."""
-    return mark.is_mitosis or (mark.label is None and mark.candidate in detections)
+def is_open(mark: ReviewedMark, candidates: Candidates) -> bool:
+    """Tell whether a mark is a detection without a verdict, which counts as the model has it."""
+    return mark.label is None and candidates.has_detection(mark.candidate)
 
 
 def tally_of(
     marks: Sequence[ReviewedMark], chosen: NDArray[np.bool_], candidates: Candidates
 ) -> Tally:
-    place = dict(zip(candidates.ids, candidates.xy.tolist(), strict=True))
-    detections = detection_ids(candidates)
+    """Count the chosen marks (n,) by their states."""
     picked = [mark for mark, wanted in zip(marks, chosen.tolist(), strict=True) if wanted]
     mitoses = [mark for mark in picked if mark.is_mitosis]
-    confirmed = [mark for mark in mitoses if mark.candidate in detections]
-    detected = [mark for mark in picked if mark.candidate in detections]
+    confirmed = [mark for mark in mitoses if candidates.has_detection(mark.candidate)]
+    own_xy = [candidates.xy[candidates.index[str(mark.candidate)]].tolist() for mark in confirmed]
+    detected = [mark for mark in picked if candidates.has_detection(mark.candidate)]
     return Tally(
         confirmed=len(confirmed),
         rejected=sum(mark.label == "look-alike" for mark in detected),
         added=len(mitoses) - len(confirmed),
-        moved=sum([mark.x_px, mark.y_px] != place[str(mark.candidate)] for mark in confirmed),
+        moved=sum([m.x_px, m.y_px] != xy for m, xy in zip(confirmed, own_xy, strict=True)),
         unsure=sum(mark.label == "unsure" for mark in picked),
         undecided=sum(mark.label is None for mark in detected),
         atypical=sum(mark.label == "atypical" for mark in mitoses),
     )
-
-
-def range_of(tally: Tally) -> tuple[int, int]:
-    least = tally.confirmed + tally.added
-    return least, least + tally.undecided + tally.unsure

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.counting.grading import FIELDS, Unavailable, field_area_mm2
-from segmitos.counting.window_search import Box, Disc, Points, Window, max_count_window
+from segmitos.counting.window_search import max_count_window
+from segmitos.counting.window_shapes import Box, Disc, Points, Window
 from segmitos.errors import UsageError
 from segmitos.io.geometry import check_mpp, from_corner
+
+if TYPE_CHECKING:
+    from segmitos.detection.tissue import TissueMask
 
 SHAPES = ("square", "circle", "box")
 _BOX_RATIO = 4 / 3
 _MIN_TISSUE_FRACTION = 0.5
 # Told apart from the other reasons, since a count of none in a window that fits can be scored.
 NO_MITOSES = Unavailable("no mitoses were found")
-
-
-class Tissue(Protocol):
-    """Where there is tissue: `detection.tissue.TissueMask`."""
-
-    @property
-    def mask(self) -> NDArray[np.bool_]:
-        """(h, w), True on tissue."""
-
-    @property
-    def mpp(self) -> float:
-        """Micrometres per mask pixel, from the image's top left corner."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,7 @@ def hotspot(
     height_px: float,
     area_mm2: float = 2.0,
     shape: str = "square",
-    tissue: Tissue | None = None,
+    tissue: TissueMask | None = None,
     min_tissue_fraction: float = _MIN_TISSUE_FRACTION,
 ) -> Hotspot | Unavailable:
     """Find the window with the most mitoses, over all positions, exactly.
@@ -162,6 +154,30 @@ def hotspot(
     )
 
 
+def window_at(
+    center: tuple[float, float],
+    mpp: float,
+    width_px: float,
+    height_px: float,
+    area_mm2: float = 2.0,
+    shape: str = "square",
+) -> Hotspot:
+    """Return a window of count 0, its center as near to a place as the image allows.
+
+    Args:
+        center: x and y, level-0 pixels.
+        mpp: as `hotspot`, with the arguments not named here.
+        width_px: see there.
+        height_px: see there.
+        area_mm2: see there.
+        shape: see there.
+    """
+    half_x, half_y = _window(shape, area_mm2, mpp).half
+    x = min(max(center[0] - half_x, -0.5), width_px - 2 * half_x - 0.5)
+    y = min(max(center[1] - half_y, -0.5), height_px - 2 * half_y - 0.5)
+    return Hotspot(shape, area_mm2, x, y, 2 * half_x, 2 * half_y, 0)
+
+
 def count_in_fields(
     points_xy: NDArray[Any],
     mpp: float,
@@ -169,7 +185,7 @@ def count_in_fields(
     height_px: float,
     field_diameter_mm: float,
     fields: int = FIELDS,
-    tissue: Tissue | None = None,
+    tissue: TissueMask | None = None,
     min_tissue_fraction: float = _MIN_TISSUE_FRACTION,
 ) -> Hotspot | Unavailable:
     """Count in the area of so many high power fields, where it holds the most mitoses.
@@ -199,7 +215,7 @@ def count_in_fields(
 class _TissueFraction:
     """Fraction of tissue in a window, by area, from sums over the mask; none is off the mask."""
 
-    def __init__(self, tissue: Tissue, window: Window, mpp: float) -> None:
+    def __init__(self, tissue: TissueMask, window: Window, mpp: float) -> None:
         self.scale = mpp / tissue.mpp
         self.strips = [tuple(value * self.scale for value in strip) for strip in window.strips()]
         self.area = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in self.strips)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ from segmitos.counting.recount import Recount
 from segmitos.counting.reviewed_marks import ReviewedMark
 from segmitos.counting.saved import SavedResult
 from segmitos.counting.windows import Hotspot
+from segmitos.io.points.candidates import Candidates
 
 State = Literal["mitosis", "added", "rejected", "unsure", "undecided", "candidate"]
 
@@ -48,55 +49,51 @@ def shown_marks(
     Candidates below the threshold are shown where a reader called them mitoses or is unsure.
     """
     candidates = saved.candidates
-    place = {identity: index for index, identity in enumerate(candidates.ids)}
     if recount is None:
-        xy = candidates.xy.tolist()
-        marks = [
-            ReviewedMark(identity, xy[index][0], xy[index][1], "mitosis", identity)
-            for index, identity in enumerate(candidates.ids)
-            if candidates.is_detection[index]
-        ]
-    else:
-        marks = list(recount.marks)
-    points = np.array([(mark.x_px, mark.y_px) for mark in marks]).reshape(-1, 2)
+        places = np.flatnonzero(candidates.is_detection).tolist()
+        marks = [_mark_of(candidates, place) for place in places]
+        return _shown(candidates, hotspot, [(mark, "mitosis") for mark in marks])
+    chosen = []
+    for mark in recount.marks:
+        detected = candidates.has_detection(mark.candidate)
+        if detected or mark.label not in (None, "look-alike"):
+            chosen.append((mark, _state_of(mark, detected)))
+    return _shown(candidates, hotspot, chosen)
+
+
+def candidate_marks(saved: SavedResult, ids: Collection[str]) -> list[ShownMark]:
+    """Return these candidates below the threshold: for a result without detections."""
+    candidates = saved.candidates
+    places = [place for place, identity in enumerate(candidates.ids) if identity in ids]
+    marks = [_mark_of(candidates, place) for place in places]
+    return _shown(candidates, saved.summary.hotspot, [(mark, "candidate") for mark in marks])
+
+
+def _mark_of(candidates: Candidates, place: int) -> ReviewedMark:
+    x, y = candidates.xy[place].tolist()
+    return ReviewedMark(candidates.ids[place], x, y, None, candidates.ids[place])
+
+
+def _shown(
+    candidates: Candidates, hotspot: Hotspot | None, marks: Sequence[tuple[ReviewedMark, State]]
+) -> list[ShownMark]:
+    points = np.array([(mark.x_px, mark.y_px) for mark, _ in marks]).reshape(-1, 2)
     inside = np.zeros(len(marks), bool) if hotspot is None else hotspot.holds(points)
     shown = []
-    for mark, held in zip(marks, inside.tolist(), strict=True):
-        index = place.get(mark.candidate or "")
-        detected = index is not None and bool(candidates.is_detection[index])
-        if not detected and mark.label in (None, "look-alike"):
-            continue
+    for (mark, state), held in zip(marks, inside.tolist(), strict=True):
+        place = candidates.index.get(mark.candidate or "")
         shown.append(
             ShownMark(
                 id=mark.candidate or mark.id,
                 x_px=mark.x_px,
                 y_px=mark.y_px,
-                state=_state_of(mark, detected),
-                score=float(candidates.score[index]) if index is not None else None,
-                area_um2=float(candidates.area_um2[index]) if index is not None else None,
+                state=state,
+                score=None if place is None else float(candidates.score[place]),
+                area_um2=None if place is None else float(candidates.area_um2[place]),
                 in_hotspot=held,
             )
         )
     return shown
-
-
-def candidate_marks(saved: SavedResult, ids: Collection[str]) -> list[ShownMark]:
-    """Return these candidates below the threshold: for a result without detections."""
-    found, hotspot = saved.candidates, saved.summary.hotspot
-    inside = np.zeros(len(found), bool) if hotspot is None else hotspot.holds(found.xy)
-    return [
-        ShownMark(
-            id=identity,
-            x_px=float(found.x_px[index]),
-            y_px=float(found.y_px[index]),
-            state="candidate",
-            score=float(found.score[index]),
-            area_um2=float(found.area_um2[index]),
-            in_hotspot=bool(inside[index]),
-        )
-        for index, identity in enumerate(found.ids)
-        if identity in ids
-    ]
 
 
 def _state_of(mark: ReviewedMark, detected: bool) -> State:

@@ -98,12 +98,26 @@ def _surest_and_least_sure(places: NDArray[np.intp], room: int) -> list[int]:
     return [int(place) for place in places]
 
 
-def crop_jpegs(slide: Slide, places: Mapping[str, tuple[float, float]]) -> dict[str, bytes]:
-    """Return a JPEG of 64 um around each of these level-0 positions, by id."""
-    return {
-        identity: crop_jpeg(read_crop(slide, x_px, y_px, CROP_UM, CROP_PX), CROP_UM)
-        for identity, (x_px, y_px) in places.items()
-    }
+def crops_at(
+    places: Mapping[str, tuple[float, float]],
+    crops: Mapping[str, bytes],
+    slide: Slide | None = None,
+) -> dict[str, bytes]:
+    """Return a JPEG of 64 um around each place, in their order.
+
+    Args:
+        places: level-0 positions by id.
+        crops: those that there are, by id.
+        slide: to read the others from; without it they are left out.
+    """
+    found = {}
+    for identity, (x_px, y_px) in places.items():
+        if identity in crops:
+            found[identity] = crops[identity]
+        elif slide is not None:
+            pixels = read_crop(slide, x_px, y_px, CROP_UM, CROP_PX)
+            found[identity] = crop_jpeg(pixels, CROP_UM)
+    return found
 
 
 def encode_crops(crops: dict[str, bytes]) -> bytes:

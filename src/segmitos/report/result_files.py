@@ -27,7 +27,7 @@ from segmitos.report.pictures import (
     CROPS,
     OVERVIEW,
     choose_crops,
-    crop_jpegs,
+    crops_at,
     decode_crops,
     encode_crops,
     overview,
@@ -76,13 +76,8 @@ def shown_crops(
     """Return the crops of a report, in its order; those not among `crops` are read from `slide`."""
     candidates = saved.candidates
     chosen = choose_crops(candidates, saved.summary.hotspot)
-    xy = candidates.xy
-    places = {candidates.ids[place]: xy[place] for place in chosen}
-    found = dict(crops)
-    if slide is not None:
-        missing = {key: (float(x), float(y)) for key, (x, y) in places.items() if key not in crops}
-        found |= crop_jpegs(slide, missing)
-    return {identity: found[identity] for identity in places if identity in found}
+    places = {candidates.ids[place]: tuple(candidates.xy[place].tolist()) for place in chosen}
+    return crops_at(places, crops, slide)
 
 
 def recounted_files(

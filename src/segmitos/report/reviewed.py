@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segmitos.counting.recount import Review
 from segmitos.counting.reviewed_marks import Label
@@ -16,12 +17,12 @@ from segmitos.errors import DataError, OutputError
 from segmitos.io.files import json_text
 from segmitos.io.geometry import to_qupath
 from segmitos.io.outputs import PROGRAM
-from segmitos.io.points.geojson_features import collection_text, region_feature
+from segmitos.io.points.geojson_features import REVIEWED_CLASS, collection_text, region_feature
 from segmitos.io.slide import Slide
-from segmitos.io.tables import table_text
+from segmitos.io.tables import table_text, text_cell
 from segmitos.report.html import render_report
 from segmitos.report.marks import ShownMark, shown_marks
-from segmitos.report.pictures import MAX_CROPS, crop_jpegs
+from segmitos.report.pictures import MAX_CROPS, crops_at
 
 REVIEWED_JSON, REVIEWED_CSV = "reviewed.json", "reviewed.csv"
 REVIEWED_GEOJSON, REVIEWED_HTML = "reviewed.geojson", "reviewed.html"
@@ -46,6 +47,7 @@ _CLASSES: dict[Label | None, tuple[str, tuple[int, int, int]]] = {
     "unsure": ("Unsure", (230, 160, 0)),
     None: ("Undecided", (130, 130, 130)),
 }
+_REGION_COLOR = (40, 120, 60)
 
 
 def reviewed_files(
@@ -89,6 +91,7 @@ def review_content(saved: SavedResult, review: Review) -> dict[str, Any]:
         "area_reviewed_mm2": review.area_reviewed_mm2,
         "settings": summary.settings,
         **review.recount.to_dict(),
+        **review.reading,
     }
 
 
@@ -132,25 +135,20 @@ def _shown_crops(
         return not mark.in_hotspot, mark.state == "rejected", -score, mark.id
 
     chosen = sorted(marks, key=rank)[:MAX_CROPS]
-    found = dict(crops)
-    if slide is not None:
-        missing = {mark.id: (mark.x_px, mark.y_px) for mark in chosen if mark.id not in crops}
-        found |= crop_jpegs(slide, missing)
-    return {mark.id: found[mark.id] for mark in chosen if mark.id in found}
+    return crops_at({mark.id: (mark.x_px, mark.y_px) for mark in chosen}, crops, slide)
 
 
 def _table(saved: SavedResult, review: Review) -> str:
-    place = {identity: index for index, identity in enumerate(saved.candidates.ids)}
+    candidates, comments = saved.candidates, review.comments
     hotspot = review.recount.reviewed.hotspot
     mpp = saved.summary.mpp
     rows = []
     for mark in review.recount.marks:
-        index = place.get(mark.candidate or "")
-        detected = index is not None and bool(saved.candidates.is_detection[index])
+        place = candidates.index.get(mark.candidate or "")
         inside = hotspot is not None and bool(hotspot.holds(np.array([[mark.x_px, mark.y_px]]))[0])
         known: tuple[float | str, float | str] = ("", "")
-        if index is not None:
-            known = (float(saved.candidates.score[index]), float(saved.candidates.area_um2[index]))
+        if place is not None:
+            known = (float(candidates.score[place]), float(candidates.area_um2[place]))
         rows.append(
             [
                 mark.id,
@@ -160,12 +158,13 @@ def _table(saved: SavedResult, review: Review) -> str:
                 mark.x_px * mpp,
                 mark.y_px * mpp,
                 mark.label or "undecided",
-                int(detected),
+                int(candidates.has_detection(mark.candidate)),
                 int(inside),
                 *known,
+                *(() if comments is None else (text_cell(comments.get(mark.id, "")),)),
             ]
         )
-    return table_text(_COLUMNS, rows)
+    return table_text(_COLUMNS if comments is None else (*_COLUMNS, "comment"), rows)
 
 
 def _geojson(saved: SavedResult, review: Review) -> str:
@@ -174,6 +173,10 @@ def _geojson(saved: SavedResult, review: Review) -> str:
     salt = str(summary.input.get("name", summary.name))
     windows = {"Hotspot": reviewed.hotspot, "Ten fields": reviewed.fields}
     features = [
+        _reviewed_region(number, to_qupath(np.asarray(outline), summary.bounds_px))
+        for number, outline in enumerate(review.regions, start=1)
+    ]
+    features += [
         region_feature(name, to_qupath(window.outline_xy(), summary.bounds_px), salt)
         for name, window in windows.items()
         if window is not None
@@ -196,3 +199,17 @@ def _geojson(saved: SavedResult, review: Review) -> str:
     if any(summary.bounds_px[:2]):
         about["qupath_offset_px"] = [float(value) for value in summary.bounds_px[:2]]
     return collection_text({"segmitos": about, "features": features})
+
+
+def _reviewed_region(number: int, outline: NDArray[np.float64]) -> dict[str, Any]:
+    corners = outline.tolist()
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [[*corners, corners[0]]]},
+        "properties": {
+            "objectType": "annotation",
+            "name": f"Reviewed {number}",
+            "classification": {"name": REVIEWED_CLASS, "color": list(_REGION_COLOR)},
+            "isLocked": True,
+        },
+    }

@@ -22,6 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from segmitos.errors import InputError, OutputError, UsageError
+from segmitos.io.tables import table_text
 
 CONSENSUS = "consensus"
 """The reader whose decisions an adjudicator makes."""
@@ -104,16 +105,12 @@ def write_readers(path: Path, readers: Sequence[Reader]) -> None:
     Raises:
         OutputError: where it is there already or cannot be written.
     """
-    stream = io.StringIO()
-    table = csv.writer(stream, lineterminator="\n")
-    table.writerow(["name", "token", "role"])
-    for reader in readers:
-        role = "adjudicator" if reader.adjudicates else "reader"
-        table.writerow([reader.name, reader.token, role])
+    roles = {False: "reader", True: "adjudicator"}
+    rows = [(reader.name, reader.token, roles[reader.adjudicates]) for reader in readers]
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(stream.getvalue())
+            file.write(table_text(("name", "token", "role"), rows))
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 

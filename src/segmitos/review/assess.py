@@ -7,22 +7,17 @@ count. Both make a range: from what is decided to be a mitosis, to all that coul
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.counting.grading import (
-    FIELDS,
-    MitoticScore,
-    Unavailable,
-    field_area_mm2,
-    nottingham_score,
-    who_2019_score,
-)
-from segmitos.counting.windows import NO_MITOSES, Hotspot, Tissue, hotspot
-from segmitos.review.events import LABELS, MITOSES
+from segmitos.counting.count import Windows, count_in, find_windows, score_in
+from segmitos.counting.grading import FIELDS, MitoticScore, Unavailable, field_area_mm2
+from segmitos.counting.reviewed_marks import LABELS, MITOSES
+from segmitos.counting.windows import NO_MITOSES, Hotspot, window_at
+from segmitos.detection.tissue import TissueMask
 from segmitos.review.results import Result
 from segmitos.review.state import ReviewState
 
@@ -140,7 +135,8 @@ class Counted:
         return {
             "where": self.where,
             "reason": self.reason,
-            "window": None if self.window is None else window_dict(self.window),
+            "window": self.window
+            and {**asdict(self.window), "outline": self.window.outline_xy().tolist()},
             "score": None if self.score is None else asdict(self.score),
             "low": self.low,
             "high": self.high,
@@ -150,16 +146,11 @@ class Counted:
         }
 
 
-def window_dict(window: Hotspot) -> dict[str, Any]:
-    """Return a window with its outline, JSON-able."""
-    return {**asdict(window), "outline": window.outline_xy().tolist()}
-
-
 def count_windows(
     result: Result,
     marks: ReviewedMarks,
     fixed: tuple[float, float] | None = None,
-    tissue: Tissue | None = None,
+    tissue: TissueMask | None = None,
     only_decided: bool = False,
 ) -> list[Counted]:
     """Count in the hotspot and in ten fields.
@@ -171,79 +162,45 @@ def count_windows(
         tissue: mask that the windows must lie on.
         only_decided: leave undecided detections out, as a blind reader must.
     """
-    area, shape = result.settings.hotspot_area_mm2, result.settings.hotspot_shape
-    diameter = result.settings.field_diameter_mm
+    settings, place = result.settings, (result.mpp, *result.size_px)
+    at = (None, None) if fixed is None else fixed_windows(result, fixed, tissue)
+
+    def search(chosen: Mask) -> dict[str, Hotspot | Unavailable]:
+        return find_windows(marks.xy[chosen], *place, settings, tissue, at)
+
     mitosis = marks.mitosis
-    undecided = np.zeros_like(mitosis) if only_decided else marks.undecided
-    counted, possible = mitosis | undecided, mitosis | undecided | marks.unsure
-    found = []
-    for where, size, form in (
-        ("hotspot", area, shape),
-        ("ten fields", field_area_mm2(diameter) * FIELDS, "box"),
-    ):
-        search = WindowSearch(result, size, form, fixed, tissue)
-        window = search(marks.xy[counted])
-        if isinstance(window, Unavailable) and window is not NO_MITOSES:
-            found.append(Counted(where, None, window.reason, None))
-            continue
-        count = window.count if isinstance(window, Hotspot) else 0
-        score = (
-            who_2019_score(count, size) if where == "hotspot" else nottingham_score(count, diameter)
+    counted = mitosis if only_decided else mitosis | marks.undecided
+    possible = counted | marks.unsure
+    open_xy = marks.xy[possible & ~mitosis]
+    windows = search(counted)
+    least, most = (search(mitosis), search(possible)) if len(open_xy) else (windows, windows)
+    return [
+        Counted(
+            where=where,
+            score=None if (count := count_in(window)) is None else score_in(where, count, settings),
+            reason=window.reason if count is None and isinstance(window, Unavailable) else "",
+            window=window or None,
+            low=count_in(least[where]) or 0,
+            high=count_in(most[where]) or 0,
+            open=int(window.holds(open_xy).sum()) if window else 0,
         )
-        open_ones = marks.xy[possible & ~mitosis]
-        low, high = count, count
-        if len(open_ones):
-            low, high = search.count(marks.xy[mitosis]), search.count(marks.xy[possible])
-        kept = window if isinstance(window, Hotspot) else None
-        inside = 0 if kept is None else int(kept.holds(open_ones).sum())
-        found.append(Counted(where, score, "", kept, low, high, inside))
-    return found
+        for where, window in windows.items()
+    ]
 
 
-class WindowSearch:
-    """Counts points in one kind of window: where most are, or at a fixed place."""
-
-    def __init__(
-        self,
-        result: Result,
-        area_mm2: float,
-        shape: str,
-        fixed: tuple[float, float] | None,
-        tissue: Tissue | None,
-    ) -> None:
-        self._mpp, self._size_px = result.mpp, result.size_px
-        self._area_mm2, self._shape, self._fixed = area_mm2, shape, fixed
-        self._tissue = tissue
-
-    def __call__(self, xy: Points) -> Hotspot | Unavailable:
-        """Return the window, or why there is none."""
-        free = hotspot(
-            xy if self._fixed is None else xy[:0],
-            self._mpp,
-            *self._size_px,
-            self._area_mm2,
-            self._shape,
-            self._tissue,
-        )
-        if self._fixed is None or free is not NO_MITOSES:
-            return free
-        window = self._at(self._fixed)
-        return replace(window, count=int(window.holds(xy).sum()))
-
-    def count(self, xy: Points) -> int:
-        """Return the count in the window, 0 without one."""
-        window = self(xy)
-        return window.count if isinstance(window, Hotspot) else 0
-
-    def _at(self, center: tuple[float, float]) -> Hotspot:
-        """Return the window with its center as near as the image allows."""
-        side = float(np.sqrt(self._area_mm2 * 1e6)) / self._mpp
-        stretch = {"square": 1.0, "box": np.sqrt(4 / 3), "circle": 2 / np.sqrt(np.pi)}[self._shape]
-        width = float(side * stretch)
-        height = width if self._shape == "circle" else float(side / stretch)
-        x = min(max(center[0] - width / 2, -0.5), self._size_px[0] - width - 0.5)
-        y = min(max(center[1] - height / 2, -0.5), self._size_px[1] - height - 0.5)
-        return Hotspot(self._shape, self._area_mm2, x, y, width, height, 0)
+def fixed_windows(
+    result: Result, center: tuple[float, float], tissue: TissueMask | None = None
+) -> Windows:
+    """Return hotspot and ten fields around a place; None of one that fits nowhere."""
+    settings, place = result.settings, (result.mpp, *result.size_px)
+    empty = find_windows(np.zeros((0, 2)), *place, settings, tissue)
+    fields_mm2 = field_area_mm2(settings.field_diameter_mm) * FIELDS
+    hotspot = window_at(center, *place, settings.hotspot_area_mm2, settings.hotspot_shape)
+    fields = window_at(center, *place, fields_mm2, "box")
+    return (
+        hotspot if empty["hotspot"] is NO_MITOSES else None,
+        fields if empty["ten fields"] is NO_MITOSES else None,
+    )
 
 
 def headline(found: Sequence[Counted], model_count: int | None) -> str:

@@ -6,10 +6,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from segmitos.counting.reviewed_marks import MITOSES
 from segmitos.errors import DataError
 from segmitos.review.access import CONSENSUS, Reader
 from segmitos.review.agreement import agreement
-from segmitos.review.events import MITOSES
 from segmitos.review.readings import (
     SlideReadings,
     Unit,
@@ -65,9 +65,7 @@ def comparison(service: Service, name: str, reader: Reader) -> dict[str, Any]:
 
 def _shown(result: Result, unit: Unit, states: Mapping[str, ReviewState]) -> dict[str, Any]:
     """Return a place that readers marked. A place without a candidate has an id of its own."""
-    place = result.candidates.index.get(unit.candidate or "")
-    is_detection = place is not None and bool(result.candidates.is_detection[place])
-    labels = labels_with_silence(unit, states, is_detection)
+    labels = labels_with_silence(unit, states, result.candidates)
     mark = unit.candidate
     if mark is None:
         content = f"{result.key.slide_hash}|{unit.x_px!r}|{unit.y_px!r}"

@@ -6,13 +6,13 @@ an event twice changes nothing.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import msgspec
 
+from segmitos.counting.reviewed_marks import Label
 from segmitos.errors import DataError
 
-Label = Literal["mitosis", "atypical", "look-alike", "unsure"]
 Kind = Literal[
     "decide",
     "add",
@@ -25,9 +25,6 @@ Kind = Literal[
     "undo",
     "finish",
 ]
-LABELS: tuple[Label, ...] = get_args(Label)
-MITOSES: tuple[Label, ...] = ("mitosis", "atypical")
-"""Labels that count; an atypical mitosis is a mitosis with a flag."""
 MAX_EVENTS_AT_ONCE = 500
 UUID_PATTERN = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z"
 _TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)\Z"

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from segmitos.counting.reviewed_marks import Label
 from segmitos.errors import InputError, OutputError
 from segmitos.io.files import json_text, new_folder, write_bytes, write_text
 from segmitos.io.geometry import to_qupath
+from segmitos.io.tables import table_text
 from segmitos.review.access import CONSENSUS
 from segmitos.review.assisted import NOTE
-from segmitos.review.events import Label, event_json
+from segmitos.review.events import event_json
 from segmitos.review.readings import consensus_label, labels_with_silence, union_of_marks
 from segmitos.review.results import Result
 from segmitos.review.service import Service
@@ -36,16 +35,8 @@ _CLASSES: dict[Label, str] = {
 _AROUND_UM = 32.0
 
 Outline = list[tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """One labelled cell of a slide."""
-
-    x_px: float
-    y_px: float
-    label: str
-    confidence: float | None
+Cell = tuple[float, float, str, float | None]
+"""Position in level-0 pixels, label, and the fraction of readers who called it a mitosis."""
 
 
 def export_points(
@@ -101,7 +92,7 @@ def _states(
 
 def labelled_cells(
     result: Result, states: Mapping[str, ReviewState], rule: str = "majority"
-) -> list[Labelled]:
+) -> list[Cell]:
     """Return what readers made of each place; undecided detections are unsure.
 
     A cell that the rule leaves open is unsure too: neither positive nor negative.
@@ -109,16 +100,14 @@ def labelled_cells(
     cells = []
     people = {who: state for who, state in states.items() if who != CONSENSUS}
     for unit in union_of_marks(result, states):
-        place = result.candidates.index.get(unit.candidate or "")
-        is_detection = place is not None and bool(result.candidates.is_detection[place])
-        said = labels_with_silence(unit, people, is_detection)
+        said = labels_with_silence(unit, people, result.candidates)
         votes = [label for who, label in said.items() if who in people]
         label, fraction = consensus_label(votes, rule)
         if CONSENSUS in unit.labels:
             label = unit.labels[CONSENSUS]
         kind = "unsure" if label is None else _CLASSES[label]
         confidence = None if np.isnan(fraction) else float(fraction)
-        cells.append(Labelled(unit.x_px, unit.y_px, kind, confidence))
+        cells.append((unit.x_px, unit.y_px, kind, confidence))
     return cells
 
 
@@ -149,7 +138,7 @@ def _write_slide(
     folder: Path,
     result: Result,
     states: Mapping[str, ReviewState],
-    cells: Sequence[Labelled],
+    cells: Sequence[Cell],
     regions: Sequence[Outline],
 ) -> dict[str, Any]:
     image = result.image
@@ -157,19 +146,14 @@ def _write_slide(
         raise InputError(f"{result.title}: the slide is not at {image}; say where with --slides")
     _link(image, folder / image.name)
     write_text(folder / "mpp.txt", f"{result.mpp!r}\n")
-    stream = io.StringIO()
-    table = csv.writer(stream, lineterminator="\n")
-    table.writerow(["x_px", "y_px", "label", "confidence"])
-    for cell in cells:
-        confidence = "" if cell.confidence is None else repr(cell.confidence)
-        table.writerow([repr(float(cell.x_px)), repr(float(cell.y_px)), cell.label, confidence])
-    write_text(folder / f"{image.stem}.csv", stream.getvalue())
+    table = table_text(("x_px", "y_px", "label", "confidence"), cells)
+    write_text(folder / f"{image.stem}.csv", table)
     write_text(folder / f"{image.stem}.regions.geojson", _regions_text(result, regions))
-    counts = [sum(cell.label == kind for cell in cells) for kind in ("mitosis", "non-mitosis")]
+    kinds = [kind for _, _, kind, _ in cells]
     return {
-        "mitoses": counts[0],
-        "look_alikes": counts[1],
-        "unsure": len(cells) - sum(counts),
+        "mitoses": kinds.count("mitosis"),
+        "look_alikes": kinds.count("non-mitosis"),
+        "unsure": kinds.count("unsure"),
         "readers": list(states),
         # A review with the model's marks in sight flatters that model when it is scored on it.
         "assisted": not all(state.blind for state in states.values() if state.labels),

@@ -93,7 +93,7 @@ def derived_file(service: Service, images: Images, name: str, who: str, kind: st
     state = service.state(result, who)
     if not service.blind:
         return derived_files(result, state, who, images)[f"reviewed{kind}"]
-    content = blind_file(result, state, who, kind)
+    content = blind_file(state, who, kind)
     if content is None:
         raise NotFoundError(f"a blind reader is given .csv and .json, not {kind}")
     return content

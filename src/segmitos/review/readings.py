@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from segmitos.counting.reviewed_marks import MITOSES, Label
 from segmitos.evaluation.matching import match_points
+from segmitos.io.points.candidates import Candidates
 from segmitos.review.assess import Counted, count_windows, reviewed_marks
-from segmitos.review.events import MITOSES, Label
 from segmitos.review.results import Result
+from segmitos.review.screening import polygon
 from segmitos.review.state import ReviewState
 
 MODEL = "model"
@@ -77,12 +79,7 @@ def read_slide(
     """
     units = union_of_marks(result, states)
     readers = [*states, *([MODEL] if with_model else [])]
-    detected = {
-        one
-        for one, is_one in zip(result.candidates.ids, result.candidates.is_detection, strict=True)
-        if is_one
-    }
-    votes = np.array([[_vote(unit, who, detected) for unit in units] for who in readers])
+    votes = np.array([[_vote(unit, who, result.candidates) for unit in units] for who in readers])
     found = [_counted(result, states.get(who)) for who in readers]
     return SlideReadings(
         name=result.name,
@@ -132,19 +129,20 @@ def union_of_marks(result: Result, states: Mapping[str, ReviewState]) -> list[Un
     return units
 
 
-def _vote(unit: Unit, reader: str, detected: set[str]) -> float:
+def _vote(unit: Unit, reader: str, candidates: Candidates) -> float:
+    is_detection = candidates.has_detection(unit.candidate)
     if reader == MODEL:
-        return float(unit.candidate in detected)
+        return float(is_detection)
     label = unit.labels.get(reader)
     if label is None:
         # Who finished and left a detection undecided said nothing of it; who has no mark at
         # another place has seen no mitosis there.
-        return math.nan if unit.candidate in detected else 0.0
+        return math.nan if is_detection else 0.0
     return math.nan if label == "unsure" else float(label in MITOSES)
 
 
 def labels_with_silence(
-    unit: Unit, states: Mapping[str, ReviewState], is_detection: bool
+    unit: Unit, states: Mapping[str, ReviewState], candidates: Candidates
 ) -> dict[str, Label]:
     """Return the labels of a place, with what it says that a reader has no mark there.
 
@@ -152,7 +150,7 @@ def labels_with_silence(
     seen no mitosis there. Silence on a detection says nothing.
     """
     labels = dict(unit.labels)
-    if is_detection:
+    if candidates.has_detection(unit.candidate):
         return labels
     for who, state in states.items():
         if who not in labels and (state.finished or _looked_at(state, unit)):
@@ -166,8 +164,7 @@ def _looked_at(state: ReviewState, unit: Unit) -> bool:
     import shapely
 
     place = shapely.Point(unit.x_px, unit.y_px)
-    areas = [shapely.make_valid(shapely.Polygon(outline)) for outline in state.regions.values()]
-    return any(area.contains(place) for area in areas)
+    return any(polygon(outline).contains(place) for outline in state.regions.values())
 
 
 def _counted(result: Result, state: ReviewState | None) -> Counted:

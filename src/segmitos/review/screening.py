@@ -74,13 +74,18 @@ def _starts(low: float, high: float, size: float) -> list[float]:
     return [float(start) for start in np.linspace(low, high - size, number)]
 
 
-def _union(areas: Sequence[Outline]) -> BaseGeometry:
-    """Return one valid geometry; lines drawn freehand may cross themselves."""
+def polygon(area: Outline) -> BaseGeometry:
+    """Return a valid geometry; lines drawn freehand may cross themselves."""
     import shapely
 
-    united: BaseGeometry = shapely.union_all(
-        [shapely.make_valid(shapely.Polygon(area)) for area in areas]
-    )
+    valid: BaseGeometry = shapely.make_valid(shapely.Polygon(area))
+    return valid
+
+
+def _union(areas: Sequence[Outline]) -> BaseGeometry:
+    import shapely
+
+    united: BaseGeometry = shapely.union_all([polygon(area) for area in areas])
     return united
 
 
@@ -101,7 +106,7 @@ def covers(regions: Sequence[Outline], outline: Outline) -> bool:
     """Tell whether reviewed regions cover an outline whole."""
     if not regions:
         return False
-    window = _union([outline])
+    window = polygon(outline)
     return bool((window & _union(regions)).area >= _WHOLE * window.area)
 
 

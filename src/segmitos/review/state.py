@@ -11,8 +11,9 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from segmitos.counting.reviewed_marks import Label
 from segmitos.errors import DataError
-from segmitos.review.events import Event, Label
+from segmitos.review.events import Event
 
 XY = tuple[float, float]
 

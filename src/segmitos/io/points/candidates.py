@@ -64,6 +64,11 @@ class Candidates:
         """Place of each identity."""
         return {one: place for place, one in enumerate(self.ids)}
 
+    def has_detection(self, identity: str | None) -> bool:
+        """Tell whether an identity is that of a detection."""
+        place = self.index.get(identity or "")
+        return place is not None and bool(self.is_detection[place])
+
     def detections(self) -> Detections:
         """Return those that are detections, in the same order."""
         kept = self.is_detection
