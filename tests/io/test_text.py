@@ -15,7 +15,7 @@ from segmitos.io.text import parse_decimal, parse_mpp, read_text
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_text_in_the_encodings_that_programs_write(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "a.txt").write_bytes("µm\r\n".encode(encoding))
-    assert read_text(tmp_path / "a.txt") == "µm\r\n"
+    assert read_text(tmp_path / "a.txt") == "µm\n"
 
 
 def test_what_is_no_text_is_refused_by_name(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from segmitos.errors import DataError
-from segmitos.io.tables import read_text
+from segmitos.io.text import read_text
 
 T = TypeVar("T")
 _LONGEST_INTEGER = 18

@@ -1,6 +1,6 @@
-"""Text files and tables as people and programs save them: one reader for all of them.
+"""Tables as people and programs save them: one reader for all of them.
 
-Byte order marks, UTF-16, quotes, semicolons and tabs for commas, decimal commas, Excel's `sep=;`.
+Quotes, semicolons and tabs for commas, decimal commas, Excel's `sep=;`.
 """
 
 from __future__ import annotations
@@ -14,34 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segmitos.errors import DataError, InputError
-from segmitos.io import text as text_files
+from segmitos.errors import DataError
+from segmitos.io.text import parse_decimal, read_text
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_DECIMAL_COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?", re.ASCII)
 # "1,506" in a file whose columns are parted by commas: a thousand, or one and a half?
 _AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
-
-
-def read_text(path: Path, any_bytes: bool = False) -> str:
-    r"""Read a text file: UTF-8 with or without byte order mark, or UTF-16 with one.
-
-    Line ends become `\n`.
-
-    Args:
-        path: of the file.
-        any_bytes: keep bytes that are no UTF-8, else they are refused.
-
-    Raises:
-        DataError: if the file is missing or cannot be read, or is not text.
-    """
-    try:
-        text = text_files.read_text(path)
-    except InputError as error:
-        raise DataError(str(error)) from error
-    if not any_bytes and any("\udc80" <= sign <= "\udcff" for sign in text if sign > "\ud7ff"):
-        raise DataError(f"{path}: not a text file in UTF-8; save it as one")
-    return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse_number(text: str, where: str, delimiter: str = ";") -> float:
@@ -56,11 +33,9 @@ def parse_number(text: str, where: str, delimiter: str = ";") -> float:
     Raises:
         DataError: naming the value.
     """
-    cell = text.strip()
-    if _DECIMAL_COMMA.fullmatch(cell) and not (delimiter == "," and _AMBIGUOUS.fullmatch(cell)):
-        cell = cell.replace(",", ".")
-    value = float(cell) if _NUMBER.fullmatch(cell) else math.nan
-    if not math.isfinite(value):
+    is_ambiguous = delimiter == "," and _AMBIGUOUS.fullmatch(text.strip())
+    value = None if is_ambiguous else parse_decimal(text)
+    if value is None:
         raise DataError(f"{where} {text.strip()[:60]!r} is not a number")
     return value
 
@@ -139,8 +114,7 @@ def read_table(path: Path, any_bytes: bool = False) -> Table:
         any_bytes: keep bytes that are no UTF-8 as the system keeps them in the names of files.
 
     Raises:
-        InputError: if the file cannot be read.
-        DataError: if it is not text, or a quote is never closed.
+        DataError: if the file cannot be read, is not text, or a quote is never closed.
     """
     text = read_text(path, any_bytes)
     first, _, rest = text.partition("\n")

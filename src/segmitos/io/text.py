@@ -8,43 +8,46 @@ import os
 import re
 from pathlib import Path
 
-from segmitos.errors import InputError
+from segmitos.errors import DataError
 
 _MAX_TEXT_BYTES = 256 << 20
+_MAX_LINE = 300
 _UM_PER_PX = re.compile(
     r"\s*([uµμ]m|microns?|micromet(er|re)s?)(\s*(/|per)\s*(px|pixels?))?$", re.IGNORECASE
 )
 
 
-def read_text(path: Path) -> str:
-    """Read a text file, whatever program saved it.
+def read_text(path: Path, any_bytes: bool = False) -> str:
+    r"""Read a text file, whatever program saved it.
 
-    UTF-8 with or without a byte order mark, and UTF-16 with one. Bytes that are no UTF-8 are kept
-    as the system keeps them in file names, so that a list may name any file.
+    UTF-8 with or without a byte order mark, and UTF-16 with one. Line ends become `\n`.
+
+    Args:
+        path: of the file.
+        any_bytes: bytes that are no UTF-8 are kept as the system keeps them in file names, so that
+            a list may name any file; else they are refused.
 
     Raises:
-        InputError: if the file cannot be read, or holds NUL characters: then it is no text.
+        DataError: if the file cannot be read, or is not text.
     """
     try:
         if os.path.getsize(path) > _MAX_TEXT_BYTES:
-            raise InputError(f"{path}: {os.path.getsize(path)} bytes are too many for a text file")
+            raise DataError(f"{path}: {os.path.getsize(path)} bytes are too many for a text file")
         content = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({reason_of(error)})") from error
+        raise DataError(f"{path}: cannot be read ({reason_of(error)})") from error
     try:
-        text = decode(content)
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            text = content.decode("utf-16")
+        else:
+            text = content.decode("utf-8", "surrogateescape")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file ({error})") from error
+        raise DataError(f"{path}: not a text file ({error})") from error
     if "\0" in text:
-        raise InputError(f"{path}: not a text file (it holds NUL characters)")
-    return text
-
-
-def decode(content: bytes) -> str:
-    """Return the text of bytes. Raises UnicodeDecodeError for broken UTF-16 alone."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16")
-    return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+        raise DataError(f"{path}: not a text file (it holds NUL characters)")
+    if not any_bytes and any("\udc80" <= sign <= "\udcff" for sign in text if sign > "\ud7ff"):
+        raise DataError(f"{path}: not a text file in UTF-8; save it as one")
+    return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse_decimal(text: str) -> float | None:
@@ -56,7 +59,7 @@ def parse_decimal(text: str) -> float | None:
     if cell.count(",") == 1 and "." not in cell:
         cell = cell.replace(",", ".")
     try:
-        value = float(cell) if "_" not in cell else math.nan
+        value = float(cell) if cell.isascii() and "_" not in cell else math.nan
     except ValueError:
         return None
     return value if math.isfinite(value) else None
@@ -72,6 +75,6 @@ def reason_of(error: BaseException) -> str:
     return one_line(getattr(error, "strerror", None) or error)
 
 
-def one_line(error: object, max_length: int = 300) -> str:
+def one_line(error: object) -> str:
     """Return what an error says, in one line; its kind where it says nothing."""
-    return " ".join(str(error).split())[:max_length] or type(error).__name__
+    return " ".join(str(error).split())[:_MAX_LINE] or type(error).__name__

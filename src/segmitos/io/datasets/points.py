@@ -28,8 +28,7 @@ from segmitos.io.points.regions import Regions
 from segmitos.io.problems import Problems, collected
 from segmitos.io.slide import find_images
 from segmitos.io.slide.refused import UNREAD_SUFFIXES
-from segmitos.io.tables import read_text
-from segmitos.io.text import parse_mpp
+from segmitos.io.text import parse_mpp, read_text
 
 
 def points(path: Path, problems: Problems | None = None) -> list[Case]:

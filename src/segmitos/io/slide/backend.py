@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,9 +49,9 @@ class SlideBackend(Protocol):
 class ArrayBackend:
     """Pixels that are already in memory."""
 
-    def __init__(self, pixels: Pixels, name: str = "array") -> None:
+    def __init__(self, pixels: Pixels) -> None:
         height, width = pixels.shape[:2]
-        self.format = name
+        self.format = "array"
         self.levels: tuple[Level, ...] = (Level(width, height, 1.0),)
         self.scale: Scale | None = None
         self.bounds = (0, 0, width, height)
@@ -60,6 +63,64 @@ class ArrayBackend:
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+class PixelCache:
+    """The last decoded parts of an image, within a number of bytes; safe in threads."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes, self._held = max_bytes, 0
+        self._parts: OrderedDict[tuple[int, int, int], Pixels] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, int, int], make: Callable[[], Pixels]) -> Pixels:
+        """Return a part by its level, column and row; `make` decodes what is not held."""
+        with self._lock:
+            if key in self._parts:
+                self._parts.move_to_end(key)
+                return self._parts[key]
+        part = make()
+        with self._lock:
+            if key not in self._parts:
+                self._parts[key] = part
+                self._held += part.nbytes
+            while self._held > self._max_bytes and len(self._parts) > 1:
+                self._held -= self._parts.popitem(last=False)[1].nbytes
+        return part
+
+    def clear(self) -> None:
+        """Let all go."""
+        with self._lock:
+            self._parts.clear()
+            self._held = 0
+
+
+def mosaic(
+    box: tuple[int, int, int, int],
+    tile: tuple[int, int],
+    part: Callable[[int, int], Pixels | None],
+) -> Pixels:
+    """Put a region together from the tiles that hold it.
+
+    Args:
+        box: x, y, width and height of the region.
+        tile: width and height of a tile; those at the right and bottom may be smaller.
+        part: gives a tile by its column and row; None is white.
+    """
+    x, y, width, height = box
+    out = np.full((height, width, 3), 255, np.uint8)
+    for row in range(y // tile[1], (y + height - 1) // tile[1] + 1):
+        for column in range(x // tile[0], (x + width - 1) // tile[0] + 1):
+            pixels = part(column, row)
+            if pixels is None:
+                continue
+            left, top = column * tile[0], row * tile[1]
+            x0, x1 = max(x, left), min(x + width, left + pixels.shape[1])
+            y0, y1 = max(y, top), min(y + height, top + pixels.shape[0])
+            out[y0 - y : y1 - y, x0 - x : x1 - x] = pixels[
+                y0 - top : y1 - top, x0 - left : x1 - left
+            ]
+    return out
 
 
 def level_downsample(full: tuple[int, int], size: tuple[int, int]) -> float:

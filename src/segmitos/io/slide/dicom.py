@@ -16,7 +16,6 @@ _ITEM, _ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0
 _MAX_DEPTH = 16
 
 _SYNTAX, _IMAGE_TYPE, _SERIES = (0x0002, 0x0010), (0x0008, 0x0008), (0x0020, 0x000E)
-_ROWS, _COLUMNS = (0x0028, 0x0010), (0x0028, 0x0011)
 _TOTAL_COLUMNS, _TOTAL_ROWS = (0x0048, 0x0006), (0x0048, 0x0007)
 _LAST = _TOTAL_ROWS
 
@@ -29,8 +28,6 @@ class DicomHeader:
 
     series: str
     image_type: str
-    frame_width: int
-    frame_height: int
     width: int
     height: int
 
@@ -59,8 +56,6 @@ def read_header(path: Path) -> DicomHeader | None:
     return DicomHeader(
         series=_text(values.get(_SERIES, b"")),
         image_type=_text(values.get(_IMAGE_TYPE, b"")),
-        frame_width=_number(values.get(_COLUMNS, b"")),
-        frame_height=_number(values.get(_ROWS, b"")),
         width=_number(values.get(_TOTAL_COLUMNS, b"")),
         height=_number(values.get(_TOTAL_ROWS, b"")),
     )

@@ -45,7 +45,7 @@ def read_list(path: Path) -> list[InputEntry]:
     """
     if path.suffix.lower() == TABLE_SUFFIX:
         return _read_input_table(path)
-    names = [line.strip() for line in read_text(path).splitlines()]
+    names = [line.strip() for line in read_text(path, any_bytes=True).splitlines()]
     entries = [
         InputEntry(_resolved(path, _unquoted(name.rstrip(";"))))
         for name in names

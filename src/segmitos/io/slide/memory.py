@@ -36,21 +36,11 @@ def _windows_memory() -> int:
     try:
         import ctypes
 
-        class Status(ctypes.Structure):
-            _fields_ = (
-                ("length", ctypes.c_ulong),
-                ("load", ctypes.c_ulong),
-                *(
-                    (name, ctypes.c_ulonglong)
-                    for name in ("total", "free", "a", "b", "c", "d", "e")
-                ),
-            )
-
-        status = Status()
-        status.length = ctypes.sizeof(Status)
+        # MEMORYSTATUSEX: its own size and the load, four bytes each, then seven numbers of eight.
+        status = (ctypes.c_ulonglong * 8)(64)
         kernel = getattr(ctypes, "windll").kernel32  # noqa: B009
         if kernel.GlobalMemoryStatusEx(ctypes.byref(status)):
-            return int(status.total)
+            return int(status[1])
     except (ImportError, AttributeError, OSError):
         pass
     return _ASSUMED_BYTES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,10 @@ import numpy as np
 from segmitos.errors import InputError
 from segmitos.io.slide.backend import (
     Level,
+    PixelCache,
     Pixels,
     level_downsample,
+    mosaic,
     on_white,
 )
 from segmitos.io.slide.memory import check_memory
@@ -42,7 +43,7 @@ class OpenSlideBackend:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._windows: OrderedDict[tuple[int, int, int], Pixels] = OrderedDict()
+        self._cache = PixelCache(CACHED_WINDOWS * 3 * WINDOW_PX**2)
         self._slide: Any = self._open()
         properties = dict(self._slide.properties)
         _check_tiles(path, properties)
@@ -81,34 +82,19 @@ class OpenSlideBackend:
             return self._read(level, x, y, width, height)
         # Places are given in level-0 pixels: by fixed windows each pixel of a level whose step
         # is not whole comes from one and the same request, hence out the same each time.
-        out = np.empty((height, width, 3), np.uint8)
-        for row in range(y // WINDOW_PX, (y + height - 1) // WINDOW_PX + 1):
-            for column in range(x // WINDOW_PX, (x + width - 1) // WINDOW_PX + 1):
-                window = self._window(level, column, row)
-                left, top = column * WINDOW_PX, row * WINDOW_PX
-                x0, x1 = max(x, left), min(x + width, left + window.shape[1])
-                y0, y1 = max(y, top), min(y + height, top + window.shape[0])
-                out[y0 - y : y1 - y, x0 - x : x1 - x] = window[
-                    y0 - top : y1 - top, x0 - left : x1 - left
-                ]
-        return out
+        return mosaic(
+            (x, y, width, height),
+            (WINDOW_PX, WINDOW_PX),
+            lambda column, row: self._cache.get(
+                (level, column, row), lambda: self._window(level, column, row)
+            ),
+        )
 
     def _window(self, level: int, column: int, row: int) -> Pixels:
-        key = (level, column, row)
-        with self._lock:
-            if key in self._windows:
-                self._windows.move_to_end(key)
-                return self._windows[key]
         size = self.levels[level]
         left, top = column * WINDOW_PX, row * WINDOW_PX
-        width = min(WINDOW_PX, size.width - left)
-        height = min(WINDOW_PX, size.height - top)
-        pixels = self._read(level, left, top, width, height)
-        with self._lock:
-            self._windows[key] = pixels
-            while len(self._windows) > CACHED_WINDOWS:
-                self._windows.popitem(last=False)
-        return pixels
+        width, height = min(WINDOW_PX, size.width - left), min(WINDOW_PX, size.height - top)
+        return self._read(level, left, top, width, height)
 
     def _read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         import openslide
@@ -137,7 +123,7 @@ class OpenSlideBackend:
     def close(self) -> None:
         """Close the slide."""
         self._slide.close()
-        self._windows.clear()
+        self._cache.clear()
 
 
 def _scale(properties: dict[str, str]) -> Scale | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -59,14 +59,7 @@ class Axis:
 
     def part(self, begin: int, end: int) -> Axis:
         """The same grid, from request pixel `begin` to `end`."""
-        return Axis(
-            self.first + begin,
-            self.phase,
-            end - begin,
-            self.ratio,
-            self.level_size,
-            self.full_size,
-        )
+        return replace(self, first=self.first + begin, count=end - begin)
 
 
 def make_axis(

@@ -75,18 +75,9 @@ class Scale:
         return (self.mpp_x + self.mpp_y) / 2
 
 
-@dataclass(frozen=True)
-class ChosenScale:
-    """The scale that holds: `mpp` is None where it is unknown."""
-
-    mpp: float | None
-    source: str
-    warnings: tuple[str, ...] = ()
-
-
 def choose_scale(
     path: Path, stated: Scale | None, given: float | None, override: bool
-) -> ChosenScale:
+) -> tuple[float | None, str, tuple[str, ...]]:
     """Choose between the scale that a file states and the one that is given.
 
     The file's own holds; a given one fills in where there is none, unless it overrides.
@@ -96,6 +87,9 @@ def choose_scale(
         stated: by the file.
         given: by the user, or by a data set.
         override: whether the given one holds in any case.
+
+    Returns:
+        Micrometres per pixel, None where they are unknown; where they come from; warnings.
 
     Raises:
         ScaleError: if the file's own pixels are not square, and nothing overrides that.
@@ -109,9 +103,9 @@ def choose_scale(
             if own is not None and differs
             else ""
         )
-        return ChosenScale(given, "given", (warning,) if warning else ())
+        return given, "given", (warning,) if warning else ()
     if stated is None or not stated.is_understood:
-        return ChosenScale(given, "unknown" if given is None else "given")
+        return given, "unknown" if given is None else "given", ()
     own_mpp = stated.square(path)
     warnings: tuple[str, ...] = ()
     if given is not None and not same_scale(own_mpp, given):
@@ -119,7 +113,7 @@ def choose_scale(
             f"{path}: the file says {own_mpp:.4g} um/px ({stated.tag}), {given:.4g} was given; "
             f"{own_mpp:.4g} is used (to insist on {given:.4g}: --override-mpp)",
         )
-    return ChosenScale(own_mpp, f"embedded: {stated.tag}", warnings)
+    return own_mpp, f"embedded: {stated.tag}", warnings
 
 
 def unknown_scale(path: Path, stated: Scale | None) -> ScaleError:

@@ -94,7 +94,7 @@ class Slide:
         except ScaleError:
             source.close()
             raise
-        return cls(path, source, chosen.mpp, chosen.source, chosen.warnings)
+        return cls(path, source, *chosen)
 
     @classmethod
     def from_array(cls, image: npt.ArrayLike, mpp: float | None, name: str = "array") -> Slide:

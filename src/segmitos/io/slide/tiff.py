@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +18,18 @@ import numpy.typing as npt
 from segmitos.errors import InputError
 from segmitos.io.slide.backend import (
     Level,
+    PixelCache,
     Pixels,
     SlideBackend,
     check_alpha,
     level_downsample,
+    mosaic,
     reduce_16_bit,
 )
 from segmitos.io.slide.image import orient
-from segmitos.io.slide.scale import Scale
 from segmitos.io.slide.tiff_decode import DecodeError, decode
-from segmitos.io.slide.tiff_layout import Layout, TiffLevel, check_tile_memory, read_layout
-from segmitos.io.slide.tiff_pages import choose_image
+from segmitos.io.slide.tiff_layout import check_tile_memory, read_layout
+from segmitos.io.slide.tiff_pages import Chosen, choose_image
 from segmitos.io.slide.tiff_tags import read_pages
 
 CACHE_BYTES = 96 << 20
@@ -59,9 +58,9 @@ def open_tiff(path: Path, page: int | None = None) -> SlideBackend:
     chosen = choose_image(path, pages, page)
     if chosen is None:
         for one in pages:
-            check_tile_memory(path, one.directory)
+            check_tile_memory(path, one)
         return _through_openslide(path)
-    return TiffBackend(path, read_layout(path, chosen))
+    return TiffBackend(path, chosen)
 
 
 def _vendor(path: Path) -> str | None:
@@ -74,43 +73,6 @@ def _through_openslide(path: Path) -> SlideBackend:
     from segmitos.io.slide.openslide import OpenSlideBackend
 
     return OpenSlideBackend(path)
-
-
-class TiffBackend:
-    """One image of a TIFF with its pyramid."""
-
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self.format = layout.format
-        self.scale: Scale | None = layout.scale
-        self._file = _File(path)
-        cache = _Cache(CACHE_BYTES)
-        self._levels = [
-            (_Tiled if level.tiled else _Whole)(self._file, level, number, cache)
-            for number, level in enumerate(layout.levels)
-        ]
-        full = self._levels[0].size
-        self.levels: tuple[Level, ...] = tuple(
-            Level(level.size[0], level.size[1], level_downsample(full, level.size))
-            for level in self._levels
-        )
-        finest = layout.levels[0]
-        self.bounds = finest.bounds() if finest.tiled else (0, 0, full[0], full[1])
-        if layout.levels[-1].tiled and layout.levels[-1].coloring.alpha is not None:
-            self._levels[-1].check_alpha()
-
-    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
-        """RGB of a region of a level.
-
-        Raises:
-            InputError: if a tile or strip there is missing or damaged.
-        """
-        return self._levels[level].read(x, y, width, height)
-
-    def close(self) -> None:
-        """Close the file and let decoded pixels go."""
-        self._file.close()
-        for level in self._levels:
-            level.forget()
 
 
 class _File:
@@ -143,157 +105,119 @@ class _File:
         self._finalizer()
 
 
-class _Cache:
-    """The last decoded tiles of all levels, within a number of bytes."""
+class TiffBackend:
+    """One image of a TIFF with its pyramid."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit, self._held = limit, 0
-        self._tiles: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
+    def __init__(self, path: Path, chosen: Chosen) -> None:
+        self.format = chosen.format
+        self._levels, self.scale = read_layout(path, chosen)
+        self._file = _File(path)
+        self._cache = PixelCache(CACHE_BYTES)
+        # Levels in strips are decoded once, whole, as strips run across the image.
+        self._whole: dict[int, Pixels] = {}
         self._lock = threading.Lock()
+        full = self._levels[0].size
+        self.levels = tuple(
+            Level(*level.size, level_downsample(full, level.size)) for level in self._levels
+        )
+        finest = self._levels[0]
+        self.bounds = finest.bounds() if finest.tiled else (0, 0, *full)
+        if self._levels[-1].tiled:
+            self._check_alpha(len(self._levels) - 1)
 
-    def get(self, key: tuple[int, int], make: Callable[[], Pixels]) -> Pixels:
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """RGB of a region of a level.
+
+        Raises:
+            InputError: if a tile or strip there is missing or damaged.
+        """
+        about = self._levels[level]
+        if about.tiled:
+            tile = (about.segment_width, about.segment_height)
+            return mosaic(
+                (x, y, width, height), tile, lambda column, row: self._tile(level, column, row)
+            )
         with self._lock:
-            if key in self._tiles:
-                self._tiles.move_to_end(key)
-                return self._tiles[key]
-        tile = make()
-        with self._lock:
-            if key not in self._tiles:
-                self._tiles[key] = tile
-                self._held += tile.nbytes
-            while self._held > self._limit and len(self._tiles) > 1:
-                self._held -= self._tiles.popitem(last=False)[1].nbytes
-        return tile
+            if level not in self._whole:
+                self._whole[level] = self._assemble(level)
+            whole = self._whole[level]
+        return whole[y : y + height, x : x + width].copy()
 
-    def clear(self) -> None:
-        with self._lock:
-            self._tiles.clear()
-            self._held = 0
-
-
-class _Segments:
-    """The tiles or strips of one level, decoded to raw samples (h, w, samples)."""
-
-    def __init__(self, file: _File, level: TiffLevel, number: int, cache: _Cache) -> None:
-        self._file, self._level, self._number, self._cache = file, level, number, cache
-        self.size = (level.width, level.height)
-
-    def forget(self) -> None:
+    def close(self) -> None:
+        """Close the file and let decoded pixels go."""
+        self._file.close()
         self._cache.clear()
+        self._whole.clear()
 
-    def check_alpha(self) -> None:
+    def _tile(self, level: int, column: int, row: int) -> Pixels | None:
+        about = self._levels[level]
+        if about.is_missing(row * about.columns + column):
+            return None
+        return self._cache.get(
+            (level, column, row),
+            lambda: about.coloring.to_rgb(self._samples(level, column, row)),
+        )
+
+    def _assemble(self, level: int) -> Pixels:
+        about, path = self._levels[level], self._file.path
+        strips = []
+        seen = about.coloring.alpha is None
+        wide = about.coding.bits == 16 and not about.coloring.is_palette
+        for row in range(about.rows):
+            samples = self._samples(level, 0, row)
+            seen = seen or bool(samples[..., about.coloring.alpha].any())
+            # What 16 bits mean shows in all of the image alone; others become RGB at once.
+            strips.append(samples if wide else about.coloring.to_rgb(samples))
+        check_alpha(path, seen)
+        whole = strips[0] if len(strips) == 1 else np.concatenate(strips, axis=0)
+        if wide:
+            whole = about.coloring.to_rgb(reduce_16_bit(whole, path))
+        return orient(whole, about.orientation)
+
+    def _check_alpha(self, level: int) -> None:
         """Refuse a tiled image in which nothing can be seen. Raises InputError."""
-        level, alpha = self._level, self._level.coloring.alpha
-        if alpha is None or level.rows * level.columns > _MAX_ALPHA_TILES:
+        about, alpha = self._levels[level], self._levels[level].coloring.alpha
+        if alpha is None or about.rows * about.columns > _MAX_ALPHA_TILES:
             return
-        for row in range(level.rows):
-            for column in range(level.columns):
-                samples = self.samples(column, row)
-                if samples is not None and samples[..., alpha].any():
-                    return
+        for row, column in np.ndindex(about.rows, about.columns):
+            if about.is_missing(row * about.columns + column):
+                continue
+            if self._samples(level, column, row)[..., alpha].any():
+                return
         check_alpha(self._file.path, False)
 
-    def samples(self, column: int, row: int) -> npt.NDArray[Any] | None:
-        """Raw samples of one tile or strip, planes joined; None where it is missing.
+    def _samples(self, level: int, column: int, row: int) -> npt.NDArray[Any]:
+        """Raw samples (h, w, samples) of one tile or strip that is there, planes joined.
 
         Raises:
             InputError: where it is damaged.
         """
-        index = row * self._level.columns + column
-        if self._level.is_missing(index):
-            return None
+        about = self._levels[level]
         parts = [
-            self._decode(offset, count, column, row) for offset, count in self._level.parts(index)
+            self._decode(level, offset, count, column, row)
+            for offset, count in about.parts(row * about.columns + column)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
-    def _decode(self, offset: int, count: int, column: int, row: int) -> npt.NDArray[Any]:
-        level = self._level
-        if not offset or not count:
-            raise self._damaged(column, row, "it is missing from the file")
-        if count > level.max_segment_bytes:
-            raise self._damaged(column, row, f"{count} bytes are more than it can hold")
-        data = self._file.read(offset, count)
-        if len(data) < count:
-            raise self._damaged(column, row, "the file ends within it")
-        left, top = column * level.segment_width, row * level.segment_height
-        width = min(level.segment_width, level.width - left)
-        height = min(level.segment_height, level.height - top)
+    def _decode(
+        self, level: int, offset: int, count: int, column: int, row: int
+    ) -> npt.NDArray[Any]:
+        about = self._levels[level]
+        left, top = column * about.segment_width, row * about.segment_height
+        width, height = min(about.segment_width, about.width - left), about.segment_height
+        height = min(height, about.height - top)
         try:
-            samples = decode(
-                level.coding, data, level.segment_width, level.segment_height, (width, height)
-            )
+            if not offset or not count:
+                raise DecodeError("it is missing from the file")
+            if count > about.max_segment_bytes:
+                raise DecodeError(f"{count} bytes are more than it can hold")
+            data = self._file.read(offset, count)
+            if len(data) < count:
+                raise DecodeError("the file ends within it")
+            segment = (about.segment_width, about.segment_height)
+            samples = decode(about.coding, data, *segment, (width, height))
         except DecodeError as error:
-            raise self._damaged(column, row, str(error)) from error
+            what = "tile" if about.tiled else "strip"
+            where = f"pixel {(left, top)}" + (f" of level {level}" if level else "")
+            raise InputError(f"{self._file.path}: damaged {what} at {where} ({error})") from error
         return samples[:height, :width]
-
-    def _damaged(self, column: int, row: int, reason: str) -> InputError:
-        level = self._level
-        what = "tile" if level.tiled else "strip"
-        place = (column * level.segment_width, row * level.segment_height)
-        where = f"pixel {place}" + (f" of level {self._number}" if self._number else "")
-        return InputError(f"{self._file.path}: damaged {what} at {where} ({reason})")
-
-
-class _Tiled(_Segments):
-    def read(self, x: int, y: int, width: int, height: int) -> Pixels:
-        out = np.empty((height, width, 3), np.uint8)
-        side_x, side_y = self._level.segment_width, self._level.segment_height
-        for row in range(y // side_y, (y + height - 1) // side_y + 1):
-            for column in range(x // side_x, (x + width - 1) // side_x + 1):
-                left, top = column * side_x, row * side_y
-                x0, x1 = max(x, left), min(x + width, left + side_x)
-                y0, y1 = max(y, top), min(y + height, top + side_y)
-                place = out[y0 - y : y1 - y, x0 - x : x1 - x]
-                if self._level.is_missing(row * self._level.columns + column):
-                    place[:] = 255
-                else:
-                    place[:] = self._tile(column, row)[y0 - top : y1 - top, x0 - left : x1 - left]
-        return out
-
-    def _tile(self, column: int, row: int) -> Pixels:
-        key = (self._number, row * self._level.columns + column)
-        return self._cache.get(key, lambda: self._colored(column, row))
-
-    def _colored(self, column: int, row: int) -> Pixels:
-        samples = self.samples(column, row)
-        assert samples is not None, "missing tiles are not asked for"
-        return self._level.coloring.to_rgb(samples)
-
-
-class _Whole(_Segments):
-    """A level in strips: decoded once, whole, as strips run across the image."""
-
-    def __init__(self, file: _File, level: TiffLevel, number: int, cache: _Cache) -> None:
-        super().__init__(file, level, number, cache)
-        self._pixels: Pixels | None = None
-        self._lock = threading.Lock()
-        if level.orientation >= 5:
-            self.size = (level.height, level.width)
-
-    def forget(self) -> None:
-        super().forget()
-        self._pixels = None
-
-    def read(self, x: int, y: int, width: int, height: int) -> Pixels:
-        with self._lock:
-            if self._pixels is None:
-                self._pixels = self._assemble()
-        return self._pixels[y : y + height, x : x + width].copy()
-
-    def _assemble(self) -> Pixels:
-        level, path = self._level, self._file.path
-        strips = []
-        seen = level.coloring.alpha is None
-        wide = level.coding.bits == 16 and not level.coloring.is_palette
-        for row in range(level.rows):
-            samples = self.samples(0, row)
-            assert samples is not None, "strips are never missing"
-            seen = seen or bool(samples[..., level.coloring.alpha].any())
-            # What 16 bits mean shows in all of the image alone; others become RGB at once.
-            strips.append(samples if wide else level.coloring.to_rgb(samples))
-        check_alpha(path, seen)
-        whole = strips[0] if len(strips) == 1 else np.concatenate(strips, axis=0)
-        if wide:
-            whole = level.coloring.to_rgb(reduce_16_bit(whole, path))
-        return orient(whole, level.orientation)

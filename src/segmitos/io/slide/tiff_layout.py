@@ -54,6 +54,11 @@ class TiffLevel:
     counts: npt.NDArray[np.int64]
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height as the image is seen; orientations from 5 on swap them."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
+    @property
     def columns(self) -> int:
         """Tiles side by side."""
         return -(-self.width // self.segment_width)
@@ -90,17 +95,8 @@ class TiffLevel:
         return left, top, right - left, bottom - top
 
 
-@dataclass(frozen=True)
-class Layout:
-    """An image in a TIFF, its levels finest first."""
-
-    format: str
-    levels: tuple[TiffLevel, ...]
-    scale: Scale | None
-
-
-def read_layout(path: Path, chosen: Chosen) -> Layout:
-    """How to read the image that was chosen of a TIFF.
+def read_layout(path: Path, chosen: Chosen) -> tuple[tuple[TiffLevel, ...], Scale | None]:
+    """The levels of the image that was chosen of a TIFF, finest first, and its scale.
 
     Raises:
         InputError: if it is truncated, damaged, in unknown colors, or needs too much memory.
@@ -108,12 +104,10 @@ def read_layout(path: Path, chosen: Chosen) -> Layout:
     levels = tuple(_level(path, images, chosen.format) for images in chosen.levels)
     first = chosen.levels[0][0]
     if chosen.format == "aperio":
-        scale = scales.aperio(first.text(tags.DESCRIPTION))
-    elif chosen.format == "OME-TIFF":
-        scale = scales.ome(chosen.description, levels[0].width, levels[0].height)
-    else:
-        scale = scales.generic(chosen.description, first)
-    return Layout(chosen.format, levels, scale)
+        return levels, scales.aperio(first.text(tags.DESCRIPTION))
+    if chosen.format == "OME-TIFF":
+        return levels, scales.ome(chosen.description, levels[0].width, levels[0].height)
+    return levels, scales.generic(chosen.description, first)
 
 
 def check_tile_memory(path: Path, directory: Directory) -> None:

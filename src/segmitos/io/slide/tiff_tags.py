@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -76,10 +77,14 @@ class Directory:
     Attributes:
         path: of the file.
         byte_order: "<" or ">".
+        number: of the image in the file, from 1; 0 for one below another.
+        below: smaller images that the directory names.
     """
 
     def __init__(self, path: Path, byte_order: ByteOrder, tags: dict[int, Tag]) -> None:
         self.path, self.byte_order = path, byte_order
+        self.number = 0
+        self.below: tuple[Directory, ...] = ()
         self._tags = tags
 
     def __contains__(self, code: int) -> bool:
@@ -148,18 +153,26 @@ class Directory:
         above, below = struct.unpack(self.byte_order + "II", tag.value[:8])
         return above / below if above and below else None
 
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height, 0 where that cannot be told. Raises InputError as `integers` does."""
+        width, height = (next(iter(self.integers(code).tolist()), 0) for code in (WIDTH, HEIGHT))
+        return width * (0 < width < 1 << 31), height * (0 < height < 1 << 31)
+
+    @property
+    def area(self) -> int:
+        """Pixels of the image."""
+        return self.size[0] * self.size[1]
+
+    @property
+    def flags(self) -> int:
+        """What kind of image it is: 1 reduced, 4 a mask."""
+        return int(next(iter(self.integers(NEW_SUBFILE_TYPE)), 0))
+
     @property
     def is_tiled(self) -> bool:
         """Whether the image is cut into tiles, not strips."""
         return TILE_WIDTH in self._tags and TILE_OFFSETS in self._tags
-
-
-@dataclass(frozen=True)
-class Page:
-    """An image of a TIFF, and the smaller ones that its directory names."""
-
-    directory: Directory
-    below: tuple[Directory, ...]
 
 
 class TiffReader:
@@ -178,7 +191,7 @@ class TiffReader:
         if not self._big:
             self._first = struct.unpack(order + "I", head[4:8])[0]
 
-    def pages(self) -> Iterator[Page]:
+    def pages(self) -> Iterator[Directory]:
         """The images in order, each with those below it.
 
         Raises:
@@ -192,11 +205,10 @@ class TiffReader:
                 raise InputError(f"{self._path}: more than {MAX_PAGES} images in one TIFF")
             seen.add(offset)
             directory, offset = self._directory(offset)
-            below = []
-            for start in directory.integers(SUB_IFDS)[:MAX_SUB_PAGES].tolist():
-                if start:
-                    below.append(self._directory(start)[0])
-            yield Page(directory, tuple(below))
+            starts = directory.integers(SUB_IFDS)[:MAX_SUB_PAGES].tolist()
+            directory.below = tuple(self._directory(start)[0] for start in starts if start)
+            directory.number = len(seen)
+            yield directory
 
     def _bytes(self, offset: int, count: int) -> bytes:
         if offset + count > self._size:
@@ -239,7 +251,7 @@ class TiffReader:
         return self._bytes(offset, size)
 
 
-def read_pages(path: Path) -> list[Page]:
+def read_pages(path: Path) -> list[Directory]:
     """The images of a TIFF, in the order of the file.
 
     Raises:
