@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from experiments.laboratories.candidates import MapMaker, Scored
-from experiments.laboratories.data import FIELDS, LABELS, TARGET, LabImage, load_laboratories
+from experiments.laboratories.data import LABELS, TARGET, LabImage, load_laboratories
 from experiments.laboratories.model import proposal_graph, write_model
-from experiments.laboratories.pools import ALL, learns, make_pools
+from experiments.laboratories.pools import ALL, FOLDS, fold_name, make_pools, stains_of
 from experiments.laboratories.proposals import train_proposals
 from experiments.laboratories.protocol import (
     THRESHOLDS,
@@ -35,11 +35,9 @@ from experiments.laboratories.protocol import (
 from segmitos.detection.model import find_model
 from segmitos.detection.model_file import ModelFile, read_model_file
 from segmitos.training.networks.half import LiteHalfNetwork
-from segmitos.training.networks.verifier import VerifierNetwork
+from segmitos.training.networks.verifier import VerifierNetwork, restore_verifier
 from segmitos.training.verify import VerifierRecipe, train_verifier
 
-# The networks of the map have seen the first laboratory, so leaving it out says nothing.
-FOLDS = (*range(1, len(FIELDS)), ALL)
 Networks = tuple[LiteHalfNetwork, VerifierNetwork]
 
 
@@ -96,10 +94,7 @@ def _networks(
     images: Sequence[LabImage], fold: int, seed: int, given: argparse.Namespace
 ) -> Networks:
     """Train a fold's networks, or read those that are there."""
-    used = [image for image in images if learns(image, fold)]
-    fields = {image.name: image.source.stain for image in used if not image.source.centered}
-    slides = {image.source.slide: image.source.stain for image in used if image.source.centered}
-    stains = [s for s in (*fields.values(), *list(slides.values())[::2]) if s is not None]
+    stains = stains_of(images, fold)
     sources = [image.source for image in images]
 
     def told(what: str, step: int, loss: float) -> None:
@@ -119,20 +114,21 @@ def _networks(
             lambda step, loss: told("verifier", step, loss), loaded[0].state_dict(),
         )  # fmt: skip
 
-    name = "all" if fold == ALL else f"without-{FIELDS[fold]}"
     loaded: list[nn.Module] = []
-    for kind, network, train in (
-        ("proposals", LiteHalfNetwork(), proposal),
-        ("verifier", VerifierNetwork(), verifier),
-    ):
-        path = given.out / f"{kind}-{name}-seed{seed}.safetensors"
+    for kind, train in (("proposals", proposal), ("verifier", verifier)):
+        path = given.out / f"{kind}-{fold_name(fold)}-seed{seed}.safetensors"
         if not path.exists():
             partial = path.with_suffix(".partial")
             weights = {key: value.contiguous() for key, value in train().state_dict().items()}
             save_file(weights, str(partial))
             partial.replace(path)
-        network.load_state_dict(load_file(str(path)))
-        loaded.append(network.eval())
+        weights = load_file(str(path))
+        if kind == "verifier":
+            loaded.append(restore_verifier(weights))
+        else:
+            network = LiteHalfNetwork()
+            network.load_state_dict(weights)
+            loaded.append(network.eval())
     return loaded[0], loaded[1]  # type: ignore[return-value]
 
 

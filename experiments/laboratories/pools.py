@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from experiments.laboratories.data import BACKGROUND, FIELDS, MPP, LabImage
+from segmitos.detection.stain import Stain
 from segmitos.training.nuclei import find_dark_nuclei
 from segmitos.training.verify import Pool
 
 ALL = -1
 """A fold that leaves out the test slide alone."""
+# The networks of the map have seen the first laboratory, so leaving it out says nothing.
+FOLDS = (*range(1, len(FIELDS)), ALL)
 _NEAR_MITOSIS_PX, _NEAR_UNSURE_PX = 30.0, 26.0
 # Of a batch: crops of other laboratories have most slides, MITOS-ATYPIA-14 most look-alikes.
 POSITIVE_SHARES = {"crops": 11, "mitos14": 6, "mitos12": 5, "midesec": 3}
@@ -23,6 +26,19 @@ NEGATIVE_SHARES = {"mitos14": 12, "mitos12": 10, "midesec": 5, "background": 7, 
 def learns(image: LabImage, fold: int) -> bool:
     """Tell whether a fold's networks learn from an image."""
     return not image.test and image.fold != fold
+
+
+def fold_name(fold: int) -> str:
+    """Return what files of a fold's networks are named by."""
+    return "all" if fold == ALL else f"without-{FIELDS[fold]}"
+
+
+def stains_of(images: Sequence[LabImage], fold: int) -> list[Stain]:
+    """Return the stains to move patches towards: of a fold's fields, and of half the crops."""
+    used = [image for image in images if learns(image, fold)]
+    fields = {image.name: image.source.stain for image in used if not image.source.centered}
+    slides = {image.source.slide: image.source.stain for image in used if image.source.centered}
+    return [s for s in (*fields.values(), *list(slides.values())[::2]) if s is not None]
 
 
 def make_pools(images: Sequence[LabImage], fold: int) -> dict[str, Pool]:

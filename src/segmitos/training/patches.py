@@ -98,32 +98,76 @@ def augmented_patches(
     Returns:
         (n, 3, side_px, side_px) float32 on the 0..255 scale, channels last.
     """
-    # Whatever the angle and zoom, and a pixel for interpolation.
-    side = 2 * math.ceil(side_px / math.sqrt(2) / _ZOOM_RANGE[0] + 1)
+    side = read_side(side_px)
     read = np.empty((len(images), side, side, 3), np.uint8)
     middles = np.empty((len(images), 2))
     for index, (image, (x, y)) in enumerate(zip(images, centers_xy, strict=True)):
-        bounds = _false_border(image, x, y, rng) if false_borders else None
-        gray = bool(rng.random() < _GRAY_BORDER_SHARE)
-        read[index], (left, top) = read_patch(image, x, y, side, bounds, gray)
+        bounds = None
+        if false_borders:
+            bounds = draw_border(image.shape[1], image.shape[0], x, y, rng)
+        read[index], (left, top) = read_patch(image, x, y, side, bounds, draw_gray(rng))
         middles[index] = x - left, y - top
     pixels = torch.from_numpy(read).permute(0, 3, 1, 2).float()
-    pixels = _warp(pixels, middles, matrices, side_px)
-    pixels = _restain(pixels, stains, pool, target, rng)
-    pixels = _refocus(_relight(pixels, rng), rng)
+    pixels = changed_patches(pixels, middles, matrices, stains, pool, target, rng, side_px)
     compressed = pixels.round().byte().permute(0, 2, 3, 1).contiguous().numpy()
-    for index in np.flatnonzero(rng.random(len(images)) < _JPEG_SHARE).tolist():
-        compressed[index] = jpeg_copy(compressed[index], int(rng.integers(40, 91)))
+    for index, quality in draw_compression(len(images), rng):
+        compressed[index] = jpeg_copy(compressed[index], quality)
     return torch.from_numpy(compressed).permute(0, 3, 1, 2).float()
 
 
-def _false_border(
-    image: NDArray[np.uint8], x: float, y: float, rng: np.random.Generator
+def read_side(side_px: int) -> int:
+    """Return the side that a patch is read at: whatever the angle and zoom, and a pixel more."""
+    return 2 * math.ceil(side_px / math.sqrt(2) / _ZOOM_RANGE[0] + 1)
+
+
+def changed_patches(
+    pixels: Tensor,
+    middles: NDArray[np.float64],
+    matrices: NDArray[np.float32],
+    stains: Sequence[Stain | None],
+    pool: Sequence[Stain],
+    target: Stain | None,
+    rng: np.random.Generator,
+    side_px: int = PATCH_PX,
+) -> Tensor:
+    """Turn, zoom, stain and blur patches, on the device that they are on.
+
+    Args:
+        pixels: (n, 3, side, side) float32 on the 0..255 scale, `read_side` wide.
+        middles: (n, 2), x and y of the patches' middles there.
+        matrices: (n, 2, 2) of `draw_transforms`.
+        stains: of their slides.
+        pool: stains to move towards.
+        target: the stain that detection matches slides to.
+        rng: drawn from in a fixed order.
+        side_px: of a patch.
+
+    Returns:
+        (n, 3, side_px, side_px) float32 on the 0..255 scale.
+    """
+    pixels = _warp(pixels, middles, matrices, side_px)
+    pixels = _restain(pixels, stains, pool, target, rng)
+    return _refocus(_relight(pixels, rng), rng)
+
+
+def draw_compression(count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Draw which of some patches are compressed, and the JPEG quality of each."""
+    chosen = np.flatnonzero(rng.random(count) < _JPEG_SHARE).tolist()
+    return [(index, int(rng.integers(40, 91))) for index in chosen]
+
+
+def draw_gray(rng: np.random.Generator) -> bool:
+    """Draw whether what lies beyond an image's border is gray, not its mirror image."""
+    return bool(rng.random() < _GRAY_BORDER_SHARE)
+
+
+def draw_border(
+    width: int, height: int, x: float, y: float, rng: np.random.Generator
 ) -> tuple[int, int, int, int] | None:
-    """Return bounds that end the image 14 to 44 px beside the point, or None."""
+    """Return bounds that end an image 14 to 44 px beside a point, or None."""
     if rng.random() >= _FALSE_BORDER_SHARE:
         return None
-    bounds = [0, 0, image.shape[1], image.shape[0]]
+    bounds = [0, 0, width, height]
     for axis, place in enumerate((x, y)):
         if rng.random() < 0.6:
             distance = int(rng.integers(14, 44))
@@ -156,12 +200,10 @@ def draw_transforms(
 def _warp(
     pixels: Tensor, middles: NDArray[np.float64], matrices: NDArray[np.float32], side_px: int
 ) -> Tensor:
-    offsets = torch.arange(side_px, dtype=torch.float32) - (side_px - 1) / 2
+    offsets = torch.arange(side_px, dtype=torch.float32, device=pixels.device) - (side_px - 1) / 2
     down, across = torch.meshgrid(offsets, offsets, indexing="ij")
-    grid = torch.einsum(
-        "hwj,bij->bhwi", torch.stack([across, down], -1), torch.from_numpy(matrices)
-    )
-    grid = grid + torch.from_numpy(middles.astype(np.float32))[:, None, None]
+    grid = torch.einsum("hwj,bij->bhwi", torch.stack([across, down], -1), _beside(matrices, pixels))
+    grid = grid + _beside(middles, pixels)[:, None, None]
     grid = (grid + 0.5) * 2 / pixels.shape[-1] - 1
     return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
@@ -191,15 +233,14 @@ def _restain(
         matrices[index] = np.diag(gain) @ jitter
         offsets[index] = offset @ jitter + shifts @ _HED * 0.5
     density = -torch.log((pixels + 1) / 256)
-    density = torch.einsum("bchw,bcd->bdhw", density, torch.from_numpy(matrices))
-    density = density + torch.from_numpy(offsets)[:, :, None, None]
+    density = torch.einsum("bchw,bcd->bdhw", density, _beside(matrices, pixels))
+    density = density + _beside(offsets, pixels)[:, :, None, None]
     return (torch.exp(-density.clamp(min=0)) * 256 - 1).clamp(0, 255)
 
 
 def _relight(pixels: Tensor, rng: np.random.Generator, spread: float = 0.12) -> Tensor:
     def drawn(low: float, high: float) -> Tensor:
-        values = rng.uniform(low, high, len(pixels)).astype(np.float32)
-        return torch.from_numpy(values)[:, None, None, None]
+        return _beside(rng.uniform(low, high, len(pixels)), pixels)[:, None, None, None]
 
     contrast, shift = drawn(1 - spread, 1 + spread), drawn(-spread, spread) * 100
     gamma = torch.exp(drawn(-spread, spread) * 1.5)
@@ -210,12 +251,13 @@ def _relight(pixels: Tensor, rng: np.random.Generator, spread: float = 0.12) -> 
 def _refocus(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     """Blur some by a Gaussian, sharpen others by an unsharp mask."""
     choice = rng.random(len(pixels))
-    sigma = torch.from_numpy(rng.uniform(0.4, 1.3, len(pixels)).astype(np.float32))
+    sigma = _beside(rng.uniform(0.4, 1.3, len(pixels)), pixels)
     amount = np.where(choice < _BLUR_SHARE, -1.0, rng.uniform(0.3, 1.5, len(pixels)))
     chosen = torch.from_numpy(np.nonzero(choice < _BLUR_SHARE + _SHARPEN_SHARE)[0])
     if not len(chosen):
         return pixels
-    steps = torch.arange(-3, 4, dtype=torch.float32)
+    chosen = chosen.to(pixels.device)
+    steps = torch.arange(-3, 4, dtype=torch.float32, device=pixels.device)
     kernel = torch.exp(-0.5 * (steps[None] / sigma[chosen, None]) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)
     some = pixels[chosen]
@@ -223,7 +265,11 @@ def _refocus(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     flat = F.pad(flat, (3, 3, 3, 3), mode="reflect")
     flat = F.conv2d(flat, kernel[:, None, :, None], groups=len(kernel))
     flat = F.conv2d(flat, kernel[:, None, None, :], groups=len(kernel))
-    by = torch.from_numpy(amount.astype(np.float32))[chosen, None, None, None]
+    by = _beside(amount, pixels)[chosen, None, None, None]
     result = pixels.clone()
     result[chosen] = (some + by * (some - flat.reshape(some.shape))).clamp(0, 255)
     return result
+
+
+def _beside(values: NDArray[np.floating], pixels: Tensor) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32)).to(pixels.device)

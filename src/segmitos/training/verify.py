@@ -22,6 +22,8 @@ from segmitos.training.sampling import TrainingImage
 Points = NDArray[np.float64]
 _ENCODER_KEYS = ("_conv_stem.", "_bn0.", "_blocks.")
 OnStep = Callable[[int, float], None]
+ReadPatches = Callable[[Points, np.random.Generator], Tensor]
+"""Points (n, 3), rows (index of the image, x, y) -> augmented patches (n, 3, side, side)."""
 
 
 @dataclass(frozen=True)
@@ -92,43 +94,111 @@ def train_verifier(
     if recipe.pretrained:
         load_imagenet_lite0(network.encoder)
     if begin is not None:
-        shared = {key: value for key, value in begin.items() if key.startswith(_ENCODER_KEYS)}
-        network.encoder.load_state_dict(shared, strict=False)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network.train()
-    _freeze(network, recipe.frozen_blocks)
-    learning = [value for value in network.parameters() if value.requires_grad]
-    weights = [value for value in learning if value.ndim > 1]
-    others = [value for value in learning if value.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": weights, "weight_decay": recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        recipe.learning_rate,
-    )
-    average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        begin_encoder(network, begin)
+
+    def read(points: Points, rng: np.random.Generator) -> Tensor:
+        chosen = [sources[int(index)] for index in points[:, 0]]
+        return augmented_patches(
+            [source.image for source in chosen],
+            [source.stain for source in chosen],
+            points[:, 1:],
+            draw_transforms(len(points), rng),
+            stains,
+            target,
+            rng,
+        )
+
+    training = VerifierTraining(network, pools, recipe)
     for step in range(recipe.steps):
+        on_step(step + 1, training.take_step(step, read, step / recipe.steps))
+    return training.finish()
+
+
+def begin_encoder(network: VerifierNetwork, weights: Mapping[str, Tensor]) -> None:
+    """Fill a verifier's encoder with another network's, as far as it goes."""
+    shared = {key: value for key, value in weights.items() if key.startswith(_ENCODER_KEYS)}
+    network.encoder.load_state_dict(shared, strict=False)
+
+
+class VerifierTraining:
+    """A verifier's training, step by step, on one device.
+
+    Attributes:
+        network: as it is after the last step.
+        optimizer: of its weights.
+        average: of its weights over the steps, by name.
+
+    Args:
+        network: to be trained, in the state to begin with.
+        pools: points by laboratory; what the network says of negatives is kept there.
+        recipe: of the training.
+        device: to train on; bfloat16 where it is a GPU.
+    """
+
+    def __init__(
+        self,
+        network: VerifierNetwork,
+        pools: Mapping[str, Pool],
+        recipe: VerifierRecipe,
+        device: str = "cpu",
+    ) -> None:
+        self._pools = pools
+        self._recipe = recipe
+        self._device = torch.device(device)
+        self.network = network.to(self._device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.train()
+        _freeze(network, recipe.frozen_blocks)
+        learning = [value for value in network.parameters() if value.requires_grad]
+        weights = [value for value in learning if value.ndim > 1]
+        others = [value for value in learning if value.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": weights, "weight_decay": recipe.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            recipe.learning_rate,
+        )
+        self.average = {
+            name: value.detach().clone() for name, value in network.state_dict().items()
+        }
+
+    def take_step(self, step: int, read: ReadPatches, done: float) -> float:
+        """Learn from one batch, and return its loss.
+
+        Args:
+            step: its number, from 0; what is drawn depends on it and the recipe's seed alone.
+            read: returns augmented patches, on the device, of points (n, 3).
+            done: share of the training, 0 to 1, which sets the learning rate.
+
+        Raises:
+            DataError: where there are no positives, or no negatives.
+        """
+        recipe = self._recipe
         torch.manual_seed(recipe.seed * 1_000_003 + step)
         rng = np.random.default_rng((recipe.seed, step))
-        points, target_share, origin = _draw(pools, recipe, step, rng)
-        patches = _patches(sources, points, target_share, recipe, stains, target, rng)
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(recipe, step)
-        logits = network(patches)
+        points, target_share, origin = _draw(self._pools, recipe, step, rng)
+        patches = read(_moved(points, target_share, recipe, rng), rng)
+        for group in self.optimizer.param_groups:
+            group["lr"] = _rate(recipe, step, done)
+        mixed = self._device.type == "cuda"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
+            logits = self.network(patches).float()
         low, high = recipe.smoothing
         wanted = torch.from_numpy(target_share.astype(np.float32)) * (high - low) + low
-        loss = F.binary_cross_entropy_with_logits(logits, wanted)
-        optimizer.zero_grad(set_to_none=True)
+        loss = F.binary_cross_entropy_with_logits(logits, wanted.to(self._device))
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-        optimizer.step()
-        _remember(pools, origin, torch.sigmoid(logits.detach()))
-        _update_average(average, network, min(recipe.ema, (1 + step) / (10 + step)))
-        on_step(step + 1, float(loss.detach()))
-    network.load_state_dict(average)
-    network.eval()
-    return network
+        nn.utils.clip_grad_norm_(self.network.parameters(), 2.0)
+        self.optimizer.step()
+        _remember(self._pools, origin, torch.sigmoid(logits.detach()))
+        _update_average(self.average, self.network, min(recipe.ema, (1 + step) / (10 + step)))
+        return float(loss.detach())
+
+    def finish(self) -> VerifierNetwork:
+        """Return the network with averaged weights, in evaluation mode."""
+        self.network.load_state_dict(self.average)
+        return self.network.eval()
 
 
 def _freeze(network: VerifierNetwork, blocks: int) -> None:
@@ -140,9 +210,9 @@ def _freeze(network: VerifierNetwork, blocks: int) -> None:
         module.eval()
 
 
-def _rate(recipe: VerifierRecipe, step: int) -> float:
+def _rate(recipe: VerifierRecipe, step: int, done: float) -> float:
     """Linear warm-up over 100 steps, then a half cosine down to a hundredth."""
-    decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+    decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
     return recipe.learning_rate * min(1.0, (step + 1) / 100) * decay
 
 
@@ -194,29 +264,18 @@ def drawn_by_score(
     return np.concatenate([by_score.clip(max=len(weight) - 1), evenly]).astype(np.int64)
 
 
-def _patches(
-    sources: Sequence[TrainingImage],
+def _moved(
     points: Points,
     is_positive: NDArray[np.float64],
     recipe: VerifierRecipe,
-    stains: Sequence[Stain],
-    target: Stain | None,
     rng: np.random.Generator,
-) -> Tensor:
+) -> Points:
+    """Return points (n, 3) that lie a little beside where they were."""
     spread = np.where(is_positive > 0, recipe.jitter_px[1], recipe.jitter_px[0])[:, None]
-    moved = (rng.normal(0, 1, (len(points), 2)) * spread).clip(
+    shift = (rng.normal(0, 1, (len(points), 2)) * spread).clip(
         -recipe.max_jitter_px, recipe.max_jitter_px
     )
-    chosen = [sources[int(index)] for index in points[:, 0]]
-    return augmented_patches(
-        [source.image for source in chosen],
-        [source.stain for source in chosen],
-        points[:, 1:] + moved,
-        draw_transforms(len(points), rng),
-        stains,
-        target,
-        rng,
-    )
+    return np.column_stack([points[:, 0], points[:, 1:] + shift])
 
 
 def _remember(

@@ -8,6 +8,8 @@ by the maximum.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,20 +18,24 @@ from segmitos.training.networks.lite import IMAGE_MEAN, IMAGE_STD, LiteNetwork
 
 PATCH_PX = 80
 """Side of a patch at 0.25 um/px."""
-_INPUT_PX = 64
 _CHANNELS_8, _CHANNELS_16 = 40, 112
 
 
 class VerifierNetwork(nn.Module):
-    """Patches (N, 3, 80, 80) RGB on the 0..255 scale -> logits (N,)."""
+    """Patches (N, 3, 80, 80) RGB on the 0..255 scale -> logits (N,).
+
+    Args:
+        input_px: side that patches are interpolated to, a multiple of 16.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, input_px: int = 64) -> None:
         super().__init__()
         self.encoder = LiteNetwork()
-        side_8, side_16 = _INPUT_PX // 8, _INPUT_PX // 16
+        self.input_px = input_px
+        side_8, side_16 = input_px // 8, input_px // 16
         self.pool8 = nn.Conv2d(_CHANNELS_8, _CHANNELS_8, side_8, groups=_CHANNELS_8, bias=False)
         self.pool16 = nn.Conv2d(
             _CHANNELS_16, _CHANNELS_16, side_16, groups=_CHANNELS_16, bias=False
@@ -46,7 +52,8 @@ class VerifierNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGE_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, patch_BCHW: Tensor) -> Tensor:
-        x = F.interpolate(patch_BCHW, (_INPUT_PX, _INPUT_PX), mode="bilinear", align_corners=False)
+        size = (self.input_px, self.input_px)
+        x = F.interpolate(patch_BCHW, size, mode="bilinear", align_corners=False)
         _, at8, at16 = self.encoder.features((x - self.mean) / self.std)
         features = [
             self.pool16(at16).flatten(1),
@@ -56,3 +63,10 @@ class VerifierNetwork(nn.Module):
         ]
         logits: Tensor = self.head(self.dropout(self.norm(torch.cat(features, 1))))
         return logits[:, 0]
+
+
+def restore_verifier(weights: Mapping[str, Tensor]) -> VerifierNetwork:
+    """Return the network, in evaluation mode, that weights are of, whatever its input's side."""
+    network = VerifierNetwork(8 * weights["pool8.weight"].shape[-1])
+    network.load_state_dict(weights)
+    return network.eval()

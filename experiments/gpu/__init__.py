@@ -1,0 +1,1 @@
+"""The verifiers' training on one GPU, from one file that holds what they learn from."""
