@@ -49,6 +49,9 @@ def main() -> None:
     parser.add_argument("--proposal-steps", type=int, default=1200)
     parser.add_argument("--verifier-steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument(
+        "--proposals-of", type=int, help="one seed's for all seeds, not each its own"
+    )
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -95,6 +98,7 @@ def _networks(
 ) -> Networks:
     """Train a fold's networks, or read those that are there."""
     stains = stains_of(images, fold)
+    of_proposals = seed if given.proposals_of is None else given.proposals_of
     sources = [image.source for image in images]
 
     def told(what: str, step: int, loss: float) -> None:
@@ -103,7 +107,7 @@ def _networks(
 
     def proposal() -> nn.Module:
         return train_proposals(
-            images, make_pools(images, fold), stains, given.proposal_steps, seed,
+            images, make_pools(images, fold), stains, given.proposal_steps, of_proposals,
             on_step=lambda step, loss: told("proposals", step, loss),
         )  # fmt: skip
 
@@ -115,8 +119,8 @@ def _networks(
         )  # fmt: skip
 
     loaded: list[nn.Module] = []
-    for kind, train in (("proposals", proposal), ("verifier", verifier)):
-        path = given.out / f"{kind}-{fold_name(fold)}-seed{seed}.safetensors"
+    for kind, of, train in (("proposals", of_proposals, proposal), ("verifier", seed, verifier)):
+        path = given.out / f"{kind}-{fold_name(fold)}-seed{of}.safetensors"
         if not path.exists():
             partial = path.with_suffix(".partial")
             weights = {key: value.contiguous() for key, value in train().state_dict().items()}

@@ -78,5 +78,4 @@ def _beyond(
 ) -> NDArray[np.bool_]:
     if not len(points) or not len(others):
         return np.ones(len(points), bool)
-    result: NDArray[np.bool_] = cKDTree(others).query(points)[0] > distance_px
-    return result
+    return np.asarray(cKDTree(others).query(points)[0] > distance_px)

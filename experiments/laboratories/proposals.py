@@ -58,7 +58,7 @@ def train_proposals(
     """
     torch.manual_seed(seed)
     network = lite_half()
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last)
     network.train()
     groups = [
         {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": 0.02},

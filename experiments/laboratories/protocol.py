@@ -148,7 +148,7 @@ def crop_group(image: LabImage) -> str:
 def common_threshold(runs: Sequence[Counts], leave_unsure_out: bool = False) -> int:
     """Return the index of the threshold with the best F of all laboratories and runs together."""
     total = sum(run.of(name, leave_unsure_out) for run in runs for name in LEFT_OUT)
-    return int(np.argmax([f_score(row) for row in total]))  # type: ignore[union-attr]
+    return int(np.argmax([f_score(row) for row in total]))
 
 
 def figures(images: Sequence[LabImage], run: Counts, at: int) -> dict[str, Any]:
