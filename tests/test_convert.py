@@ -10,12 +10,13 @@ import pytest
 
 from segmitos.cli import main
 from segmitos.io.points.annotations import Annotations
-from segmitos.io.points.detections import Detections, write_geojson
+from segmitos.io.points.detections import Detections
 from segmitos.io.points.read import read_annotations
 from segmitos.io.points.regions import Regions, rectangle
 from segmitos.io.points.write import FORMATS, write_annotations
 from segmitos.options import POINT_FORMATS
 from tests.factories.leica import save_scn
+from tests.factories.points import write_geojson
 
 ENDINGS = {
     "geojson": "a.geojson",

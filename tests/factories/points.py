@@ -1,4 +1,4 @@
-"""Points of a file as two arrays, for tests that look at nothing else."""
+"""Points of a file as two arrays, and detections in a file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from segmitos.io.points.detections import Detections
+from segmitos.io.points.geojson_features import collection_text
 from segmitos.io.points.read import read_annotations
 
 
@@ -14,3 +16,8 @@ def read_points(path: Path, **options: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return mitoses and hard negatives, (n, 2) and (m, 2)."""
     found = read_annotations(path, **options)
     return found.of("mitosis"), found.of("non-mitosis")
+
+
+def write_geojson(path: Path, found: Detections, *options: Any, **named: Any) -> None:
+    """Write `Detections.to_geojson`, with its arguments."""
+    path.write_text(collection_text(found.to_geojson(*options, **named)), encoding="utf-8")

@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segmitos.errors import DataError, InputError, ScaleError, UsageError
-from segmitos.io.points import detections as io
-from segmitos.io.points.detections import Detections
-from tests.factories.points import read_points
+from segmitos.io.json_files import load_json
+from segmitos.io.points.detections import Detections, read_detections
+from segmitos.io.points.native_json import read_native_annotations
+from tests.factories.points import read_points, write_geojson
 
 coordinate = st.floats(-50, 2e5, allow_nan=False, width=64)
 known = st.floats(0, 1e3) | st.just(math.nan)
@@ -33,12 +34,12 @@ FIGURE = make([(10.5, 200.25, 30.0, 0.9), (700.0, 3.0, 41.5, 0.75), (33.3, 0.1, 
 @given(values=rows, mpp=scales)
 def test_geojson_and_json_come_back_to_the_bit(tmp_path, values, mpp):
     found = make(values, mpp, 'Ä "x", 1')
-    io.write_geojson(tmp_path / "a.geojson", found)
-    assert io.read_geojson(tmp_path / "a.geojson") == found
+    write_geojson(tmp_path / "a.geojson", found)
+    assert read_detections(tmp_path / "a.geojson") == found
     (tmp_path / "b.geojson").write_text(json.dumps(found.to_geojson("detection")))
-    assert io.read_geojson(tmp_path / "b.geojson") == found
-    io.write_detections_json(tmp_path / "a.json", found)
-    assert io.read_json(tmp_path / "a.json") == found
+    assert read_detections(tmp_path / "b.geojson") == found
+    (tmp_path / "a.json").write_text(json.dumps(found.to_json()))
+    assert read_detections(tmp_path / "a.json") == found
 
 
 @settings(
@@ -47,15 +48,15 @@ def test_geojson_and_json_come_back_to_the_bit(tmp_path, values, mpp):
 @given(values=rows, mpp=scales)
 def test_csv_comes_back_to_the_bit(tmp_path, values, mpp):
     found = make(values, mpp, "a")
-    io.write_csv(tmp_path / "a.csv", found)
-    assert io.read_csv(tmp_path / "a.csv", mpp) == found
+    (tmp_path / "a.csv").write_text(found.to_csv())
+    assert read_detections(tmp_path / "a.csv", mpp) == found
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.2273, 0.5, 0.2265, 0.252, 1.0])
 def test_csv_tells_its_scale(tmp_path, mpp):
     found = make([(10.1, 20.7, 1, 1), (1663.3, 4.9, 1, 1)], mpp, "a")
-    io.write_csv(tmp_path / "a.csv", found)
-    assert io.read_csv(tmp_path / "a.csv") == found
+    (tmp_path / "a.csv").write_text(found.to_csv())
+    assert read_detections(tmp_path / "a.csv") == found
 
 
 def test_csv_layout():
@@ -136,14 +137,14 @@ def test_geojson_schema():
 
 def test_hotspot_is_a_named_region_and_no_mitosis(tmp_path):
     square = np.array([(0, 0), (10, 0), (10, 20), (0, 20)])
-    io.write_geojson(tmp_path / "a.geojson", FIGURE, regions={"Hotspot": square})
+    write_geojson(tmp_path / "a.geojson", FIGURE, regions={"Hotspot": square})
     region = json.loads((tmp_path / "a.geojson").read_text())["features"][0]
     assert (
         region["properties"]["name"] == region["properties"]["classification"]["name"] == "Hotspot"
     )
     ring = region["geometry"]["coordinates"][0]
     assert ring == [[0, 0], [10, 0], [10, 20], [0, 20], [0, 0]]
-    assert io.read_geojson(tmp_path / "a.geojson") == FIGURE
+    assert read_detections(tmp_path / "a.geojson") == FIGURE
     mitoses, negatives = read_points(tmp_path / "a.geojson")
     assert np.array_equal(mitoses, FIGURE.xy) and negatives.shape == (0, 2)
     with pytest.raises(UsageError, match="three corners"):
@@ -155,9 +156,9 @@ def test_every_writer_keeps_axes_apart(tmp_path):
     for change in (lambda xy: xy, lambda xy: xy[:, ::-1], lambda xy: [1000, 0] + xy * [-1, 1]):
         xy = np.asarray(change(FIGURE.xy))
         found = Detections(xy[:, 0], xy[:, 1], FIGURE.area_um2, FIGURE.score, 0.25)
-        io.write_geojson(tmp_path / "a.geojson", found)
-        io.write_csv(tmp_path / "a.csv", found)
-        io.write_detections_json(tmp_path / "a.json", found)
+        write_geojson(tmp_path / "a.geojson", found)
+        (tmp_path / "a.csv").write_text(found.to_csv())
+        (tmp_path / "a.json").write_text(json.dumps(found.to_json()))
         for name in ("a.geojson", "a.csv", "a.json"):
             assert np.array_equal(read_points(tmp_path / name)[0], xy), name
         first = (tmp_path / "a.csv").read_text().splitlines()[1].split(",")
@@ -200,8 +201,8 @@ def test_impossible_detections():
 def test_many_detections_stay_quick(tmp_path):
     values = np.random.default_rng(0).uniform(0, 1e5, (20_000, 4))
     found = make(values)
-    io.write_geojson(tmp_path / "a.geojson", found, "detection")
-    assert io.read_geojson(tmp_path / "a.geojson") == found
+    write_geojson(tmp_path / "a.geojson", found, "detection")
+    assert read_detections(tmp_path / "a.geojson") == found
 
 
 @pytest.mark.parametrize(
@@ -218,21 +219,21 @@ def test_many_detections_stay_quick(tmp_path):
 def test_bad_csv(tmp_path, text, message):
     (tmp_path / "bad.csv").write_text(text)
     with pytest.raises(DataError, match=message) as error:
-        io.read_csv(tmp_path / "bad.csv")
+        read_detections(tmp_path / "bad.csv")
     assert "bad.csv" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_missing_scale_and_missing_file(tmp_path):
     (tmp_path / "a.csv").write_text("x_px,y_px\n1,2\n")
     with pytest.raises(ScaleError, match="--mpp"):
-        io.read_csv(tmp_path / "a.csv")
-    assert len(io.read_csv(tmp_path / "a.csv", 0.25)) == 1
+        read_detections(tmp_path / "a.csv")
+    assert len(read_detections(tmp_path / "a.csv", 0.25)) == 1
     bare = {"type": "FeatureCollection", "features": FIGURE.to_geojson()["features"]}
     (tmp_path / "a.geojson").write_text(json.dumps(bare))
     with pytest.raises(ScaleError, match="--mpp"):
-        io.read_geojson(tmp_path / "a.geojson")
-    assert len(io.read_geojson(tmp_path / "a.geojson", 0.25)) == 3
-    for read in (io.read_csv, io.read_json, io.read_geojson, read_points):
+        read_detections(tmp_path / "a.geojson")
+    assert len(read_detections(tmp_path / "a.geojson", 0.25)) == 3
+    for read in (read_detections, read_points):
         with pytest.raises((InputError, DataError), match=r"none\.json"):
             read(tmp_path / "none.json")
 
@@ -252,6 +253,7 @@ def test_missing_scale_and_missing_file(tmp_path):
     ],
 )
 def test_bad_json(tmp_path, content, message):
-    (tmp_path / "bad.json").write_text(content)
+    path = tmp_path / "bad.json"
+    path.write_text(content)
     with pytest.raises(DataError, match=message):
-        io.read_json(tmp_path / "bad.json")
+        read_native_annotations(path, load_json(path))

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from segmitos.errors import DataError, InputError, ScaleError, UsageError
+from segmitos.errors import DataError, InputError, ScaleError
 from segmitos.io.points.classes import Classes
-from segmitos.io.points.detections import read_geojson
+from segmitos.io.points.detections import read_detections
 from segmitos.io.points.read_regions import read_regions
 from tests.factories.points import read_points
 
@@ -89,24 +89,20 @@ def test_forms_of_a_class(save, classification):
     ],
 )
 def test_measurements_as_object_or_list(save, measurements):
-    found = read_geojson(save(feature(point(3, 4), measurements=measurements)), 0.25)
+    found = read_detections(save(feature(point(3, 4), measurements=measurements)), 0.25)
     assert (found.score[0], found.area_um2[0]) == (0.75, 12.5)
 
 
 def test_measurements_may_be_nan_or_missing(save):
     text = json.dumps(feature(point(3, 4), measurements={"score": float("nan")}))
-    found = read_geojson(save(text), 0.25)
+    found = read_detections(save(text), 0.25)
     assert np.isnan(found.score[0]) and np.isnan(found.area_um2[0]) and found.name == "a"
 
 
-def test_unclassified_is_refused_taken_or_left(save):
+def test_what_has_no_class_is_refused(save):
     path = save(collection(feature(point(3, 4), None), feature(point(5, 6))))
     with pytest.raises(DataError, match=r"feature 1 has no class: classify it"):
         read_points(path)
-    assert len(read_points(path, unclassified="mitosis")[0]) == 2
-    assert read_points(path, unclassified="ignore")[0].tolist() == [[5, 6]]
-    with pytest.raises(UsageError, match="'guess'"):
-        read_points(path, unclassified="guess")
 
 
 def test_unknown_class_is_refused_by_name_unless_named(save):

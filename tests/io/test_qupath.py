@@ -10,7 +10,8 @@ from PIL import Image
 
 from segmitos.errors import DataError
 from segmitos.io.datasets import FORMATS, guess_format, load_dataset
-from segmitos.io.points.detections import Detections, write_geojson
+from segmitos.io.points.detections import Detections
+from tests.factories.points import write_geojson
 
 
 def feature(geometry, kind, **properties):

@@ -140,7 +140,7 @@ def _saved(
 
     from segmitos.cohort.atomic_folder import find_results
     from segmitos.commands.progress import print_warnings
-    from segmitos.io.points.detections import read_geojson
+    from segmitos.io.points.detections import read_detections
 
     results = find_results(folder, [case.image for case in cases])
     settled: list[Case] = []
@@ -156,7 +156,7 @@ def _saved(
         record = result.record()
         if (changed := result.changed_files()) or record is None:
             raise DataError(f"{result.path / changed[0]} is damaged or was changed; detect again")
-        found[case.name] = read_geojson(result.path / "detections.geojson")
+        found[case.name] = read_detections(result.path / "detections.geojson")
         summary = result.summary(record) or {}
         warnings += [f"{case.name}: {one}" for one in summary.get("warnings", ())]
         # The file's own scale wins here as it did there.

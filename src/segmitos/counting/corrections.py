@@ -20,9 +20,8 @@ from segmitos.errors import DataError
 from segmitos.io.geometry import from_qupath
 from segmitos.io.json_files import load_json
 from segmitos.io.pairs import pairs_within
-from segmitos.io.points import classes
 from segmitos.io.points.candidates import Candidates
-from segmitos.io.points.classes import plain_name
+from segmitos.io.points.classes import CLASSES, plain_name
 from segmitos.io.points.geojson import Annotation, own_member, read_features
 from segmitos.io.points.geojson_features import point_ids
 
@@ -42,9 +41,9 @@ def read_edited(path: Path, saved: SavedResult) -> list[Annotation]:
         DataError: if it is not GeoJSON of points, or of another image.
     """
     content = load_json(path)
-    own = own_member(content)
-    if own.name and own.name != saved.candidates.name:
-        raise DataError(f"{path} is of the image {own.name}, the result of {saved.candidates.name}")
+    _, name, _ = own_member(content)
+    if name and name != saved.candidates.name:
+        raise DataError(f"{path} is of the image {name}, the result of {saved.candidates.name}")
     marks, _ = read_features(path, content)
     xy = np.array([(mark.x_px, mark.y_px) for mark in marks]).reshape(-1, 2)
     places = from_qupath(xy, saved.summary.bounds_px).tolist()
@@ -114,7 +113,7 @@ def label_of(kind: str | None) -> Label | None:
     """Return the verdict that a class name stands for, None for any other class and for none."""
     if kind is None:
         return None
-    label = classes.label_of(kind)
+    label = CLASSES.label(kind)
     if label == "mitosis":
         return "atypical" if plain_name(kind).startswith(_ATYPICAL) else "mitosis"
     return "look-alike" if label == "non-mitosis" else label

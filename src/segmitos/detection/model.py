@@ -30,7 +30,7 @@ from segmitos.detection.runtimes import (
     open_onnxruntime,
     runtime_errors,
 )
-from segmitos.detection.spec import ModelSpec, VerifierSettings
+from segmitos.detection.spec import ModelSpec
 from segmitos.detection.verify import grown, verify_map
 from segmitos.errors import ModelError, UsageError
 
@@ -75,7 +75,6 @@ class Model:
         file: ModelFile,
         device: str,
         predict: Predict,
-        verify: Network | None = None,
         streams: int = 1,
         slide_runtime: Callable[[], Model] | None = None,
     ) -> None:
@@ -84,7 +83,6 @@ class Model:
         self.sha256 = file.sha256
         self.device = device
         self.streams = streams
-        self.verify = verify
         self._predict = predict
         self._start_slide_runtime = slide_runtime
         self._slide_runtime: Future[Model] | None = None
@@ -115,7 +113,7 @@ class Model:
         file = read_model_file(found)
         if choose_device(device) == "openvino":
             return cls._on_openvino(found, file, threads)
-        predict, verify, used = _start(file, found, choose_device(device), threads)
+        predict, used = _start(file, found, choose_device(device), threads)
         if device == "cuda" and used != "cuda":
             raise ModelError("device cuda: ONNX Runtime could not start its CUDA provider here")
         slide_runtime: Callable[[], Model] | None = None
@@ -123,7 +121,7 @@ class Model:
             slide_runtime = partial(cls._on_openvino, found, file, threads)
         elif used == "cpu" and threads > 1:
             slide_runtime = partial(cls._in_streams, found, file, threads)
-        return cls(found, file, used, predict, verify, 1, slide_runtime)
+        return cls(found, file, used, predict, 1, slide_runtime)
 
     @classmethod
     def _in_streams(cls, path: Path, file: ModelFile, threads: int) -> Model:
@@ -134,11 +132,9 @@ class Model:
         """
         streams = min(MAX_STREAMS, threads)
         free: queue.SimpleQueue[Predict] = queue.SimpleQueue()
-        verify: Network | None = None
         for stream in range(streams):
             fraction = threads // streams + (stream < threads % streams)
-            started, verify, _ = _start(file, path, "cpu", fraction)
-            free.put(started)
+            free.put(_start(file, path, "cpu", fraction)[0])
 
         def predict(
             images: NDArray[np.uint8], output_box: Box | None, origin: tuple[int, int]
@@ -149,7 +145,7 @@ class Model:
             finally:
                 free.put(one)
 
-        return cls(path, file, "cpu", predict, verify, streams)
+        return cls(path, file, "cpu", predict, streams)
 
     @classmethod
     def _on_openvino(cls, path: Path, file: ModelFile, threads: int) -> Model:
@@ -158,8 +154,7 @@ class Model:
         def start(graph: bytes, name: str, rank: int) -> Network:
             return compile_openvino(graph, f"{path}: {name}", threads, streams)
 
-        predict, verify = _assemble(file, start)
-        return cls(path, file, "openvino", predict, verify, streams)
+        return cls(path, file, "openvino", _assemble(file, path, start), streams)
 
     def runtime_for(self, pixels: int) -> Model:
         """Return the model that is done sooner with so many pixels, start included.
@@ -205,50 +200,16 @@ class Model:
         Raises:
             ModelError: where the runtime fails, or the map is not of the size it should be.
         """
-        count, height, width = images.shape[:3]
         try:
-            mapped = output_box if self.verify is None else grown(output_box)
-            result = self._predict(np.ascontiguousarray(images), mapped, origin)
+            return self._predict(np.ascontiguousarray(images), output_box, origin)
         except runtime_errors() as error:
+            count, height, width = images.shape[:3]
             raise ModelError(
                 f"model {self.path} failed on {count} x {height} x {width} px: {first_line(error)}"
             ) from error
-        expected = (count, height // self.spec.stride, width // self.spec.stride)
-        if result.shape != expected:
-            raise ModelError(
-                f"model {self.path} gave a map of {result.shape} where its stride of "
-                f"{self.spec.stride} calls for {expected}; export it again"
-            )
-        if self.verify is None or self.spec.verifier is None:
-            return result
-        return self._verified(images, result, self.verify, self.spec.verifier, output_box)
-
-    def _verified(
-        self,
-        images: NDArray[np.uint8],
-        maps: NDArray[np.float32],
-        verifier: Network,
-        settings: VerifierSettings,
-        output_box: Box | None,
-    ) -> NDArray[np.float32]:
-        """Return the maps after the verifier's word."""
-        stride = self.spec.stride
-        map_mpp = self.spec.mpp * stride
-        try:
-            verified = [
-                verify_map(image, map_, verifier, settings, stride, map_mpp, output_box)
-                for image, map_ in zip(images, maps, strict=True)
-            ]
-        except runtime_errors() as error:
-            raise ModelError(
-                f"verifier of model {self.path} failed: {first_line(error)}"
-            ) from error
-        return np.stack(verified)
 
 
-def _start(
-    file: ModelFile, path: Path, device: str, threads: int
-) -> tuple[Predict, Network | None, str]:
+def _start(file: ModelFile, path: Path, device: str, threads: int) -> tuple[Predict, str]:
     """Start a model's graphs in ONNX Runtime."""
     used = device
 
@@ -257,48 +218,50 @@ def _start(
         network, used = open_onnxruntime(graph, f"{path}: {name}", device, threads, rank)
         return network
 
-    predict, verify = _assemble(file, start)
-    return predict, verify, used
+    predict = _assemble(file, path, start)
+    return predict, used
 
 
-def _assemble(
-    file: ModelFile, start: Callable[[bytes, str, int], Network]
-) -> tuple[Predict, Network | None]:
-    """Start the graphs of a file; return what maps images, and what verifies candidates."""
+def _assemble(file: ModelFile, path: Path, start: Callable[[bytes, str, int], Network]) -> Predict:
+    """Start the graphs of a file; return what gives the maps of images, verified where it can."""
     spec = file.spec
     networks = [start(graph, network_entry(k), 3) for k, graph in enumerate(file.networks)]
-    verify = None if file.verifier is None else start(file.verifier, VERIFIER, 1)
-    settings = spec.cascade
-    if settings is None or file.proposal is None:
-        return partial(_predict_whole, networks), verify
-    proposal = start(file.proposal, PROPOSAL, 3)
+    proposal = None if file.proposal is None else start(file.proposal, PROPOSAL, 3)
+    verifier = None if file.verifier is None else start(file.verifier, VERIFIER, 1)
+
+    def map_one(
+        image: NDArray[np.uint8], output_box: Box | None, origin: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        if spec.cascade is not None and proposal is not None:
+            settings = spec.cascade
+            return run_cascade(image, proposal, networks, settings, spec.stride, output_box, origin)
+        total = networks[0](image[None])[0]
+        for network in networks[1:]:
+            total = total + network(image[None])[0]
+        mean: NDArray[np.float32] = total / np.float32(len(networks))
+        return mean
 
     def predict(
         images: NDArray[np.uint8], output_box: Box | None, origin: tuple[int, int]
     ) -> NDArray[np.float32]:
-        maps = [
-            run_cascade(image, proposal, networks, settings, spec.stride, output_box, origin)
-            for image in images
-        ]
+        box = output_box if verifier is None else grown(output_box)
+        maps = [map_one(image, box, origin) for image in images]
+        expected = (images.shape[1] // spec.stride, images.shape[2] // spec.stride)
+        for map_ in maps:
+            if map_.shape != expected:
+                raise ModelError(
+                    f"model {path} gave a map of {map_.shape} where its stride of {spec.stride} "
+                    f"calls for {expected}; export it again"
+                )
+        if spec.verifier is not None and verifier is not None:
+            rule, stride, mpp = spec.verifier, spec.stride, spec.mpp * spec.stride
+            maps = [
+                verify_map(image, map_, verifier, rule, stride, mpp, output_box)
+                for image, map_ in zip(images, maps, strict=True)
+            ]
         return np.stack(maps)
 
-    return predict, verify
-
-
-def _predict_whole(
-    networks: list[Network],
-    images: NDArray[np.uint8],
-    output_box: Box | None,
-    origin: tuple[int, int],
-) -> NDArray[np.float32]:
-    """Return the mean of the networks' maps of whole images."""
-    total = networks[0](images)
-    if len(networks) == 1:
-        return total
-    for network in networks[1:]:
-        total = total + network(images)
-    mean: NDArray[np.float32] = total / np.float32(len(networks))
-    return mean
+    return predict
 
 
 @lru_cache(maxsize=2)

@@ -9,7 +9,7 @@ and one big tile gives the same blobs as many small ones.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -166,9 +166,9 @@ class MapAccumulator:
         self.check_plausible = check_plausible
         self.stride = stride
         self.histogram = np.zeros(BINS, np.int64)
-        self._rows: list[NDArray[np.int32]] = []
-        self._columns: list[NDArray[np.int32]] = []
-        self._values: list[NDArray[np.float32]] = []
+        self._rows = [np.zeros(0, np.int32)]
+        self._columns = [np.zeros(0, np.int32)]
+        self._values = [np.zeros(0, np.float32)]
         self._above = 0
 
     def add(
@@ -237,16 +237,12 @@ class MapAccumulator:
         level = self.threshold_value(threshold)
         if level < FLOOR:
             raise ValueError(f"threshold {level} lies below the floor of {FLOOR}")
-        if not self._rows:
-            return _no_blobs(level)
         rows, columns = np.concatenate(self._rows), np.concatenate(self._columns)
         values = np.concatenate(self._values)
         above = values > level
         rows, columns, values = rows[above], columns[above], values[above]
         order = np.lexsort((columns, rows))
         rows, columns, values = rows[order], columns[order], values[order]
-        if not len(rows):
-            return _no_blobs(level)
         member, area, score, column, row = measure_regions(rows, columns, values)
         x, y = map_to_image(column, self.stride), map_to_image(row, self.stride)
         peak = np.zeros(len(area))
@@ -269,14 +265,8 @@ class MapAccumulator:
         """
         faint = self.blobs(FLOOR)
         keep = faint.peak <= np.float32(self.threshold_value(threshold))
-        return Blobs(
-            faint.x_px[keep],
-            faint.y_px[keep],
-            faint.area_um2[keep],
-            faint.score[keep],
-            faint.peak[keep],
-            faint.threshold,
-        )
+        fields = ("x_px", "y_px", "area_um2", "score", "peak")
+        return replace(faint, **{name: getattr(faint, name)[keep] for name in fields})
 
 
 def blobs_of_map(
@@ -298,8 +288,3 @@ def blobs_of_map(
     accumulator = MapAccumulator(mpp * stride, stride, check_plausible=False)
     accumulator.add(smooth(probability, sigma_um, mpp * stride), 0, 0)
     return accumulator.blobs(threshold)
-
-
-def _no_blobs(threshold: float) -> Blobs:
-    none = np.zeros(0)
-    return Blobs(none, none, none, none, none, threshold)

@@ -41,11 +41,11 @@ class CaughtBugs:
     ) -> bool:
         if not isinstance(error, Exception) or isinstance(error, SegMitosError):
             return False
-        self.message = log_bug(error, self._folder, self._about)
+        self.message = _log_bug(error, self._folder, self._about)
         return True
 
 
-def log_bug(error: BaseException, folder: Path, about: str) -> str:
+def _log_bug(error: BaseException, folder: Path, about: str) -> str:
     """Append an error with its whole traceback to `folder/errors.log`.
 
     Where that cannot be written, it goes to the folder for temporary files.

@@ -20,7 +20,7 @@ from segmitos.counting.saved import (
 from segmitos.errors import InputError, SegMitosError
 from segmitos.io.outputs import REPORT, SUMMARY
 from segmitos.io.points.candidates import CANDIDATES
-from segmitos.io.points.detections import geojson_text
+from segmitos.io.points.geojson_features import collection_text
 from segmitos.io.slide import Slide
 from segmitos.report.html import render_report
 from segmitos.report.pictures import (
@@ -58,7 +58,7 @@ def derived_files(
     windows = {"Hotspot": summary.hotspot, "Ten fields": summary.fields}
     outlines = {name: window.outline_xy() for name, window in windows.items() if window}
     kind, (x, y, *_) = str(summary.settings["qupath"]), summary.bounds_px
-    geojson = geojson_text(detections, kind, outlines, (float(x), float(y)))
+    geojson = collection_text(detections.to_geojson(kind, outlines, (float(x), float(y))))
     shown = shown_crops(saved, crops, slide)
     return {
         CANDIDATES: saved.candidates.to_csv().encode("utf-8"),

@@ -15,7 +15,7 @@ import numpy as np
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.table import named_file, named_rows, number, require_folder
-from segmitos.io.points.classes import LABELS, Label, label_of
+from segmitos.io.points.classes import CLASSES, LABELS, Label
 from segmitos.io.problems import Problems, collected
 
 MPP = 0.25
@@ -38,7 +38,7 @@ def crops(path: Path, problems: Problems | None = None) -> list[Case]:
     laboratories: dict[str, str] = {}
     for line, row in named_rows(table, _COLUMNS):
         with collected(problems):
-            file, label = row["file"], label_of(row["label"])
+            file, label = row["file"], CLASSES.label(row["label"])
             named_file(path, file, f"{table}, line {line}")
             if label is None:
                 known = ", ".join(LABELS)

@@ -62,7 +62,7 @@ FORMATS: dict[str, FormatInfo] = {
             "mini-mias", "mini-MIAS mammograms: circles round masses", "mammography:mini_mias"
         ),
         FormatInfo("crops", "crops centered on mitoses, with crops.csv", "crops:crops"),
-        FormatInfo("qupath", "images with QuPath's GeoJSON export beside them", "qupath:qupath"),
+        FormatInfo("qupath", "images with QuPath's GeoJSON export beside them", "points:qupath"),
         FormatInfo("points", "images with one CSV or GeoJSON of points each", "points:points"),
     )
 }
@@ -110,9 +110,12 @@ def load_dataset(
     chosen = [case for case in chosen if not any(_matches(case, p) for p in exclude)]
     if not chosen:
         raise DataError(f"no case is left of {len(found)} after --cases and --exclude")
+    scaled = _scaled(chosen, mpp, override_mpp)
+    # Who made the slides is guessed: the data set, and its scanner where that is known.
+    guessed = [" / ".join(filter(None, (case.dataset, case.scanner))) for case in scaled]
     return [
-        case if case.laboratory else dataclasses.replace(case, laboratory=_laboratory(case))
-        for case in _scaled(chosen, mpp, override_mpp)
+        case if case.laboratory else dataclasses.replace(case, laboratory=guess)
+        for case, guess in zip(scaled, guessed, strict=True)
     ]
 
 
@@ -134,11 +137,6 @@ def _scaled(cases: list[Case], mpp: float | None, override: bool) -> list[Case]:
             "or insist with --override-mpp"
         )
     return [dataclasses.replace(case, mpp=mpp) if case.mpp is None else case for case in cases]
-
-
-def _laboratory(case: Case) -> str:
-    """Guess who made the slides of a case: the data set, and its scanner where that is known."""
-    return " / ".join(part for part in (case.dataset, case.scanner) if part)
 
 
 def _named_apart(cases: list[Case]) -> list[Case]:

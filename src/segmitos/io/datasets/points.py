@@ -1,13 +1,25 @@
-"""A folder of images with one CSV or GeoJSON of points each.
+"""Folders of images with a file of annotated points each.
 
-`field.png` beside `field.csv` or `field.geojson`; or the tables in a folder `points/`. A CSV has a
-header with `x,y` or `x_px,y_px` and may have `label` (mitosis, non-mitosis, unsure), `confidence`
-and `laboratory`. Where not all of an image was looked at, the polygons of `field.regions.geojson`
-(or of `field.geojson` itself) are the reviewed regions. An image has no mitosis only if its table
-is there and empty; without one it is an error, since nobody may have looked. Frames of one slide
-share what stands before the last `_`, or lie in a folder named after it. The scale is the image's
-own, or what stands in a file `mpp.txt` in its folder or one above; `laboratory.txt`
-names the laboratory in the same way.
+**points** has one CSV or GeoJSON an image: `field.png` beside `field.csv` or `field.geojson`; or
+the tables in a folder `points/`. A CSV has a header with `x,y` or `x_px,y_px` and may have `label`
+(mitosis, non-mitosis, unsure), `confidence` and `laboratory`. Where not all of an image was looked
+at, the polygons of `field.regions.geojson` (or of `field.geojson` itself) are the reviewed regions.
+An image has no mitosis only if its table is there and empty; without one it is an error, since
+nobody may have looked. Frames of one slide share what stands before the last `_`, or lie in a
+folder named after it. The scale is the image's own, or what stands in a file `mpp.txt` in its
+folder or one above; `laboratory.txt` names the laboratory in the same way.
+
+**qupath** is what a pathologist drew in QuPath: images with the GeoJSON of File > Export objects.
+
+The export of `slide.svs` is `slide.geojson` or `slide.svs.geojson`, beside the image or in a folder
+`annotations` next to it. Every point has a class: `Mitotic figure`, `Hard negative` for look-
+alikes, `Unsure` for neither; outlines of these classes stand for their centroid. Outlines without a
+class, or of class `Region*`, are the reviewed regions: every mitosis in them is marked, and nothing
+outside is used. `Ignore*` and `Necrosis` are cut out of them, or of the whole image. `Hotspot`,
+`Tumor`, `Stroma` and `Tissue` are passed over; another class is refused by name, since nobody can
+tell what it means. Positions are in QuPath's frame, which begins at the bounds of the scanned area.
+
+An export without objects is an empty collection, and says that there is no mitosis.
 """
 
 from __future__ import annotations
@@ -39,10 +51,24 @@ def points(path: Path, problems: Problems | None = None) -> list[Case]:
         ScaleError: for an `mpp.txt` that is no scale.
     """
     require_folder(path, "points")
-    return annotated_images(path, _table_of, problems=problems)
+    return _annotated_images(path, _table_of, problems=problems)
 
 
-def annotated_images(
+def qupath(path: Path, problems: Problems | None = None) -> list[Case]:
+    """Read a folder of images and their QuPath exports.
+
+    Raises:
+        DataError: for a folder without any export, an image without one, an object that cannot be
+            a mitosis, or a point outside its image.
+    """
+    require_folder(path, "qupath")
+    images = find_images([path])
+    if not any(_export_of(image) for image in images):
+        raise DataError(f"{path} holds no QuPath export (IMAGE.geojson beside IMAGE)")
+    return _annotated_images(path, _export_of, polygons="centroid", problems=problems)
+
+
+def _annotated_images(
     path: Path,
     table_of: Callable[[Path], Path | None],
     polygons: Polygons = "refuse",
@@ -149,4 +175,12 @@ def _table_of(image: Path) -> Path | None:
             table = folder / (image.stem + suffix)
             if table.is_file():
                 return table
+    return None
+
+
+def _export_of(image: Path) -> Path | None:
+    for folder in (image.parent, image.parent / "annotations"):
+        for name in (f"{image.name}.geojson", f"{image.stem}.geojson"):
+            if (folder / name).is_file():
+                return folder / name
     return None

@@ -46,14 +46,12 @@ def read_lines(path: Path) -> list[tuple[int, list[str]]]:
     return [(line, list(cells)) for line, cells in read_table(path).rows]
 
 
-def number(text: str, path: Path, line: int, column: str, delimiter: str = ";") -> float:
+def number(text: str, path: Path, line: int, column: str) -> float:
     """Turn a cell into a finite number. Raises DataError with file, line, column and value."""
-    return parse_number(text, f"{path}, line {line}: {column}", delimiter)
+    return parse_number(text, f"{path}, line {line}: {column}")
 
 
-def named_rows(
-    path: Path, columns: Sequence[str], problems: list[str] | None = None
-) -> Iterator[tuple[int, dict[str, str]]]:
+def named_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line number and cells by (lower-case) column of a CSV with a header.
 
     Raises:
@@ -63,7 +61,7 @@ def named_rows(
         raise DataError(f"{path} is missing")
     table = read_table(path)
     table.require(columns)
-    return table.named(problems)
+    return table.named()
 
 
 def headless_points(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:

@@ -75,18 +75,13 @@ class Annotations:
     def from_groups(
         cls,
         mitoses_xy: NDArray[np.float64],
-        hard_negatives_xy: NDArray[np.float64] | None = None,
-        unsure_xy: NDArray[np.float64] | None = None,
-        mpp: float | None = None,
-        name: str = "",
+        hard_negatives_xy: NDArray[np.float64],
+        unsure_xy: NDArray[np.float64],
     ) -> Annotations:
         """Make annotations from an array (n, 2) of each label."""
-        groups = [
-            np.zeros((0, 2)) if group is None else np.asarray(group, float).reshape(-1, 2)
-            for group in (mitoses_xy, hard_negatives_xy, unsure_xy)
-        ]
+        groups = (mitoses_xy, hard_negatives_xy, unsure_xy)
         labels = [label for label, group in zip(LABELS, groups, strict=True) for _ in group]
-        return cls(np.concatenate(groups), tuple(labels), mpp=mpp, name=name)
+        return cls(np.concatenate(groups), tuple(labels))
 
     @classmethod
     def from_rows(

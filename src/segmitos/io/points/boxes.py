@@ -51,7 +51,7 @@ def box_layout(
             f"{where}: a bbox {bad.tolist()} has a negative size, read as [x, y, width, height] or "
             "as [x1, y1, x2, y2]"
         )
-    inside = [layout for layout in possible if _is_inside(boxes, layout, images)]
+    inside = [layout for layout in possible if not _outside(boxes, layout, images).any()]
     if not inside:
         raise DataError(
             f"{where}: boxes lie outside their images, read as [x, y, width, height] or as "
@@ -59,8 +59,12 @@ def box_layout(
         )
     if expected in inside:
         return expected
+    stated = {
+        layout: np.isclose(shapes[layout].prod(axis=1), areas, rtol=1e-3, atol=0.5).all()
+        for layout in inside
+    }
     for told in (
-        [layout for layout in inside if _has_areas(shapes[layout], areas)],
+        [layout for layout in inside if stated[layout]],
         [layout for layout in inside if _is_uniform(shapes[layout])],
     ):
         if len(inside) > 1 and len(told) == 1:
@@ -94,15 +98,6 @@ def _outside(
     with np.errstate(invalid="ignore"):
         beyond = (middle < -slack) | (middle > images + slack)
     return np.asarray(beyond.any(axis=1), np.bool_)
-
-
-def _is_inside(boxes: NDArray[np.float64], layout: Layout, images: NDArray[np.float64]) -> bool:
-    return not _outside(boxes, layout, images).any()
-
-
-def _has_areas(shape: NDArray[np.float64], areas: NDArray[np.float64]) -> bool:
-    """Tell whether the stated areas are those of the boxes."""
-    return bool(np.isclose(shape.prod(axis=1), areas, rtol=1e-3, atol=0.5).all())
 
 
 def _is_uniform(shape: NDArray[np.float64]) -> bool:

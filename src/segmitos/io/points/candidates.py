@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from segmitos.errors import DataError, InputError
 from segmitos.io.points.detections import Detections
+from segmitos.io.tables import table_text
 
 CANDIDATES = "candidates.csv"
 COLUMNS = ("id", "x_px", "y_px", "x_um", "y_um", "area_um2", "score", "detection")
@@ -95,28 +96,31 @@ class Candidates:
         """Return CSV text; `detection` is 1 or 0."""
         positions = (self.x_px, self.y_px, self.x_px * self.mpp, self.y_px * self.mpp)
         numbers = np.stack([*positions, self.area_um2, self.score], axis=1).tolist()
-        lines = [
-            f"{identity},{','.join(map(repr, row))},{int(kept)}"
-            for identity, row, kept in zip(self.ids, numbers, self.is_detection, strict=True)
-        ]
-        return "\n".join([",".join(COLUMNS), *lines]) + "\n"
+        rows = zip(self.ids, numbers, self.is_detection, strict=True)
+        return table_text(COLUMNS, ([one, *values, int(kept)] for one, values, kept in rows))
 
 
-def parse_candidates(text: str, mpp: float, name: str, where: str) -> Candidates:
+def read_candidates(path: Path, mpp: float, name: str = "") -> Candidates:
     """Read `Candidates.to_csv`.
 
     Args:
-        text: of the file.
+        path: of the file.
         mpp: micrometres per level-0 pixel, from the summary.
         name: of the image.
-        where: the file, for errors.
 
     Raises:
+        InputError: if the file cannot be read.
         DataError: for missing columns or a value that is not a number, with its line.
     """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is damaged: not a text file (UTF-8)") from error
     rows = list(csv.reader(io.StringIO(text)))
     if not rows or tuple(rows[0]) != COLUMNS:
-        raise DataError(f"{where} is damaged: its first line must be {','.join(COLUMNS)}")
+        raise DataError(f"{path} is damaged: its first line must be {','.join(COLUMNS)}")
     ids: list[str] = []
     kept: list[bool] = []
     values: list[list[float]] = []
@@ -126,23 +130,12 @@ def parse_candidates(text: str, mpp: float, name: str, where: str) -> Candidates
             values.append([float(cells[column]) for column in _NUMBERS])
             kept.append({"1": True, "0": False}[cells["detection"]])
         except (KeyError, ValueError) as error:
-            raise DataError(f"{where}, line {number} is damaged: {','.join(row)!r}") from error
+            raise DataError(f"{path}, line {number} is damaged: {','.join(row)!r}") from error
         if not all(math.isfinite(value) for value in values[-1]):
-            raise DataError(f"{where}, line {number} is damaged: a value is not finite")
+            raise DataError(f"{path}, line {number} is damaged: a value is not finite")
         ids.append(cells["id"])
     if len(set(ids)) < len(ids):
-        raise DataError(f"{where} is damaged: two candidates have one id")
+        raise DataError(f"{path} is damaged: two candidates have one id")
     table = np.array(values, dtype=np.float64).reshape(-1, len(_NUMBERS))
     x, y, area, score = np.ascontiguousarray(table.T)
     return Candidates(tuple(ids), x, y, area, score, np.array(kept, dtype=bool), mpp, name)
-
-
-def read_candidates(path: Path, mpp: float, name: str = "") -> Candidates:
-    """Read a candidates.csv. Raises InputError, DataError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is damaged: not a text file (UTF-8)") from error
-    return parse_candidates(text, mpp, name, str(path))

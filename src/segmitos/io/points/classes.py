@@ -6,77 +6,40 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from segmitos.errors import DataError, UsageError
+from segmitos.errors import DataError
 
 Label = Literal["mitosis", "non-mitosis", "unsure"]
-Unclassified = Literal["refuse", "mitosis", "ignore"]
 
 LABELS: tuple[Label, ...] = ("mitosis", "non-mitosis", "unsure")
 """Mitotic figure, hard negative (look-alike), and neither: counted neither way."""
 
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(" ".join(name.split()) for name in text.split(","))
+
+
 # Compared without case; plural, hyphen and underscore make no difference.
-MITOSIS_CLASSES = frozenset(
-    {
-        "mitotic figure",
-        "mitosis",
-        "mitoses",
-        "mitose",
-        "mitotic",
-        "mitotic cell",
-        "mf",
-        "atypical",
-        "atypical mitosis",
-        "atypical mitotic figure",
-        "typical mitosis",
-        "typical mitotic figure",
-        "normal mitosis",
-        "normal mitotic figure",
-    }
+MITOSIS_CLASSES = _names(
+    """
+    mitotic figure, mitosis, mitoses, mitose, mitotic, mitotic cell, mf, atypical,
+    atypical mitosis, atypical mitotic figure, typical mitosis, typical mitotic figure,
+    normal mitosis, normal mitotic figure
+    """
 )
-HARD_NEGATIVE_CLASSES = frozenset(
-    {
-        "hard negative",
-        "non mitotic figure",
-        "not mitotic figure",
-        "nonmitotic figure",
-        "non mitosis",
-        "non mitoses",
-        "not mitosis",
-        "nonmitosis",
-        "non mitotic",
-        "not mitotic",
-        "nonmitotic",
-        "non mitotic cell",
-        "nonmitotic cell",
-        "hard negative imposter",
-        "hard negative look alike",
-        "mitotic figure look alike",
-        "mitosis like",
-        "imposter",
-        "impostor",
-        "look alike",
-        "lookalike",
-    }
+HARD_NEGATIVE_CLASSES = _names(
+    """
+    hard negative, non mitotic figure, not mitotic figure, nonmitotic figure, non mitosis,
+    non mitoses, not mitosis, nonmitosis, non mitotic, not mitotic, nonmitotic,
+    non mitotic cell, nonmitotic cell, hard negative imposter, hard negative look alike,
+    mitotic figure look alike, mitosis like, imposter, impostor, look alike, lookalike
+    """
 )
-UNSURE_CLASSES = frozenset(
-    {
-        "unsure",
-        "uncertain",
-        "unclear",
-        "undecided",
-        "doubtful",
-        "equivocal",
-        "ambiguous",
-        "indeterminate",
-        "not sure",
-        "unsure cell",
-        "unsure mitosis",
-        "uncertain mitosis",
-        "possible mitosis",
-        "unsure mitotic figure",
-        "uncertain mitotic figure",
-        "possible mitotic figure",
-    }
+UNSURE_CLASSES = _names(
+    """
+    unsure, uncertain, unclear, undecided, doubtful, equivocal, ambiguous, indeterminate,
+    not sure, unsure cell, unsure mitosis, uncertain mitosis, possible mitosis,
+    unsure mitotic figure, uncertain mitotic figure, possible mitotic figure
+    """
 )
 IGNORED_CLASS = "ignore*"
 """QuPath's class of what is left out."""
@@ -122,17 +85,6 @@ class Classes:
 
 
 CLASSES = Classes()
-
-
-def label_of(name: str) -> Label | None:
-    """Return the label of a class name as the field writes it, None where it is not known."""
-    return CLASSES.label(name)
-
-
-def check_unclassified(unclassified: str) -> None:
-    """Raise UsageError unless it says what an object without a class is."""
-    if unclassified not in ("refuse", "mitosis", "ignore"):
-        raise UsageError(f"unclassified={unclassified!r}: choose 'refuse', 'mitosis' or 'ignore'")
 
 
 def unknown_class(name: str, where: str) -> DataError:

@@ -9,9 +9,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from segmitos.errors import DataError, UsageError
+from segmitos.errors import DataError
 from segmitos.io.geometry import LARGEST_PX, check_mpp
 from segmitos.io.json_files import checked
 from segmitos.io.points.annotations import Annotations
@@ -19,6 +18,7 @@ from segmitos.io.points.boxes import Layout, box_layout, centers
 from segmitos.io.points.classes import CLASSES, LABELS, Classes, Label, unknown_class
 
 BOX_PX = 50.0
+"""Side of the boxes, as in MIDOG's labels."""
 _CATEGORIES: dict[Label, tuple[int, str]] = {
     "mitosis": (1, "mitotic figure"),
     "non-mitosis": (2, "non-mitotic figure"),
@@ -211,21 +211,20 @@ def _row(
 
 
 def coco_content(
-    annotations: Annotations, size_px: tuple[int, int] | None = None, box_px: float = BOX_PX
+    annotations: Annotations, size_px: tuple[int, int] | None = None
 ) -> dict[str, Any]:
     """Return a COCO object: one image, a box `[x, y, width, height]` around each position.
 
     Args:
         annotations: of one image.
         size_px: width and height of the image, where known.
-        box_px: side of the boxes; 50 px is what MIDOG's labels have.
 
     Returns:
         The object. A member `segmitos` of each annotation, and of the image, keeps what COCO has
         no place for (the exact position, the blob's area in um2, confidence, mpp); other readers
         ignore it.
     """
-    boxes = _boxes(annotations.xy, box_px)
+    corners = (annotations.xy - BOX_PX / 2).tolist()
     items: list[dict[str, Any]] = []
     for index, ((x, y), label) in enumerate(
         zip(annotations.xy.tolist(), annotations.labels, strict=True)
@@ -234,8 +233,8 @@ def coco_content(
             "id": index + 1,
             "image_id": 1,
             "category_id": _CATEGORIES[label][0],
-            "bbox": [*boxes[index, :2].tolist(), box_px, box_px],
-            "area": box_px * box_px,
+            "bbox": [*corners[index], BOX_PX, BOX_PX],
+            "area": BOX_PX * BOX_PX,
             "iscrowd": 0,
             "segmitos": {"x_px": x, "y_px": y},
         }
@@ -257,7 +256,8 @@ def midog_content(
 
     Unsure cells, scores, areas, confidence, regions and the scale have no place in it.
     """
-    boxes = _boxes(annotations.xy, BOX_PX).tolist()
+    xy, half = annotations.xy, BOX_PX / 2
+    boxes = np.concatenate([xy - half, xy + half], axis=1).tolist()
     kept = zip(boxes, annotations.labels, strict=True)
     items = [
         {"bbox": box, "category_id": _CATEGORIES[label][0], "image_id": 1}
@@ -284,10 +284,3 @@ def _image(annotations: Annotations, size_px: tuple[int, int] | None) -> dict[st
     if size_px is not None:
         image |= {"width": int(size_px[0]), "height": int(size_px[1])}
     return image
-
-
-def _boxes(xy: NDArray[np.float64], side_px: float) -> NDArray[np.float64]:
-    """Return corners (n, 4) of squares around positions."""
-    if not (math.isfinite(side_px) and side_px > 0):
-        raise UsageError(f"box of {side_px} px: must be above 0")
-    return np.concatenate([xy - side_px / 2, xy + side_px / 2], axis=1)

@@ -23,22 +23,9 @@ _X_AND_Y = (
     ("centroid x px", "centroid y px"),
 )
 _CLASS_COLUMNS = (
-    "label",
-    "labels",
-    "class",
-    "class name",
-    "class_name",
-    "classification",
-    "category",
-    "category_name",
-    "type",
-    "cell type",
-    "cell_type",
-    "kind",
-    "annotation",
-    "diagnosis",
-    "mitosis",
-    "is_mitosis",
+    *("label", "labels", "class", "class name", "class_name", "classification", "category"),
+    *("category_name", "type", "cell type", "cell_type", "kind", "annotation", "diagnosis"),
+    *("mitosis", "is_mitosis"),
 )
 # Of words that say nothing of what a point is.
 _NO_CLASS_COLUMNS = frozenset(

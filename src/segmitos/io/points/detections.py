@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,34 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.errors import ScaleError, UsageError
-from segmitos.io.files import write_json, write_text
 from segmitos.io.geometry import check_mpp
-from segmitos.io.json_files import load_json
 from segmitos.io.points.annotations import Annotations
-from segmitos.io.points.classes import Unclassified
-from segmitos.io.points.csv_points import read_csv_annotations
-from segmitos.io.points.geojson import Polygons, own_member, read_geojson_annotations
-from segmitos.io.points.geojson_features import (
-    collection_text,
-    point_features,
-    point_ids,
-    region_feature,
-)
-from segmitos.io.points.native_json import FORMAT, read_native_annotations
+from segmitos.io.points.classes import Label
+from segmitos.io.points.geojson_features import annotations_content
+from segmitos.io.points.native_json import native_content
+from segmitos.io.points.read import read_annotations
+from segmitos.io.tables import table_text
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = [
-    "Detections",
-    "geojson_text",
-    "read_csv",
-    "read_geojson",
-    "read_json",
-    "write_csv",
-    "write_detections_json",
-    "write_geojson",
-]
 
 CSV_COLUMNS = ("x_px", "y_px", "x_um", "y_um", "area_um2", "score")
 _FIELDS = ("x_px", "y_px", "area_um2", "score")
@@ -90,8 +72,15 @@ class Detections:
         return cls(points[:, 0], points[:, 1], unknown, unknown, mpp, name)
 
     @classmethod
-    def from_annotations(cls, annotations: Annotations, mpp: float | None = None) -> Detections:
+    def from_annotations(
+        cls, annotations: Annotations, mpp: float | None = None, where: str = ""
+    ) -> Detections:
         """Make detections of the mitoses of annotations; hard negatives and unsure are left out.
+
+        Args:
+            annotations: of one image.
+            mpp: um per pixel; None takes theirs.
+            where: what to call them in an error; their name if empty.
 
         Raises:
             ScaleError: if `mpp` is neither given nor theirs.
@@ -99,7 +88,8 @@ class Detections:
         scale = mpp if mpp is not None else annotations.mpp
         if scale is None:
             raise ScaleError(
-                f"{annotations.name} does not say its scale: give um per pixel, e.g. --mpp 0.25"
+                f"{where or annotations.name} does not say its scale: give um per pixel, e.g. "
+                "--mpp 0.25"
             )
         own = annotations.select(annotations.is_label("mitosis"))
         assert own.area_um2 is not None and own.score is not None
@@ -130,29 +120,23 @@ class Detections:
         x, y, area, score = (getattr(self, field)[chosen] for field in _FIELDS)
         return Detections(x, y, area, score, self.mpp, self.name)
 
+    def annotations(self) -> Annotations:
+        """Return the detections as annotations, all of them mitoses."""
+        labels: list[Label] = ["mitosis"] * len(self)
+        return Annotations(
+            self.xy, tuple(labels), self.score, self.area_um2, mpp=self.mpp, name=self.name
+        )
+
     def to_csv(self) -> str:
         """Return CSV text `x_px,y_px,x_um,y_um,area_um2,score`; an unknown value is left empty."""
-        columns = (self.x_px, self.y_px, self.x_px * self.mpp, self.y_px * self.mpp)
-        table = np.stack([*columns, self.area_um2, self.score], axis=1).tolist()
-        lines = [",".join("" if math.isnan(v) else repr(v) for v in row) for row in table]
-        return "\n".join([",".join(CSV_COLUMNS), *lines]) + "\n"
+        rows = np.stack(self._columns(), axis=1).tolist()
+        return table_text(
+            CSV_COLUMNS, ([None if math.isnan(value) else value for value in row] for row in rows)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return an object for `json.dumps`; an unknown value is null."""
-        table = np.stack([getattr(self, field) for field in _FIELDS], axis=1).tolist()
-        return {
-            "format": FORMAT,
-            "version": 1,
-            "name": self.name,
-            "mpp": self.mpp,
-            "detections": [
-                {
-                    field: None if math.isnan(value) else value
-                    for field, value in zip(_FIELDS, row, strict=True)
-                }
-                for row in table
-            ],
-        }
+        return native_content(self.annotations())
 
     def to_geojson(
         self,
@@ -160,34 +144,8 @@ class Detections:
         regions: Mapping[str, NDArray[Any]] | None = None,
         qupath_offset_px: tuple[float, float] = (0.0, 0.0),
     ) -> dict[str, Any]:
-        """Return a GeoJSON FeatureCollection that QuPath opens as it is.
-
-        Args:
-            object_type: `annotation` (can be edited and classified in QuPath) or `detection`
-                (lighter, for tens of thousands).
-            regions: outlines (k, 2) in level-0 pixels to draw with them, by name (`Hotspot`).
-            qupath_offset_px: where QuPath's frame begins on the slide, in level-0 pixels
-                (`openslide.bounds-x`, `-y`); subtracted from every position.
-
-        Returns:
-            The collection. Its member `segmitos` keeps `mpp`, `name` and the offset, which GeoJSON
-            lacks.
-
-        Raises:
-            UsageError: for another object type or an outline without area.
-        """
-        if object_type not in ("annotation", "detection"):
-            raise UsageError(f"object type {object_type!r}: choose 'annotation' or 'detection'")
-        offset = np.array(qupath_offset_px, np.float64)
-        rows = np.column_stack([self.xy - offset, self.score, self.area_um2])
-        outlines = {key: np.asarray(xy, float) - offset for key, xy in (regions or {}).items()}
-        areas = [region_feature(key, xy, self.name) for key, xy in outlines.items()]
-        ids = point_ids(self.xy, self.name)
-        points = point_features(rows, ("score", "area_um2"), object_type, ids)
-        about: dict[str, Any] = {"mpp": self.mpp, "name": self.name}
-        if offset.any():
-            about["qupath_offset_px"] = offset.tolist()
-        return {"type": "FeatureCollection", "segmitos": about, "features": [*areas, *points]}
+        """Return a GeoJSON FeatureCollection for QuPath; see `annotations_content`."""
+        return annotations_content(self.annotations(), object_type, qupath_offset_px, regions)
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return a pandas table with the columns of the CSV.
@@ -199,85 +157,24 @@ class Detections:
             import pandas as pd
         except ImportError as error:
             raise UsageError("to_dataframe needs pandas: pip install '.[dataframe]'") from error
-        columns = (self.x_px, self.y_px, self.x_px * self.mpp, self.y_px * self.mpp)
-        values = (*columns, self.area_um2, self.score)
-        return pd.DataFrame(dict(zip(CSV_COLUMNS, values, strict=True)))
+        return pd.DataFrame(dict(zip(CSV_COLUMNS, self._columns(), strict=True)))
+
+    def _columns(self) -> tuple[NDArray[np.float64], ...]:
+        """Return the columns of `CSV_COLUMNS`."""
+        um = (self.x_px * self.mpp, self.y_px * self.mpp)
+        return (self.x_px, self.y_px, *um, self.area_um2, self.score)
 
 
-def write_csv(path: Path, detections: Detections) -> None:
-    """Write `Detections.to_csv`. Raises OutputError."""
-    write_text(path, detections.to_csv())
+def read_detections(path: Path | str, mpp: float | None = None) -> Detections:
+    """Read the mitoses of a file of points; hard negatives and unsure cells are left out.
 
-
-def write_detections_json(path: Path, detections: Detections) -> None:
-    """Write `Detections.to_json`. Raises OutputError."""
-    write_json(path, detections.to_json())
-
-
-def write_geojson(
-    path: Path,
-    detections: Detections,
-    object_type: str = "annotation",
-    regions: Mapping[str, NDArray[Any]] | None = None,
-    qupath_offset_px: tuple[float, float] = (0.0, 0.0),
-) -> None:
-    """Write `geojson_text`. Raises OutputError, UsageError."""
-    write_text(path, geojson_text(detections, object_type, regions, qupath_offset_px))
-
-
-def geojson_text(
-    detections: Detections,
-    object_type: str = "annotation",
-    regions: Mapping[str, NDArray[Any]] | None = None,
-    qupath_offset_px: tuple[float, float] = (0.0, 0.0),
-) -> str:
-    """Return `Detections.to_geojson` as text, one feature a line. Raises UsageError."""
-    return collection_text(detections.to_geojson(object_type, regions, qupath_offset_px))
-
-
-def read_csv(path: Path | str, mpp: float | None = None) -> Detections:
-    """Read a CSV of detections; area and score may be missing.
-
-    Without `mpp` the scale is the shortest number that turns every x_px into its x_um.
+    Args:
+        path: of the file; see `read_annotations`.
+        mpp: um per pixel; None takes what the file says.
 
     Raises:
         InputError: if the file cannot be read.
-        DataError: for missing columns or a value that is not a number, with its line.
+        DataError: if it is not in its format.
         ScaleError: if `mpp` is neither given nor told by the file.
     """
-    return _detections(read_csv_annotations(Path(path), mpp), Path(path), mpp)
-
-
-def read_json(path: Path | str) -> Detections:
-    """Read what `write_detections_json` wrote. Raises InputError, DataError, ScaleError."""
-    path = Path(path)
-    return _detections(read_native_annotations(path, load_json(path)), path, None)
-
-
-def read_geojson(
-    path: Path | str,
-    mpp: float | None = None,
-    unclassified: Unclassified = "refuse",
-    polygons: Polygons = "refuse",
-) -> Detections:
-    """Read the mitoses of a GeoJSON file, ours or QuPath's; see `read_annotations`.
-
-    Measurements `score` and `area_um2` are kept; hard negatives and unsure cells are left out.
-
-    Raises:
-        InputError: if the file cannot be read.
-        DataError: if it is not GeoJSON, or holds what cannot be a mitosis.
-        ScaleError: if `mpp` is neither given nor in the file.
-    """
-    path = Path(path)
-    content = load_json(path)
-    about = own_member(content)
-    annotations = read_geojson_annotations(path, content, unclassified, polygons)
-    annotations = replace(annotations, name=about.name or path.stem, mpp=mpp or about.mpp)
-    return _detections(annotations.moved(*about.qupath_offset_px), path, mpp)
-
-
-def _detections(annotations: Annotations, path: Path, mpp: float | None) -> Detections:
-    if mpp is None and annotations.mpp is None:
-        raise ScaleError(f"{path} does not say its scale: give um per pixel, e.g. --mpp 0.25")
-    return Detections.from_annotations(annotations, mpp)
+    return Detections.from_annotations(read_annotations(path, mpp), mpp, str(path))

@@ -26,8 +26,6 @@ from segmitos.io.points.classes import (
     IGNORED_CLASS,
     Classes,
     Label,
-    Unclassified,
-    check_unclassified,
     unknown_class,
 )
 from segmitos.io.points.regions import Polygon, Regions
@@ -76,28 +74,22 @@ class Outline:
         return Annotation(x, y, self.kind, self.where, self.measurements)
 
 
-@dataclass(frozen=True)
-class OwnMember:
-    """What SegMitos's own GeoJSON adds: scale, name, and where QuPath's frame begins."""
+def own_member(content: Any) -> tuple[float | None, str, tuple[float, float]]:
+    """Return the member `segmitos` of a parsed GeoJSON of ours.
 
-    mpp: float | None = None
-    name: str = ""
-    qupath_offset_px: tuple[float, float] = (0.0, 0.0)
-
-
-def own_member(content: Any) -> OwnMember:
-    """Return the member `segmitos` of a parsed GeoJSON, its defaults where there is none.
+    Returns:
+        Um per pixel, None where it is not there; the image's name; where QuPath's frame begins.
 
     Raises:
         DataError: where it is there and not understood.
     """
     about = content.get("segmitos") if isinstance(content, dict) else None
     if about is None:
-        return OwnMember()
+        return None, "", (0.0, 0.0)
     if not isinstance(about, dict):
         raise DataError(f"the member segmitos must be an object, not {str(about)[:60]!r}")
     mpp, offset = about.get("mpp"), about.get("qupath_offset_px", [0.0, 0.0])
-    return OwnMember(
+    return (
         None if mpp is None else check_mpp(mpp, "segmitos.mpp"),
         str(about.get("name", "")),
         _position(offset, "segmitos.qupath_offset_px"),
@@ -140,23 +132,23 @@ def read_features(path: Path, content: Any) -> tuple[list[Annotation], list[Outl
 def read_geojson_annotations(
     path: Path,
     content: Any,
-    unclassified: Unclassified = "refuse",
+    qupath_offset_px: tuple[float, float] | None = None,
     polygons: Polygons = "refuse",
     classes: Classes = CLASSES,
 ) -> Annotations:
-    """Return the labelled points and reviewed regions of a parsed GeoJSON, in the file's frame.
+    """Return the labelled points and reviewed regions of a parsed GeoJSON, in level-0 pixels.
 
     Args:
-        path: for messages.
+        path: for messages, and the name where the file has none.
         content: from `load_json`.
-        unclassified: what a point without a class is. An outline without one is a region.
+        qupath_offset_px: where QuPath's frame begins; None takes the file's own word.
         polygons: whether outlines of cells are refused or stand for their centroid.
         classes: the names of mitoses, hard negatives and unsure cells.
 
     Raises:
         DataError: for a class or geometry that is not understood, naming the feature.
     """
-    check_unclassified(unclassified)
+    mpp, name, offset = own_member(content)
     if polygons not in ("refuse", "centroid"):
         raise UsageError(f"polygons={polygons!r}: choose 'refuse' or 'centroid'")
     points, outlines = read_features(path, content)
@@ -168,7 +160,7 @@ def read_geojson_annotations(
     problems: list[str] = []
     for outline in outlines:
         with collected(problems):
-            role = _role(outline, unclassified, polygons, classes)
+            role = _role(outline, polygons, classes)
             if role == "cell":
                 cells.append(outline.centroid())
             elif role == "included":
@@ -182,9 +174,9 @@ def read_geojson_annotations(
     rows = []
     for point in [*points, *cells]:
         with collected(problems):
-            label = _label(point, unclassified, classes)
+            label = _label(point, classes)
             if label is None:
-                left_out[point.kind or "unclassified"] += 1
+                left_out[str(point.kind)] += 1
                 continue
             measured = (point.measurements.get(key, math.nan) for key in ("score", "area_um2"))
             rows.append((point.x_px, point.y_px, *measured, _fraction(point)))
@@ -195,11 +187,14 @@ def read_geojson_annotations(
         if included or excluded
         else None
     )
-    return Annotations.from_rows(rows, labels, regions=regions, left_out=left_out)
+    found = Annotations.from_rows(
+        rows, labels, mpp=mpp, name=name or path.stem, regions=regions, left_out=left_out
+    )
+    return found.moved(*(offset if qupath_offset_px is None else qupath_offset_px))
 
 
 def _role(
-    outline: Outline, unclassified: Unclassified, polygons: Polygons, classes: Classes
+    outline: Outline, polygons: Polygons, classes: Classes
 ) -> Literal["cell", "included", "excluded", "other"]:
     """Tell what an outline is. Raises DataError where nobody can."""
     kind = None if outline.kind is None else outline.kind.lower()
@@ -209,10 +204,9 @@ def _role(
         return "included"
     if kind in OTHER_REGION_CLASSES:
         return "other"
-    wanted = polygons == "centroid"
-    if kind is None and not outline.is_cell and not (wanted and unclassified == "mitosis"):
+    if kind is None and not outline.is_cell:
         return "included"
-    if wanted:
+    if polygons == "centroid":
         return "cell"
     if kind is not None and classes.label(kind) is None:
         raise DataError(
@@ -225,15 +219,13 @@ def _role(
     )
 
 
-def _label(point: Annotation, unclassified: Unclassified, classes: Classes) -> Label | None:
+def _label(point: Annotation, classes: Classes) -> Label | None:
     """Return a point's label, None where it is left out. Raises DataError for other classes."""
     if point.kind is None:
-        if unclassified == "refuse":
-            raise DataError(
-                f"{point.where} has no class: classify it as 'Mitotic figure', 'Hard negative' or "
-                "'Unsure', or ask for unclassified='mitosis' or 'ignore'"
-            )
-        return "mitosis" if unclassified == "mitosis" else None
+        raise DataError(
+            f"{point.where} has no class: classify it as 'Mitotic figure', 'Hard negative' or "
+            "'Unsure'"
+        )
     label = classes.label(point.kind)
     if label is None and not classes.is_ignored(point.kind):
         raise unknown_class(point.kind, point.where)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.errors import UsageError
+from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.classes import Label
 from segmitos.io.points.regions import Polygon, Regions
 
@@ -27,6 +28,7 @@ _COLORS: dict[Label, tuple[int, int, int]] = {
 }
 REGION_COLOR = (40, 90, 200)
 REVIEWED_CLASS, EXCLUDED_CLASS = "Region*", "Ignore*"
+_MEASUREMENTS = ("score", "area_um2", "confidence")
 _NAMESPACE = uuid.UUID("6f1c1f9e-5d0f-5b0c-9d53-6d1b9d0a2f10")
 
 
@@ -45,32 +47,58 @@ def point_ids(xy_px: NDArray[np.float64], salt: str) -> list[str]:
     return ids
 
 
-def point_features(
-    rows: NDArray[np.float64],
-    names: Sequence[str],
-    object_type: str,
-    ids: Sequence[str],
-    labels: Sequence[Label] | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Yield a Point feature for each row: x, y, then a measurement per name; nan is left out.
+def annotations_content(
+    annotations: Annotations,
+    object_type: str = "annotation",
+    qupath_offset_px: tuple[float, float] = (0.0, 0.0),
+    outlines: Mapping[str, NDArray[Any]] | None = None,
+) -> dict[str, Any]:
+    """Return a GeoJSON FeatureCollection that QuPath opens as it is.
 
-    Without `labels` all are mitoses.
+    Args:
+        annotations: points by class, reviewed regions and what is cut out of them.
+        object_type: `annotation` (can be edited and classified in QuPath) or `detection` (lighter,
+            for tens of thousands).
+        qupath_offset_px: where QuPath's frame begins on the slide, in level-0 pixels
+            (`openslide.bounds-x`, `-y`); subtracted from every position.
+        outlines: of other regions (k, 2), in level-0 pixels, by name (`Hotspot`).
+
+    Returns:
+        The collection. Its member `segmitos` keeps `mpp`, `name` and the offset, which GeoJSON
+        lacks.
+
+    Raises:
+        UsageError: for another object type or an outline without area.
     """
-    for index, (x, y, *values) in enumerate(rows.tolist()):
-        label = "mitosis" if labels is None else labels[index]
-        measured = {
-            name: value for name, value in zip(names, values, strict=True) if not math.isnan(value)
-        }
-        yield {
+    if object_type not in ("annotation", "detection"):
+        raise UsageError(f"object type {object_type!r}: choose 'annotation' or 'detection'")
+    offset, name = np.array(qupath_offset_px, np.float64), annotations.name
+    placed = annotations.moved(*-offset)
+    areas = [region_feature(key, xy - offset, name) for key, xy in (outlines or {}).items()]
+    areas += regions_features(placed.regions, name)
+    measured = {key: np.asarray(getattr(placed, key)).tolist() for key in _MEASUREMENTS}
+    ids = point_ids(annotations.xy, name)
+    points = [
+        {
             "type": "Feature",
             "id": ids[index],
-            "geometry": {"type": "Point", "coordinates": [x, y]},
+            "geometry": {"type": "Point", "coordinates": xy},
             "properties": {
                 "objectType": object_type,
                 "classification": {"name": CLASS_NAMES[label], "color": list(_COLORS[label])},
-                "measurements": measured,
+                "measurements": {
+                    key: values[index]
+                    for key, values in measured.items()
+                    if not math.isnan(values[index])
+                },
             },
         }
+        for index, (xy, label) in enumerate(zip(placed.xy.tolist(), placed.labels, strict=True))
+    ]
+    about: dict[str, Any] = {"mpp": annotations.mpp, "name": name}
+    if offset.any():
+        about["qupath_offset_px"] = offset.tolist()
+    return {"type": "FeatureCollection", "segmitos": about, "features": [*areas, *points]}
 
 
 def region_feature(

@@ -10,10 +10,10 @@ from segmitos.errors import DataError, ScaleError, UsageError
 from segmitos.io.json_files import load_json
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.boxes import Layout
-from segmitos.io.points.classes import CLASSES, Classes, Unclassified
+from segmitos.io.points.classes import CLASSES, Classes
 from segmitos.io.points.coco import choose_image, coco_annotations, is_coco, layout_of, parse_coco
 from segmitos.io.points.csv_points import read_csv_annotations
-from segmitos.io.points.geojson import Polygons, own_member, read_geojson_annotations
+from segmitos.io.points.geojson import Polygons, read_geojson_annotations
 from segmitos.io.points.grand_challenge import POINTS_TYPE, read_grand_challenge
 from segmitos.io.points.native_json import read_native_annotations
 from segmitos.io.points.sliderunner import is_sliderunner, read_sliderunner
@@ -26,7 +26,6 @@ def read_annotations(
     path: Path | str,
     mpp: float | None = None,
     qupath_offset_px: tuple[float, float] | None = None,
-    unclassified: Unclassified = "refuse",
     polygons: Polygons = "refuse",
     classes: Classes = CLASSES,
     image: str | None = None,
@@ -45,7 +44,6 @@ def read_annotations(
         qupath_offset_px: where QuPath's frame begins on the slide, in level-0 pixels
             (`openslide.bounds-x`, `-y`); added to positions of GeoJSON. Without it the file's own
             word is taken where it is ours, else (0, 0).
-        unclassified: what a GeoJSON point without a class is: refused, a mitosis, or ignored.
         polygons: whether outlines of cells are refused or stand for their centroid.
         classes: the names of mitoses, hard negatives and unsure cells.
         image: file name of the image to take from a file of several.
@@ -88,11 +86,9 @@ def read_annotations(
     content = _plain(content)
     if isinstance(content, dict) and content.get("format") is not None:
         found = read_native_annotations(path, content)
-        return replace(found, mpp=mpp or found.mpp)
-    about = own_member(content)
-    found = read_geojson_annotations(path, content, unclassified, polygons, classes)
-    offset = about.qupath_offset_px if qupath_offset_px is None else qupath_offset_px
-    return replace(found, mpp=mpp or about.mpp, name=about.name or path.stem).moved(*offset)
+    else:
+        found = read_geojson_annotations(path, content, qupath_offset_px, polygons, classes)
+    return replace(found, mpp=mpp or found.mpp)
 
 
 def _of_database(path: Path, image: str | None, mpp: float | None, classes: Classes) -> Annotations:

@@ -7,7 +7,7 @@ from typing import Any
 
 from segmitos.errors import DataError, InputError
 from segmitos.io.json_files import load_json
-from segmitos.io.points.classes import label_of
+from segmitos.io.points.classes import CLASSES
 from segmitos.io.points.geojson import EXCLUDED_CLASSES, read_features, read_polygons
 from segmitos.io.points.regions import Polygon, Regions
 from segmitos.io.slide import Slide
@@ -45,7 +45,7 @@ def read_regions(path: Path) -> Regions:
         kind = (outline.kind or "").lower()
         if kind in EXCLUDED_CLASSES:
             excluded += outline.polygons
-        elif label_of(kind) is None:
+        elif CLASSES.label(kind) is None:
             included += outline.polygons
             names += [outline.name or outline.kind or ""] * len(outline.polygons)
     if not included and not excluded:

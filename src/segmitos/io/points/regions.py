@@ -57,24 +57,21 @@ class Regions:
         """Tell whether anything of an image of this size is inside."""
         return self.area_px2(width, height) > 0
 
-    def mask(
-        self, scale: float, shape: tuple[int, int], origin_px: tuple[float, float] = (0.0, 0.0)
-    ) -> NDArray[np.bool_]:
+    def mask(self, scale: float, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """Draw the regions.
 
         Args:
             scale: mask pixels per level-0 pixel.
             shape: (height, width) of the mask.
-            origin_px: level-0 position of the mask's top left corner.
 
         Returns:
             (height, width), True inside.
         """
         inside = np.ones(shape, np.bool_)
         if self.included is not None:
-            inside = draw_polygons(self.included, scale, shape, origin_px)
+            inside = _draw(self.included, scale, shape)
         if self.excluded:
-            inside &= ~draw_polygons(self.excluded, scale, shape, origin_px)
+            inside &= ~_draw(self.excluded, scale, shape)
         return inside
 
     def moved(self, right_px: float, down_px: float) -> Regions:
@@ -106,22 +103,16 @@ def _union(polygons: Sequence[Polygon]) -> BaseGeometry:
     return united
 
 
-def draw_polygons(
-    polygons: Sequence[Polygon],
-    scale: float,
-    shape: tuple[int, int],
-    origin_px: tuple[float, float] = (0.0, 0.0),
-) -> NDArray[np.bool_]:
+def _draw(polygons: Sequence[Polygon], scale: float, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Draw polygons, without their holes, into a mask (height, width); see `Regions.mask`."""
     from PIL import Image, ImageDraw
 
     result = np.zeros(shape, np.bool_)
-    x0, y0 = origin_px
     for rings in polygons:
         picture = Image.new("1", (shape[1], shape[0]))
         draw = ImageDraw.Draw(picture)
         for index, ring in enumerate(rings):
-            corners = (ring - np.array([x0, y0])) * scale - 0.5
+            corners = ring * scale - 0.5
             draw.polygon([(x, y) for x, y in corners.tolist()], fill=1 if index == 0 else 0)
         result |= np.asarray(picture)
     return result

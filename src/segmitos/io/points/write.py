@@ -13,12 +13,7 @@ from segmitos.io.files import json_text, write_text
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.coco import coco_content, midog_content
 from segmitos.io.points.csv_points import csv_text
-from segmitos.io.points.geojson_features import (
-    collection_text,
-    point_features,
-    point_ids,
-    regions_features,
-)
+from segmitos.io.points.geojson_features import annotations_content, collection_text
 from segmitos.io.points.grand_challenge import grand_challenge_text
 from segmitos.io.points.native_json import native_content
 from segmitos.io.points.sliderunner import write_sliderunner
@@ -88,7 +83,8 @@ def write_annotations(
     if target == "sliderunner":
         write_sliderunner(path, annotations, size_px)
     elif target == "geojson":
-        write_text(path, geojson_annotations_text(annotations, object_type, qupath_offset_px))
+        content = annotations_content(annotations, object_type, qupath_offset_px)
+        write_text(path, collection_text(content))
     elif target == "csv":
         write_text(path, csv_text(annotations))
     elif target == "json":
@@ -100,32 +96,6 @@ def write_annotations(
     else:
         write_text(path, grand_challenge_text(annotations))
     return not_held(annotations, target)
-
-
-def geojson_annotations_text(
-    annotations: Annotations,
-    object_type: str = "annotation",
-    qupath_offset_px: tuple[float, float] = (0.0, 0.0),
-) -> str:
-    """Return GeoJSON text with points by class, reviewed regions and what is cut out of them.
-
-    Raises:
-        UsageError: for another object type than `annotation` and `detection`.
-    """
-    if object_type not in ("annotation", "detection"):
-        raise UsageError(f"object type {object_type!r}: choose 'annotation' or 'detection'")
-    right, down = qupath_offset_px
-    placed = annotations.moved(-right, -down)
-    columns = (placed.xy, placed.score, placed.area_um2, placed.confidence)
-    rows = np.column_stack([np.asarray(column) for column in columns])
-    ids = point_ids(annotations.xy, annotations.name)
-    names = ("score", "area_um2", "confidence")
-    points = point_features(rows, names, object_type, ids, annotations.labels)
-    about: dict[str, object] = {"mpp": annotations.mpp, "name": annotations.name}
-    if right or down:
-        about["qupath_offset_px"] = [float(right), float(down)]
-    features = [*regions_features(placed.regions, annotations.name), *points]
-    return collection_text({"segmitos": about, "features": features})
 
 
 def summary_of(counts: Mapping[str, int]) -> str:

@@ -14,8 +14,7 @@ from segmitos.io.files import display_path
 from segmitos.io.outputs import is_own_picture, is_result_folder
 from segmitos.io.slide.dicom import DicomHeader, read_header
 from segmitos.io.slide.entry import InputEntry, is_list, read_list
-from segmitos.io.slide.refused import UNREAD_SUFFIXES, refused_suffix
-from segmitos.io.slide.regular import special_file
+from segmitos.io.slide.refused import UNREAD_SUFFIXES, refused_suffix, special_file
 from segmitos.io.text import reason_of
 
 SUFFIXES = frozenset(
@@ -34,17 +33,13 @@ _MAX_TEXT_BYTES = 1 << 20
 _NAMED = 3
 
 
-def find_images(
-    paths: Sequence[Path | str],
-    out: Path | None = None,
-    on_note: Callable[[str], None] = lambda text: None,
-) -> list[Path]:
+def find_images(paths: Sequence[Path | str], out: Path | None = None) -> list[Path]:
     """The images meant by `paths`: the paths of `find_inputs`.
 
     Raises:
         InputError: as `find_inputs`, and for each path that has a problem of its own.
     """
-    entries = find_inputs(paths, out, on_note)
+    entries = find_inputs(paths, out)
     for entry in entries:
         if entry.problem:
             raise InputError(entry.problem)

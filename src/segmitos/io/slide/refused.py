@@ -1,6 +1,10 @@
-"""Containers whose pixels lie in other files, or in formats that are not read: refused by name."""
+"""What is not read: by its name a container or another format, by its kind a pipe or a device."""
 
 from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
 
 _CONVERT = "convert it to a pyramidal OME-TIFF, e.g. with QuPath or bfconvert"
 
@@ -41,3 +45,21 @@ def refused_suffix(name: str) -> str | None:
     """Say why a file of this name is not read, None where it may be."""
     folded = name.lower()
     return next((why for end, why in REFUSED_SUFFIXES.items() if folded.endswith(end)), None)
+
+
+def special_file(path: Path) -> str:
+    """Say what a path is, if it is neither missing, a folder nor a regular file.
+
+    Opening a pipe, a socket or a device may wait for ever.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return ""
+    kinds = (
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((name for test, name in kinds if test(mode)), "")

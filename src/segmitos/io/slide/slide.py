@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -15,14 +14,20 @@ from segmitos.errors import InputError, ScaleError, UsageError
 from segmitos.io.geometry import check_mpp
 from segmitos.io.slide.backend import ArrayBackend, Pixels, SlideBackend
 from segmitos.io.slide.dicom import is_dicom
-from segmitos.io.slide.refused import refused_suffix
-from segmitos.io.slide.regular import special_file
+from segmitos.io.slide.refused import refused_suffix, special_file
 from segmitos.io.slide.resample import make_axis, read_grid
 from segmitos.io.slide.scale import choose_scale, unknown_scale
 from segmitos.io.text import reason_of
 
-__all__ = ["Slide", "check_mpp"]
-
+_OPENSLIDE_SUFFIXES = (".mrxs", ".vms", ".vmu")
+"""Formats whose main file is a picture or a text, so that only the name tells."""
+_SIGNS: dict[tuple[bytes, ...], str] = {
+    (b"\x89PNG\r\n\x1a\n",): "PNG",
+    (b"\xff\xd8\xff",): "JPEG",
+    (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"): "TIFF",
+    (b"BM",): "BMP",
+    (b"SQLite format 3\0", b"ZISRAWFILE"): "OpenSlide",
+}
 COARSEST_READ_MPP = 2000.0
 """Images have 200 um/px at most, mammograms; they may be read coarser, as networks on masses do."""
 COARSER_WITHIN = 1.01
@@ -73,7 +78,7 @@ class Slide:
         """Open an image; what it holds decides how, not its name.
 
         Args:
-            path: PNG, JPEG, BMP, TIFF (any layout) or what OpenSlide reads.
+            path: "PNG", JPEG, BMP, TIFF (any layout) or what OpenSlide reads.
             mpp: micrometres per pixel where the file does not say; where it says something that
                 differs by more than 2 %, the file's own is used, and `warnings` names both.
             override_mpp: use `mpp` in any case.
@@ -195,17 +200,26 @@ def _open_source(path: Path, page: int | None) -> SlideBackend:
     head = _first_bytes(path)
     if (reason := refused_suffix(path.name)) is not None:
         raise InputError(f"{path}: {reason}")
-    backend = _backend(head, path.suffix.lower())
-    if backend is None:
+    kind = _kind(head, path.suffix.lower())
+    if kind is None:
         raise InputError(
             f"{path}: not an image of a known format (it begins with {head[:12]!r}); "
             "PNG, JPEG, BMP, TIFF and whole-slide formats are read"
         )
-    if backend is _tiff:
-        return _tiff(path, page)
+    # What a file does not need is not imported: that takes as long as a small image.
+    if kind == "TIFF":
+        from segmitos.io.slide.tiff import open_tiff
+
+        return open_tiff(path, page)
     if page not in (None, 1):
         raise UsageError(f"{path}: has no page {page}; pages are those of TIFF files")
-    return backend(path)
+    if kind == "OpenSlide":
+        from segmitos.io.slide.openslide import OpenSlideBackend
+
+        return OpenSlideBackend(path)
+    from segmitos.io.slide.image import PillowBackend
+
+    return PillowBackend(path, kind)
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -230,41 +244,9 @@ def _first_bytes(path: Path) -> bytes:
     return head
 
 
-def _backend(head: bytes, suffix: str) -> Callable[[Path], SlideBackend] | None:
-    """The function that opens a file with these first bytes; imports wait until it is called."""
+def _kind(head: bytes, suffix: str) -> str | None:
+    """Tell PNG, JPEG, BMP, TIFF and what OpenSlide reads by a file's first bytes; None: others."""
     # The first 128 bytes of a DICOM file are free: often a TIFF header, for other readers.
     if suffix in _OPENSLIDE_SUFFIXES or is_dicom(head):
-        return _openslide
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return lambda path: _pillow(path, "PNG")
-    if head.startswith(b"\xff\xd8\xff"):
-        return lambda path: _pillow(path, "JPEG")
-    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return _tiff
-    if head.startswith(b"BM"):
-        return lambda path: _pillow(path, "BMP")
-    if head.startswith((b"SQLite format 3\0", b"ZISRAWFILE")):
-        return _openslide
-    return None
-
-
-_OPENSLIDE_SUFFIXES = (".mrxs", ".vms", ".vmu")
-"""Formats whose main file is a picture or a text, so that only the name tells."""
-
-
-def _pillow(path: Path, kind: str) -> SlideBackend:
-    from segmitos.io.slide.image import PillowBackend
-
-    return PillowBackend(path, kind)
-
-
-def _tiff(path: Path, page: int | None = None) -> SlideBackend:
-    from segmitos.io.slide.tiff import open_tiff
-
-    return open_tiff(path, page)
-
-
-def _openslide(path: Path) -> SlideBackend:
-    from segmitos.io.slide.openslide import OpenSlideBackend
-
-    return OpenSlideBackend(path)
+        return "OpenSlide"
+    return next((kind for signs, kind in _SIGNS.items() if head.startswith(signs)), None)

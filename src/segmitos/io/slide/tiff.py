@@ -27,6 +27,7 @@ from segmitos.io.slide.backend import (
     reduce_16_bit,
 )
 from segmitos.io.slide.image import orient
+from segmitos.io.slide.openslide import OpenSlideBackend
 from segmitos.io.slide.tiff_decode import DecodeError, decode
 from segmitos.io.slide.tiff_layout import check_tile_memory, read_layout
 from segmitos.io.slide.tiff_pages import Chosen, choose_image
@@ -53,13 +54,13 @@ def open_tiff(path: Path, page: int | None = None) -> SlideBackend:
         pages = read_pages(path)
     except InputError:
         if page is None and _vendor(path) in _OWN_LAYOUT:
-            return _through_openslide(path)
+            return OpenSlideBackend(path)
         raise
     chosen = choose_image(path, pages, page)
     if chosen is None:
         for one in pages:
             check_tile_memory(path, one)
-        return _through_openslide(path)
+        return OpenSlideBackend(path)
     return TiffBackend(path, chosen)
 
 
@@ -67,12 +68,6 @@ def _vendor(path: Path) -> str | None:
     import openslide
 
     return openslide.OpenSlide.detect_format(str(path))
-
-
-def _through_openslide(path: Path) -> SlideBackend:
-    from segmitos.io.slide.openslide import OpenSlideBackend
-
-    return OpenSlideBackend(path)
 
 
 class _File:

@@ -61,8 +61,9 @@ def color_reader(
     if photometric == PALETTE and samples == 1 and colormap.shape == (3, 1 << bits):
         return Coloring(_palette_reader(colormap), is_palette=True)
     if grey and samples == 1:
-        inverted = photometric == WHITE_IS_ZERO
-        return Coloring(lambda a: _grey(_inverted(_stretched(a, bits), inverted)))
+        if photometric == WHITE_IS_ZERO:
+            return Coloring(lambda a: _grey(255 - _stretched(a, bits)))
+        return Coloring(lambda a: _grey(_stretched(a, bits)))
     if photometric == BLACK_IS_ZERO and samples == 2 and kind:
         return Coloring(lambda a: _seen_through(_grey(a[..., :1]), a[..., 1], kind, bits), 1)
     if photometric == BLACK_IS_ZERO and samples == 3 and coding.samples == 1:
@@ -95,10 +96,6 @@ def _stretched(samples: Samples, bits: int) -> Pixels:
     largest = (1 << bits) - 1
     wide = samples.astype(np.uint32) * 255
     return ((wide + largest // 2) // largest).astype(np.uint8)
-
-
-def _inverted(samples: Pixels, inverted: bool) -> Pixels:
-    return 255 - samples if inverted else samples
 
 
 def _grey(samples: Samples) -> Samples:
