@@ -18,12 +18,12 @@ from segmitos.io.datasets import load_dataset
 from segmitos.review.access import Reader
 from segmitos.review.agreement import (
     agreement,
+    agreement_files,
     cohen_kappa,
     icc_2_1,
     krippendorff_alpha,
     weighted_kappa,
 )
-from segmitos.review.agreement_report import agreement_files
 from segmitos.review.assisted import assisted_slides
 from segmitos.review.compare import all_readings, comparison
 from segmitos.review.events import read_batch

@@ -16,7 +16,7 @@ from segmitos.review.access import Reader
 from segmitos.review.events import read_batch
 from segmitos.review.finish import derived_file, finish, link_earlier, reopen
 from segmitos.review.images import Images
-from segmitos.review.overview import worklist_rows
+from segmitos.review.overview import training_queue, worklist_rows
 from segmitos.review.results import Worklist
 from segmitos.review.service import ConflictError, ForbiddenError, NotFoundError, Service
 from segmitos.review.store import Store
@@ -154,7 +154,7 @@ def test_blind_readers_get_no_score_state_or_order_of_the_model(results, serve):
         [
             service.slide("made", "Anna"),
             service.marks("made", "Anna", floor=0.0),
-            service.queue("Anna"),
+            training_queue(service, "Anna"),
             worklist_rows(service, "Anna"),
         ]
     )
@@ -281,7 +281,7 @@ def test_training_mode_gives_the_marks_nearest_the_threshold_over_all_slides(tmp
     make_result(results, slides, "one", 20, 1)
     make_result(results, slides, "two", 20, 2)
     service = serve(results, mode="training")
-    queue = service.queue("Anna")["marks"]
+    queue = training_queue(service, "Anna")["marks"]
     assert {mark["slide"] for mark in queue} == {"one", "two"}
     distances = []
     for mark in queue:

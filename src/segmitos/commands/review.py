@@ -154,8 +154,7 @@ def agreement(
     require_packages("sklearn", "krippendorff")
     from segmitos.io.files import write_bytes
     from segmitos.io.outputs import check_folder
-    from segmitos.review.agreement import agreement
-    from segmitos.review.agreement_report import agreement_files
+    from segmitos.review.agreement import agreement, agreement_files
     from segmitos.review.compare import all_readings, check_readers
 
     check_folder(out, ("agreement.csv", "agreement.html"), "agreement.json")

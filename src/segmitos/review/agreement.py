@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -18,11 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.evaluation.matching import match_points
+from segmitos.io.files import json_text
+from segmitos.io.outputs import PROGRAM
+from segmitos.io.tables import table_text
+from segmitos.report.html import render
 from segmitos.review.readings import MATCH_UM, SlideReadings
 
 Floats = NDArray[np.float64]
 DRAWS = 1000
 LEVEL = 0.95
+_COLUMNS = ("first", "second", "slides", "matched", "only_first", "only_second")
+_FIGURES = ("f", "kappa", "score_kappa", "count_icc")
+_WIDTH, _HEIGHT, _MARGIN = 420, 240, 36
 
 
 def agreement(slides: Sequence[SlideReadings], draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
@@ -57,18 +64,15 @@ def agreement(slides: Sequence[SlideReadings], draws: int = DRAWS, seed: int = 0
 def _pair(
     slides: Sequence[SlideReadings], first: str, second: str, draws: int, seed: int
 ) -> dict[str, Any]:
-    both = [one for one in slides if first in one.readers and second in one.readers]
-    places = [(one.readers.index(first), one.readers.index(second)) for one in both]
-    matched = np.array(
-        [_matched(one, *place) for one, place in zip(both, places, strict=True)]
-    ).reshape(-1, 3)
-    votes = [one.votes[list(place)] for one, place in zip(both, places, strict=True)]
-    counts = np.array(
-        [one.counts[list(place)] for one, place in zip(both, places, strict=True)]
-    ).reshape(-1, 2)
-    scores = np.array(
-        [one.scores[list(place)] for one, place in zip(both, places, strict=True)]
-    ).reshape(-1, 2)
+    both = [
+        (one, [one.readers.index(first), one.readers.index(second)])
+        for one in slides
+        if first in one.readers and second in one.readers
+    ]
+    matched = np.array([_matched(one, *places) for one, places in both]).reshape(-1, 3)
+    votes = [one.votes[places] for one, places in both]
+    counts = np.array([one.counts[places] for one, places in both]).reshape(-1, 2)
+    scores = np.array([one.scores[places] for one, places in both]).reshape(-1, 2)
 
     def figure(of: Callable[[NDArray[np.intp]], float]) -> dict[str, float | None]:
         return _with_interval(of, len(both), draws, seed)
@@ -77,7 +81,7 @@ def _pair(
     difference = (counts[:, 0] - counts[:, 1])[whole]
     mean = float(difference.mean()) if len(difference) else math.nan
     spread = 1.96 * float(difference.std(ddof=1)) if len(difference) > 1 else math.nan
-    total = matched.sum(axis=0) if len(matched) else np.zeros(3)
+    total = matched.sum(axis=0)
     return {
         "first": first,
         "second": second,
@@ -99,7 +103,7 @@ def _pair(
                     "mean": float(pair.mean()),
                     "difference": float(pair[0] - pair[1]),
                 }
-                for one, pair, is_whole in zip(both, counts, whole, strict=True)
+                for (one, _), pair, is_whole in zip(both, counts, whole, strict=True)
                 if is_whole
             ],
         },
@@ -117,33 +121,22 @@ def _among_all(
 ) -> dict[str, Any]:
     if len(readers) < 2:
         return {}
-    tables = []
-    for one in slides:
-        table = np.full((len(readers), len(one.units)), math.nan)
-        for row, reader in enumerate(readers):
-            if reader in one.readers:
-                table[row] = one.votes[one.readers.index(reader)]
-        tables.append(table)
-    counts = np.array(
-        [
-            [
-                one.counts[one.readers.index(reader)] if reader in one.readers else math.nan
-                for reader in readers
-            ]
-            for one in slides
-        ]
-    )
+
+    def by_reader(values: Floats, slide: SlideReadings) -> Floats:
+        """Return rows of a slide's values for all readers, nan for who did not read it."""
+        missing = np.full(values.shape[1:], math.nan)
+        index = slide.readers.index
+        return np.array([values[index(r)] if r in slide.readers else missing for r in readers])
+
+    def figure(of: Callable[[NDArray[np.intp]], float]) -> dict[str, float | None]:
+        return _with_interval(of, len(slides), draws, seed)
+
+    votes = [by_reader(one.votes, one) for one in slides]
+    counts = np.array([by_reader(one.counts, one) for one in slides])
     return {
         "readers": list(readers),
-        "alpha": _with_interval(
-            lambda chosen: krippendorff_alpha(np.hstack([tables[i] for i in chosen])),
-            len(slides),
-            draws,
-            seed,
-        ),
-        "count_icc": _with_interval(
-            lambda chosen: icc_2_1(counts[chosen]), len(slides), draws, seed
-        ),
+        "alpha": figure(lambda chosen: krippendorff_alpha(np.hstack([votes[i] for i in chosen]))),
+        "count_icc": figure(lambda chosen: icc_2_1(counts[chosen])),
     }
 
 
@@ -220,3 +213,52 @@ def _with_interval(
 
 def _plain(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
+
+
+def agreement_files(content: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return agreement.json, agreement.csv and agreement.html."""
+    return {
+        "agreement.json": json_text({"program": PROGRAM, **content}).encode("utf-8"),
+        "agreement.csv": _table(content).encode("utf-8"),
+        "agreement.html": _page(content).encode("utf-8"),
+    }
+
+
+def _table(content: Mapping[str, Any]) -> str:
+    ends = [f"{name}{end}" for name in _FIGURES for end in ("", "_low", "_high")]
+    rows = []
+    for pair in content["pairs"]:
+        figures = [pair[name][end] for name in _FIGURES for end in ("value", "low", "high")]
+        limits = [pair["count_difference"][end] for end in ("mean", "low", "high")]
+        rows.append([*(pair[name] for name in _COLUMNS), *figures, *limits])
+    columns = [*_COLUMNS, *ends, "count_difference", "limit_low", "limit_high"]
+    return table_text(columns, rows)
+
+
+def _page(content: Mapping[str, Any]) -> str:
+    plots = [_bland_altman(pair) for pair in content["pairs"]]
+    return render("agreement.html", content=content, plots=plots, width=_WIDTH, height=_HEIGHT)
+
+
+def _bland_altman(pair: Mapping[str, Any]) -> dict[str, Any]:
+    """Return places of the points and lines of a plot, in pixels."""
+    values = pair["count_difference"]["values"]
+    limits = {end: pair["count_difference"][end] for end in ("mean", "low", "high")}
+    heights = [one["difference"] for one in values] + [v for v in limits.values() if v is not None]
+    reach = float(max([abs(value) for value in heights] + [1.0])) * 1.15
+    widest = float(max([one["mean"] for one in values] + [1.0])) * 1.05
+
+    def y(value: float) -> float:
+        return _HEIGHT / 2 - value / reach * (_HEIGHT / 2 - _MARGIN / 2)
+
+    def x(value: float) -> float:
+        return _MARGIN + value / widest * (_WIDTH - _MARGIN * 1.5)
+
+    return {
+        "title": f"{pair['first']} minus {pair['second']}",
+        "points": [(x(one["mean"]), y(one["difference"]), one["slide"]) for one in values],
+        "lines": [(name, y(v), v) for name, v in limits.items() if v is not None],
+        "zero": y(0.0),
+        "left": _MARGIN,
+        "widest": widest,
+    }

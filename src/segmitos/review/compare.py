@@ -20,7 +20,7 @@ from segmitos.review.readings import (
 )
 from segmitos.review.results import Result
 from segmitos.review.service import ForbiddenError, Service
-from segmitos.review.state import OWN, ReviewState, fold
+from segmitos.review.state import OWN, ReviewState
 
 _PAGE_DRAWS = 200
 _NAMESPACE = uuid.UUID("a5d3b0f4-6f55-5b60-8f0b-0b7b2b3f9a10")
@@ -30,10 +30,9 @@ def finished_states(
     service: Service, result: Result, readers: Sequence[str] | None = None
 ) -> dict[str, ReviewState]:
     """Return the states of those who finished a slide, by name; not the consensus."""
-    states = {who: fold(events) for who, events in service.store.events(result.key).items()}
     return {
         who: state
-        for who, state in sorted(states.items())
+        for who, state in service.states(result).items()
         if state.finished and who != CONSENSUS and (readers is None or who in readers)
     }
 

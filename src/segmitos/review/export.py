@@ -22,7 +22,7 @@ from segmitos.review.events import event_json
 from segmitos.review.readings import consensus_label, labels_with_silence, union_of_marks
 from segmitos.review.results import Result
 from segmitos.review.service import Service
-from segmitos.review.state import ReviewState, fold
+from segmitos.review.state import ReviewState
 
 RULES = ("majority", "all", "adjudicated")
 _CLASSES: dict[Label, str] = {
@@ -81,10 +81,9 @@ _COUNTED = ("mitoses", "look_alikes", "unsure")
 def _states(
     service: Service, result: Result, readers: Sequence[str] | None, rule: str
 ) -> dict[str, ReviewState]:
-    found = {who: fold(events) for who, events in service.store.events(result.key).items()}
     return {
         who: state
-        for who, state in sorted(found.items())
+        for who, state in service.states(result).items()
         if (who == CONSENSUS and rule == "adjudicated")
         or (who != CONSENSUS and (readers is None or who in readers))
     }

@@ -39,7 +39,7 @@ def finish(service: Service, images: Images, name: str, who: str, batch: Batch) 
         raise DataError("to finish, send one event of kind finish")
     stored = service.store_events(result, who, batch.model, batch.events)
     write_review(service, images, result, who)
-    return _answer(service, result, who, stored)
+    return service.answer(result, who, stored)
 
 
 def reopen(service: Service, name: str, who: str, batch: Batch) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def reopen(service: Service, name: str, who: str, batch: Batch) -> dict[str, Any
     stored = service.store_events(result, who, batch.model, batch.events)
     if service.state(result, who).finished is None:
         shutil.rmtree(review_folder(service, result, who), ignore_errors=True)
-    return _answer(service, result, who, stored)
+    return service.answer(result, who, stored)
 
 
 def write_review(service: Service, images: Images, result: Result, who: str) -> Path:
@@ -73,9 +73,9 @@ def write_missing(service: Service, images: Images) -> list[Path]:
     """Write the files of signed reviews that a kill kept from being written."""
     written = []
     for result in service.worklist.all().values():
-        for who in service.store.events(result.key):
+        for who, state in service.states(result).items():
             folder = review_folder(service, result, who)
-            if service.state(result, who).finished and not (folder / REVIEWED_JSON).is_file():
+            if state.finished and not (folder / REVIEWED_JSON).is_file():
                 written.append(write_review(service, images, result, who))
     return written
 
@@ -133,12 +133,6 @@ def link_earlier(service: Service, name: str, who: str) -> dict[str, Any]:
         identity = str(uuid.uuid5(_NAMESPACE, f"{result.key}|{who}|{key}"))
         events.append(Event(identity, at, "region", f"region-{identity}", outline=outline))
     service.store_events(result, who, result.key.model_hash, events)
-    answer = _answer(service, result, who, len(events))
+    answer = service.answer(result, who, len(events))
     added = sum(event.kind == "add" for event in events)
     return {**answer, "linked": linked, "added": added, "left": len(old) - linked - added}
-
-
-def _answer(service: Service, result: Result, who: str, stored: int) -> dict[str, Any]:
-    state = service.state(result, who)
-    summary = service.summary_of(result, state, who)
-    return {"stored": stored, "summary": summary, "state": state.to_dict()}

@@ -11,7 +11,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from segmitos.errors import InputError
@@ -42,11 +42,14 @@ def tile_grid(width_px: int, height_px: int, level: int) -> tuple[int, int]:
 
 
 class Images:
-    """Tiles and crops of a worklist's slides, cached. For several threads."""
+    """Tiles and crops of a worklist's slides, cached; slides stay open. For several threads."""
 
     def __init__(self) -> None:
-        self._pool = SlidePool()
         self._cache = ByteCache(_MAX_CACHED_BYTES)
+        self._free: OrderedDict[tuple[Path, int], Slide] = OrderedDict()
+        self._out: dict[Path, int] = {}
+        self._changed = threading.Condition()
+        self._count = 0
 
     def tile(self, result: Result, level: int, column: int, row: int) -> bytes | None:
         """Return a tile as JPEG, None where there is none of that number.
@@ -69,7 +72,7 @@ class Images:
         mpp = None if level == 0 else result.mpp * step
 
         def read() -> bytes:
-            with self._pool.borrow(result) as slide:
+            with self.borrow(result) as slide:
                 return image_bytes(slide.read(x, y, *size, mpp), "jpg", _QUALITY)
 
         return self._cache.get((result.name, *result.key, level, column, row), read)
@@ -86,72 +89,14 @@ class Images:
         left, top = from_corner(x_px) - reach, from_corner(y_px) - reach
 
         def read() -> bytes:
-            with self._pool.borrow(result) as slide:
+            with self.borrow(result) as slide:
                 return image_bytes(slide.read(left, top, side, side, mpp), "jpg", _QUALITY)
 
         return self._cache.get((result.name, *result.key, left, top, side_um), read)
 
-    def borrow(self, result: Result) -> AbstractContextManager[Slide]:
-        """Lend an opened slide. Raises InputError where it is not there, or is another."""
-        return self._pool.borrow(result)
-
-    def close(self) -> None:
-        """Close all slides."""
-        self._pool.close()
-
-
-def etag(result: Result, *place: object) -> str:
-    """Return what stands for the bytes of a picture: the slide's content and the place."""
-    text = "|".join(map(str, (result.key.slide_hash, _QUALITY, TILE_PX, *place)))
-    return f'"{hashlib.sha256(text.encode()).hexdigest()[:24]}"'
-
-
-class ByteCache:
-    """Keeps what was used last, up to so many bytes. One caller makes a value, others wait."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max = max_bytes
-        self._held = 0
-        self._values: OrderedDict[object, bytes] = OrderedDict()
-        self._making: dict[object, threading.Lock] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: object, make: Callable[[], bytes]) -> bytes:
-        """Return the value of a key, made where it is not held."""
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-            making = self._making.setdefault(key, threading.Lock())
-        with making:
-            with self._lock:
-                if key in self._values:
-                    return self._values[key]
-            try:
-                value = make()
-            finally:
-                with self._lock:
-                    self._making.pop(key, None)
-            with self._lock:
-                self._values[key] = value
-                self._held += len(value)
-                while self._held > self._max:
-                    self._held -= len(self._values.popitem(last=False)[1])
-            return value
-
-
-class SlidePool:
-    """Opened slides, each lent to one thread at a time."""
-
-    def __init__(self) -> None:
-        self._free: OrderedDict[tuple[Path, int], Slide] = OrderedDict()
-        self._out: dict[Path, int] = {}
-        self._changed = threading.Condition()
-        self._count = 0
-
     @contextmanager
     def borrow(self, result: Result) -> Iterator[Slide]:
-        """Lend an opened slide.
+        """Lend an opened slide to one thread at a time.
 
         Raises:
             InputError: where the file is not there, or is not the slide of this result.
@@ -203,6 +148,46 @@ class SlidePool:
             slides, self._free = list(self._free.values()), OrderedDict()
         for slide in slides:
             slide.close()
+
+
+def etag(result: Result, *place: object) -> str:
+    """Return what stands for the bytes of a picture: the slide's content and the place."""
+    text = "|".join(map(str, (result.key.slide_hash, _QUALITY, TILE_PX, *place)))
+    return f'"{hashlib.sha256(text.encode()).hexdigest()[:24]}"'
+
+
+class ByteCache:
+    """Keeps what was used last, up to so many bytes. One caller makes a value, others wait."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max = max_bytes
+        self._held = 0
+        self._values: OrderedDict[object, bytes] = OrderedDict()
+        self._making: dict[object, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: object, make: Callable[[], bytes]) -> bytes:
+        """Return the value of a key, made where it is not held."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            with self._lock:
+                if key in self._values:
+                    return self._values[key]
+            try:
+                value = make()
+            finally:
+                with self._lock:
+                    self._making.pop(key, None)
+            with self._lock:
+                self._values[key] = value
+                self._held += len(value)
+                while self._held > self._max:
+                    self._held -= len(self._values.popitem(last=False)[1])
+            return value
 
 
 def _open(path: Path, result: Result) -> Slide:

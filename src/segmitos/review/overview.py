@@ -1,4 +1,4 @@
-"""The worklist: a row a slide."""
+"""Over all slides: the worklist, a row a slide, and the marks that teach most."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 from segmitos.review.events import Event
 from segmitos.review.images import levels
-from segmitos.review.results import Result
+from segmitos.review.results import Result, score_distance
 from segmitos.review.service import Service, state_word
 from segmitos.review.state import ReviewState, fold
+
+_QUEUE = 200
 
 
 def worklist_rows(service: Service, who: str) -> list[dict[str, Any]]:
@@ -75,3 +77,26 @@ def _reviewed(service: Service, result: Result, state: ReviewState) -> dict[str,
             if one.score is not None
         ],
     }
+
+
+def training_queue(service: Service, who: str) -> dict[str, Any]:
+    """Return the marks that teach most: undecided, nearest the threshold; shuffled if blind."""
+    found = []
+    for name, result in service.worklist.all().items():
+        labels = service.state(result, who).labels
+        distance, ids = score_distance(result), result.candidates.ids
+        found += [
+            (float(distance[place]), name, place, result)
+            for place in service.visible(result, who)
+            if ids[place] not in labels
+        ]
+    if service.blind:
+        random.Random(who).shuffle(found)
+    else:
+        found.sort(key=lambda one: one[:3])
+    marks = []
+    for _, name, place, result in found[:_QUEUE]:
+        x, y = result.candidates.xy[place].round(1).tolist()
+        identity, model = result.candidates.ids[place], result.key.model_hash
+        marks.append({"slide": name, "id": identity, "x_px": x, "y_px": y, "model": model})
+    return {"undecided": len(found), "marks": marks}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from urllib.parse import parse_qs
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -16,9 +15,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from segmitos.errors import OutputError
+from segmitos.errors import OutputError, SegMitosError
 from segmitos.review.access import Access, Reader, own_hosts
-from segmitos.review.api import Api, failure, static_file
+from segmitos.review.api import Api, failure, refusal, static_file
 from segmitos.review.images import Images
 from segmitos.review.service import Service
 
@@ -50,7 +49,9 @@ def make_app(service: Service, images: Images, access: Access) -> Starlette:
         Middleware(GZipMiddleware, minimum_size=4096, compresslevel=1),
         Middleware(Guard, access=access),
     ]
-    return Starlette(routes=routes, middleware=middleware)
+    return Starlette(
+        routes=routes, middleware=middleware, exception_handlers={SegMitosError: refusal}
+    )
 
 
 async def _static(request: Request) -> Response:
@@ -86,45 +87,33 @@ class Guard:
                     headers.append("Set-Cookie", cookie)
             await send(message)
 
-        refused = self._check(scope, cookies)
+        refused = self._check(Request(scope), cookies)
         await (refused or self._app)(scope, receive, send_with_headers)
 
-    def _check(self, scope: Scope, cookies: list[str]) -> Response | None:
-        headers, access = Headers(scope=scope), self._access
-        host = headers.get("host")
+    def _check(self, request: Request, cookies: list[str]) -> Response | None:
+        headers, access = request.headers, self._access
+        host, origin = headers.get("host"), headers.get("origin")
+        is_safe, is_root = request.method in _SAFE_METHODS, request.url.path == "/"
         if not access.host_is_own(host):
             return failure(403, "this server is not called that")
-        origin, method = headers.get("origin"), scope["method"]
-        told = method not in _SAFE_METHODS or origin is not None
-        foreign = told and not access.origin_is_own(origin, host)
-        if headers.get("sec-fetch-site") == "cross-site" and scope["path"] != "/":
-            foreign = True
-        if foreign:
+        told = not is_safe or origin is not None
+        foreign = headers.get("sec-fetch-site") == "cross-site" and not is_root
+        if foreign or (told and not access.origin_is_own(origin, host)):
             return failure(403, "the request came from a page of another server")
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [None])[0]
-        reader = None
-        if given is not None and scope["path"] == "/" and method in _SAFE_METHODS:
-            reader = access.reader_of(given)
-            if reader is not None:
-                secure = "; Secure" if (origin or "").startswith("https:") else ""
-                cookies.append(
-                    f"{access.cookie}={reader.token}; Path=/; HttpOnly; SameSite=Strict{secure}"
-                )
-        reader = reader or access.reader_of(_cookie(headers, access.cookie))
+        given = request.query_params.get("token")
+        reader = access.reader_of(given) if is_root and is_safe else None
+        if reader is not None:
+            secure = "; Secure" if (origin or "").startswith("https:") else ""
+            cookies.append(
+                f"{access.cookie}={reader.token}; Path=/; HttpOnly; SameSite=Strict{secure}"
+            )
+        reader = reader or access.reader_of(request.cookies.get(access.cookie))
         if reader is None:
             return failure(403, "open the address that the server printed; it holds your token")
-        if not access.may_go_on(reader.name, method not in _SAFE_METHODS):
+        if not access.may_go_on(reader.name, not is_safe):
             return failure(429, "too many requests; slow down")
-        scope["segmitos.reader"] = reader
+        request.scope["segmitos.reader"] = reader
         return None
-
-
-def _cookie(headers: Headers, name: str) -> str | None:
-    for part in headers.get("cookie", "").split(";"):
-        key, _, value = part.strip().partition("=")
-        if key == name:
-            return value
-    return None
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -29,20 +29,25 @@ from segmitos.review.state import ReviewState, check, fold
 from segmitos.review.store import Store
 
 Mode = Literal["report", "training"]
-_QUEUE = 200
 _MIN_BLIND = 10
 
 
 class ConflictError(SegMitosError):
     """What was asked for fits an earlier state, not the present one."""
 
+    status = 409
+
 
 class NotFoundError(SegMitosError):
     """A slide or mark that is not in the worklist."""
 
+    status = 404
+
 
 class ForbiddenError(SegMitosError):
     """Something that this reader may not see or do."""
+
+    status = 403
 
 
 @dataclass
@@ -83,6 +88,10 @@ class Service:
     def state(self, result: Result, who: str) -> ReviewState:
         """Return the state of a reader's review."""
         return fold(self.store.events(result.key, who).get(who, []))
+
+    def states(self, result: Result) -> dict[str, ReviewState]:
+        """Return the states of all who reviewed a slide, by name in order."""
+        return {who: fold(events) for who, events in sorted(self.store.events(result.key).items())}
 
     def visible(self, result: Result, who: str) -> list[int]:
         """Return the places of the candidates that a reader sees, in order.
@@ -146,30 +155,26 @@ class Service:
         """
         result = self.result(name)
         candidates = result.candidates
-        places = np.array(self.visible(result, who), dtype=int)
         if self.blind:
-            xy = candidates.xy[places].round(1)
-            return {
-                "id": [candidates.ids[place] for place in places],
-                "x_px": xy[:, 0].tolist(),
-                "y_px": xy[:, 1].tolist(),
-            }
-        keep = candidates.is_detection.copy()
-        if floor is not None:
-            keep |= ~(candidates.score < floor)
+            places = np.array(self.visible(result, who), dtype=int)
         else:
-            decided = self.state(result, who).labels
-            keep[[candidates.index[mark] for mark in decided if mark in candidates.index]] = True
-        places = np.flatnonzero(keep)
+            keep = candidates.is_detection.copy()
+            if floor is not None:
+                keep |= ~(candidates.score < floor)
+            else:
+                index, decided = candidates.index, self.state(result, who).labels
+                keep[[index[mark] for mark in decided if mark in index]] = True
+            places = np.flatnonzero(keep)
         xy = candidates.xy[places].round(1)
-        scores = candidates.score[places].round(4)
-        return {
+        columns = {
             "id": [candidates.ids[place] for place in places],
             "x_px": xy[:, 0].tolist(),
             "y_px": xy[:, 1].tolist(),
-            "score": scores.tolist(),
-            "detected": candidates.is_detection[places].astype(int).tolist(),
         }
+        if not self.blind:
+            columns["score"] = candidates.score[places].round(4).tolist()
+            columns["detected"] = candidates.is_detection[places].astype(int).tolist()
+        return columns
 
     def position(self, name: str, who: str, mark: str) -> tuple[Result, float, float]:
         """Return where a mark is. Raises NotFoundError."""
@@ -272,6 +277,10 @@ class Service:
             raise DataError("a review is finished by POST .../finish")
         result = self.result(name)
         stored = self.store_events(result, who, batch.model, batch.events, by)
+        return self.answer(result, who, stored)
+
+    def answer(self, result: Result, who: str, stored: int) -> dict[str, Any]:
+        """Return the summary and state of a reader's review after events were stored."""
         state = self.state(result, who)
         summary = self.summary_of(result, state, who)
         return {"stored": stored, "summary": summary, "state": state.to_dict()}
@@ -318,39 +327,6 @@ class Service:
             x, y = result.candidates.xy[place].tolist()
             event = msgspec.structs.replace(event, x_px=x, y_px=y)
         return msgspec.structs.replace(event, reader=who, blind=self.blind)
-
-    def queue(self, reader: str) -> dict[str, Any]:
-        """Return the marks that teach most, over all slides: undecided, nearest the threshold."""
-        found: list[tuple[float, str, int]] = []
-        waiting = 0
-        for name, result in self.worklist.all().items():
-            labels = self.state(result, reader).labels
-            distance = score_distance(result)
-            places = [
-                place
-                for place in self.visible(result, reader)
-                if result.candidates.ids[place] not in labels
-            ]
-            waiting += len(places)
-            found += [(float(distance[place]), name, place) for place in places]
-        if self.blind:
-            random.Random(reader).shuffle(found)
-        else:
-            found.sort()
-        slides = self.worklist.all()
-        return {
-            "undecided": waiting,
-            "marks": [
-                {
-                    "slide": name,
-                    "id": slides[name].candidates.ids[place],
-                    "x_px": round(float(slides[name].candidates.xy[place][0]), 1),
-                    "y_px": round(float(slides[name].candidates.xy[place][1]), 1),
-                    "model": slides[name].key.model_hash,
-                }
-                for _, name, place in found[:_QUEUE]
-            ],
-        }
 
 
 def state_word(state: ReviewState) -> str:
