@@ -30,6 +30,7 @@ import numpy as np
 from benchmarks.timing import (
     Timing,
     machine_line,
+    markdown,
     median,
     padded_field,
     run_isolated,
@@ -40,7 +41,7 @@ from benchmarks.timing import (
     time_network,
     time_slide,
     tissue_like,
-    write_slide,
+    write_tissue,
 )
 from segmitos.console import run_script
 from segmitos.detection.model import DEFAULT_MODEL, Model, available_threads
@@ -90,7 +91,7 @@ def measure(
         picture, tiff = str(Path(folder) / "field.jpg"), on or Path(folder) / "slide.tif"
         Image.fromarray(tissue_like(size, shown)).save(picture, quality=80)
         if on is None:
-            write_slide(tiff, _SLIDE_SIDES * size, shown)
+            write_tissue(tiff, _SLIDE_SIDES * size, shown)
         for device in devices():
             name = f"network, {RUNTIMES[device]}"
             field[name] = run_isolated(time_network, path, device, threads, size, repeats, shown)
@@ -109,15 +110,14 @@ def measure(
 def table(title: str, rows: Rows) -> str:
     """A Markdown table of timings, with the ratio of each row's time to the first's, per pixel."""
     first = next(iter(rows.values())).mpx_per_s
-    lines = [f"| {title} | seconds | Mpx/s | time, first row = 1 | peak memory |"]
-    lines.append("|---|---|---|---|---|")
-    for name, timing in rows.items():
-        peak = "" if timing.peak_mb is None else f"{timing.peak_mb:.0f} MB"
-        lines.append(
-            f"| {name} | {timing.seconds:.3f} | {timing.mpx_per_s:.1f} | "
-            f"{first / timing.mpx_per_s:.2f} | {peak} |"
-        )
-    return "\n".join(lines)
+    return markdown(
+        [title, "seconds", "Mpx/s", "time, first row = 1", "peak memory"],
+        [
+            [name, f"{one.seconds:.3f}", f"{rate:.1f}", f"{first / rate:.2f}", one.peak]
+            for name, one in rows.items()
+            for rate in [one.mpx_per_s]
+        ],
+    )
 
 
 def _torch_network(name: str) -> Any:
@@ -227,41 +227,39 @@ def rivals() -> dict[str, str]:
 def limits_table(field: Rows, slide: Rows, threads: int, size: int, integers: bool) -> str:
     """How near each comes to what the machine can do at best."""
     kinds = dict.fromkeys(_FLOATS, "int8") if integers else _FLOATS
-    lines = ["| limit | rate | of it reached |", "|---|---|---|"]
+    columns = ["limit", "rate", "of it reached"]
+    lines = []
     decoding = slide["decoding alone"].mpx_per_s
     for device in devices():
         runtime = RUNTIMES[device]
         rate, network = slide[f"detection, {runtime}"], field[f"network, {runtime}"]
         slower = min(decoding, network.mpx_per_s)
-        lines.append(
-            f"| slower of decoding and network alone, {runtime} | {slower:.1f} Mpx/s | "
-            f"{rate.mpx_per_s / slower:.0%} |"
-        )
+        limit = f"slower of decoding and network alone, {runtime}"
+        lines.append([limit, f"{slower:.1f} Mpx/s", f"{rate.mpx_per_s / slower:.0%}"])
     if find_spec("torch") is None:
-        return "\n".join(lines)
+        return markdown(columns, lines)
     arithmetic = gflop_per_field("lite", size)
     for runtime, kind in kinds.items():
         name = f"network, {RUNTIMES[runtime]}"
         if name not in field:
             continue
         peak = run_isolated(time_matmul, kind, threads).mpx_per_s
-        lines.append(
-            f"| {kind} matrix product x {arithmetic:.0f} GOP a field, {RUNTIMES[runtime]} | "
-            f"{peak:.0f} GOP/s, {arithmetic / peak:.3f} s a field | "
-            f"{arithmetic / peak / field[name].seconds:.0%} |"
-        )
-    return "\n".join(lines)
+        limit = f"{kind} matrix product x {arithmetic:.0f} GOP a field, {RUNTIMES[runtime]}"
+        best = arithmetic / peak
+        rates = f"{peak:.0f} GOP/s, {best:.3f} s a field"
+        lines.append([limit, rates, f"{best / field[name].seconds:.0%}"])
+    return markdown(columns, lines)
 
 
 def networks_table(rows: dict[str, tuple[Timing, float]]) -> str:
     first = next(iter(rows.values()))[0].seconds
-    lines = ["| network on a field | seconds | time, first row = 1 | GFLOP | peak memory |"]
-    lines.append("|---|---|---|---|---|")
-    for name, (timing, gflop) in rows.items():
-        peak = "" if timing.peak_mb is None else f"{timing.peak_mb:.0f} MB"
-        ratio = timing.seconds / first
-        lines.append(f"| {name} | {timing.seconds:.2f} | {ratio:.2f} | {gflop:.0f} | {peak} |")
-    return "\n".join(lines)
+    return markdown(
+        ["network on a field", "seconds", "time, first row = 1", "GFLOP", "peak memory"],
+        [
+            [name, f"{one.seconds:.2f}", f"{one.seconds / first:.2f}", f"{gflop:.0f}", one.peak]
+            for name, (one, gflop) in rows.items()
+        ],
+    )
 
 
 def main() -> None:

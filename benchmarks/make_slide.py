@@ -16,8 +16,8 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -32,17 +32,6 @@ Pixels = npt.NDArray[np.uint8]
 
 GLASS = (243, 242, 244)
 SMALLEST_LEVEL_PX = 1500
-
-
-@dataclass(frozen=True)
-class Placement:
-    """A frame on the slide: its top left `width_px` x `height_px` lie at (x_px, y_px)."""
-
-    frame: str
-    x_px: int
-    y_px: int
-    width_px: int
-    height_px: int
 
 
 class Grid:
@@ -98,15 +87,19 @@ class Grid:
                 parts.append((number, x0 - left, y0 - top, from_x, from_y, x1 - x0, y1 - y0))
         return tuple(parts)
 
-    def placements(self, names: list[str]) -> list[Placement]:
-        """Where each frame lies, cut at the slide's edges."""
-        placed = []
-        for row, column in zip(*np.nonzero(self.cells >= 0), strict=True):
-            x, y = int(column) * self.cell_width, int(row) * self.cell_height
-            width = min(self.cell_width, self.width - x)
-            height = min(self.cell_height, self.height - y)
-            placed.append(Placement(names[int(self.cells[row, column])], x, y, width, height))
-        return placed
+    def placements(self, names: list[str]) -> list[dict[str, Any]]:
+        """Where the top left of each frame lies, cut at the slide's edges: its name, x, y, size."""
+        return [
+            {
+                "frame": names[int(self.cells[row, column])],
+                "x_px": x,
+                "y_px": y,
+                "width_px": min(self.cell_width, self.width - x),
+                "height_px": min(self.cell_height, self.height - y),
+            }
+            for row, column in np.argwhere(self.cells >= 0).tolist()
+            for x, y in [(column * self.cell_width, row * self.cell_height)]
+        ]
 
 
 def encode(tile: Pixels, quality: int) -> bytes:
@@ -218,7 +211,7 @@ def main() -> None:
         "height": options.height,
         "mpp": options.mpp,
         "tile_px": options.tile,
-        "placements": [asdict(placement) for placement in grid.placements(names)],
+        "placements": grid.placements(names),
     }
     options.slide.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     print(

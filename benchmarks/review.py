@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.make_slide import Grid, read_frames, write_slide
+from benchmarks.timing import peak_memory_mb
 from segmitos.console import run_script
 from segmitos.io.slide import Slide, find_images
 
@@ -73,7 +74,10 @@ def _make(folder: Path, frames: list[Path], width: int, detections: int, faint: 
         name: find_dark_nuclei(pixels, MPP) for name, pixels in zip(names, images, strict=True)
     }
     cells = np.concatenate(
-        [nuclei[one.frame][:200] + np.array([one.x_px, one.y_px]) for one in grid.placements(names)]
+        [
+            nuclei[place["frame"]][:200] + np.array([place["x_px"], place["y_px"]])
+            for place in grid.placements(names)
+        ]
     )
     cells = cells[(cells < width - 60).all(axis=1)]
     rng = np.random.default_rng(0)
@@ -195,14 +199,14 @@ def large(results: Path, program: str, out: Path | None) -> list[str]:
         first, first_cpu = time.perf_counter() - began, _cpu() - before
         marks = page.evaluate(_ALL_MARKS)
         frames = np.sort(page.evaluate(_PAN))
-        memory = _memory_mb(server.process.pid)
+        memory = peak_memory_mb(server.process.pid)
         _keep(page, out, "large")
         browser.close()
     return [
         f"first view {first:.2f} s ({first_cpu:.2f} s of CPU of browser and server)",
         f"all marks {marks / 1000:.2f} s after the slider",
         f"frames while panning: median {np.median(frames):.0f} ms, 95 % {frames[-3]:.0f} ms",
-        f"server: {memory:.0f} MB at most",
+        "server: memory unknown" if memory is None else f"server: {memory:.0f} MB at most",
     ]
 
 
@@ -268,13 +272,6 @@ def _cpu() -> float:
             above = parents[above][0]
         total += used if above == own else 0.0
     return total
-
-
-def _memory_mb(process: int) -> float:
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1000
-    raise SystemExit("no VmHWM: memory can be measured on Linux alone")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from benchmarks.timing import markdown
 from segmitos.console import run_script
 from segmitos.errors import InputError, UsageError
 from segmitos.io.slide import Slide
@@ -128,7 +129,7 @@ def main() -> int:
     parser.add_argument("-o", "--out", type=Path)
     options = parser.parse_args()
     by_name = readers()
-    lines = [f"| file | {' | '.join(by_name)} |", f"|---|{'---|' * len(by_name)}"]
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         image = draw(options.side)
         path = Path(folder) / "slide.tif"
@@ -136,13 +137,13 @@ def main() -> int:
             save(path, image, description, 256 if description else 512)
             times = least_times(path, by_name)
             cells = [f"{times[name] / times['ours']:.1f} x" for name in by_name]
-            lines.append(f"| {label} | {' | '.join(cells)} |")
+            rows.append([label, *cells])
         for how in ("second half zero", "a run of 200 zeros", "all zero"):
             save(path, image[:2048, :2048], None, 512)
             damage(path, how)
             cells = ["error" if is_noticed(path, by_name[name]) else "silent" for name in by_name]
-            lines.append(f"| a tile {how} | {' | '.join(cells)} |")
-    text = "\n".join(lines) + "\n"
+            rows.append([f"a tile {how}", *cells])
+    text = markdown(["file", *by_name], rows) + "\n"
     print(text, end="")
     if options.out is not None:
         options.out.write_text(text)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.make_slide import Grid, write_slide
 from segmitos.errors import SegMitosError
 
 SLIDE_TILE_PX = 256
@@ -40,6 +41,11 @@ class Timing:
     seconds: float
     megapixels: float
     peak_mb: float | None = None
+
+    @property
+    def peak(self) -> str:
+        """The memory as text."""
+        return "" if self.peak_mb is None else f"{self.peak_mb:.0f} MB"
 
     @property
     def mpx_per_s(self) -> float:
@@ -69,20 +75,14 @@ def _with_peak(
     return done, peak_memory_mb()
 
 
-def peak_memory_mb() -> float | None:
-    """The most memory that this process has held, in MB; None where the system does not tell."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # getrusage would count what the parent held when it started this process.
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1000
-    try:
-        import resource
-    except ImportError:
+def peak_memory_mb(process: int | str = "self") -> float | None:
+    """The most memory that a process has held, in MB; None where the system does not tell."""
+    status = Path(f"/proc/{process}/status")
+    if not status.exists():
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+    # getrusage would count what the parent held when it started this process.
+    lines = status.read_text().splitlines()
+    return next((int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def median(work: Callable[[], object], repeats: int) -> float:
@@ -131,6 +131,12 @@ def _processor() -> tuple[str, str]:
     return name, f" ({', '.join(found)})" if found else ""
 
 
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def tissue_like(size: int, image: str | None = None) -> Pixels:
     """Return a field (size, size, 3): of an image, mirrored where it ends, or a drawn one.
 
@@ -168,58 +174,20 @@ def padded_field(size: int, picture: str | None = None) -> Pixels:
     return field
 
 
-def write_slide(path: Path, side: int, image: str | None = None) -> None:
-    """Write a JPEG-tiled TIFF of `side` x `side` px, all of it like `tissue_like`.
+def write_tissue(path: Path, side: int, image: str | None = None) -> None:
+    """Write a pyramid of `side` x `side` px, all of it like `tissue_like`.
 
     A block of 2048 px comes again and again, its tiles encoded once; that makes decoding no
     cheaper.
     """
-    import imagecodecs
-    import tifffile
-
     block = tissue_like(min(BLOCK_PX, -(-side // SLIDE_TILE_PX) * SLIDE_TILE_PX), image)
-    # Noise of single pixels is what no lens gives and no JPEG stream is made for.
-    block = (
-        block
-        if image is not None
-        else ((block.astype(np.uint16) + np.roll(block, 1, 0) + np.roll(block, 1, 1)) // 3).astype(
-            np.uint8
-        )
-    )
-    per_block = len(block) // SLIDE_TILE_PX
-    tiles = [
-        bytes(
-            imagecodecs.jpeg8_encode(
-                np.ascontiguousarray(
-                    block[row : row + SLIDE_TILE_PX, column : column + SLIDE_TILE_PX]
-                ),
-                level=JPEG_QUALITY,
-                colorspace="RGB",
-                outcolorspace="YCBCR",
-                subsampling="420",
-            )
-        )
-        for row in range(0, len(block), SLIDE_TILE_PX)
-        for column in range(0, len(block), SLIDE_TILE_PX)
-    ]
-    count = -(-side // SLIDE_TILE_PX)
-    tifffile.imwrite(
-        path,
-        (
-            tiles[row % per_block * per_block + column % per_block]
-            for row in range(count)
-            for column in range(count)
-        ),
-        shape=(side, side, 3),
-        dtype=np.uint8,
-        tile=(SLIDE_TILE_PX, SLIDE_TILE_PX),
-        photometric="ycbcr",
-        subsampling=(2, 2),
-        compression="jpeg",
-        resolution=(10_000 / SLIDE_MPP, 10_000 / SLIDE_MPP),
-        resolutionunit="CENTIMETER",
-        metadata=None,
-    )
+    if image is None:
+        # Noise of single pixels is what no lens gives and no JPEG stream is made for.
+        wide = block.astype(np.uint16)
+        wide += np.roll(block, 1, 0)
+        block = ((wide + np.roll(block, 1, 1)) // 3).astype(np.uint8)
+    grid = Grid([block], side, side, SLIDE_TILE_PX, empty=0, seed=0)
+    write_slide(path, grid, SLIDE_MPP, JPEG_QUALITY)
 
 
 def time_network(
@@ -305,9 +273,7 @@ def time_decoding(path: str, threads: int) -> tuple[float, float]:
         return seconds, slide.width * slide.height / 1e6
 
 
-def time_slide(
-    model: str | None, path: str, device: str, threads: int, roi: str | None = None
-) -> tuple[float, float]:
+def time_slide(model: str | None, path: str, device: str, threads: int) -> tuple[float, float]:
     """Detection on a slide, as megapixels of tissue; the start of the model does not count."""
     from segmitos.detection.model import Model
     from segmitos.detection.pipeline import DetectOptions, detect_slide
@@ -317,6 +283,6 @@ def time_slide(
     loaded.predict(np.full((1, 64, 64, 3), 255, np.uint8))
     with Slide.open(path) as slide:
         began = time.perf_counter()
-        result = detect_slide(slide, loaded, DetectOptions(roi=None if roi is None else Path(roi)))
+        result = detect_slide(slide, loaded, DetectOptions())
         seconds = time.perf_counter() - began
     return seconds, result.tissue.area_mm2 / result.mpp**2

@@ -35,13 +35,7 @@ from segmitos.detection.domain import (
     ScaleRegression,
     measure_domain,
 )
-from segmitos.detection.model_file import (
-    PROPOSAL,
-    VERIFIER,
-    network_entry,
-    parse_model_file,
-    write_model_file,
-)
+from segmitos.detection.model_file import parse_model_file, write_model_file
 from segmitos.detection.stain import OD_TABLE
 from segmitos.io.files import jpeg_copy, write_text
 from segmitos.io.slide import Slide
@@ -360,11 +354,8 @@ def put_into(path: Path) -> None:
     """Write a model file anew, with the reference of experiments/domain.json in it."""
     content = parse_model_file(path.read_bytes(), str(path))
     reference = msgspec.json.decode(REFERENCE.read_bytes(), type=DomainReference)
-    graphs = {network_entry(index): graph for index, graph in enumerate(content.networks)}
-    for entry, graph in ((PROPOSAL, content.proposal), (VERIFIER, content.verifier)):
-        if graph is not None:
-            graphs[entry] = graph
-    write_model_file(path, msgspec.structs.replace(content.spec, domain=reference), graphs)
+    spec = msgspec.structs.replace(content.spec, domain=reference)
+    write_model_file(path, spec, content.graphs)
 
 
 def main() -> int:

@@ -43,7 +43,6 @@ from segmitos.detection.model_file import read_model_file
 from segmitos.detection.verify import log_odds
 from segmitos.io.datasets import load_dataset
 from segmitos.training.adapt_fit import (
-    AdaptRecipe,
     counts_at,
     fit_change,
     is_better,
@@ -51,8 +50,9 @@ from segmitos.training.adapt_fit import (
     validate_change,
 )
 from segmitos.training.judged import JudgedCandidates
-from segmitos.training.networks.half import LiteHalfNetwork
+from segmitos.training.networks.lite import LiteHalfNetwork
 from segmitos.training.networks.verifier import VerifierNetwork
+from segmitos.training.recipe import AdaptRecipe
 
 MARKS = (0, 25, 50, 100, 200)
 ORDERS = ("training mode", "random")

@@ -110,8 +110,8 @@ def train_window(
             mine_window(network, mined_in, chosen.mpp)
             sampler.update()
         samples = [sampler.sample(step, index) for index in range(chosen.batch)]
-        target = torch.tensor([int(sample.label[middle, middle]) for sample in samples])
-        images = torch.from_numpy(np.stack([sample.image for sample in samples]))
+        target = torch.tensor([int(label[middle, middle]) for _, label in samples])
+        images = torch.from_numpy(np.stack([image for image, _ in samples]))
         network.train()
         logits = network(_to_network(images))
         known = target != IGNORED

@@ -8,13 +8,11 @@ import pytest
 from segmitos import options
 from segmitos.detection.model import DEVICES
 from segmitos.evaluation.matching import RULES
-from segmitos.options import cases_option, data_argument, exclude_option
+from segmitos.options import DataSets, data_options
 
 
 @click.command()
-@data_argument
-@cases_option
-@exclude_option
+@data_options
 @click.option("--flag", is_flag=True)
 def verb(**given):
     return given
@@ -31,13 +29,13 @@ def verb(**given):
 )
 def test_an_option_takes_several_values_at_once(line):
     given = verb.main(line.split(), standalone_mode=False)
-    expected = {"data": ["mitos14:DIR"], "cases": ["H04", "H05"], "exclude": ["H03"]}
-    assert given == expected | {"flag": False}
+    data = DataSets(["mitos14:DIR"], ["H04", "H05"], ["H03"], None, False)
+    assert given == {"data": data, "flag": False}
 
 
 def test_what_begins_with_a_dash_is_no_value():
     given = verb.main(["x:y", "--cases", "a", "b", "--flag"], standalone_mode=False)
-    assert given["cases"] == ["a", "b"] and given["flag"]
+    assert given["data"].cases == ["a", "b"] and given["flag"]
     with pytest.raises(click.UsageError, match="No such option"):
         verb.main(["x:y", "--cases", "a", "--nothing"], standalone_mode=False)
 

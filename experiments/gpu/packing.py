@@ -27,6 +27,7 @@ from torch import Tensor
 
 from experiments.laboratories.data import LabImage
 from experiments.laboratories.pools import ALL, learns, make_pools
+from segmitos.detection.cascade import OUTSIDE
 from segmitos.detection.runtimes import Network
 from segmitos.detection.stain import Stain
 from segmitos.errors import DataError, OutputError
@@ -35,7 +36,7 @@ from segmitos.io.geometry import image_to_map, pad_to_multiple
 from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.registry import load_imagenet_lite0
 from segmitos.training.networks.verifier import PATCH_PX
-from segmitos.training.patches import OUTSIDE, read_side
+from segmitos.training.patches import read_side
 from segmitos.training.sampling import TrainingImage
 from segmitos.training.verify import Pool
 

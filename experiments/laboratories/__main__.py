@@ -34,7 +34,7 @@ from experiments.laboratories.protocol import (
 )
 from segmitos.detection.model import find_model
 from segmitos.detection.model_file import ModelFile, read_model_file
-from segmitos.training.networks.half import LiteHalfNetwork
+from segmitos.training.networks.lite import LiteHalfNetwork
 from segmitos.training.networks.verifier import VerifierNetwork, restore_verifier
 from segmitos.training.verify import VerifierRecipe, train_verifier
 

@@ -16,7 +16,7 @@ from segmitos.detection.runtimes import Network, open_onnxruntime
 from segmitos.detection.spec import CascadeSettings, VerifierSettings
 from segmitos.detection.verify import find_candidates, log_odds
 from segmitos.io.geometry import pad_to_multiple
-from segmitos.training.networks.half import LiteHalfNetwork
+from segmitos.training.networks.lite import LiteHalfNetwork
 from segmitos.training.networks.verifier import PATCH_PX, VerifierNetwork
 from segmitos.training.verify import score_patches
 

@@ -27,7 +27,7 @@ from segmitos.detection.postprocess import FLOOR, Thresholds
 from segmitos.detection.spec import cascade_context
 from segmitos.detection.verify import REACH_PX
 from segmitos.training.combine import store_half_precision
-from segmitos.training.networks.half import LiteHalfNetwork
+from segmitos.training.networks.lite import LiteHalfNetwork
 from segmitos.training.networks.verifier import PATCH_PX, VerifierNetwork
 
 DESCRIPTION = (

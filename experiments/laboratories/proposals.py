@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from experiments.laboratories.data import TARGET, LabImage
 from segmitos.detection.stain import Stain
 from segmitos.training.concentric import IGNORED, concentric_label
-from segmitos.training.networks.half import LiteHalfNetwork
-from segmitos.training.networks.registry import lite_half
+from segmitos.training.networks.lite import LiteHalfNetwork
+from segmitos.training.networks.registry import encoded
 from segmitos.training.patches import augmented_patches, draw_transforms
 from segmitos.training.verify import Pool, divided, drawn_by_score
 
@@ -57,7 +57,7 @@ def train_proposals(
         on_step: told of each step and its loss.
     """
     torch.manual_seed(seed)
-    network = lite_half()
+    network = encoded(LiteHalfNetwork)
     network = network.to(memory_format=torch.channels_last)
     network.train()
     groups = [

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from segmitos.io.datasets import Case
 
 
 class _FilePath(click.Path):
@@ -98,6 +103,39 @@ def mpp_option(verb: Callable[..., Any]) -> Callable[..., Any]:
     return given(insist(verb))
 
 
+# Name, type, meaning, and what a new result is counted with.
+_COUNTING = (
+    ("--min-score", click.FloatRange(0, 1), "Mean probability of a mitosis.", None),
+    ("--min-area-um2", click.FloatRange(min=0), "Area of a mitosis in um2.", None),
+    ("--hotspot-area-mm2", click.FloatRange(0.01, 1000), "Area of the hotspot window, mm2.", 2.0),
+    (
+        "--hotspot-shape",
+        click.Choice(["square", "circle", "box"]),
+        "Shape of the hotspot window; a box is 4:3.",
+        "square",
+    ),
+    (
+        "--field-diameter-mm",
+        click.FloatRange(0.4, 0.69),
+        "Field diameter in mm, for the Nottingham score.",
+        0.55,
+    ),
+)
+
+
+def counting_options(defaults: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What a result is counted with; without defaults, what is not given is None."""
+
+    def add(verb: Callable[..., Any]) -> Callable[..., Any]:
+        for name, kind, text, default in reversed(_COUNTING):
+            shown = defaults and default is not None
+            value = default if defaults else None
+            verb = click.option(name, type=kind, default=value, show_default=shown, help=text)(verb)
+        return verb
+
+    return add
+
+
 page_option = click.option(
     "--page",
     type=click.IntRange(min=1),
@@ -107,7 +145,7 @@ model_option = click.option(
     "-m",
     "--model",
     type=FilePath,
-    help="Model file, or lite, lite-float, lite-single; default: lite.",
+    help="Model file, or lite, the built-in one; default: lite.",
 )
 device_option = click.option(
     "--device",
@@ -141,24 +179,50 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, sort_keys=True))
 
 
-data_argument = click.argument(
-    "data",
-    nargs=-1,
-    required=True,
-    callback=several,
-    help="Data sets as FORMAT:PATH, for example mitos14:DIR; see 'dataset list'.",
-)
-cases_option = click.option(
-    "--cases",
-    cls=Several,
-    multiple=True,
-    callback=several,
-    help="Only these slides or cases; patterns allowed.",
-)
-exclude_option = click.option(
-    "--exclude",
-    cls=Several,
-    multiple=True,
-    callback=several,
-    help="Not these slides or cases; patterns allowed.",
-)
+@dataclass(frozen=True)
+class DataSets:
+    """The data sets that were named on the command line, and which of their cases."""
+
+    names: Sequence[str]
+    cases: Sequence[str] | None
+    exclude: Sequence[str] | None
+    mpp: float | None
+    override_mpp: bool
+
+    def load(self, problems: list[str] | None = None) -> list[Case]:
+        """Return their cases; what is wrong is added to `problems`. Raises as `load_dataset`."""
+        from segmitos.io.datasets import load_dataset
+
+        chosen = self.cases or (), self.exclude or ()
+        return load_dataset(self.names, *chosen, self.mpp, self.override_mpp, problems)
+
+
+def data_options(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Data sets and which of their cases, for a verb that takes `data`, a `DataSets`."""
+
+    @functools.wraps(verb)
+    def run(
+        data: Sequence[str],
+        cases: Sequence[str] | None,
+        exclude: Sequence[str] | None,
+        mpp: float | None,
+        override_mpp: bool,
+        **given: Any,
+    ) -> Any:
+        return verb(data=DataSets(data, cases, exclude, mpp, override_mpp), **given)
+
+    names = click.argument(
+        "data",
+        nargs=-1,
+        required=True,
+        callback=several,
+        help="Data sets as FORMAT:PATH, for example mitos14:DIR; see 'dataset list'.",
+    )
+    cases_option, exclude_option = (
+        click.option(f"--{name}", cls=Several, multiple=True, callback=several, help=text)
+        for name, text in (
+            ("cases", "Only these slides or cases; patterns allowed."),
+            ("exclude", "Not these slides or cases; patterns allowed."),
+        )
+    )
+    return names(cases_option(exclude_option(mpp_option(run))))

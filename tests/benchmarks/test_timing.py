@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import field_speed, timing
 from benchmarks.field_speed import measure, table
-from benchmarks.timing import Timing, run_isolated, time_decoding, time_slide, write_slide
+from benchmarks.timing import Timing, run_isolated, time_decoding, time_slide, write_tissue
 from segmitos.errors import SegMitosError
 from segmitos.io.slide import Slide
 from tests.factories.bench_pieces import die, hold
@@ -39,7 +39,7 @@ def test_a_field_and_a_slide_are_timed_on_every_device(toy):
 
 def test_the_slide_is_tissue_of_known_scale_and_size(tmp_path):
     path = tmp_path / "slide.tif"
-    write_slide(path, 700)
+    write_tissue(path, 700)
     with Slide.open(path) as slide:
         assert (slide.width, slide.height, slide.mpp) == (700, 700, 0.25)
         pixels = slide.read(0, 0, 700, 700)
@@ -49,7 +49,7 @@ def test_the_slide_is_tissue_of_known_scale_and_size(tmp_path):
 
 def test_the_rate_of_a_slide_counts_tissue_alone(tmp_path, toy):
     path = tmp_path / "slide.tif"
-    write_slide(path, 512)
+    write_tissue(path, 512)
     _, megapixels = time_slide(str(toy), str(path), "cpu", 1)
     assert megapixels == pytest.approx(512**2 / 1e6, rel=0.02)
 

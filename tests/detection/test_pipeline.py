@@ -316,10 +316,9 @@ def test_the_area_of_tissue_is_right():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lite", "lite-float", "lite-single"])
-def test_real_field_tiled_and_whole(data_dir, name):
+def test_real_field_tiled_and_whole(data_dir):
     path = data_dir / "mitos-atypia-14" / "H03" / "frames" / "x40" / "H03_01Cb.jpg"
-    model = Model.load(name, threads=2)
+    model = Model.load("lite", threads=2)
     whole = detect(path, mpp=0.2273, model=model)
     tiled = detect(path, mpp=0.2273, model=model, tile_px=512)
     assert len(whole) == len(tiled) > 3

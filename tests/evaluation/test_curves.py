@@ -1,6 +1,6 @@
 import io
 import math
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +14,12 @@ from segmitos.evaluation.matching import f_score, match_points
 from segmitos.evaluation.scoring import evaluate
 from segmitos.evaluation.sweep import RankedDetections
 from segmitos.evaluation.tuning import tune
+from segmitos.io.datasets import Case
 from segmitos.io.points.detections import Detections
-from segmitos.io.points.regions import Regions
 
 
-@dataclass
-class Case:
-    name: str
-    slide: str
-    mitoses_xy: np.ndarray
-    mpp: float | None
-    image: Path
-    unsure_xy: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
-    regions: Regions | None = None
+def case_of(name, slide, mitoses_xy, mpp, image):
+    return Case(name, image, mitoses_xy, np.zeros((0, 2)), mpp, slide)
 
 
 def make_study(folder, images=6, side=600, mpp=0.25):
@@ -51,7 +44,7 @@ def make_study(folder, images=6, side=600, mpp=0.25):
         )
         area = generator.uniform(10, 60, len(xy))
         detections[name] = Detections(xy[:, 0], xy[:, 1], area, score, mpp, name)
-        cases.append(Case(name, name[:2], truth, mpp, folder / f"{name}.png"))
+        cases.append(case_of(name, name[:2], truth, mpp, folder / f"{name}.png"))
     return cases, detections
 
 
@@ -87,9 +80,7 @@ def test_average_precision_of_known_rankings():
         count = len(hits)
         score = np.linspace(1, 0.1, count)
         none = np.zeros(count, bool)
-        ranked = RankedDetections(
-            score, np.array(hits, bool), np.zeros(count, int), mitoses, 1, none
-        )
+        ranked = RankedDetections(score, np.array(hits, bool), mitoses, 1, none)
         return curves.average_precision(ranked)
 
     assert of([1, 1, 1], 3) == 1
@@ -158,7 +149,7 @@ def test_no_scores_no_curves(study):
 
 def test_nothing_to_draw(tmp_path):
     Image.new("RGB", (50, 50)).save(tmp_path / "a.png")
-    case = Case("a", "a", np.zeros((0, 2)), 0.25, tmp_path / "a.png")
+    case = case_of("a", "a", np.zeros((0, 2)), 0.25, tmp_path / "a.png")
     none = {"a": Detections.from_points(np.zeros((0, 2)), 0.25)}
     assert list(curves.evaluation_pictures([case], none, evaluate([case], none))) == ["F per slide"]
     one = np.array([5.0])
@@ -171,7 +162,7 @@ def test_nothing_to_draw(tmp_path):
 
 def test_many_slides_show_the_worst(tmp_path):
     place = np.array([[20.0, 20.0]])
-    cases = [Case(f"c{i}", f"slide {i}", place, 0.25, tmp_path) for i in range(70)]
+    cases = [case_of(f"c{i}", f"slide {i}", place, 0.25, tmp_path) for i in range(70)]
     found = {
         case.name: Detections.from_points(place if i % 2 else place[:0], 0.25)
         for i, case in enumerate(cases)
@@ -199,6 +190,6 @@ def test_bad_calls_are_named(study):
         gallery.gallery_picture(cases, [])
     with pytest.raises(UsageError, match="'x' of a crop"):
         gallery.gallery_picture(cases, [gallery.Crop("x", 1, 1, math.nan)])
-    cases[0].image = Path("gone.png")
+    cases[0] = replace(cases[0], image=Path("gone.png"))
     with pytest.raises(InputError, match=r"gone\.png"):
         gallery.gallery_picture(cases, [gallery.Crop(cases[0].name, 1, 1, math.nan)])

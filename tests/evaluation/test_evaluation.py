@@ -1,7 +1,7 @@
 import json
 import math
 import random
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,18 +9,14 @@ import pytest
 from segmitos.errors import InputError, ScaleError, UsageError
 from segmitos.evaluation.matching import RULES
 from segmitos.evaluation.scoring import Counts, compare_rules, evaluate, format_rules
+from segmitos.io.datasets import Case
 from segmitos.io.points.detections import Detections
-from segmitos.io.points.regions import Regions
+
+NONE = np.zeros((0, 2))
 
 
-@dataclass
-class Case:
-    name: str
-    slide: str
-    mitoses_xy: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
-    mpp: float | None = 0.25
-    unsure_xy: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
-    regions: Regions | None = None
+def case_of(name, slide, mitoses_xy=NONE, mpp=0.25, **more):
+    return Case(name, Path(f"{name}.png"), mitoses_xy, NONE, mpp, slide, **more)
 
 
 def found(xy, mpp=0.25):
@@ -42,7 +38,7 @@ def random_study(seed, images=12, crowded=False):
             ]
         )
         name = f"A{index % 4:02}_{index:02}"
-        cases.append(Case(name, name[:3], truth))
+        cases.append(case_of(name, name[:3], truth))
         detections[name] = found(found_xy)
     return cases, detections
 
@@ -104,21 +100,21 @@ def test_same_seed_same_result_whatever_the_groups():
 
 
 def test_scale_turns_distances():
-    case = Case("a", "s", np.array([[100.0, 100.0]]))
+    case = case_of("a", "s", np.array([[100.0, 100.0]]))
     assert evaluate([case], {"a": found([(129, 100)])}).pooled == Counts(1, 0, 0)
-    coarse = Case("a", "s", case.mitoses_xy, 0.5)
+    coarse = case_of("a", "s", case.mitoses_xy, 0.5)
     assert evaluate([coarse], {"a": found([(129, 100)], 0.5)}).pooled == Counts(0, 1, 1)
-    unknown = Case("a", "s", case.mitoses_xy, None)
+    unknown = case_of("a", "s", case.mitoses_xy, None)
     assert evaluate([unknown], {"a": found([(129, 100)], 0.5)}).pooled == Counts(0, 1, 1)
     with pytest.raises(ScaleError, match=r"annotated at 0.5 um/px but detected at 0.25"):
         evaluate([coarse], {"a": found([(129, 100)])})
 
 
 def test_nothing_predicted_is_never_perfect():
-    case = Case("a", "s", np.array([[5.0, 5.0]]))
+    case = case_of("a", "s", np.array([[5.0, 5.0]]))
     pooled = evaluate([case], {"a": found([])}).pooled
     assert math.isnan(pooled.precision) and pooled.recall == 0 and pooled.f_score == 0
-    nothing = evaluate([Case("a", "s")], {"a": found([])})
+    nothing = evaluate([case_of("a", "s")], {"a": found([])})
     assert math.isnan(nothing.pooled.f_score) and math.isnan(nothing.mean_f_score)
     content = nothing.to_dict()
     assert content["pooled"] == {
@@ -155,12 +151,12 @@ def test_all_rules_side_by_side():
         pooled = results[rule].pooled
         assert line.split()[0] == rule and line.split()[2] == str(pooled.tp)
         assert f"{pooled.f_score:.3f}" in line
-    alone = compare_rules([Case("a", "s")], {"a": found([])})
+    alone = compare_rules([case_of("a", "s")], {"a": found([])})
     assert format_rules(alone).splitlines()[1].split()[-4:] == ["-"] * 4
 
 
 def test_bad_calls_are_named():
-    case = Case("a", "s")
+    case = case_of("a", "s")
     with pytest.raises(InputError, match="no cases"):
         evaluate([], {})
     with pytest.raises(InputError, match="'a' has no detections"):

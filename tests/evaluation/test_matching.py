@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
 from segmitos.errors import UsageError
 from segmitos.evaluation import matching
@@ -52,17 +54,14 @@ def test_optimal_equals_enumeration(detected, truth):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000))
-def test_sparse_and_dense_assignment_agree(seed):
-    generator = np.random.default_rng(seed)
-    detected, truth = generator.uniform(0, 60, (2, 40, 2))
-    dense = match_points(detected, truth, 12)
-    limit = matching._DENSE_LIMIT
-    matching._DENSE_LIMIT = 0
-    try:
-        sparse = match_points(detected, truth, 12)
-    finally:
-        matching._DENSE_LIMIT = limit
-    assert dense == sparse
+def test_crowds_are_matched_as_by_a_dense_solver(seed):
+    detected, truth = np.random.default_rng(seed).uniform(0, 60, (2, 40, 2))
+    match = match_points(detected, truth, 12)
+    gaps = cdist(detected, truth)
+    best = gaps[linear_sum_assignment(np.where(gaps <= 12, gaps, 1e6))]
+    assert match.tp == (best <= 12).sum()
+    apart = sum(gaps[pair] for pair in match.pairs)
+    assert apart == pytest.approx(best[best <= 12].sum())
 
 
 @pytest.mark.parametrize("rule", ["one-to-one", "icpr12", "icpr14", "amida13", "midog-training"])

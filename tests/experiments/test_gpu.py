@@ -23,7 +23,7 @@ from experiments.laboratories.data import TARGET, read_images
 from experiments.laboratories.pools import ALL, FOLDS, fold_name
 from segmitos.errors import DataError, OutputError
 from segmitos.training import patches as cpu_patches
-from segmitos.training.networks.half import LiteHalfNetwork
+from segmitos.training.networks.lite import LiteHalfNetwork
 from segmitos.training.patches import augmented_patches, draw_transforms
 from segmitos.training.verify import VerifierRecipe, _rate
 from tests.factories.synthetic_fields import write_cases

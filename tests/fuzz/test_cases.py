@@ -12,7 +12,7 @@ from PIL import Image
 
 from segmitos.cli import main
 from segmitos.detection.model import Model
-from segmitos.evaluation.thresholds import read_thresholds
+from segmitos.evaluation.tuning import read_thresholds
 from segmitos.io.points.read_regions import regions_of_slide
 from segmitos.io.slide import Slide
 from segmitos.io.slide.find import find_inputs

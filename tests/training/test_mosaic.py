@@ -49,8 +49,8 @@ def test_parts_meet_near_the_middle_and_hold_no_pixels_that_were_made_up():
     ]
     cuts = set()
     for one in drawn:
-        assert one.image.shape == (128, 128, 3) and one.label.shape == (32, 32)
-        shade = one.image[:, :, 0].astype(int)
+        assert one[0].shape == (128, 128, 3) and one[1].shape == (32, 32)
+        shade = one[0][:, :, 0].astype(int)
         # All but the blended rims of the mitoses.
         assert np.isin(shade, (BLACK, 100, 150, 220)).mean() > 0.93
         for axis in (0, 1):
@@ -61,16 +61,16 @@ def test_parts_meet_near_the_middle_and_hold_no_pixels_that_were_made_up():
 
 def test_mitoses_lie_anywhere_in_their_parts_and_out_of_them():
     drawn = [sampler(1.0, centered=1.0).sample(0, index) for index in range(60)]
-    corner = np.stack([one.label[:12, :12] == 1 for one in drawn])
+    corner = np.stack([one[1][:12, :12] == 1 for one in drawn])
     assert corner.any(axis=0).all() and not corner.any(axis=(1, 2)).all()
     for one in drawn:
-        dark = (one.image[2::4, 2::4, 0] == BLACK) & (one.label != 1)
-        assert (one.label[dark] == IGNORED).all()
+        dark = (one[0][2::4, 2::4, 0] == BLACK) & (one[1] != 1)
+        assert (one[1][dark] == IGNORED).all()
 
 
 def test_without_a_mosaic_only_fields_are_shown_whole():
     drawn = [sampler(0.3, centered=0.5, mitosis=0.5).sample(0, index) for index in range(60)]
-    whole = [one for one in drawn if not {100, 150} & set(np.unique(one.image))]
+    whole = [one for one in drawn if not {100, 150} & set(np.unique(one[0]))]
     assert 10 <= len(whole) <= 50
 
 
@@ -83,14 +83,14 @@ def test_turned_and_zoomed_parts_are_of_real_pixels_alone(mosaic, made_up):
     drawer = sampler(mosaic, turning, sources, mined=1.0)
     for one in sources:
         one.mitoses_xy = NOTHING
-    labels = np.stack([drawer.sample(0, index).label for index in range(40)])
+    labels = np.stack([drawer.sample(0, index)[1] for index in range(40)])
     # What lies beyond a source's border is ignored, and nothing else here.
     assert (labels == IGNORED).any() == made_up and not (labels == 1).any()
 
 
 def test_background_of_crops_comes_into_mosaics():
     drawer = sampler(1.0, external_background=1.0)
-    shades = np.concatenate([np.unique(drawer.sample(0, index).image) for index in range(10)])
+    shades = np.concatenate([np.unique(drawer.sample(0, index)[0]) for index in range(10)])
     assert {100, 150} <= set(shades) and 220 not in shades
 
 

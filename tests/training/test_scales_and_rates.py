@@ -54,9 +54,9 @@ def test_validation_matches_within_micrometres_at_every_scale(mpp, away_um, hits
     place = np.array([[63.5 + away_um / mpp, 63.5]])
     source = TrainingImage("f", "S", image, place, NOTHING, False)
     recipe = Recipe(mpp=mpp, smoothing_sigma_um=0.0)
-    result = validate(Darkness(), [source], recipe)
-    assert (result.fixed.tp, result.fixed.fp, result.fixed.fn) == (hits, 1 - hits, 1 - hits)
-    kinds = [example.kind for example in result.examples]
+    figures, examples = validate(Darkness(), [source], recipe)
+    assert figures["precision_fixed"] == figures["recall_fixed"] == figures["f_fixed"] == hits
+    kinds = [example.kind for example in examples]
     assert kinds == (["found"] if hits else ["wrong", "missed"])
 
 
@@ -140,9 +140,9 @@ def test_black_padding_teaches_nothing(tmp_path):
             },
         }
     )
-    sample = CropSampler([source], recipe, 4).sample(0, 0)
-    black = (sample.image == 0).all(axis=2)[2::4, 2::4]
-    assert black.any() and (sample.label[black] == 255).all()
+    image, label = CropSampler([source], recipe, 4).sample(0, 0)
+    black = (image == 0).all(axis=2)[2::4, 2::4]
+    assert black.any() and (label[black] == 255).all()
     # Beside it is what is known to be background; reflections at the image's border are not.
-    shown = (sample.image == 190).all(axis=2)[2::4, 2::4]
-    assert (sample.label[shown] == 0).any()
+    shown = (image == 190).all(axis=2)[2::4, 2::4]
+    assert (label[shown] == 0).any()

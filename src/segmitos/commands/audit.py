@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from segmitos.commands.progress import in_words
+from segmitos.commands.progress import in_words, print_warnings
 from segmitos.errors import OutputError, ScaleError, UsageError
 from segmitos.options import (
+    DataSets,
     FilePath,
-    cases_option,
-    data_argument,
-    exclude_option,
-    mpp_option,
+    data_options,
     threads_option,
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from segmitos.io.datasets import Case
     from segmitos.training.audit import Suspect
 
@@ -31,11 +26,8 @@ _SHEET = 96
 
 
 @click.command("audit")
-@data_argument
+@data_options
 @click.option("-o", "--out", type=FilePath, required=True, help="New folder to write.")
-@cases_option
-@exclude_option
-@mpp_option
 @click.option(
     "--folds",
     type=click.IntRange(2),
@@ -72,20 +64,7 @@ _SHEET = 96
     help="Probability up to which a labelled mitosis is suspected.",
 )
 @threads_option
-def audit(
-    data: Sequence[str],
-    out: Path,
-    cases: Sequence[str] | None,
-    exclude: Sequence[str] | None,
-    mpp: float | None,
-    override_mpp: bool,
-    folds: int,
-    seeds: int,
-    steps: int,
-    missed_above: float,
-    doubtful_below: float,
-    threads: int | None,
-) -> int:
+def audit(data: DataSets, out: Path, threads: int | None, **given: Any) -> int:
     """List labels that look wrong, and write a copy in which they are unsure.
 
     Each slide is judged by networks that were trained on the other slides. Look at the sheets: what
@@ -95,8 +74,6 @@ def audit(
     """
     from dataclasses import asdict
 
-    from segmitos.commands.progress import print_warnings
-    from segmitos.io.datasets import load_dataset
     from segmitos.io.files import new_folder, write_json, write_text
     from segmitos.report.dataset_conversion import convert_dataset
     from segmitos.training.audit import MPP, AuditOptions, audit_labels
@@ -104,21 +81,16 @@ def audit(
 
     if out.exists() and any(out.iterdir()):
         raise OutputError(f"{out} is not empty; name a new folder for the audit")
-    if not doubtful_below < missed_above:
+    options = AuditOptions(**given)
+    if not options.doubtful_below < options.missed_above:
         raise UsageError(
-            f"--doubtful-below {doubtful_below:g} must be below --missed-above {missed_above:g}"
+            f"--doubtful-below {options.doubtful_below:g} must be below --missed-above "
+            f"{options.missed_above:g}"
         )
-    chosen = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
+    chosen = data.load()
     for case in chosen:
         if case.mpp is None:
             raise ScaleError(f"{case.name}: um per pixel unknown; give --mpp")
-    options = AuditOptions(
-        folds=folds,
-        seeds=seeds,
-        steps=steps,
-        missed_above=missed_above,
-        doubtful_below=doubtful_below,
-    )
     sources = load_training_images(chosen, MPP)
     print_warnings(warnings_of(sources))
     suspects = audit_labels(sources, options, lambda text: print(text, flush=True), threads)
@@ -131,7 +103,7 @@ def audit(
         write_json(
             folder / "audit.json",
             {
-                "data": list(data),
+                "data": list(data.names),
                 "options": asdict(options),
                 "mpp": MPP,
                 "cases": len(chosen),
@@ -165,18 +137,21 @@ def _at_level_0(case: Case, suspect: Suspect) -> Suspect:
 
 
 def _table(cases: Sequence[Case], suspects: Sequence[Suspect]) -> str:
-    import csv
-    import io
+    from segmitos.io.tables import table_text
 
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for s in suspects:
-        place = (f"{s.x:.1f}", f"{s.y:.1f}")
-        writer.writerow(
-            (cases[s.source].name, *place, s.kind, f"{s.score:.3f}", f"{s.spread:.3f}", s.label)
+    rows = [
+        (
+            cases[s.source].name,
+            f"{s.x:.1f}",
+            f"{s.y:.1f}",
+            s.kind,
+            f"{s.score:.3f}",
+            f"{s.spread:.3f}",
+            s.label,
         )
-    return buffer.getvalue()
+        for s in suspects
+    ]
+    return table_text(_COLUMNS, rows)
 
 
 def _write_sheets(cases: Sequence[Case], suspects: Sequence[Suspect], out: Path) -> None:
@@ -196,25 +171,19 @@ def _with_unsure(case: Case, index: int, suspects: Sequence[Suspect]) -> Case:
 
     import numpy as np
 
+    from segmitos.io.pairs import is_near
+
     own = np.array([(s.x, s.y) for s in suspects if s.source == index]).reshape(-1, 2)
     if not len(own):
         return case
     # Labels that are suspected lie where the suspect is, but for rounding.
-    mitoses, confidence = _without(case.mitoses_xy, own), case.confidence
+    mitoses, others = (
+        ~is_near(points, own, 0.5) for points in (case.mitoses_xy, case.hard_negatives_xy)
+    )
     return replace(
         case,
         mitoses_xy=case.mitoses_xy[mitoses],
-        confidence=None if confidence is None else confidence[mitoses],
-        hard_negatives_xy=case.hard_negatives_xy[_without(case.hard_negatives_xy, own)],
+        confidence=None if case.confidence is None else case.confidence[mitoses],
+        hard_negatives_xy=case.hard_negatives_xy[others],
         unsure_xy=np.concatenate([case.unsure_xy, own]),
     )
-
-
-def _without(points: NDArray[np.float64], suspects: NDArray[np.float64]) -> NDArray[np.bool_]:
-    import numpy as np
-
-    if not len(points):
-        return np.zeros(0, bool)
-    apart = np.abs(points[:, None] - suspects[None]).max(axis=2).min(axis=1)
-    result: NDArray[np.bool_] = apart > 0.5
-    return result

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from segmitos.commands.progress import in_words, print_warnings
 from segmitos.errors import UsageError
 from segmitos.options import POINT_FORMATS, FilePath, overwrite_option, qupath_option
 
@@ -119,8 +120,7 @@ def _frame(
     from segmitos.io.slide import Slide
 
     with Slide.open(slide, mpp=mpp) as opened:
-        for warning in opened.warnings:
-            print(f"segmitos: warning: {warning}", file=sys.stderr)
+        print_warnings(opened.warnings)
         left, top = opened.bounds[:2]
         return (opened.width, opened.height), (float(left), float(top)), opened.mpp
 
@@ -145,7 +145,7 @@ def _described(found: Annotations, lost: dict[str, int]) -> str:
     counts = found.counts()
     counts["unsure"] -= lost.get("unsure", 0)
     total = sum(counts.values())
-    noun = "position" if total == 1 else "positions"
+    positions = in_words(total, "position")
     if counts["mitosis"] == total:
-        return f"{total} {noun}"
-    return f"{total} {noun} ({', '.join(f'{n} {label}' for label, n in counts.items() if n)})"
+        return positions
+    return f"{positions} ({', '.join(f'{n} {label}' for label, n in counts.items() if n)})"

@@ -9,16 +9,14 @@ from typing import Literal
 
 import click
 
+from segmitos.commands.progress import TrainingProgress
 from segmitos.commands.train import accelerator_option, recipe_option, require_training
-from segmitos.commands.training_progress import TrainingProgress
 from segmitos.options import (
+    DataSets,
     FilePath,
     Several,
-    cases_option,
-    data_argument,
-    exclude_option,
+    data_options,
     json_option,
-    mpp_option,
     print_json,
     several,
     threads_option,
@@ -26,7 +24,7 @@ from segmitos.options import (
 
 
 @click.command()
-@data_argument
+@data_options
 @click.option(
     "-o", "--out", type=FilePath, required=True, help="Folder; folds that are done there are kept."
 )
@@ -56,14 +54,11 @@ from segmitos.options import (
 )
 @recipe_option
 @click.option("--epochs", type=click.IntRange(1, 1_000_000), help="Instead of the recipe's.")
-@cases_option
-@exclude_option
-@mpp_option
 @accelerator_option
 @threads_option
 @json_option
 def crossval(
-    data: Sequence[str],
+    data: DataSets,
     out: Path,
     by: Literal["slide", "laboratory"],
     folds: int | None,
@@ -71,10 +66,6 @@ def crossval(
     only: Sequence[str] | None,
     recipe: str,
     epochs: int | None,
-    cases: Sequence[str] | None,
-    exclude: Sequence[str] | None,
-    mpp: float | None,
-    override_mpp: bool,
     accelerator: str,
     threads: int | None,
     json_out: bool,
@@ -86,7 +77,6 @@ def crossval(
     require_training()
 
     from segmitos.detection.model import available_threads
-    from segmitos.io.datasets import load_dataset
     from segmitos.training.crossval import RESULT, cross_validate, table_lines
     from segmitos.training.recipe import load_recipe
 
@@ -97,7 +87,7 @@ def crossval(
         return TrainingProgress(said)
 
     result = cross_validate(
-        load_dataset(data, cases or (), exclude or (), mpp, override_mpp),
+        data.load(),
         out,
         load_recipe(recipe, epochs=epochs),
         by,

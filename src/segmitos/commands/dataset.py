@@ -13,13 +13,11 @@ from segmitos.commands.audit import audit
 from segmitos.commands.progress import in_words
 from segmitos.errors import DataError, UsageError
 from segmitos.options import (
+    DataSets,
     FilePath,
     InOrder,
-    cases_option,
-    data_argument,
-    exclude_option,
+    data_options,
     json_option,
-    mpp_option,
     print_json,
 )
 
@@ -50,10 +48,7 @@ def dataset_list(json_out: bool) -> int:
 
 
 @dataset_app.command("describe")
-@data_argument
-@cases_option
-@exclude_option
-@mpp_option
+@data_options
 @click.option(
     "--sheet",
     type=FilePath,
@@ -61,11 +56,7 @@ def dataset_list(json_out: bool) -> int:
 )
 @json_option
 def dataset_describe(
-    data: Sequence[str],
-    cases: Sequence[str] | None,
-    exclude: Sequence[str] | None,
-    mpp: float | None,
-    override_mpp: bool,
+    data: DataSets,
     sheet: Path | None,
     json_out: bool,
 ) -> int:
@@ -73,13 +64,12 @@ def dataset_describe(
 
     Example: segmitos dataset describe mitos14:DIR --sheet sheet.png
     """
-    from segmitos.io.datasets import load_dataset
     from segmitos.report.dataset_report import describe, find_problems
 
     if sheet is not None and sheet.suffix.lower() not in ("", ".png"):
         raise UsageError(f"--sheet {sheet}: the pages are PNG; give a name that ends in .png")
     problems: list[str] = []
-    chosen = load_dataset(data, cases or (), exclude or (), mpp, override_mpp, problems)
+    chosen = data.load(problems)
     summary = describe(chosen)
     problems = list(dict.fromkeys([*problems, *find_problems(chosen)]))
     written: list[Path] = []
@@ -149,27 +139,19 @@ dataset_app.add_command(audit)
 
 
 @dataset_app.command("convert")
-@data_argument
+@data_options
 @click.option("-o", "--out", type=FilePath, required=True, help="Folder to write.")
-@cases_option
-@exclude_option
-@mpp_option
 def dataset_convert(
-    data: Sequence[str],
+    data: DataSets,
     out: Path,
-    cases: Sequence[str] | None,
-    exclude: Sequence[str] | None,
-    mpp: float | None,
-    override_mpp: bool,
 ) -> int:
     """Convert a data set to a folder of images with one CSV of points each.
 
     Example: segmitos dataset convert mitos14:DIR -o points
     """
-    from segmitos.io.datasets import load_dataset
     from segmitos.report.dataset_conversion import convert_dataset
 
-    chosen = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
+    chosen = data.load()
     count = convert_dataset(chosen, out)
     print(f"{in_words(count, 'image')} with points in {out}")
     return 0

@@ -15,6 +15,7 @@ from segmitos.errors import UsageError
 from segmitos.io.files import absolute_path, display_path
 from segmitos.options import (
     FilePath,
+    counting_options,
     device_option,
     json_option,
     model_option,
@@ -74,29 +75,7 @@ def shard_of(context: click.Context, parameter: click.Parameter, value: str) -> 
     help="Read tissue only; --no-tissue-mask reads all.",
 )
 @click.option("--threshold", help="'otsu' or a probability; default: the model's.")
-@click.option("--min-score", type=click.FloatRange(0, 1), help="Mean probability of a mitosis.")
-@click.option("--min-area-um2", type=click.FloatRange(min=0), help="Area of a mitosis in um2.")
-@click.option(
-    "--hotspot-area-mm2",
-    type=click.FloatRange(0.01, 1000),
-    default=2.0,
-    show_default=True,
-    help="Area of the hotspot window, mm2.",
-)
-@click.option(
-    "--hotspot-shape",
-    type=click.Choice(["square", "circle", "box"]),
-    default="square",
-    show_default=True,
-    help="Shape of the hotspot window; a box is 4:3.",
-)
-@click.option(
-    "--field-diameter-mm",
-    type=click.FloatRange(0.4, 0.69),
-    default=0.55,
-    show_default=True,
-    help="Field diameter in mm, for the Nottingham score.",
-)
+@counting_options(defaults=True)
 @click.option(
     "--map",
     "probability_map",

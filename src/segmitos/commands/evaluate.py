@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from segmitos.commands.progress import in_words
+from segmitos.commands.progress import Bar, in_words, print_warnings
 from segmitos.errors import DataError, UsageError
 from segmitos.io.outputs import PROGRAM, check_folder
 from segmitos.options import (
     RULES,
+    DataSets,
     FilePath,
-    cases_option,
-    data_argument,
+    data_options,
     device_option,
-    exclude_option,
     json_option,
     model_option,
-    mpp_option,
     print_json,
     threads_option,
 )
@@ -32,14 +30,14 @@ _FILES = ("rules.json", "cases.csv", "evaluation.html")
 _TUNING = ("thresholds.png",)
 
 if TYPE_CHECKING:
-    from segmitos.detection.postprocess import MapAccumulator
-    from segmitos.evaluation.scoring import Evaluation
+    from segmitos.detection.pipeline import SlideResult
+    from segmitos.evaluation.scoring import Counts, Evaluation
     from segmitos.io.datasets import Case
     from segmitos.io.points.detections import Detections
 
 
 @click.command()
-@data_argument
+@data_options
 @model_option
 @click.option("-o", "--out", type=FilePath, help="Folder for tables, curves and galleries.")
 @click.option(
@@ -47,9 +45,6 @@ if TYPE_CHECKING:
     type=FilePath,
     help="Score saved detections (an output folder of detect) instead of running.",
 )
-@cases_option
-@exclude_option
-@mpp_option
 @click.option(
     "--rule",
     type=click.Choice(["all", *RULES]),
@@ -64,14 +59,10 @@ if TYPE_CHECKING:
 @threads_option
 @json_option
 def evaluate(
-    data: Sequence[str],
+    data: DataSets,
     model: Path | None,
     out: Path | None,
     detections: Path | None,
-    cases: Sequence[str] | None,
-    exclude: Sequence[str] | None,
-    mpp: float | None,
-    override_mpp: bool,
     rule: str,
     tune: bool,
     device: str,
@@ -82,64 +73,53 @@ def evaluate(
 
     Example: segmitos evaluate mitos14:DIR --cases H03 -o scores
     """
-    from segmitos.io.datasets import load_dataset
-
     if tune and detections is not None:
         raise UsageError("--tune needs the model's maps; it does not go with --detections")
     if tune and out is None:
         raise UsageError("--tune needs -o DIR to write thresholds.json to")
     if out is not None:
         check_folder(out, *((_TUNING, TUNED) if tune else (_FILES, SCORES)))
-    chosen = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
+    chosen = data.load()
     if tune:
         assert out is not None
         return _tune(chosen, model, out, device, threads, json_out)
     if detections is not None:
         chosen, found, warnings = _saved(chosen, detections)
     else:
-        chosen, found, _, warnings = _detected(chosen, model, device, threads)
+        results, warnings = _detected(chosen, model, device, threads)
+        pairs = list(zip(chosen, results, strict=True))
+        found = {case.name: result.detections for case, result in pairs}
+        # What an image says of its scale wins.
+        chosen = [replace(case, mpp=result.mpp) for case, result in pairs]
     return _score(chosen, found, warnings, rule, out, json_out)
 
 
 def _detected(
-    cases: Sequence[Case],
-    model_path: Path | None,
-    device: str,
-    threads: int | None,
-) -> tuple[list[Case], dict[str, Detections], list[MapAccumulator], list[str]]:
-    """Detect on all cases; return them at the scale that was read, what was found, warnings."""
-    from dataclasses import replace
-
-    from segmitos.commands.progress import Bar, print_warnings
+    cases: Sequence[Case], model_path: Path | None, device: str, threads: int | None
+) -> tuple[list[SlideResult], list[str]]:
+    """Detect on all cases; return what was found, and warnings."""
     from segmitos.detection.model import Model
     from segmitos.detection.pipeline import DetectOptions, detect_slide
 
     model = Model.load(model_path, device, threads)
-    found: dict[str, Detections] = {}
-    maps: list[MapAccumulator] = []
-    settled: list[Case] = []
+    results: list[SlideResult] = []
     warnings: list[str] = []
     with Bar("evaluating", len(cases)) as bar:
         for case in cases:
             with case.open_image() as slide:
-                result = detect_slide(slide, model, DetectOptions())
-            warnings += [f"{case.name}: {one}" for one in (*slide.warnings, *result.warnings)]
-            settled.append(replace(case, mpp=result.mpp))
-            found[case.name] = result.detections
-            maps.append(result.accumulator)
+                results.append(detect_slide(slide, model, DetectOptions()))
+            every = (*slide.warnings, *results[-1].warnings)
+            warnings += [f"{case.name}: {one}" for one in every]
             bar.advance()
     print_warnings(warnings)
-    return settled, found, maps, warnings
+    return results, warnings
 
 
 def _saved(
     cases: Sequence[Case], folder: Path
 ) -> tuple[list[Case], dict[str, Detections], list[str]]:
     """Read saved detections; return cases at the scale that was read, what was found, warnings."""
-    from dataclasses import replace
-
     from segmitos.cohort.atomic_folder import find_results
-    from segmitos.commands.progress import print_warnings
     from segmitos.io.points.detections import read_detections
 
     results = find_results(folder, [case.image for case in cases])
@@ -175,13 +155,14 @@ def _score(
     json_out: bool,
 ) -> int:
     from segmitos.evaluation.scoring import compare_rules, evaluate, format_rules
-    from segmitos.io.files import write_json
+    from segmitos.io.files import write_json, write_text
+    from segmitos.io.tables import table_text
     from segmitos.review.assisted import NOTE, WARNING, assisted_slides
 
     assisted = assisted_slides(case.image for case in cases)
     if assisted:
         warning = WARNING.format(len(assisted), len({case.image for case in cases}), NOTE)
-        print(f"segmitos: warning: {warning}", file=sys.stderr)
+        print_warnings([warning])
         warnings = [*warnings, warning]
     slides = {case.slide for case in cases}
     groups = "slide" if len(slides) > 1 else "case"
@@ -191,7 +172,10 @@ def _score(
     if out is not None:
         write_json(out / SCORES, content)
         write_json(out / "rules.json", {name: one.to_dict() for name, one in every.items()})
-        _write_cases(out / "cases.csv", main)
+        counted = [(one.name, one.slide, one.counts) for one in main.cases]
+        rows = [(name, slide, n.tp, n.fp, n.fn) for name, slide, n in counted]
+        columns = ("case", "slide", "tp", "fp", "fn")
+        write_text(out / "cases.csv", table_text(columns, rows))
         _write_report(cases, found, main, every, warnings, out)
     if json_out:
         print_json(content)
@@ -206,29 +190,21 @@ def _score(
 
 
 def _print_slides(result: Evaluation) -> None:
+    from segmitos.evaluation.scoring import interval_text, ratio_text
+
     print(f"rule {result.rule}, within {result.distance_um:g} um; 95 % over {result.groups}s")
     width = max(8, *(len(name) for name in result.slides))
     print(f"{'slide':<{width}}    TP    FP    FN  prec.  recall  F      95 %")
     shown = result.slides if len(result.slides) <= 40 else {}
     rows = [(n, c, result.slide_intervals[n]) for n, c in shown.items()]
     rows.append(("pooled", result.pooled, result.intervals["f_score"]))
-    for name, counts, (low, high) in rows:
-        ratios = "  ".join(
-            "  -  " if math.isnan(v) else f"{v:.3f}"
-            for v in (counts.precision, counts.recall, counts.f_score)
+    for name, counts, interval in rows:
+        values = (counts.precision, counts.recall, counts.f_score)
+        ratios = "  ".join(f"{ratio_text(value):^5}" for value in values)
+        print(
+            f"{name:<{width}} {counts.tp:5d} {counts.fp:5d} {counts.fn:5d}  {ratios}  "
+            f"{interval_text(interval)}"
         )
-        spread = "-" if math.isnan(low) else f"{low:.3f}-{high:.3f}"
-        print(f"{name:<{width}} {counts.tp:5d} {counts.fp:5d} {counts.fn:5d}  {ratios}  {spread}")
-
-
-def _write_cases(path: Path, result: Evaluation) -> None:
-    from segmitos.io.files import write_text
-
-    lines = ["case,slide,tp,fp,fn"]
-    for case in result.cases:
-        counts = case.counts
-        lines.append(f"{case.name},{case.slide},{counts.tp},{counts.fp},{counts.fn}")
-    write_text(path, "\n".join(lines) + "\n")
 
 
 def _write_report(
@@ -240,18 +216,15 @@ def _write_report(
     out: Path,
 ) -> None:
     from segmitos.evaluation.curves import evaluation_pictures
+    from segmitos.evaluation.scoring import json_interval
     from segmitos.io.files import write_bytes, write_text
     from segmitos.report.html import render_evaluation
 
-    rows = [
-        {"name": name, **counts.to_dict(), "interval": _interval(main.slide_intervals[name])}
-        for name, counts in main.slides.items()
-    ]
-    pooled = {
-        "name": "pooled",
-        **main.pooled.to_dict(),
-        "interval": _interval(main.intervals["f_score"]),
-    }
+    def row(name: str, counts: Counts, interval: tuple[float, float]) -> dict[str, Any]:
+        return {"name": name, **counts.to_dict(), "interval": json_interval(interval)}
+
+    slides = [row(name, n, main.slide_intervals[name]) for name, n in main.slides.items()]
+    rules = [row(name, one.pooled, one.intervals["f_score"]) for name, one in every.items()]
     content: dict[str, Any] = {
         "about": (
             f"{in_words(len(cases), 'image')} of {in_words(len(main.slides), 'slide')}; "
@@ -259,20 +232,13 @@ def _write_report(
             f"intervals by bootstrap over {main.groups}s"
         ),
         "warnings": list(warnings),
-        "rows": [pooled, *rows[:200]],
-        "rules": [
-            {"name": name, **one.pooled.to_dict(), "interval": _interval(one.intervals["f_score"])}
-            for name, one in every.items()
-        ],
+        "rows": [row("pooled", main.pooled, main.intervals["f_score"]), *slides[:200]],
+        "rules": rules,
     }
     pictures = evaluation_pictures(cases, found, main)
     for title, picture in pictures.items():
         write_bytes(out / f"{title.lower().replace(' ', '-')}.png", picture)
     write_text(out / "evaluation.html", render_evaluation(content, pictures))
-
-
-def _interval(pair: tuple[float, float]) -> list[float] | None:
-    return None if math.isnan(pair[0]) else list(pair)
 
 
 def _tune(
@@ -285,23 +251,11 @@ def _tune(
 ) -> int:
     from segmitos.evaluation.curves import tuning_picture
     from segmitos.evaluation.threshold_grid import Item
-    from segmitos.evaluation.thresholds import thresholds_content
-    from segmitos.evaluation.tuning import tune
+    from segmitos.evaluation.tuning import thresholds_content, tune
     from segmitos.io.files import write_bytes, write_json
 
-    cases, found, maps, warnings = _detected(cases, model, device, threads)
-    items = [
-        Item(
-            accumulator,
-            case.mitoses_xy,
-            case.mpp or found[case.name].mpp,
-            case.slide,
-            case.unsure_xy,
-            case.regions,
-        )
-        for accumulator, case in zip(maps, cases, strict=True)
-    ]
-    result = tune(items)
+    results, warnings = _detected(cases, model, device, threads)
+    result = tune([Item.of(*pair) for pair in zip(cases, results, strict=True)])
     content = thresholds_content(result, len(cases)) | {"warnings": warnings}
     write_json(out / TUNED, content)
     write_bytes(out / "thresholds.png", tuning_picture(result))

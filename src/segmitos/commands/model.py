@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,25 +12,15 @@ from segmitos.commands.progress import print_warnings
 from segmitos.commands.train import require_training
 from segmitos.errors import DataError, UsageError
 from segmitos.options import (
+    DataSets,
     FilePath,
     InOrder,
-    cases_option,
-    data_argument,
-    exclude_option,
+    data_options,
     json_option,
-    mpp_option,
     print_json,
     several,
     threads_option,
 )
-
-if TYPE_CHECKING:
-    from segmitos.io.datasets import Case
-
-# A model is calibrated on every n-th image of each data set: this many to twice as many in all,
-# as many of each, since ranges of activations differ by laboratory.
-CALIBRATION_CASES = 48
-
 
 out_option = click.option(
     "-o", "--out", type=FilePath, required=True, help="Model file to write (.segmitos)."
@@ -49,7 +39,7 @@ def model_app() -> None:
 
 
 @model_app.command("info")
-@click.argument("model", help="Model file, or lite, lite-float, lite-single.")
+@click.argument("model", help="Model file, or lite, the built-in one.")
 @json_option
 def info(model: str, json_out: bool) -> int:
     """Print a model card: what a model was trained on, how it was scored, what it is for.
@@ -75,7 +65,7 @@ def info(model: str, json_out: bool) -> int:
 
 def model_card(about: Mapping[str, Any]) -> str:
     """Return the model card of what `run_info` gathers, as text."""
-    thresholds, cascade = about["thresholds"], about["cascade"]
+    thresholds, cascade, verifier = about["thresholds"], about["cascade"], about["verifier"]
     rows = [
         ("model", f"{about['name']}, {about['bytes'] / 1e6:.1f} MB, SHA-256 {about['sha256']}"),
         ("description", about["description"]),
@@ -91,25 +81,20 @@ def model_card(about: Mapping[str, Any]) -> str:
         ("networks", f"{about['networks']}, averaged"),
     ]
     if cascade:
-        rows += [
-            (
-                "cascade",
-                f"{cascade['proposal_network']} at {cascade['proposal_mpp']:g} um per pixel, "
-                f"proposals above {cascade['proposal_threshold']:g}; patches of "
-                f"{cascade['patch_px']} px, their middle "
-                f"{cascade['patch_px'] - 2 * cascade['margin_px']} px used; all networks above "
-                f"{cascade['ensemble_threshold']:g}",
-            )
-        ]
-    if about["verifier"]:
-        rows.append(("verifier", f"on patches of {about['verifier']['patch_px']} px"))
-    rows.append(
-        (
-            "thresholds",
-            f"probability {thresholds['threshold']}, area from {thresholds['min_area_um2']:g} um2, "
-            f"score from {thresholds['min_score']:g}",
+        used_px = cascade["patch_px"] - 2 * cascade["margin_px"]
+        text = (
+            f"{cascade['proposal_network']} at {cascade['proposal_mpp']:g} um per pixel, proposals "
+            f"above {cascade['proposal_threshold']:g}; patches of {cascade['patch_px']} px, their "
+            f"middle {used_px} px used; all networks above {cascade['ensemble_threshold']:g}"
         )
+        rows.append(("cascade", text))
+    if verifier:
+        rows.append(("verifier", f"on patches of {verifier['patch_px']} px"))
+    text = (
+        f"probability {thresholds['threshold']}, area from {thresholds['min_area_um2']:g} um2, "
+        f"score from {thresholds['min_score']:g}"
     )
+    rows.append(("thresholds", text))
     rows += [(f"validation: {key}", _shown(value)) for key, value in about["validation"].items()]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text or 'not stated'}" for name, text in rows)
@@ -160,7 +145,7 @@ def export(
     Example: segmitos model export runs/first -o first.segmitos
     """
     require_training()
-    from segmitos.evaluation.thresholds import read_thresholds
+    from segmitos.evaluation.tuning import read_thresholds
     from segmitos.training.export import export_run
 
     _check_place(out)
@@ -243,7 +228,7 @@ def combine(
     """
     require_training()
     from segmitos.detection.model import find_model
-    from segmitos.evaluation.thresholds import read_thresholds
+    from segmitos.evaluation.tuning import read_thresholds
     from segmitos.training.combine import combine
 
     sources: list[str | Path] = [*networks]
@@ -269,23 +254,14 @@ def combine(
 
 
 @model_app.command("quantize")
-@data_argument
+@data_options
 @out_option
-@click.option(
-    "-m", "--model", default="lite-float", show_default=True, help="Model file in float32."
-)
-@cases_option
-@exclude_option
-@mpp_option
+@click.option("-m", "--model", type=FilePath, required=True, help="Model file in float32.")
 @threads_option
 def quantize(
-    data: Sequence[str],
+    data: DataSets,
     out: Path,
-    model: str,
-    cases: Sequence[str] | None,
-    exclude: Sequence[str] | None,
-    mpp: float | None,
-    override_mpp: bool,
+    model: Path,
     threads: int | None,
 ) -> int:
     """Make an int8 version of a model file: smaller, and faster on most CPUs.
@@ -296,12 +272,11 @@ def quantize(
     """
     require_training()
     from segmitos.detection.model import find_model
-    from segmitos.io.datasets import load_dataset
-    from segmitos.training.quantize import quantize
+    from segmitos.training.quantize import calibration_cases, quantize
 
     _check_place(out, [find_model(model)])
-    found = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
-    made = quantize(model, calibration_cases(found, len(data)), out, threads)
+    cases = calibration_cases(data.load(), len(data.names))
+    made = quantize(model, cases, out, threads)
     print_warnings(made.warnings)
     print(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, calibrated on {made.crops} crops; probability "
@@ -309,17 +284,6 @@ def quantize(
         f"map pixels (logits by {made.shift:+.3f}, taken back); score it with 'segmitos evaluate'"
     )
     return 0
-
-
-def calibration_cases(found: Sequence[Case], data_sets: int) -> list[Case]:
-    """Return every n-th case of each folder of a data set, as many of each data set."""
-    groups: dict[tuple[str, str], list[Case]] = {}
-    for case in found:
-        # A folder of points is a data set; the others have a folder for each slide.
-        folder = str(case.image.parent) if case.dataset == "points" else ""
-        groups.setdefault((case.dataset, folder), []).append(case)
-    wanted = max(1, CALIBRATION_CASES // max(data_sets, len(groups)))
-    return [case for group in groups.values() for case in group[:: max(1, len(group) // wanted)]]
 
 
 def _check_place(out: Path, sources: Sequence[Path] = ()) -> None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 TERMINAL_EVERY_S, LOG_EVERY_S = 0.2, 30.0
 MOST_WARNINGS = 5
+# Weight of the newest loss in the running mean that is shown.
+_NEWEST = 0.05
 
 
 def print_warnings(warnings: Sequence[str]) -> None:
@@ -92,6 +94,80 @@ class Bar:
         """Take the moving line off a terminal, so that a full line can be printed."""
         if self._bar is not None and sys.stderr is not None:
             print("\r\033[K\033[?25h", end="", file=sys.stderr, flush=True)
+
+
+class TrainingProgress:
+    """Told of training events; prints warnings, the plan, progress, epochs, what was mined.
+
+    Args:
+        said: warnings that were printed before; it grows.
+    """
+
+    def __init__(self, said: set[str] | None = None) -> None:
+        self._said = set() if said is None else said
+        self._bar: Bar | None = None
+        self._plan: dict[str, Any] = {}
+        self._loss: float | None = None
+        self._began = time.monotonic()
+
+    def __enter__(self) -> TrainingProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.clear()
+
+    def __call__(self, event: str, content: dict[str, Any]) -> None:
+        if event == "loaded":
+            print_warnings([one for one in content["warnings"] if one not in self._said])
+            self._said.update(content["warnings"])
+        elif event == "started":
+            self._start(content)
+        elif event == "step":
+            self._step(content["step"], content["loss"])
+        elif event == "mined":
+            self._say(f"step {content['step']}: {content['places']} false positives mined")
+        elif event == "epoch":
+            self._say(_epoch(content))
+        elif event == "stopped":
+            self._say(f"stopped and saved at step {content['step']} of {content['steps']}")
+
+    def _start(self, plan: dict[str, Any]) -> None:
+        self._plan, self._began = plan, time.monotonic()
+        left = plan["steps"] - plan["step"]
+        if left == 0:
+            self._say(f"all {plan['steps']} steps are done")
+            return
+        begins = f"resumes after step {plan['step']}: " if plan["step"] else ""
+        seconds = plan["seconds_per_step"]
+        self._say(
+            f"{begins}{left} steps, {seconds:.2f} s each as measured here: "
+            f"{clock(left * seconds)}, and mining and validation beside them"
+        )
+        self._bar = Bar("steps", left)
+
+    def _step(self, step: int, loss: float) -> None:
+        self._loss = loss if self._loss is None else (1 - _NEWEST) * self._loss + _NEWEST * loss
+        if self._bar is None:
+            return
+        done, left = (number - self._plan["step"] for number in (step, self._plan["steps"]))
+        rate = done * self._plan["batch"] / max(time.monotonic() - self._began, 1e-9)
+        images = f"{rate:.{0 if rate >= 10 else 1}f} images/s"
+        self._bar.show(done, left, f"loss {self._loss:.4f}, {images}")
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.clear()
+        print(text, file=sys.stderr, flush=True)
+
+
+def _epoch(entry: dict[str, Any]) -> str:
+    text = f"epoch {entry['epoch']}: loss {entry['loss']:.4f}"
+    if "f_fixed" in entry:
+        text += f", validation F {entry['f_fixed']:.3f}"
+    if "f_best" in entry:
+        text += f" ({entry['f_best']:.3f} at its best score threshold, {entry['best_score']:.2f})"
+    return text
 
 
 def _per(rate: float) -> str:

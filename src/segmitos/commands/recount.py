@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
+from segmitos.commands.progress import in_words
 from segmitos.errors import InputError, UsageError
-from segmitos.options import FilePath, json_option, print_json
+from segmitos.options import FilePath, counting_options, json_option, print_json
 
 if TYPE_CHECKING:
     from segmitos.counting.recount import Recount, Review
@@ -52,23 +53,7 @@ class _Reader(NamedTuple):
 )
 @click.option("--tubules", type=click.IntRange(1, 3), help="Score of tubules, for a grade.")
 @click.option("--nuclei", type=click.IntRange(1, 3), help="Score of nuclei, for a grade.")
-@click.option("--min-score", type=click.FloatRange(0, 1), help="Mean probability of a mitosis.")
-@click.option("--min-area-um2", type=click.FloatRange(0), help="Area of a mitosis in um2.")
-@click.option(
-    "--hotspot-area-mm2",
-    type=click.FloatRange(0.01, 1000),
-    help="Area of the hotspot window, mm2.",
-)
-@click.option(
-    "--hotspot-shape",
-    type=click.Choice(["square", "circle", "box"]),
-    help="Shape of the hotspot window; a box is 4:3.",
-)
-@click.option(
-    "--field-diameter-mm",
-    type=click.FloatRange(0.4, 0.69),
-    help="Field diameter in mm, for the Nottingham score.",
-)
+@counting_options(defaults=False)
 @click.option(
     "-o", "--out", type=FilePath, help="Folder for the files of a review; default: the result's."
 )
@@ -238,10 +223,10 @@ def review_of(
 
 
 def _figures(summary: Summary) -> str:
-    number = "1 mitotic figure" if summary.count == 1 else f"{summary.count} mitotic figures"
     inside = "" if summary.hotspot is None else f", {summary.hotspot.count} in the hotspot"
     scores = () if summary.score is None else summary.score.systems
-    return "".join([number, inside, *(f", {one.system} score {one.score}" for one in scores)])
+    told = "".join(f", {one.system} score {one.score}" for one in scores)
+    return f"{in_words(summary.count, 'mitotic figure')}{inside}{told}"
 
 
 def _compared(found: Recount) -> str:

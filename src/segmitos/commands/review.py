@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from segmitos.review.service import Service
 
 
+results_argument = click.argument("results", type=FilePath, help="An output folder of detect.")
+slides_option = click.option(
+    "--slides", type=FilePath, help="Where the slides are now, if they were moved."
+)
+database_option = click.option(
+    "--database",
+    help="Where reviews are kept, postgresql+psycopg://USER@HOST/NAME; "
+    "default: reviews.sqlite in RESULTS.",
+)
+readers_option = click.option("--readers", "names", multiple=True, help="Only these readers.")
+
+
 class _ResultsOrVerb(click.Group):
     """`segmitos review RESULTS` serves; `segmitos review agreement|export RESULTS` do not."""
 
@@ -43,14 +55,14 @@ def review() -> None:
 
 
 @review.command()
-@click.argument("results", type=FilePath, help="An output folder of detect.")
+@results_argument
 @click.option(
     "--reader",
     "names",
     multiple=True,
     help="Who reads; several each get an address of their own. Default: the user's name.",
 )
-@click.option("--slides", type=FilePath, help="Where the slides are now, if they were moved.")
+@slides_option
 @click.option(
     "--mode",
     type=click.Choice(["report", "training"]),
@@ -59,11 +71,7 @@ def review() -> None:
     help="report: a slide's hotspot first; training: what teaches most first, over all slides.",
 )
 @click.option("--blind", is_flag=True, help="Show readers nothing of the model or of each other.")
-@click.option(
-    "--database",
-    help="Where reviews are kept, postgresql+psycopg://USER@HOST/NAME; "
-    "default: reviews.sqlite in RESULTS.",
-)
+@database_option
 @click.option(
     "--readers",
     "readers_file",
@@ -132,11 +140,11 @@ def serve(
 
 
 @review.command()
-@click.argument("results", type=FilePath, help="An output folder of detect.")
+@results_argument
 @click.option("-o", "--out", type=FilePath, required=True, help="Folder for tables and the page.")
-@click.option("--readers", "names", multiple=True, help="Only these readers.")
+@readers_option
 @click.option("--model/--no-model", default=True, help="Count the model as one more reader.")
-@click.option("--database", help="Where reviews are kept; default: reviews.sqlite in RESULTS.")
+@database_option
 @click.option(
     "--draws",
     type=click.IntRange(0, 100_000),
@@ -184,11 +192,11 @@ def _figure(name: str, figure: dict[str, float | None]) -> str:
 
 
 @review.command()
-@click.argument("results", type=FilePath, help="An output folder of detect.")
+@results_argument
 @click.option(
     "-o", "--out", type=FilePath, required=True, help="Folder to write; with --events a file."
 )
-@click.option("--readers", "names", multiple=True, help="Only these readers.")
+@readers_option
 @click.option(
     "--rule",
     type=click.Choice(["majority", "all", "adjudicated"]),
@@ -196,10 +204,10 @@ def _figure(name: str, figure: dict[str, float | None]) -> str:
     show_default=True,
     help="When several readers make a mitosis; what lies between is unsure.",
 )
-@click.option("--slides", type=FilePath, help="Where the slides are now, if they were moved.")
+@slides_option
 @click.option("--events", is_flag=True, help="Write what happened, as JSON lines.")
 @overwrite_option
-@click.option("--database", help="Where reviews are kept; default: reviews.sqlite in RESULTS.")
+@database_option
 def export(
     results: Path,
     names: Sequence[str],

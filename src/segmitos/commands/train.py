@@ -6,20 +6,17 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from segmitos.commands.progress import in_words
-from segmitos.commands.training_progress import TrainingProgress
+from segmitos.commands.progress import Bar, TrainingProgress, in_words
 from segmitos.errors import DataError, UsageError
 from segmitos.options import (
+    DataSets,
     FilePath,
     Several,
-    cases_option,
-    data_argument,
-    exclude_option,
-    mpp_option,
+    data_options,
     several,
     threads_option,
 )
@@ -46,20 +43,17 @@ def require_training() -> None:
         )
 
 
-class Duration(click.ParamType[float]):
-    """A time such as 45s, 30m or 2h, as seconds."""
-
-    name = "time"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smh])", str(value).strip())
-        if found is None or float(found[1]) == 0:
-            self.fail(f"{value!r} is not a time such as 45s, 30m or 2h", param, ctx)
-        return float(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
+def seconds_of(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> float | None:
+    """Read a time such as 45s, 30m or 2h, as seconds."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smh])", value.strip())
+    if found is None or float(found[1]) == 0:
+        message = f"{value!r} is not a time such as 45s, 30m or 2h"
+        raise click.BadParameter(message, context, parameter)
+    return float(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
 
 
 accelerator_option = click.option(
@@ -78,7 +72,7 @@ recipe_option = click.option(
 
 
 @click.command()
-@data_argument
+@data_options
 @click.option(
     "-o",
     "--out",
@@ -95,9 +89,6 @@ recipe_option = click.option(
     help="Slides or cases to validate on, kept from training; patterns allowed. 'auto' holds out "
     "slides with about a fifth of the mitoses.",
 )
-@cases_option
-@exclude_option
-@mpp_option
 @click.option(
     "--start-from",
     help="Folder of a run whose weights to start from, of the same network; with --recipe adapt "
@@ -107,7 +98,8 @@ recipe_option = click.option(
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Instead of the recipe's.")
 @click.option(
     "--time-budget",
-    type=Duration(),
+    metavar="TIME",
+    callback=seconds_of,
     help="Take so many steps, at most the recipe's, as fit into this time here: 45s, 30m, 2h.",
 )
 @accelerator_option
@@ -122,14 +114,10 @@ recipe_option = click.option(
 @click.option("--no-resume", is_flag=True, help="Refuse to go on with a run that is there.")
 @click.option("--restart", is_flag=True, help="Train from nothing where a run is there.")
 def train(
-    data: Sequence[str],
+    data: DataSets,
     out: Path,
     recipe: str,
     validation: Sequence[str] | None,
-    cases: Sequence[str] | None,
-    exclude: Sequence[str] | None,
-    mpp: float | None,
-    override_mpp: bool,
     start_from: str | None,
     epochs: int | None,
     seed: int | None,
@@ -146,7 +134,6 @@ def train(
     """
     require_training()
     from segmitos.detection.model import available_threads
-    from segmitos.io.datasets import load_dataset
     from segmitos.training.finish import finish
     from segmitos.training.recipe import load_recipe
     from segmitos.training.train import train
@@ -158,8 +145,7 @@ def train(
         _check_adapt(start_from, epochs=epochs, seed=seed, time_budget=time_budget)
     else:
         chosen = load_recipe(recipe, epochs=epochs, seed=seed)
-    every = load_dataset(data, cases or (), exclude or (), mpp, override_mpp)
-    training, held_out = split(every, validation or ())
+    training, held_out = split(data.load(), validation or ())
     if adapts:
         assert start_from is not None
         return _adapt(training, held_out, out, start_from, restart, threads)
@@ -199,7 +185,6 @@ def _adapt(
     restart: bool,
     threads: int | None,
 ) -> int:
-    from segmitos.commands.progress import Bar
     from segmitos.training.adapt import adapt
 
     print(f"adapting {start_from} to {_described(training)}", flush=True)

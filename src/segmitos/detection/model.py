@@ -37,7 +37,6 @@ from segmitos.errors import ModelError, UsageError
 __all__ = [
     "DEFAULT_MODEL",
     "DEVICES",
-    "SINGLE_MODEL",
     "Model",
     "ModelSpec",
     "available_threads",
@@ -48,8 +47,6 @@ __all__ = [
 
 _BUILTIN = Path(__file__).parent / "models"
 DEFAULT_MODEL = _BUILTIN / "lite.segmitos"
-# The first network of the default model in float32, on all of an image.
-SINGLE_MODEL = _BUILTIN / "lite-single.segmitos"
 DEVICES = ("auto", "cpu", "cuda", "openvino")
 MAX_THREADS = 512
 # Tiles in the networks at once, where there are threads: each takes memory.
@@ -94,8 +91,7 @@ class Model:
         """Load a model.
 
         Args:
-            path: of a `.segmitos` file, or the name of a built-in model (`lite`, `lite-float`,
-                `lite-single`); None loads `lite`.
+            path: of a `.segmitos` file, or `lite`, the built-in model; None loads that.
             device: `auto` (CUDA where ONNX Runtime has it, else the CPU), `cpu`, `cuda`,
                 `openvino`.
             threads: of the CPU; None takes those that this process may use.

@@ -58,6 +58,13 @@ class ModelFile:
     verifier: bytes | None
     sha256: str
 
+    @property
+    def graphs(self) -> dict[str, bytes]:
+        """All graphs by the names of their entries, as `write_model_file` takes them."""
+        graphs = {network_entry(index): graph for index, graph in enumerate(self.networks)}
+        more = {PROPOSAL: self.proposal, VERIFIER: self.verifier}
+        return graphs | {name: graph for name, graph in more.items() if graph is not None}
+
 
 def network_entry(index: int) -> str:
     """Return the name of a network's graph in the file."""

@@ -122,8 +122,7 @@ def detect(
     Args:
         image: (h, w, 3) uint8 RGB, or the path of an image or slide.
         mpp: um per pixel; needed for an array, and for a file that does not say.
-        model: loaded, or the path of a model file, or the name of a built-in model (`lite`,
-            `lite-float`, `lite-single`); None takes `lite`.
+        model: loaded, or the path of a model file, or `lite`, the built-in one; None takes that.
         override_mpp: use `mpp` even where the file says otherwise.
         page: number of the image of a TIFF, from 1; None takes the largest.
         threshold: probability that separates mitoses from the rest of the map, or `otsu`; None

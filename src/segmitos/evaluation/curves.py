@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.errors import UsageError
-from segmitos.evaluation.gallery import PicturedCase, choose_crops, gallery_picture
+from segmitos.evaluation.gallery import choose_crops, gallery_picture
 from segmitos.evaluation.matching import RULES
-from segmitos.evaluation.scoring import AnnotatedCase, Evaluation, is_reviewed
-from segmitos.evaluation.sweep import RankedDetections, RankedImage, rank
+from segmitos.evaluation.scoring import Evaluation
+from segmitos.evaluation.sweep import RankedDetections, rank
+from segmitos.io.datasets import Case
 from segmitos.io.outputs import PROGRAM
 from segmitos.io.points.detections import Detections
 
@@ -37,7 +38,7 @@ MAX_SLIDES = 60
 
 
 def evaluation_pictures(
-    cases: Sequence[PicturedCase], detections: Mapping[str, Detections], evaluation: Evaluation
+    cases: Sequence[Case], detections: Mapping[str, Detections], evaluation: Evaluation
 ) -> dict[str, bytes]:
     """Return all pictures of an evaluation by title.
 
@@ -71,7 +72,7 @@ def evaluation_pictures(
 
 
 def rank_cases(
-    cases: Sequence[AnnotatedCase], detections: Mapping[str, Detections], field: str = "score"
+    cases: Sequence[Case], detections: Mapping[str, Detections], field: str = "score"
 ) -> RankedDetections | None:
     """Rank all detections by `score` or `area_um2`; None where some do not have it, or none is."""
     images = []
@@ -79,9 +80,9 @@ def rank_cases(
         found = detections[case.name]
         mpp = found.mpp if case.mpp is None else case.mpp
         distance = RULES["one-to-one"].distance_um / mpp
-        inside, truth_inside = is_reviewed(case, found.xy), is_reviewed(case, case.mitoses_xy)
+        inside, truth_inside = case.is_reviewed(found.xy), case.is_reviewed(case.mitoses_xy)
         images.append(
-            RankedImage(
+            (
                 found.xy[inside],
                 np.asarray(getattr(found, field))[inside],
                 case.mitoses_xy[truth_inside],
@@ -116,34 +117,31 @@ def average_precision(ranked: RankedDetections) -> float:
 def precision_recall_picture(ranked: RankedDetections) -> bytes:
     """Draw precision against recall, with the point of all detections."""
     figure, axes = _figure("recall", "precision")
-    if ranked.mitoses:
-        recall, precision, _ = precision_recall(ranked)
-        for level in (0.2, 0.4, 0.6, 0.8):
-            _iso_f(axes, level)
-        axes.step(recall, precision, where="pre", color=_BLUE, linewidth=1.6)
-        axes.plot(recall[-1:], precision[-1:], "o", color=_RED, markersize=6)
-        axes.set_title(
-            f"average precision {average_precision(ranked):.3f}; dot: at the thresholds used",
-            fontsize=9,
-        )
-    else:
-        _empty(axes, "no mitoses in these cases")
     axes.set(xlim=(0, 1.01), ylim=(0, 1.01))
+    if not ranked.mitoses:
+        return _without_mitoses(figure, axes)
+    recall, precision, _ = precision_recall(ranked)
+    for level in (0.2, 0.4, 0.6, 0.8):
+        _iso_f(axes, level)
+    axes.step(recall, precision, where="pre", color=_BLUE, linewidth=1.6)
+    axes.plot(recall[-1:], precision[-1:], "o", color=_RED, markersize=6)
+    average = average_precision(ranked)
+    axes.set_title(f"average precision {average:.3f}; dot: at the thresholds used", fontsize=9)
     return _png(figure)
 
 
 def froc_picture(ranked: RankedDetections) -> bytes:
     """Draw recall against false positives per image (free-response ROC)."""
     figure, axes = _figure("false positives per image", "recall")
-    if ranked.mitoses:
-        _, tp, fp = ranked.at_distinct_scores()
-        per_image = fp / max(ranked.images, 1)
-        axes.step(per_image, tp / ranked.mitoses, where="post", color=_BLUE, linewidth=1.6)
-        axes.plot(per_image[-1:], tp[-1:] / ranked.mitoses, "o", color=_RED, markersize=6)
-        axes.set_title(f"{ranked.images} images, {ranked.mitoses} mitoses", fontsize=9)
-    else:
-        _empty(axes, "no mitoses in these cases")
     axes.set(ylim=(0, 1.01))
+    if not ranked.mitoses:
+        axes.set_xlim(left=0)
+        return _without_mitoses(figure, axes)
+    _, tp, fp = ranked.at_distinct_scores()
+    per_image = fp / max(ranked.images, 1)
+    axes.step(per_image, tp / ranked.mitoses, where="post", color=_BLUE, linewidth=1.6)
+    axes.plot(per_image[-1:], tp[-1:] / ranked.mitoses, "o", color=_RED, markersize=6)
+    axes.set_title(f"{ranked.images} images, {ranked.mitoses} mitoses", fontsize=9)
     axes.set_xlim(left=0)
     return _png(figure)
 
@@ -151,24 +149,23 @@ def froc_picture(ranked: RankedDetections) -> bytes:
 def threshold_picture(ranked: RankedDetections, label: str) -> bytes:
     """Draw F, precision and recall against a threshold on what `ranked` is ranked by."""
     figure, axes = _figure(label, "")
-    if ranked.mitoses:
-        recall, precision, threshold = precision_recall(ranked)
-        _, tp, fp = ranked.at_distinct_scores()
-        f = 2 * tp / (tp + fp + ranked.mitoses)
-        curves = ((f, _RED, "F"), (precision, _BLUE, "precision"), (recall, _GREEN, "recall"))
-        for values, color, name in curves:
-            width = 2.0 if name == "F" else 1.0
-            axes.step(threshold, values, where="post", color=color, linewidth=width, label=name)
-        best = int(np.argmax(f))
-        axes.set_title(
-            f"F {f[-1]:.3f} with all; {f[best]:.3f} at best, from {threshold[best]:.3g} "
-            "(chosen here: flatters)",
-            fontsize=9,
-        )
-        axes.legend(fontsize=8, frameon=False, loc="lower left")
-    else:
-        _empty(axes, "no mitoses in these cases")
     axes.set(ylim=(0, 1.01))
+    if not ranked.mitoses:
+        return _without_mitoses(figure, axes)
+    recall, precision, threshold = precision_recall(ranked)
+    _, tp, fp = ranked.at_distinct_scores()
+    f = 2 * tp / (tp + fp + ranked.mitoses)
+    curves = ((f, _RED, "F"), (precision, _BLUE, "precision"), (recall, _GREEN, "recall"))
+    for values, color, name in curves:
+        width = 2.0 if name == "F" else 1.0
+        axes.step(threshold, values, where="post", color=color, linewidth=width, label=name)
+    best = int(np.argmax(f))
+    axes.set_title(
+        f"F {f[-1]:.3f} with all; {f[best]:.3f} at best, from {threshold[best]:.3g} "
+        "(chosen here: flatters)",
+        fontsize=9,
+    )
+    axes.legend(fontsize=8, frameon=False, loc="lower left")
     return _png(figure)
 
 
@@ -261,8 +258,10 @@ def _iso_f(axes: Axes, level: float) -> None:
     )
 
 
-def _empty(axes: Axes, text: str) -> None:
+def _without_mitoses(figure: Figure, axes: Axes) -> bytes:
+    text = "no mitoses in these cases"
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", fontsize=9, color=_GREY)
+    return _png(figure)
 
 
 def _png(figure: Figure) -> bytes:

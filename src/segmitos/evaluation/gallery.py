@@ -5,27 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.errors import InputError, UsageError
-from segmitos.evaluation.scoring import AnnotatedCase, Evaluation
+from segmitos.evaluation.scoring import Evaluation
+from segmitos.io.datasets import Case
 from segmitos.io.files import image_bytes
 from segmitos.io.points.detections import Detections
 from segmitos.report.crops import BAR_UM, SheetCrop, crop_sheet, read_crop
 
 _CROP_UM, _CROP_PX, _COLUMNS, MAX_CROPS = 32.0, 128, 6, 24
-
-
-class PicturedCase(AnnotatedCase, Protocol):
-    """A case with its image."""
-
-    @property
-    def image(self) -> Path:
-        """The image file."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +30,9 @@ class Crop:
 
 
 def choose_crops(
-    cases: Sequence[AnnotatedCase],
+    cases: Sequence[Case],
     detections: Mapping[str, Detections],
     evaluation: Evaluation,
-    most: int = MAX_CROPS,
 ) -> dict[str, list[Crop]]:
     """Choose what the galleries show.
 
@@ -67,18 +57,18 @@ def choose_crops(
     true_positives.sort(key=lambda crop: _score_or_least(crop.score))
     false_positives.sort(key=lambda crop: -_score_or_least(crop.score))
     spread = np.unique(
-        np.linspace(0, len(false_negatives) - 1, min(most, len(false_negatives)))
+        np.linspace(0, len(false_negatives) - 1, min(MAX_CROPS, len(false_negatives)))
         .round()
         .astype(int)
     )
     return {
-        "True positives": true_positives[:most],
-        "False positives": false_positives[:most],
+        "True positives": true_positives[:MAX_CROPS],
+        "False positives": false_positives[:MAX_CROPS],
         "False negatives": [false_negatives[index] for index in spread],
     }
 
 
-def gallery_picture(cases: Sequence[PicturedCase], crops: Sequence[Crop]) -> bytes:
+def gallery_picture(cases: Sequence[Case], crops: Sequence[Crop]) -> bytes:
     """Draw crops of 32 um at 0.25 um per pixel, each with its case, its score and a 10 um bar.
 
     Raises:
@@ -100,7 +90,7 @@ def _caption(crop: Crop) -> str:
     return crop.case if math.isnan(crop.score) else f"{crop.case}  {crop.score:.3f}"
 
 
-def _read_crops(cases: Sequence[PicturedCase], crops: Sequence[Crop]) -> list[NDArray[np.uint8]]:
+def _read_crops(cases: Sequence[Case], crops: Sequence[Crop]) -> list[NDArray[np.uint8]]:
     """Read the crops in one visit to each image."""
     from segmitos.io.slide import Slide
 

@@ -8,7 +8,7 @@ the rule alone can move an F-score by several points.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,7 @@ _Counted = tuple[int, int, list[tuple[int, int]]]
 """True positives, detections that are no false positives, and pairs."""
 _Matcher = Callable[[Points, Points, Pairs], _Counted]
 
-# Components above this many points on a side are solved as a sparse problem.
-_DENSE_LIMIT = 200
+_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -180,17 +179,13 @@ def bootstrap_interval(
     counts: Sequence[tuple[int, int, int]] | NDArray[np.int64],
     seed: int = 0,
     statistic: str = "f_score",
-    samples: int = 2000,
-    level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a pooled ratio, resampling whole groups (Efron 1979).
+    """95 % percentile bootstrap interval of a pooled ratio, drawing whole groups (Efron 1979).
 
     Args:
         counts: (tp, fp, fn) of each group (slide or field): groups are what varies independently.
         seed: of the resampling; the same seed gives the same interval.
         statistic: `f_score`, `precision` or `recall`.
-        samples: resamples.
-        level: of confidence.
 
     Returns:
         (low, high); (nan, nan) for fewer than two groups, which show no spread.
@@ -203,7 +198,7 @@ def bootstrap_interval(
         raise UsageError(f"unknown statistic {statistic!r}: f_score, precision or recall")
     if len(groups) < 2:
         return math.nan, math.nan
-    draws = np.random.default_rng(seed).integers(0, len(groups), (samples, len(groups)))
+    draws = np.random.default_rng(seed).integers(0, len(groups), (_RESAMPLES, len(groups)))
     tp, fp, fn = groups[draws].sum(axis=1).T
     above, below = {
         "f_score": (2 * tp, 2 * tp + fp + fn),
@@ -213,8 +208,7 @@ def bootstrap_interval(
     values = above[below > 0] / below[below > 0]
     if not len(values):
         return math.nan, math.nan
-    tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -253,45 +247,22 @@ def _optimal(detected: Points, truth: Points, near: Pairs) -> _Counted:
 
 
 def _assign(near: Pairs, edges: NDArray[np.intp]) -> list[tuple[int, int]]:
-    """Solve one connected component of the pairs."""
-    from scipy.optimize import linear_sum_assignment
-
-    rows, row = np.unique(near.first[edges], return_inverse=True)
-    columns, column = np.unique(near.second[edges], return_inverse=True)
-    cost = near.distance[edges]
-    # One pair more outweighs any sum of distances.
-    apart = (float(cost.max()) + 1) * (min(len(rows), len(columns)) + 1)
-    if max(len(rows), len(columns)) > _DENSE_LIMIT:
-        i, j = _assign_sparse(row, column, cost, apart, (len(rows), len(columns)))
-    else:
-        dense = np.full((len(rows), len(columns)), apart)
-        dense[row, column] = cost
-        i, j = linear_sum_assignment(dense)
-        real = dense[i, j] < apart
-        i, j = i[real], j[real]
-    return list(zip(rows[i].tolist(), columns[j].tolist(), strict=True))
-
-
-def _assign_sparse(
-    row: NDArray[np.intp],
-    column: NDArray[np.intp],
-    cost: NDArray[np.float64],
-    apart: float,
-    shape: tuple[int, int],
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Assign without a dense matrix: every row may also take a column of its own, at a price."""
+    """Solve one connected component of the pairs: a row may also stay alone, at a price."""
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-    rows, columns = shape
-    own = np.arange(rows)
+    rows, row = np.unique(near.first[edges], return_inverse=True)
+    columns, column = np.unique(near.second[edges], return_inverse=True)
+    cost, alone = near.distance[edges], np.arange(len(rows))
+    # One pair more outweighs any sum of distances.
+    price = (float(cost.max()) + 1) * (min(len(rows), len(columns)) + 1)
     # Stored zeros count as absent, hence the added 1, which changes no comparison.
-    weights = np.concatenate([cost + 1, np.full(rows, apart + 1)])
-    positions = (np.concatenate([row, own]), np.concatenate([column, columns + own]))
-    graph = csr_matrix((weights, positions), shape=(rows, columns + rows))
+    weights = np.concatenate([cost + 1, np.full(len(rows), price + 1)])
+    places = np.concatenate([row, alone]), np.concatenate([column, len(columns) + alone])
+    graph = csr_matrix((weights, places), shape=(len(rows), len(columns) + len(rows)))
     i, j = min_weight_full_bipartite_matching(graph)
-    real = j < columns
-    return i[real].astype(np.intp), j[real].astype(np.intp)
+    paired = j < len(columns)
+    return list(zip(rows[i[paired]].tolist(), columns[j[paired]].tolist(), strict=True))
 
 
 def _any(detected: Points, truth: Points, near: Pairs) -> _Counted:
@@ -305,20 +276,19 @@ def _any(detected: Points, truth: Points, near: Pairs) -> _Counted:
 
 def _nearest(detected: Points, truth: Points, near: Pairs) -> _Counted:
     """Each mitosis, in order, takes the nearest detection that is still free."""
-    taken: dict[int, int] = {}
-    done: set[int] = set()
-    for j, _, i in sorted((j, apart, i) for i, j, apart in _edges(near)):
-        if j not in done and i not in taken:
-            taken[i] = j
-            done.add(j)
-    return len(taken), len(taken), sorted(taken.items())
+    return _taken((i, j) for j, _, i in sorted((j, apart, i) for i, j, apart in _edges(near)))
 
 
 def _first(detected: Points, truth: Points, near: Pairs) -> _Counted:
     """Each detection, in order, takes the first mitosis that is still free."""
+    return _taken((i, j) for i, j, _ in sorted(_edges(near)))
+
+
+def _taken(edges: Iterable[tuple[int, int]]) -> _Counted:
+    """Take edges in their order, where both ends are still free."""
     taken: dict[int, int] = {}
     done: set[int] = set()
-    for i, j, _ in sorted(_edges(near)):
+    for i, j in edges:
         if i not in taken and j not in done:
             taken[i] = j
             done.add(j)

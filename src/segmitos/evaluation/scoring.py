@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,47 +20,12 @@ from segmitos.evaluation.matching import (
     precision,
     recall,
 )
+from segmitos.io.datasets import Case
 from segmitos.io.points.detections import Detections
-from segmitos.io.points.regions import Regions
 
 # Scales of a case and of its detections may differ by this fraction: rounding, not another image.
 _SCALE_TOLERANCE = 0.02
 STATISTICS = ("precision", "recall", "f_score")
-
-
-class AnnotatedCase(Protocol):
-    """What evaluation needs of a case of a data set."""
-
-    @property
-    def name(self) -> str:
-        """Name of the image, unique in the data set."""
-
-    @property
-    def slide(self) -> str:
-        """Name of the slide it was cut from."""
-
-    @property
-    def mitoses_xy(self) -> NDArray[np.float64]:
-        """Mitoses (n, 2), level-0 pixels."""
-
-    @property
-    def unsure_xy(self) -> NDArray[np.float64]:
-        """Cells (k, 2) that are neither mitosis nor hard negative: counted neither way."""
-
-    @property
-    def regions(self) -> Regions | None:
-        """Where every mitosis is marked; nothing outside is counted."""
-
-    @property
-    def mpp(self) -> float | None:
-        """Micrometres per pixel, where known."""
-
-
-def is_reviewed(case: AnnotatedCase, points_xy: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell which points (n, 2) lie where every mitosis of a case is marked."""
-    if case.regions is None:
-        return np.ones(len(points_xy), np.bool_)
-    return case.regions.contains(points_xy)
 
 
 @dataclass(frozen=True)
@@ -75,6 +40,11 @@ class Counts:
     fp: int = 0
     fn: int = 0
     ignored: int = 0
+
+    @classmethod
+    def of(cls, match: Match) -> Counts:
+        """Count the outcome of a match."""
+        return cls(match.tp, match.fp, match.fn, len(match.ignored))
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -101,19 +71,23 @@ class Counts:
 
     def to_dict(self) -> dict[str, Any]:
         """Return counts and ratios; a ratio of nothing is None."""
-        ratios = {name: _json_number(getattr(self, name)) for name in STATISTICS}
+        ratios = {name: json_number(getattr(self, name)) for name in STATISTICS}
         counts = {"tp": self.tp, "fp": self.fp, "fn": self.fn, "ignored": self.ignored}
         return {**counts, **ratios}
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One image: its counts, and the match behind them."""
+    """One image, and how its detections match its mitoses."""
 
     name: str
     slide: str
-    counts: Counts
     match: Match
+
+    @property
+    def counts(self) -> Counts:
+        """Of the match."""
+        return Counts.of(self.match)
 
 
 @dataclass(frozen=True)
@@ -151,13 +125,13 @@ class Evaluation:
             "rule_note": RULES[self.rule].note,
             "distance_um": self.distance_um,
             "pooled": self.pooled.to_dict(),
-            "mean_f_score_over_slides": _json_number(self.mean_f_score),
-            "intervals": {key: _json_pair(value) for key, value in self.intervals.items()},
+            "mean_f_score_over_slides": json_number(self.mean_f_score),
+            "intervals": {key: json_interval(value) for key, value in self.intervals.items()},
             "interval_groups": self.groups,
             "slides": {
                 name: {
                     **counts.to_dict(),
-                    "f_score_interval": _json_pair(self.slide_intervals[name]),
+                    "f_score_interval": json_interval(self.slide_intervals[name]),
                 }
                 for name, counts in self.slides.items()
             },
@@ -170,7 +144,7 @@ class Evaluation:
 
 
 def evaluate(
-    cases: Sequence[AnnotatedCase],
+    cases: Sequence[Case],
     detections: Mapping[str, Detections],
     rule: str = "one-to-one",
     groups: str = "slide",
@@ -205,7 +179,7 @@ def evaluate(
         raise UsageError(f"two cases are named {twice!r}: evaluate them apart")
     results = tuple(_evaluate_case(case, detections, rule) for case in cases)
     slides = {
-        name: _sum(result.counts for result in results if result.slide == name)
+        name: sum((result.counts for result in results if result.slide == name), Counts())
         for name in sorted({result.slide for result in results})
     }
     units = list(slides.values()) if groups == "slide" else [result.counts for result in results]
@@ -216,7 +190,7 @@ def evaluate(
         groups=groups,
         cases=results,
         slides=slides,
-        pooled=_sum(slides.values()),
+        pooled=sum(slides.values(), Counts()),
         intervals={
             name: bootstrap_interval(_rows(units), seed, statistic=name) for name in STATISTICS
         },
@@ -230,32 +204,30 @@ def evaluate(
 
 
 def compare_rules(
-    cases: Sequence[AnnotatedCase],
+    cases: Sequence[Case],
     detections: Mapping[str, Detections],
     groups: str = "slide",
-    seed: int = 0,
 ) -> dict[str, Evaluation]:
     """Evaluate under every rule of `matching.RULES`. Raises as `evaluate` does."""
-    return {rule: evaluate(cases, detections, rule, groups, seed) for rule in RULES}
+    return {rule: evaluate(cases, detections, rule, groups) for rule in RULES}
 
 
 def format_rules(evaluations: Mapping[str, Evaluation]) -> str:
     """Return a plain-text table of the rules side by side."""
     lines = [f"{'rule':<15} {'um':>6} {'TP':>6} {'FP':>6} {'FN':>6}  prec.  recall  F      95 %"]
     for rule, result in evaluations.items():
-        counts, (low, high) = result.pooled, result.intervals["f_score"]
-        spread = "-" if math.isnan(low) else f"{low:.3f}-{high:.3f}"
-        ratios = f"{_ratio(counts.precision)}  {_ratio(counts.recall)}   {_ratio(counts.f_score)}"
+        counts = result.pooled
+        precision, recall, f = (
+            f"{ratio_text(getattr(counts, name)):^5}" for name in ("precision", "recall", "f_score")
+        )
         lines.append(
             f"{rule:<15} {result.distance_um:6.3g} {counts.tp:6d} {counts.fp:6d} {counts.fn:6d}  "
-            f"{ratios}  {spread}"
+            f"{precision}  {recall}   {f}  {interval_text(result.intervals['f_score'])}"
         )
     return "\n".join(lines)
 
 
-def _evaluate_case(
-    case: AnnotatedCase, detections: Mapping[str, Detections], rule: str
-) -> CaseResult:
+def _evaluate_case(case: Case, detections: Mapping[str, Detections], rule: str) -> CaseResult:
     found = detections.get(case.name)
     if found is None:
         raise InputError(f"case {case.name!r} has no detections: detect on it, or exclude it")
@@ -265,21 +237,13 @@ def _evaluate_case(
             f"case {case.name!r}: annotated at {mpp} um/px but detected at {found.mpp} um/px; "
             "give the same --mpp to both"
         )
-    match = match_annotated(case, found.xy, mpp, rule)
-    counts = Counts(match.tp, match.fp, match.fn, len(match.ignored))
-    return CaseResult(case.name, case.slide, counts, match)
+    return CaseResult(case.name, case.slide, _match(case, found.xy, mpp, rule))
 
 
-def match_annotated(
-    case: AnnotatedCase, detected_xy: NDArray[np.float64], mpp: float, rule: str = "one-to-one"
-) -> Match:
-    """Match detections (n, 2) to a case's mitoses inside its reviewed regions.
-
-    Raises:
-        UsageError: for an unknown rule.
-    """
-    inside = np.flatnonzero(is_reviewed(case, detected_xy))
-    truth = np.flatnonzero(is_reviewed(case, case.mitoses_xy))
+def _match(case: Case, detected_xy: NDArray[np.float64], mpp: float, rule: str) -> Match:
+    """Match detections (n, 2) to a case's mitoses inside its reviewed regions."""
+    inside = np.flatnonzero(case.is_reviewed(detected_xy))
+    truth = np.flatnonzero(case.is_reviewed(case.mitoses_xy))
     match = match_case(detected_xy[inside], case.mitoses_xy[truth], mpp, rule, case.unsure_xy)
     outside = np.setdiff1d(np.arange(len(detected_xy)), inside)
     return Match(
@@ -292,21 +256,25 @@ def match_annotated(
     )
 
 
-def _sum(counts: Iterable[Counts]) -> Counts:
-    return sum(counts, Counts())
+def json_number(value: float) -> float | None:
+    """Return a ratio as JSON has it; that of nothing, nan, is None."""
+    return None if math.isnan(value) else value
+
+
+def json_interval(pair: tuple[float, float]) -> list[float] | None:
+    """Return an interval as JSON has it; an unknown one is None."""
+    return None if math.isnan(pair[0]) else list(pair)
+
+
+def ratio_text(value: float | None) -> str:
+    """Return a ratio with three decimals; that of nothing is a dash."""
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def interval_text(pair: tuple[float, float]) -> str:
+    """Return an interval with three decimals; an unknown one is a dash."""
+    return "-" if math.isnan(pair[0]) else f"{pair[0]:.3f}-{pair[1]:.3f}"
 
 
 def _rows(counts: Iterable[Counts]) -> list[tuple[int, int, int]]:
     return [(item.tp, item.fp, item.fn) for item in counts]
-
-
-def _json_number(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _json_pair(pair: tuple[float, float]) -> list[float] | None:
-    return None if math.isnan(pair[0]) else list(pair)
-
-
-def _ratio(value: float) -> str:
-    return "  -  " if math.isnan(value) else f"{value:.3f}"

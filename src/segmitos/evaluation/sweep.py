@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,6 @@ class RankedDetections:
     Attributes:
         score: (n,), descending.
         matched: (n,) bool, whether the detection adds a true positive to those above it.
-        image: (n,) index of its image.
         mitoses: in all images.
         images: how many there are, with or without detections.
         ignored: (n,) bool, whether the detection adds no true positive and lies at an unsure cell.
@@ -88,7 +87,6 @@ class RankedDetections:
 
     score: NDArray[np.float64]
     matched: NDArray[np.bool_]
-    image: NDArray[np.intp]
     mitoses: int
     images: int
     ignored: NDArray[np.bool_]
@@ -105,47 +103,33 @@ class RankedDetections:
         return self.score[last], tp, last + 1 - tp - ignored
 
 
-class RankedImage(NamedTuple):
-    """Detections (n, 2) with scores (n,), mitoses (m, 2), unsure cells (k, 2) of one image."""
-
-    detected_xy: NDArray[Any]
-    score: NDArray[Any]
-    truth_xy: NDArray[Any]
-    distance_px: float
-    ignored_xy: NDArray[Any] = np.zeros((0, 2))
-
-
 def rank(
-    images: Sequence[RankedImage | tuple[NDArray[Any], NDArray[Any], NDArray[Any], float]],
+    images: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any], float, NDArray[Any]]],
 ) -> RankedDetections:
     """Rank the detections of all images by score.
 
     Args:
-        images: one of each; plain tuples are taken for `RankedImage`.
+        images: of each, detections (n, 2) and their scores (n,), mitoses (m, 2), the distance in
+            px within which they match, and unsure cells (k, 2).
 
     Returns:
         The ranking, ties in the order given.
     """
-    scores: list[NDArray[np.float64]] = []
-    matches: list[NDArray[np.bool_]] = []
-    owners: list[NDArray[np.intp]] = []
-    unsure: list[NDArray[np.bool_]] = []
-    ranked = [RankedImage(*image) for image in images]
-    for index, image in enumerate(ranked):
-        values = np.asarray(image.score, dtype=np.float64)
-        order = np.argsort(-values, kind="stable")
-        near = neighbours_within(image.detected_xy, image.truth_xy, image.distance_px)
-        scores.append(values[order])
+    scores = [np.zeros(0)]
+    matches, unsure = [np.zeros(0, bool)], [np.zeros(0, bool)]
+    for detected_xy, score, truth_xy, distance_px, ignored_xy in images:
+        near = neighbours_within(detected_xy, truth_xy, distance_px)
+        order = np.argsort(-np.asarray(score, np.float64), kind="stable")
+        scores.append(np.asarray(score, np.float64)[order])
         matches.append(incremental_matching(near, order.tolist())[order])
-        owners.append(np.full(len(order), index, dtype=np.intp))
-        unsure.append(is_near(image.detected_xy, image.ignored_xy, image.distance_px)[order])
-    mitoses = sum(len(image.truth_xy) for image in ranked)
-    if not scores:
-        none = np.zeros(0, bool)
-        return RankedDetections(np.zeros(0), none, np.zeros(0, np.intp), mitoses, 0, none)
-    score, matched, owner = np.concatenate(scores), np.concatenate(matches), np.concatenate(owners)
+        unsure.append(is_near(detected_xy, ignored_xy, distance_px)[order])
+    every, matched = np.concatenate(scores), np.concatenate(matches)
     ignored = np.concatenate(unsure) & ~matched
-    order = np.argsort(-score, kind="stable")
+    order = np.argsort(-every, kind="stable")
     return RankedDetections(
-        score[order], matched[order], owner[order], mitoses, len(images), ignored[order]
+        score=every[order],
+        matched=matched[order],
+        mitoses=sum(len(image[2]) for image in images),
+        images=len(images),
+        ignored=ignored[order],
     )

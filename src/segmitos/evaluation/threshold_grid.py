@@ -8,14 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.postprocess import Blobs, Thresholds
+from segmitos.detection.pipeline import SlideResult
+from segmitos.detection.postprocess import Blobs, MapAccumulator, Thresholds
+from segmitos.errors import UsageError
 from segmitos.evaluation.matching import RULES
 from segmitos.evaluation.sweep import incremental_matching, neighbours_within
+from segmitos.io.datasets import Case
 from segmitos.io.geometry import rescale
 from segmitos.io.pairs import is_near
 from segmitos.io.points.regions import Regions
@@ -26,16 +29,7 @@ Objective = Literal["pooled", "mean"]
 MAP_THRESHOLDS: tuple[MapThreshold, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, "otsu")
 AREAS_UM2: tuple[float, ...] = tuple(float(value) for value in range(0, 62, 2))
 SCORES: tuple[float, ...] = tuple(round(0.01 * value, 2) for value in range(100))
-
-
-class BlobSource(Protocol):
-    """A finished map: `detection.postprocess.MapAccumulator`."""
-
-    map_mpp: float
-    stride: int
-
-    def blobs(self, threshold: MapThreshold) -> Blobs:
-        """Return the blobs at a threshold, in pixels of the model's scale."""
+DISTANCE_UM = RULES["one-to-one"].distance_um
 
 
 class Item(NamedTuple):
@@ -50,12 +44,24 @@ class Item(NamedTuple):
         regions: where every mitosis is marked; None is everywhere.
     """
 
-    source: BlobSource
+    source: MapAccumulator
     truth_xy: NDArray[Any]
     mpp: float
     slide: str
     ignored_xy: NDArray[Any] = np.zeros((0, 2))
     regions: Regions | None = None
+
+    @classmethod
+    def of(cls, case: Case, result: SlideResult) -> Item:
+        """Return what a case gives with the map of its image."""
+        return cls(
+            result.accumulator,
+            case.mitoses_xy,
+            result.mpp,
+            case.slide,
+            case.unsure_xy,
+            case.regions,
+        )
 
     def inside(self, points_xy: NDArray[Any]) -> NDArray[np.bool_]:
         """Tell which points (n, 2) count."""
@@ -81,48 +87,43 @@ class Item(NamedTuple):
         return replace(blobs, **columns), xy[kept]
 
 
-def level0_xy(source: BlobSource, blobs: Blobs, mpp: float) -> NDArray[np.float64]:
+def level0_xy(source: MapAccumulator, blobs: Blobs, mpp: float) -> NDArray[np.float64]:
     """Return blob centers (n, 2) in level-0 pixels of `mpp` um; pixel centers are at integers."""
     ratio = source.map_mpp / source.stride / mpp
     return rescale(np.stack([blobs.x_px, blobs.y_px], axis=1), ratio)
 
 
-def count_table(
-    items: Sequence[Item],
-    slides: tuple[str, ...],
-    distance_um: float,
-    map_thresholds: tuple[MapThreshold, ...],
-    areas_um2: tuple[float, ...],
-    scores: tuple[float, ...],
-) -> NDArray[np.int32]:
-    """Count tp, fp, fn of every slide at every combination of thresholds."""
-    shape = (len(slides), len(map_thresholds), len(areas_um2), len(scores), 3)
+def count_items(items: Sequence[Item]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """Count tp, fp, fn of every slide at every combination of the grid.
+
+    Returns:
+        Names of the slides, and (slides, map thresholds, areas, scores, 3) counts under the rule
+        `one-to-one`.
+    """
+    slides = tuple(sorted({item.slide for item in items}))
+    shape = (len(slides), len(MAP_THRESHOLDS), len(AREAS_UM2), len(SCORES), 3)
     table = np.zeros(shape, dtype=np.int32)
     for item in items:
-        row = slides.index(item.slide)
-        for index, threshold in enumerate(map_thresholds):
+        row, reach = slides.index(item.slide), DISTANCE_UM / item.mpp
+        for index, threshold in enumerate(MAP_THRESHOLDS):
             blobs, xy = item.blobs(threshold)
-            near = neighbours_within(xy, item.counted_xy, distance_um / item.mpp)
-            unsure = is_near(xy, item.ignored_xy, distance_um / item.mpp)
-            table[row, index, :, :, :2] += _count_blobs(blobs, near, unsure, areas_um2, scores)
+            near = neighbours_within(xy, item.counted_xy, reach)
+            unsure = is_near(xy, item.ignored_xy, reach)
+            table[row, index, :, :, :2] += _count_blobs(blobs, near, unsure)
         table[row, ..., 2] += len(item.counted_xy)
     table[..., 2] -= table[..., 0]
-    return table
+    return slides, table
 
 
 def _count_blobs(
-    blobs: Blobs,
-    near: list[list[int]],
-    unsure: NDArray[np.bool_],
-    areas_um2: tuple[float, ...],
-    scores: tuple[float, ...],
+    blobs: Blobs, near: list[list[int]], unsure: NDArray[np.bool_]
 ) -> NDArray[np.int32]:
     """Count tp and fp of one image: (areas, scores, 2)."""
-    result = np.zeros((len(areas_um2), len(scores), 2), dtype=np.int32)
+    result = np.zeros((len(AREAS_UM2), len(SCORES), 2), dtype=np.int32)
     order = np.argsort(-blobs.score, kind="stable")
     close = np.array([bool(item) for item in near], dtype=bool)
     known: dict[bytes, NDArray[np.bool_]] = {}
-    for index, area in enumerate(areas_um2):
+    for index, area in enumerate(AREAS_UM2):
         kept = order[blobs.area_um2[order] >= area]
         # Only blobs near a mitosis can be true positives; while these stay the same, so do those.
         rivals = kept[close[kept]]
@@ -132,7 +133,7 @@ def _count_blobs(
         matched = np.cumsum(known[key][kept], dtype=np.int32)
         ignored = np.cumsum((unsure & ~known[key])[kept], dtype=np.int32)
         # Blobs with score >= threshold; scores are descending along `kept`.
-        number = np.searchsorted(-blobs.score[kept], -np.asarray(scores), side="right")
+        number = np.searchsorted(-blobs.score[kept], -np.asarray(SCORES), side="right")
         tp, neither = (np.concatenate([[0], values])[number] for values in (matched, ignored))
         result[index, :, 0], result[index, :, 1] = tp, number - tp - neither
     return result
@@ -194,24 +195,32 @@ def best_of(values: NDArray[np.float64], unused: NDArray[np.bool_]) -> tuple[int
     return chosen[1]
 
 
-def count_items(items: Sequence[Item]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-    """Count tp, fp, fn of every slide at every combination of the default grid.
-
-    Returns:
-        Names of the slides, and (slides, map thresholds, areas, scores, 3) counts under the rule
-        `one-to-one`.
-    """
-    slides = tuple(sorted({item.slide for item in items}))
-    distance_um = RULES["one-to-one"].distance_um
-    return slides, count_table(items, slides, distance_um, MAP_THRESHOLDS, AREAS_UM2, SCORES)
-
-
-def best_place(table: NDArray[np.int32]) -> tuple[int, int, int]:
-    """Return where the pooled F of `count_items` is best: map threshold, area, score."""
-    return best_of(grid_f_score(table, "pooled"), redundant(MAP_THRESHOLDS, SCORES))
+def best_place(table: NDArray[np.int32], objective: Objective = "pooled") -> tuple[int, int, int]:
+    """Return where F of `count_items` is best: map threshold, area, score."""
+    return best_of(grid_f_score(table, objective), redundant(MAP_THRESHOLDS, SCORES))
 
 
 def thresholds_at(place: tuple[int, int, int]) -> Thresholds:
-    """Return the thresholds at a place of the default grid."""
+    """Return the thresholds at a place of the grid."""
     b, a, s = place
     return Thresholds(MAP_THRESHOLDS[b], AREAS_UM2[a], SCORES[s])
+
+
+def curve_at(
+    values: NDArray[np.float64], place: tuple[int, int, int], threshold: str
+) -> list[tuple[MapThreshold, float]]:
+    """Return (threshold, value) of a grid of values along one axis, through a place.
+
+    Raises:
+        UsageError: for an axis other than `threshold`, `min_area_um2` and `min_score`.
+    """
+    b, a, s = place
+    axes: dict[str, tuple[Sequence[MapThreshold], NDArray[np.float64]]] = {
+        "threshold": (MAP_THRESHOLDS, values[:, a, s]),
+        "min_area_um2": (AREAS_UM2, values[b, :, s]),
+        "min_score": (SCORES, values[b, a, :]),
+    }
+    if threshold not in axes:
+        raise UsageError(f"threshold {threshold!r}: choose one of {', '.join(axes)}")
+    grid, column = axes[threshold]
+    return list(zip(grid, column.tolist(), strict=True))

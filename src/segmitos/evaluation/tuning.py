@@ -5,33 +5,34 @@ Never tune on what is called a test.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.postprocess import Thresholds
-from segmitos.errors import InputError, UsageError
-from segmitos.evaluation.matching import RULES, match_points
-from segmitos.evaluation.scoring import Counts
+from segmitos.detection.postprocess import MapAccumulator, Thresholds
+from segmitos.errors import DataError, InputError, UsageError
+from segmitos.evaluation.matching import match_points
+from segmitos.evaluation.scoring import Counts, json_number
 from segmitos.evaluation.threshold_grid import (
-    AREAS_UM2,
-    MAP_THRESHOLDS,
-    SCORES,
-    BlobSource,
+    DISTANCE_UM,
     Item,
     MapThreshold,
     Objective,
-    best_of,
-    count_table,
+    best_place,
+    count_items,
+    curve_at,
     grid_f_score,
-    redundant,
+    thresholds_at,
 )
+from segmitos.io.json_files import load_json
+from segmitos.io.outputs import PROGRAM
 
 _FOLDS = 10
+_NAMED_SLIDES = 12
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,9 @@ class Tuning:
         cross_validated: pooled counts where each fold of slides was scored with thresholds tuned on
             the others; None with fewer than two slides.
         objective: `pooled` or `mean`.
-        rule: of matching.
-        map_thresholds: the grid's first axis; then `areas_um2` and `scores`.
-        areas_um2: see above.
-        scores: see above.
-        table: (slides, map thresholds, areas, scores, 3) counts tp, fp, fn.
-        slides: names along the first axis of `table`.
+        slides: names.
+        table: (slides, map thresholds, areas, scores, 3) counts tp, fp, fn of `threshold_grid`.
+        place: of the thresholds in the grid.
     """
 
     thresholds: Thresholds
@@ -59,12 +57,9 @@ class Tuning:
     f_score: float
     cross_validated: Counts | None
     objective: Objective
-    rule: str
-    map_thresholds: tuple[MapThreshold, ...]
-    areas_um2: tuple[float, ...]
-    scores: tuple[float, ...]
-    table: NDArray[np.int32]
     slides: tuple[str, ...]
+    table: NDArray[np.int32]
+    place: tuple[int, int, int]
 
     def curve(self, threshold: str) -> list[tuple[MapThreshold, float]]:
         """Return (value, F) along one threshold, the other two as chosen.
@@ -72,108 +67,66 @@ class Tuning:
         Args:
             threshold: `threshold` (of the map), `min_area_um2` or `min_score`.
         """
-        b, a, s = self._place()
-        values = grid_f_score(self.table, self.objective)
-        grids: dict[str, tuple[Sequence[MapThreshold], NDArray[np.float64]]] = {
-            "threshold": (self.map_thresholds, values[:, a, s]),
-            "min_area_um2": (self.areas_um2, values[b, :, s]),
-            "min_score": (self.scores, values[b, a, :]),
-        }
-        if threshold not in grids:
-            raise UsageError(f"threshold {threshold!r}: choose one of {', '.join(grids)}")
-        grid, column = grids[threshold]
-        return list(zip(grid, column.tolist(), strict=True))
+        return curve_at(grid_f_score(self.table, self.objective), self.place, threshold)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome and the three curves as JSON-able values."""
         curves = ("threshold", "min_area_um2", "min_score")
         return {
             "thresholds": {name: getattr(self.thresholds, name) for name in curves},
-            "f_score": _none(self.f_score),
+            "f_score": json_number(self.f_score),
             "objective": self.objective,
-            "rule": self.rule,
+            "rule": "one-to-one",
             "tuned_on_itself": self.counts.to_dict(),
             "cross_validated": (
                 None if self.cross_validated is None else self.cross_validated.to_dict()
             ),
             "slides": list(self.slides),
             "curves": {
-                name: [[value, _none(f)] for value, f in self.curve(name)] for name in curves
+                name: [[value, json_number(f)] for value, f in self.curve(name)] for name in curves
             },
         }
 
-    def _place(self) -> tuple[int, int, int]:
-        return (
-            self.map_thresholds.index(self.thresholds.threshold),
-            self.areas_um2.index(self.thresholds.min_area_um2),
-            self.scores.index(self.thresholds.min_score),
-        )
-
 
 def tune(
-    items: Sequence[Item | tuple[BlobSource, NDArray[Any], float, str]],
+    items: Sequence[Item | tuple[MapAccumulator, NDArray[Any], float, str]],
     objective: Objective = "pooled",
-    rule: str = "one-to-one",
-    map_thresholds: Sequence[MapThreshold] = MAP_THRESHOLDS,
-    areas_um2: Sequence[float] = AREAS_UM2,
-    scores: Sequence[float] = SCORES,
 ) -> Tuning:
-    """Find the thresholds with the best F on validation items.
+    """Find the thresholds with the best F on validation items, one to one within 7.5 um.
 
     Args:
         items: one of each image; plain tuples are taken for `Item`.
         objective: F of the pooled counts, or the mean of the slides' F, which one slide with many
             mitoses cannot dominate.
-        rule: a one-to-one rule of `matching.RULES`.
-        map_thresholds: probabilities or `otsu` (of each item's own map).
-        areas_um2: least areas.
-        scores: least mean probabilities.
 
     Returns:
         The best of the grid; among equals the middle of the largest plateau.
 
     Raises:
-        UsageError: for an unknown objective, a rule that is not one to one, or an empty grid.
+        UsageError: for an unknown objective.
         InputError: if there are no items or no mitosis in any.
     """
     if objective not in ("pooled", "mean"):
         raise UsageError(f"objective {objective!r}: choose 'pooled' or 'mean'")
-    if rule not in RULES or RULES[rule].method != "optimal":
-        known = ", ".join(name for name, value in RULES.items() if value.method == "optimal")
-        raise UsageError(f"tuning needs a one-to-one rule, not {rule!r}: choose one of {known}")
-    if not (map_thresholds and areas_um2 and scores):
-        raise UsageError("tuning needs at least one threshold, one area and one score")
     images = [Item(*item) for item in items]
     if not any(len(item.counted_xy) for item in images):
         raise InputError("there is no mitosis in the cases to tune on")
-    first: tuple[MapThreshold, ...] = tuple(
-        value if value == "otsu" else float(value) for value in map_thresholds
-    )
-    grid = first, tuple(map(float, areas_um2)), tuple(map(float, scores))
-    slides = tuple(sorted({item.slide for item in images}))
-    table = count_table(images, slides, RULES[rule].distance_um, *grid)
-    unused = redundant(grid[0], grid[2])
-    b, a, s = best_of(grid_f_score(table, objective), unused)
-    thresholds = Thresholds(grid[0][b], grid[1][a], grid[2][s])
-    counts = _counts_at(images, thresholds, RULES[rule].distance_um)
+    slides, table = count_items(images)
+    place = best_place(table, objective)
+    thresholds = thresholds_at(place)
     return Tuning(
         thresholds=thresholds,
-        counts=counts,
-        f_score=float(grid_f_score(table, objective)[b, a, s]),
-        cross_validated=_cross_validate(table, objective, unused),
+        counts=_counts_at(images, thresholds),
+        f_score=float(grid_f_score(table, objective)[place]),
+        cross_validated=_cross_validate(table, objective),
         objective=objective,
-        rule=rule,
-        map_thresholds=grid[0],
-        areas_um2=grid[1],
-        scores=grid[2],
-        table=table,
         slides=slides,
+        table=table,
+        place=place,
     )
 
 
-def _cross_validate(
-    table: NDArray[np.int32], objective: Objective, unused: NDArray[np.bool_]
-) -> Counts | None:
+def _cross_validate(table: NDArray[np.int32], objective: Objective) -> Counts | None:
     """Leave slides out, one by one, or in ten folds where there are more."""
     slides = len(table)
     if slides < 2:
@@ -182,26 +135,35 @@ def _cross_validate(
     total = Counts()
     for fold in range(int(fold_of.max()) + 1):
         held_out = fold_of == fold
-        b, a, s = best_of(grid_f_score(table[~held_out], objective), unused)
-        tp, fp, fn = (int(value) for value in table[held_out, b, a, s].sum(axis=0))
-        total += Counts(tp, fp, fn)
+        b, a, s = best_place(table[~held_out], objective)
+        total += Counts(*table[held_out, b, a, s].sum(axis=0).tolist())
     return total
 
 
-def _counts_at(items: Sequence[Item], thresholds: Thresholds, distance_um: float) -> Counts:
+def _counts_at(items: Sequence[Item], thresholds: Thresholds) -> Counts:
     """Count by the matching that evaluation uses, apart from the table."""
     total = Counts()
     for item in items:
         blobs, xy = item.blobs(thresholds.threshold)
-        match = match_points(
-            xy[blobs.keep(thresholds)],
-            item.counted_xy,
-            distance_um / item.mpp,
-            ignored_xy=item.ignored_xy,
-        )
-        total += Counts(match.tp, match.fp, match.fn, len(match.ignored))
+        kept, reach = xy[blobs.keep(thresholds)], DISTANCE_UM / item.mpp
+        match = match_points(kept, item.counted_xy, reach, ignored_xy=item.ignored_xy)
+        total += Counts.of(match)
     return total
 
 
-def _none(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def thresholds_content(tuning: Tuning, images: int) -> dict[str, Any]:
+    """Return the content of thresholds.json: what was chosen, and the score of so many images."""
+    slides, more = tuning.slides[:_NAMED_SLIDES], len(tuning.slides) - _NAMED_SLIDES
+    about = ", ".join(slides) + (f" and {more} more" if more > 0 else "")
+    how = "thresholds cross-validated over them" if tuning.cross_validated else "tuned on them"
+    scored = (tuning.cross_validated or tuning.counts).to_dict()
+    validation = {**scored, "data": f"{images} images of slides {about}; {how}"}
+    return {**tuning.to_dict(), "program": PROGRAM, "validation": validation}
+
+
+def read_thresholds(path: Path) -> dict[str, Any]:
+    """Return the content of a thresholds.json; DataError where it is none."""
+    content = load_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("thresholds"), dict):
+        raise DataError(f"{path} holds no thresholds; 'segmitos evaluate --tune -o DIR' makes it")
+    return content

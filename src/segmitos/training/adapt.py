@@ -8,7 +8,6 @@ change is kept.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,13 +26,13 @@ from segmitos.detection.model_file import (
 )
 from segmitos.errors import DataError, ModelError, UsageError
 from segmitos.evaluation.matching import f_score
+from segmitos.evaluation.scoring import ratio_text
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_bytes, write_json, write_text
 from segmitos.report.html import render
 from segmitos.review.assisted import assisted_slides
 from segmitos.training.adapt_fit import (
     MIN_MARKS,
-    AdaptRecipe,
     Change,
     Row,
     before_and_after,
@@ -45,8 +44,9 @@ from segmitos.training.adapt_fit import (
     validate_change,
 )
 from segmitos.training.checkpoint import STATE
-from segmitos.training.identity import IDENTITY, RunIdentity
-from segmitos.training.judged import JudgedCandidates, graphs_of, judged_candidates, settings_of
+from segmitos.training.identity import IDENTITY, RunIdentity, check_split
+from segmitos.training.judged import JudgedCandidates, judged_candidates, settings_of
+from segmitos.training.recipe import AdaptRecipe
 from segmitos.training.verifier_head import VerifierHead
 
 RECIPE = "adapt"
@@ -145,7 +145,7 @@ def adapt(
     path = start_model(start)
     file = read_model_file(path)
     settings_of(file, str(start))
-    _check_split(cases, validation_cases)
+    check_split(cases, validation_cases, "adapt to")
     identity = RunIdentity.of(cases, validation_cases, recipe, path)
     _check_folder(folder, identity, restart)
     assert file.verifier is not None
@@ -191,14 +191,6 @@ def is_model(start: Path | str | None) -> bool:
     return start is not None and str(start).startswith(BUILTIN) | str(start).endswith(SUFFIX)
 
 
-def _check_split(cases: Sequence[Case], validation_cases: Sequence[Case]) -> None:
-    if not cases:
-        raise UsageError("no case to adapt to; check --validation, --cases and --exclude")
-    shared = {case.slide for case in cases} & {case.slide for case in validation_cases}
-    if shared:
-        raise UsageError(f"slide {sorted(shared)[0]} is in both training and validation")
-
-
 def _check_folder(folder: Path, identity: RunIdentity, restart: bool) -> None:
     """Refuse a folder that holds another run. The same one gives the same bytes again."""
     if restart:
@@ -233,7 +225,7 @@ def _write(
     start: Path | str,
     identity: RunIdentity,
 ) -> None:
-    spec, graphs = file.spec, graphs_of(file)
+    spec, graphs = file.spec, file.graphs
     settings = settings_of(file, str(start))
     if change is not None:
         if settings.verifier_weight == 0:
@@ -271,8 +263,7 @@ def _content(result: Adapted, file: ModelFile, start: Path | str) -> dict[str, A
 
 def ratio(counts: tuple[int, int, int]) -> str:
     """Return F of counts as text."""
-    value = f_score(*counts)
-    return "-" if math.isnan(value) else f"{value:.3f}"
+    return ratio_text(f_score(*counts))
 
 
 def _line(row: Row, width: int) -> str:

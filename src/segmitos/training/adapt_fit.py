@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,25 +11,10 @@ from segmitos.detection.postprocess import Thresholds
 from segmitos.detection.verify import log_odds
 from segmitos.evaluation.matching import f_score
 from segmitos.training.judged import Floats, JudgedCandidates, Mask
+from segmitos.training.recipe import AdaptRecipe
 
 MIN_MARKS = 10
 """Candidates that readers decided on, below which nothing is fitted."""
-
-
-@dataclass(frozen=True)
-class AdaptRecipe:
-    """How strongly a model is held where it is. Chosen on laboratories left out of training."""
-
-    weight_penalty: float = 1000.0
-    """Half of it times the squared change of the weights is added to the loss of all marks."""
-    shift_penalty: float = 4.0
-    """The same for the intercept."""
-    cut: float = 0.36
-    """Probability that is to lie at the model's threshold: F is highest at half the F reached."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it for a run's identity."""
-        return {"recipe": "adapt", **asdict(self)}
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segmitos.detection.stain import Stain, apply_lookup, stain_lookup
 from segmitos.errors import DataError
+from segmitos.io.pairs import is_near
 from segmitos.training.nuclei import find_dark_nuclei
 from segmitos.training.sampling import TrainingImage, common_stain
 from segmitos.training.verify import Pool, VerifierRecipe, score_patches, train_verifier
@@ -85,7 +85,7 @@ def audit_labels(
         torch.set_num_threads(threads)
     fold_of = _folds(sources, options.folds)
     target = common_stain(sources)
-    images = [_matched(source, target) for source in sources]
+    images = [source.matched(target) for source in sources]
     nuclei = [
         np.zeros((0, 2)) if source.centered else find_dark_nuclei(image, MPP)
         for source, image in zip(sources, images, strict=True)
@@ -134,12 +134,6 @@ def _folds(sources: Sequence[TrainingImage], folds: int) -> list[int]:
     return [fold_of[source.slide] for source in sources]
 
 
-def _matched(source: TrainingImage, target: Stain | None) -> NDArray[np.uint8]:
-    if source.stain is None or target is None:
-        return source.image
-    return apply_lookup(source.image, stain_lookup(source.stain, target))
-
-
 def _points(source: TrainingImage, nuclei: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (n, 3): x, y, and 0 for a mitosis, 1 for a hard negative, 2 for a nucleus."""
     labelled = np.concatenate([source.mitoses_xy, source.hard_negatives_xy])
@@ -147,19 +141,10 @@ def _points(source: TrainingImage, nuclei: NDArray[np.float64]) -> NDArray[np.fl
         np.column_stack([source.mitoses_xy, np.zeros(len(source.mitoses_xy))]),
         np.column_stack([source.hard_negatives_xy, np.ones(len(source.hard_negatives_xy))]),
     ]
-    near = _distances(nuclei, np.concatenate([labelled, source.ignored_xy]))
-    free = nuclei[near > _ALIKE_PX * 2]
+    known = np.concatenate([labelled, source.ignored_xy])
+    free = nuclei[~is_near(nuclei, known, 2 * _ALIKE_PX)]
     rows.append(np.column_stack([free, np.full(len(free), 2.0)]))
     return np.concatenate(rows)
-
-
-def _distances(points: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the distance of each point to the nearest of the others; infinite without any."""
-    if not len(points) or not len(others):
-        return np.full(len(points), np.inf)
-    from scipy.spatial import cKDTree
-
-    return np.asarray(cKDTree(others).query(points)[0], dtype=np.float64)
 
 
 def _pools(
@@ -172,7 +157,7 @@ def _pools(
         positives.append(_rows(index, source.mitoses_xy))
         others = np.concatenate([nuclei[index], source.hard_negatives_xy])
         avoid = np.concatenate([source.mitoses_xy, source.ignored_xy])
-        negatives.append(_rows(index, others[_distances(others, avoid) > _NEAR_PX]))
+        negatives.append(_rows(index, others[~is_near(others, avoid, _NEAR_PX)]))
     return {"": Pool(np.concatenate(positives), np.concatenate(negatives))}
 
 
@@ -190,14 +175,14 @@ def _suspects(
     """Return the suspects of one image; `scores` are probabilities (seeds, n)."""
     mean, spread = scores.mean(axis=0), scores.std(axis=0)
     names = ("mitosis", "hard negative", "")
-    near = _distances(points[:, :2], source.mitoses_xy)
+    near = is_near(points[:, :2], source.mitoses_xy, _NEAR_PX)
     found: list[Suspect] = []
     taken = np.zeros((0, 2))
     for which in np.argsort(-mean):
         x, y, kind = points[which]
-        if kind == 0 or mean[which] < options.missed_above or near[which] <= _NEAR_PX:
+        if kind == 0 or mean[which] < options.missed_above or near[which]:
             continue
-        if _distances(points[which : which + 1, :2], taken)[0] <= _NEAR_PX:
+        if is_near(points[which : which + 1, :2], taken, _NEAR_PX)[0]:
             continue
         taken = np.concatenate([taken, points[which : which + 1, :2]])
         found.append(

@@ -22,8 +22,8 @@ from segmitos.errors import UsageError
 from segmitos.io.files import jpeg_copy
 
 # Ruifrok and Johnston 2001: rows are haematoxylin, eosin, residual in OD of red, green, blue.
-_HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-_HED_INVERSE = np.linalg.inv(_HED)
+HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+HED_INVERSE = np.linalg.inv(HED)
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
 
@@ -141,8 +141,8 @@ def warp(
     left, top = int(np.floor(center_xy[0])) - reach, int(np.floor(center_xy[1])) - reach
     side = 2 * reach + 2
     height, width = image.shape[:2]
-    rows = _reflected(np.arange(top, top + side), height)
-    columns = _reflected(np.arange(left, left + side), width)
+    rows = reflected(np.arange(top, top + side), height)
+    columns = reflected(np.arange(left, left + side), width)
     if top >= 0 and left >= 0 and top + side <= height and left + side <= width:
         patch = image[top : top + side, left : left + side]
     else:
@@ -167,11 +167,10 @@ def warp(
     return np.asarray(crop), moved, valid
 
 
-def _reflected(indices: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+def reflected(indices: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     """Fold indices into 0..length-1 by mirroring at both ends, however far they reach."""
-    period = 2 * length
-    folded = np.mod(indices, period)
-    return np.where(folded < length, folded, period - 1 - folded)
+    folded = np.mod(indices, 2 * length)
+    return np.where(folded < length, folded, 2 * length - 1 - folded)
 
 
 def augment_stain(
@@ -205,9 +204,9 @@ def augment_stain(
     if recipe.stain_jitter:
         gains = 1 + rng.normal(0, recipe.stain_jitter, 3).clip(-0.4, 0.4)
         offsets = rng.normal(0, recipe.stain_jitter / 2, 3).clip(-0.15, 0.15)
-        jitter = _HED_INVERSE @ np.diag(gains) @ _HED
+        jitter = HED_INVERSE @ np.diag(gains) @ HED
         matrix = matrix @ jitter
-        offset = offset @ jitter + offsets @ _HED * 0.5
+        offset = offset @ jitter + offsets @ HED * 0.5
     result = crop
     if not (np.array_equal(matrix, np.eye(3)) and not offset.any()):
         density = OD_TABLE[crop] @ matrix.astype(np.float32) + offset.astype(np.float32)

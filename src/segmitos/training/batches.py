@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from segmitos.training.concentric import concentric_loss
+from segmitos.training.predict import to_network
 from segmitos.training.recipe import Recipe
 from segmitos.training.sampling import CropSampler
 
@@ -38,12 +38,7 @@ class Batches:
     def __enter__(self) -> Batches:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
     def take(self, step: int, next_too: bool = True) -> Batch:
@@ -68,16 +63,9 @@ class Batches:
             self._ahead = None
 
     def _draw(self, step: int) -> Batch:
-        samples = [self._sampler.sample(step, index) for index in self._indices]
-        images = torch.from_numpy(np.stack([sample.image for sample in samples]))
-        labels = torch.from_numpy(np.stack([sample.label for sample in samples]))
+        samples = (self._sampler.sample(step, index) for index in self._indices)
+        images, labels = (torch.from_numpy(np.stack(part)) for part in zip(*samples, strict=True))
         return images, labels
-
-
-def to_network(images: Tensor, device: torch.device) -> Tensor:
-    """Return images (n, h, w, 3) uint8 as a network takes them: (n, 3, h, w) float, 0..255."""
-    image_BCHW = images.to(device).permute(0, 3, 1, 2).float()
-    return image_BCHW.contiguous(memory_format=torch.channels_last)
 
 
 def seconds_per_step(

@@ -22,7 +22,7 @@ PointList = list[tuple[float, float]]
 
 
 class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a checkpoint holds beside its tensors."""
+    """What a checkpoint holds beside its tensors, as JSON."""
 
     step: Annotated[int, Meta(ge=0)]
     """Optimizer steps taken."""
@@ -42,13 +42,9 @@ class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
     """Of the steps since the last epoch ended."""
     history: list[dict[str, float | int]] = []
     """One entry an epoch."""
-
-
-class SavedState(TrainingState, frozen=True, kw_only=True):
-    """The file itself: the state, and which tensors belong to it."""
-
-    tensors: Annotated[str, Meta(pattern=r"^checkpoint-\d+\.safetensors$")]
-    format: int
+    tensors: Annotated[str, Meta(pattern=r"^checkpoint-\d+\.safetensors$")] = ""
+    """The file beside it; set when it is saved, as is the next."""
+    format: int = 0
 
 
 def save_checkpoint(
@@ -72,25 +68,40 @@ def save_checkpoint(
     # The name of an earlier file is kept until the JSON no longer points at it.
     name = f"checkpoint-{state.step}.safetensors"
     write_bytes(folder / name, save(tensors))
-    content = {**msgspec.to_builtins(state), "tensors": name, "format": FORMAT_VERSION}
-    write_json(folder / STATE, content)
+    saved = msgspec.structs.replace(state, tensors=name, format=FORMAT_VERSION)
+    write_json(folder / STATE, msgspec.to_builtins(saved))
     for other in folder.glob("checkpoint-*.safetensors"):
         if other.name != name:
             other.unlink(missing_ok=True)
 
 
-def load_state(folder: Path) -> SavedState:
+def load_state(folder: Path) -> TrainingState:
     """Read what a checkpoint holds beside its tensors. Raises ModelError as `load_checkpoint`."""
-    return _load_saved(folder)
+    path = folder / STATE
+    try:
+        state = msgspec.json.decode(path.read_bytes(), type=TrainingState)
+    except FileNotFoundError as error:
+        raise ModelError(f"no checkpoint in {folder}: {path.name} is missing") from error
+    except OSError as error:
+        raise ModelError(f"cannot read checkpoint {path}: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelError(f"damaged checkpoint {path}: {error}") from error
+    if state.format != FORMAT_VERSION:
+        raise ModelError(
+            f"checkpoint {path} has format {state.format}; this version reads {FORMAT_VERSION}"
+        )
+    if not state.tensors:
+        raise ModelError(f"damaged checkpoint {path}: it names no file of tensors")
+    return state
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], SavedState]:
+def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], TrainingState]:
     """Read a checkpoint written by `save_checkpoint`.
 
     Raises:
         ModelError: if there is none, it is damaged, or another version wrote it.
     """
-    state = _load_saved(folder)
+    state = load_state(folder)
     path = folder / state.tensors
     try:
         tensors = load(path.read_bytes())
@@ -102,23 +113,6 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], SavedSt
         group, _, key = name.partition("/")
         groups.setdefault(group, {})[key] = tensor
     return groups, state
-
-
-def _load_saved(folder: Path) -> SavedState:
-    path = folder / STATE
-    try:
-        saved = msgspec.json.decode(path.read_bytes(), type=SavedState)
-    except FileNotFoundError as error:
-        raise ModelError(f"no checkpoint in {folder}: {path.name} is missing") from error
-    except OSError as error:
-        raise ModelError(f"cannot read checkpoint {path}: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelError(f"damaged checkpoint {path}: {error}") from error
-    if saved.format != FORMAT_VERSION:
-        raise ModelError(
-            f"checkpoint {path} has format {saved.format}; this version reads {FORMAT_VERSION}"
-        )
-    return saved
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ pixels becomes part of its first convolution, so that it takes the same image as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,33 +70,21 @@ def combine(
         ModelError: for files that are no models, have a cascade already or do not fit together.
         UsageError: for numbers that cannot be.
     """
-    files = [read_model_file(path) for path in networks]
-    for path, file in zip(networks, files, strict=True):
-        if file.spec.cascade is not None or len(file.networks) > 1:
-            raise ModelError(f"{path} is combined already; combine the networks it was made of")
-    _check_alike(networks, files)
+    files = _read_alike(networks)
     spec = files[0].spec
     graphs = {network_entry(index): file.networks[0] for index, file in enumerate(files)}
     context_px = max(file.spec.context_px for file in files)
     cascade: CascadeSettings | None = None
     if proposal_network is not None:
-        file = read_model_file(proposal_network)
-        factor = _scale_factor(file.spec, spec)
-        graphs[PROPOSAL] = _read_finer(file.networks[0], factor, proposal_network)
-        try:
-            cascade = CascadeSettings(
-                proposal_network=file.spec.name,
-                proposal_mpp=file.spec.mpp,
-                proposal_stride_px=file.spec.stride * factor,
-                proposal_threshold=_probability(proposal_threshold),
-                ensemble_threshold=_probability(ensemble_threshold),
-                block_px=block_px,
-                patch_px=patch_px,
-                margin_px=margin_px,
-            )
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-        context_px = cascade_context(cascade, file.spec.context_px * factor)
+        graphs[PROPOSAL], cascade, context_px = _behind(
+            proposal_network,
+            spec.mpp,
+            proposal_threshold=proposal_threshold,
+            ensemble_threshold=ensemble_threshold,
+            block_px=block_px,
+            patch_px=patch_px,
+            margin_px=margin_px,
+        )
     if ensemble_threshold and (cascade is None or len(files) < 2):
         raise UsageError(
             f"ensemble threshold {ensemble_threshold:g} needs a proposal network and two networks: "
@@ -143,21 +131,19 @@ def store_half_precision(graph: bytes) -> bytes:
     return content
 
 
-def _joined(lists: Any) -> tuple[str, ...]:
+def _joined(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     """Return each entry of several lists once, in order."""
     return tuple(dict.fromkeys(entry for entries in lists for entry in entries))
 
 
-def _probability(value: float) -> float:
-    if not 0 <= value < 1:
-        raise UsageError(f"threshold {value:g} is no probability from 0 to below 1")
-    return value
-
-
-def _check_alike(paths: Sequence[Path], files: Sequence[ModelFile]) -> None:
-    if not files:
+def _read_alike(paths: Sequence[Path]) -> list[ModelFile]:
+    """Read model files of one network each, which read images alike."""
+    if not paths:
         raise UsageError("no network to combine")
-    for path, file in zip(paths[1:], files[1:], strict=True):
+    files = [read_model_file(path) for path in paths]
+    for path, file in zip(paths, files, strict=True):
+        if file.spec.cascade is not None or len(file.networks) > 1:
+            raise ModelError(f"{path} is combined already; combine the networks it was made of")
         for key in ("mpp", "stride", "stain", "smoothing_sigma_um"):
             one, other = getattr(files[0].spec, key), getattr(file.spec, key)
             if one != other:
@@ -165,17 +151,32 @@ def _check_alike(paths: Sequence[Path], files: Sequence[ModelFile]) -> None:
                     f"{paths[0]} and {path} differ in {key}: {one} and {other}; only "
                     "networks that read images alike can be averaged"
                 )
+    return files
 
 
-def _scale_factor(proposal: ModelSpec, spec: ModelSpec) -> int:
-    """Return how many times coarser the proposal network's scale is."""
-    factor = proposal.mpp / spec.mpp
-    if abs(factor - round(factor)) > 1e-6 or round(factor) not in (1, 2, 4):
+def _behind(path: Path, mpp: float, **settings: Any) -> tuple[bytes, CascadeSettings, int]:
+    """Return the graph of a proposal network, the cascade behind it, and its context in pixels."""
+    file = read_model_file(path)
+    factor = round(file.spec.mpp / mpp)
+    if abs(file.spec.mpp / mpp - factor) > 1e-6 or factor not in (1, 2, 4):
         raise ModelError(
-            f"the proposal network reads {proposal.mpp:g} um per pixel and the networks "
-            f"{spec.mpp:g}: it must be as much, twice or four times"
+            f"the proposal network reads {file.spec.mpp:g} um per pixel and the networks "
+            f"{mpp:g}: it must be as much, twice or four times"
         )
-    return round(factor)
+    for name in ("proposal_threshold", "ensemble_threshold"):
+        if not 0 <= settings[name] < 1:
+            raise UsageError(f"threshold {settings[name]:g} is no probability from 0 to below 1")
+    try:
+        cascade = CascadeSettings(
+            proposal_network=file.spec.name,
+            proposal_mpp=file.spec.mpp,
+            proposal_stride_px=file.spec.stride * factor,
+            **settings,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    context_px = cascade_context(cascade, file.spec.context_px * factor)
+    return _read_finer(file.networks[0], factor, path), cascade, context_px
 
 
 def _read_finer(graph: bytes, factor: int, path: Path) -> bytes:

@@ -9,10 +9,9 @@ loses because probabilities shift there.
 from __future__ import annotations
 
 import io
-import math
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from segmitos._version import __version__
 from segmitos.errors import UsageError
 from segmitos.evaluation.folds import By, assign_folds
-from segmitos.evaluation.scoring import Counts
+from segmitos.evaluation.scoring import Counts, ratio_text
 from segmitos.evaluation.threshold_grid import best_place, count_items, thresholds_at
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_bytes, write_json
@@ -143,22 +142,14 @@ def summarize(done: Sequence[FoldCounts]) -> dict[str, Any]:
         raise UsageError("no fold with fields is done: thresholds cannot be chosen on crops alone")
     common = best_place(np.stack(tables))
     rows = [_row(one, common, done) for one in done]
-    chosen = thresholds_at(common)
-    held_out = _sum(row["held_out"] for row in rows)
+    total = {kind: sum((row[kind] for row in rows), Counts()) for kind in _KINDS}
     return {
-        "thresholds": {
-            "threshold": chosen.threshold,
-            "min_area_um2": chosen.min_area_um2,
-            "min_score": chosen.min_score,
-        },
-        "rows": [{**row, **{key: _shown(row[key]) for key in _KINDS}} for row in rows],
-        "common": _shown(_sum(row["common"] for row in rows)),
-        "held_out": _shown(held_out),
-        "own_best": _shown(_sum(row["own_best"] for row in rows)),
-        "crops": _shown(_sum(row["crops"] for row in rows)),
+        "thresholds": asdict(thresholds_at(common)),
+        "rows": [{**row, **{kind: row[kind].to_dict() for kind in _KINDS}} for row in rows],
+        **{kind: counts.to_dict() for kind, counts in total.items()},
         # What `segmitos model export --thresholds` reads.
         "validation": {
-            **held_out.to_dict(),
+            **total["held_out"].to_dict(),
             "data": f"{len(tables)} slides, each by a network that was not trained on it, "
             "thresholds chosen on the other folds",
         },
@@ -188,14 +179,6 @@ def _at(tables: Sequence[Counted], place: tuple[int, int, int]) -> Counts:
         tp, fp, fn = (int(value) for value in table[place])
         total += Counts(tp, fp, fn)
     return total
-
-
-def _sum(counts: Any) -> Counts:
-    return sum(counts, Counts())
-
-
-def _shown(counts: Counts) -> dict[str, Any]:
-    return counts.to_dict()
 
 
 def _counted(
@@ -249,15 +232,11 @@ def table_lines(result: dict[str, Any]) -> list[str]:
         gap = _difference(own["f_score"], common["f_score"])
         lines.append(
             f"{row['fold'][:34]:<34} {row['seed']!s:>4} {common['tp']:5d} {common['fp']:5d} "
-            f"{common['fn']:5d}  {_ratio(common['f_score'])}     "
-            f"{_ratio(row['held_out']['f_score'])}     {_ratio(own['f_score'])}  {gap:>6}  "
-            f"{_ratio(row['crops']['recall'])}"
+            f"{common['fn']:5d}  {ratio_text(common['f_score']):^5}     "
+            f"{ratio_text(row['held_out']['f_score']):^5}     "
+            f"{ratio_text(own['f_score']):^5}  {gap:>6}  {ratio_text(row['crops']['recall']):^5}"
         )
     return lines
-
-
-def _ratio(value: float | None) -> str:
-    return "  -  " if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def _difference(one: float | None, other: float | None) -> str:

@@ -24,7 +24,7 @@ from segmitos.detection.runtimes import import_onnxruntime
 from segmitos.detection.spec import ModelSpec
 from segmitos.detection.stain import Stain
 from segmitos.errors import ModelError
-from segmitos.training.checkpoint import SavedState, load_checkpoint
+from segmitos.training.checkpoint import TrainingState, load_checkpoint
 from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.registry import build_network, mitosis_logit
 from segmitos.training.recipe import Recipe
@@ -73,7 +73,7 @@ def export_network(network: nn.Module, spec: ModelSpec, path: Path) -> float:
     return difference
 
 
-def trained_network(run: Path) -> tuple[nn.Module, Recipe, SavedState]:
+def trained_network(run: Path) -> tuple[nn.Module, Recipe, TrainingState]:
     """Return the network of a training run with its averaged weights, its recipe and its state.
 
     Raises:

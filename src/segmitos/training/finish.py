@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from segmitos.detection.model_file import SUFFIX
 from segmitos.detection.pipeline import DetectOptions, detect_slide
 from segmitos.detection.stain import Stain
 from segmitos.errors import InputError
+from segmitos.evaluation.scoring import ratio_text
 from segmitos.evaluation.threshold_grid import Item
-from segmitos.evaluation.thresholds import thresholds_content
-from segmitos.evaluation.tuning import Tuning, tune
+from segmitos.evaluation.tuning import Tuning, thresholds_content, tune
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_json
 from segmitos.training.checkpoint import load_state
@@ -51,14 +50,15 @@ class Finished:
         held_out = self.tuning.cross_validated
         if held_out is None:
             lines.append(
-                f"F {_ratio(own.f_score)} on the slide that the thresholds were tuned on, which "
-                "flatters. For a held-out score, validate on two slides or more, or score on "
+                f"F {ratio_text(own.f_score)} on the slide that the thresholds were tuned on, "
+                "which flatters. For a held-out score, validate on two slides or more, or score on "
                 "others: segmitos evaluate"
             )
         else:
             lines.append(
-                f"held-out F {_ratio(held_out.f_score)} (precision {_ratio(held_out.precision)}, "
-                f"recall {_ratio(held_out.recall)}): each slide unseen in "
+                f"held-out F {ratio_text(held_out.f_score)} "
+                f"(precision {ratio_text(held_out.precision)}, "
+                f"recall {ratio_text(held_out.recall)}): each slide unseen in "
                 "training, at thresholds tuned on the other validation slides"
             )
         return "\n".join(lines)
@@ -101,12 +101,7 @@ def training_stain(run: Path) -> Stain | None:
     return None if stain is None else Stain(**stain)
 
 
-def map_cases(
-    run: Path,
-    cases: Sequence[Case],
-    threads: int | None = None,
-    advance: Callable[[], None] = lambda: None,
-) -> list[Item]:
+def map_cases(run: Path, cases: Sequence[Case], threads: int | None = None) -> list[Item]:
     """Run the model of a training on cases as detection does, and return maps to tune on."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"untuned{SUFFIX}"
@@ -116,22 +111,8 @@ def map_cases(
         for case in cases:
             with case.open_image() as slide:
                 result = detect_slide(slide, model, DetectOptions())
-            items.append(
-                Item(
-                    result.accumulator,
-                    case.mitoses_xy,
-                    result.mpp,
-                    case.slide,
-                    case.unsure_xy,
-                    case.regions,
-                )
-            )
-            advance()
+            items.append(Item.of(case, result))
     return items
-
-
-def _ratio(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def _slides(count: int) -> str:

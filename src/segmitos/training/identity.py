@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,20 +19,13 @@ import numpy as np
 from segmitos.errors import InputError, UsageError
 from segmitos.io.datasets import Case
 from segmitos.training.checkpoint import STATE, load_state
-from segmitos.training.recipe import Recipe
+from segmitos.training.recipe import AdaptRecipe, Recipe
 
 IDENTITY = "identity.json"
 # Files larger than this are told by their size and by blocks spread evenly over them.
 _WHOLE_BYTES = 64 << 20
 _BLOCK_BYTES = 1 << 20
 _MAX_NAMED = 3
-
-
-class Choices(Protocol):
-    """A recipe, whatever kind of training it is of."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able dict."""
 
 
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +45,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
         cls,
         cases: Sequence[Case],
         validation_cases: Sequence[Case],
-        recipe: Choices,
+        recipe: Recipe | AdaptRecipe,
         start_from: Path | None = None,
         time_budget_s: float | None = None,
     ) -> RunIdentity:
@@ -94,6 +87,20 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
             found.append("its time budget is another one")
         found += _case_differences(self, saved)
         return found
+
+
+def check_split(
+    cases: Sequence[Case], validation_cases: Sequence[Case], verb: str = "train on"
+) -> None:
+    """Refuse a training on nothing, or on slides that validate it. Raises UsageError."""
+    if not cases:
+        raise UsageError(f"no case to {verb}; check --validation, --cases and --exclude")
+    shared = {case.slide for case in cases} & {case.slide for case in validation_cases}
+    if shared:
+        raise UsageError(
+            f"slide {sorted(shared)[0]} is in both training and validation; split by slide "
+            "(frames of one slide show the same tissue)"
+        )
 
 
 def resume_recipe(folder: Path, identity: RunIdentity) -> Recipe | None:

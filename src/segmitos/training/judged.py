@@ -12,14 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detection.model import Model
-from segmitos.detection.model_file import (
-    PROPOSAL,
-    SUFFIX,
-    VERIFIER,
-    ModelFile,
-    network_entry,
-    write_model_file,
-)
+from segmitos.detection.model_file import SUFFIX, VERIFIER, ModelFile, write_model_file
 from segmitos.detection.postprocess import FLOOR, MapAccumulator, smooth
 from segmitos.detection.prediction import predict_tiles, select_tiles
 from segmitos.detection.spec import ModelSpec, VerifierSettings
@@ -89,8 +82,7 @@ def _without_verifier(file: ModelFile, path: Path, threads: int | None) -> Model
     spec = msgspec.structs.replace(
         file.spec, verifier=None, smoothing_sigma_um=settings.smoothing_sigma_um
     )
-    graphs = graphs_of(file)
-    del graphs[VERIFIER]
+    graphs = {name: graph for name, graph in file.graphs.items() if name != VERIFIER}
     write_model_file(path, spec, graphs)
     return Model.load(path, "cpu", threads)
 
@@ -103,13 +95,6 @@ def settings_of(file: ModelFile, where: str) -> VerifierSettings:
             "from one that has, such as builtin:lite"
         )
     return file.spec.verifier
-
-
-def graphs_of(file: ModelFile) -> dict[str, bytes]:
-    """Return the graphs of a model file by the names of their entries."""
-    graphs = {network_entry(index): graph for index, graph in enumerate(file.networks)}
-    more = {PROPOSAL: file.proposal, VERIFIER: file.verifier}
-    return graphs | {name: graph for name, graph in more.items() if graph is not None}
 
 
 def _judge(

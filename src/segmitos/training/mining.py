@@ -12,7 +12,7 @@ from segmitos.io.geometry import map_to_image
 from segmitos.io.pairs import is_near
 from segmitos.training.predict import predictor
 from segmitos.training.recipe import Recipe
-from segmitos.training.sampling import TrainingImage, is_reviewed
+from segmitos.training.sampling import TrainingImage
 
 # A peak this close to a mitosis belongs to it, or to its ring.
 _NEAR_UM = 8.0
@@ -50,7 +50,7 @@ def mine(
             advance()
             continue
         found = peaks(predict(source.image), recipe.mine_above, stride)
-        found = found[is_reviewed(source, found[:, :2])]
+        found = found[source.is_reviewed(found[:, :2])]
         found, height = found[:, :2], found[:, 2]
         if source.mask is not None:
             rows_, columns_ = source.mask.shape

@@ -12,17 +12,16 @@ from segmitos.io.geometry import map_to_image
 _INNER_UM, _OUTER_UM, _OUTER_WEIGHT, _MIN_RESPONSE = 1.25, 4.5, 0.6, 0.06
 _MIN_DISTANCE_UM = 2.0
 _WORK_UM = 0.5
+# As many of the darkest are kept.
+_MAX_PER_MM2 = 2500.0
 
 
-def find_dark_nuclei(
-    image: NDArray[np.uint8], mpp: float, max_per_mm2: float = 2500.0
-) -> NDArray[np.float64]:
+def find_dark_nuclei(image: NDArray[np.uint8], mpp: float) -> NDArray[np.float64]:
     """Find the darkest compact nuclei of an image.
 
     Args:
         image: RGB (h, w, 3) uint8, its stain matched.
         mpp: um per pixel.
-        max_per_mm2: as many of the darkest are kept.
 
     Returns:
         Positions (n, 2) as (x, y) in pixels of the image, the darkest first.
@@ -41,5 +40,7 @@ def find_dark_nuclei(
     peaks = (response == maximum_filter(response, side)) & (response > _MIN_RESPONSE)
     row, column = np.nonzero(peaks)
     area_mm2 = image.shape[0] * image.shape[1] * mpp**2 * 1e-6
-    order = np.argsort(-response[row, column], kind="stable")[: max(6, int(max_per_mm2 * area_mm2))]
+    order = np.argsort(-response[row, column], kind="stable")[
+        : max(6, int(_MAX_PER_MM2 * area_mm2))
+    ]
     return map_to_image(np.stack([column[order], row[order]], axis=1), step)

@@ -20,16 +20,29 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     loss. The mean over N pixels that count takes rates N times as large (500 x 500 px: 1e-10
     becomes 2.5e-5); at momentum 0.99 a step then adds up to a hundred times that.
     """
-    learns = [value for value in network.parameters() if value.requires_grad]
-    decayed = [value for value in learns if value.ndim > 1]
-    free = [value for value in learns if value.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay, "rate": 1.0},
-        {"params": free, "weight_decay": 0.0, "rate": recipe.bias_rate},
-    ]
+    groups = parameter_groups(network, recipe.weight_decay, recipe.bias_rate)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, recipe.learning_rate, recipe.momentum)
     return torch.optim.AdamW(groups, recipe.learning_rate)
+
+
+def parameter_groups(
+    network: nn.Module, weight_decay: float, bias_rate: float = 1.0
+) -> list[dict[str, Any]]:
+    """Return weights, which decay, and biases and normalizations, which do not and have a rate."""
+    learns = [value for value in network.parameters() if value.requires_grad]
+    return [
+        {
+            "params": [value for value in learns if value.ndim > 1],
+            "weight_decay": weight_decay,
+            "rate": 1.0,
+        },
+        {
+            "params": [value for value in learns if value.ndim <= 1],
+            "weight_decay": 0.0,
+            "rate": bias_rate,
+        },
+    ]
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:

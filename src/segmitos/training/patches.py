@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from segmitos.detection.cascade import OUTSIDE
 from segmitos.detection.stain import Stain, stain_affine
+from segmitos.detection.verify import patch_corners
 from segmitos.io.files import jpeg_copy
+from segmitos.training.augment import HED, HED_INVERSE, reflected
 from segmitos.training.networks.verifier import PATCH_PX
 
-OUTSIDE = 127
-"""Gray value of what lies outside of an image, in training and in detection."""
-# Ruifrok and Johnston 2001, as in `augment`.
-_HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-_HED_INVERSE = np.linalg.inv(_HED)
 _ZOOM_RANGE = (0.8, 1.32)
 _MATCHED_SHARE, _TRANSFERRED_SHARE = 0.55, 0.30
 _FALSE_BORDER_SHARE, _GRAY_BORDER_SHARE = 0.3, 0.3
@@ -52,23 +50,18 @@ def read_patch(
     Returns:
         The patch (side, side, 3), and the position of its first pixel.
     """
-    left, top = int(np.floor(x + 1)) - side // 2, int(np.floor(y + 1)) - side // 2
+    left, top = patch_corners(np.array([x, y]), side).tolist()
     height, width = image.shape[:2]
     x0, y0, x1, y1 = bounds or (0, 0, width, height)
     if left >= x0 and top >= y0 and left + side <= x1 and top + side <= y1:
         return image[top : top + side, left : left + side], (left, top)
     rows, columns = np.arange(top, top + side), np.arange(left, left + side)
-    patch = image[_mirrored(rows, y0, y1)[:, None], _mirrored(columns, x0, x1)[None]]
+    down, across = reflected(rows - y0, y1 - y0) + y0, reflected(columns - x0, x1 - x0) + x0
+    patch = image[down[:, None], across[None]]
     if gray:
         patch[(rows < y0) | (rows >= y1)] = OUTSIDE
         patch[:, (columns < x0) | (columns >= x1)] = OUTSIDE
     return patch, (left, top)
-
-
-def _mirrored(indices: NDArray[np.int64], begin: int, end: int) -> NDArray[np.int64]:
-    length = end - begin
-    folded = np.mod(indices - begin, 2 * length)
-    return np.where(folded < length, folded, 2 * length - 1 - folded) + begin
 
 
 def augmented_patches(
@@ -229,21 +222,21 @@ def _restain(
             gain, offset = 1 + fraction * (gain - 1), fraction * offset
         gains = 1 + rng.normal(0, 0.1, 3).clip(-0.35, 0.35)
         shifts = rng.normal(0, 0.05, 3).clip(-0.15, 0.15)
-        jitter = _HED_INVERSE @ np.diag(gains) @ _HED
+        jitter = HED_INVERSE @ np.diag(gains) @ HED
         matrices[index] = np.diag(gain) @ jitter
-        offsets[index] = offset @ jitter + shifts @ _HED * 0.5
+        offsets[index] = offset @ jitter + shifts @ HED * 0.5
     density = -torch.log((pixels + 1) / 256)
     density = torch.einsum("bchw,bcd->bdhw", density, _beside(matrices, pixels))
     density = density + _beside(offsets, pixels)[:, :, None, None]
     return (torch.exp(-density.clamp(min=0)) * 256 - 1).clamp(0, 255)
 
 
-def _relight(pixels: Tensor, rng: np.random.Generator, spread: float = 0.12) -> Tensor:
+def _relight(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     def drawn(low: float, high: float) -> Tensor:
         return _beside(rng.uniform(low, high, len(pixels)), pixels)[:, None, None, None]
 
-    contrast, shift = drawn(1 - spread, 1 + spread), drawn(-spread, spread) * 100
-    gamma = torch.exp(drawn(-spread, spread) * 1.5)
+    contrast, shift = drawn(0.88, 1.12), drawn(-0.12, 0.12) * 100
+    gamma = torch.exp(drawn(-0.12, 0.12) * 1.5)
     levels = (pixels / 255).clamp(min=1e-4) ** gamma * 255
     return ((levels - 128) * contrast + 128 + shift).clamp(0, 255)
 

@@ -1,4 +1,4 @@
-"""Probability maps of whole images from a network in training: for mining and validation."""
+"""Images into a network in training, and its probability maps of whole ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from segmitos.io.geometry import pad_to_multiple
 from segmitos.training.networks import mitosis_logit
@@ -18,6 +18,12 @@ _MULTIPLE = 32
 Predictor = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
+def to_network(images: Tensor, device: torch.device) -> Tensor:
+    """Return images (n, h, w, 3) uint8 as a network takes them: (n, 3, h, w) float, 0..255."""
+    image_BCHW = images.to(device).permute(0, 3, 1, 2).float()
+    return image_BCHW.contiguous(memory_format=torch.channels_last)
+
+
 def predictor(network: nn.Module) -> Predictor:
     """Return a function from an image (h, w, 3) uint8 to its map of probabilities.
 
@@ -25,11 +31,7 @@ def predictor(network: nn.Module) -> Predictor:
     run by ONNX Runtime, three times faster there than torch and the same as in detection.
     """
     on_cpu = next(network.parameters()).device.type == "cpu"
-    return padding(_on_cpu(network) if on_cpu else _torch(network))
-
-
-def padding(run: Predictor) -> Predictor:
-    """Return a function that grows images with white to sides that `run` takes."""
+    run = _on_cpu(network) if on_cpu else _torch(network)
 
     def predict(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         height, width = image.shape[:2]
@@ -55,8 +57,7 @@ def _torch(network: nn.Module) -> Predictor:
 
     @torch.inference_mode()
     def run(padded: NDArray[np.uint8]) -> NDArray[np.float32]:
-        tensor = torch.from_numpy(padded).to(device)[None].permute(0, 3, 1, 2).float()
-        tensor = tensor.contiguous(memory_format=torch.channels_last)
+        tensor = to_network(torch.from_numpy(padded)[None], device)
         was_training = network.training
         network.eval()
         with torch.autocast(device.type, torch.bfloat16):

@@ -9,12 +9,12 @@ logits as a whole by a little; the head's bias is moved back by the mean of that
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -22,19 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detection.model import find_model
-from segmitos.detection.model_file import (
-    PROPOSAL,
-    VERIFIER,
-    network_entry,
-    read_model_file,
-    write_model_file,
-)
+from segmitos.detection.model_file import network_entry, read_model_file, write_model_file
 from segmitos.detection.runtimes import Network, import_quantization, open_onnxruntime
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
+from segmitos.detection.verify import log_odds
 from segmitos.errors import DataError, ModelError
 from segmitos.io.datasets import Case
 from segmitos.training.sampling import TrainingImage, load_training_images, warnings_of
 
+# A model is calibrated on every n-th image of each data set: this many to twice as many in all,
+# as many of each, since ranges of activations differ by laboratory.
+CALIBRATION_CASES = 48
 CROP_PX = 256
 _MITOSES_A_CASE = 2
 _KINDS = ["Conv", "Add", "Resize", "Clip", "Relu"]
@@ -83,18 +81,18 @@ def quantize(
     crops = list(_crops(images, file.spec.stain))
     if not crops:
         raise DataError(f"no image of {CROP_PX} x {CROP_PX} px at {file.spec.mpp} um/px to use")
-    graphs: dict[str, bytes] = {}
-    results, context_px = [], file.spec.context_px
+    graphs = file.graphs
+    shifts: list[float] = []
+    differences: list[tuple[float, float]] = []
+    context_px = file.spec.context_px
     for index, graph in enumerate(file.networks):
         name = network_entry(index)
         network = open_onnxruntime(graph, f"{found}: {name}", "cpu", threads or 1)[0]
         if file.spec.cascade is None:
             context_px = max(context_px, _measured_context(network, file.spec.context_px, crops))
-        graphs[name], result = _quantize_network(graph, network, crops, threads or 1)
-        results.append(result)
-    for name, other in ((PROPOSAL, file.proposal), (VERIFIER, file.verifier)):
-        if other is not None:
-            graphs[name] = other
+        graphs[name], shift, difference = _quantize_network(graph, network, crops, threads or 1)
+        shifts.append(shift)
+        differences.append(difference)
     scored = file.spec.validation
     if "data" in scored:
         scored = {**scored, "data": f"{scored['data']}, in float32"}
@@ -102,15 +100,29 @@ def quantize(
         file.spec, name=f"{file.spec.name}-int8", context_px=context_px, validation=scored
     )
     write_model_file(out, spec, graphs)
-    worst = max(results, key=lambda result: result.difference[1])
-    shift = max((one.shift for one in results), key=abs)
-    return dataclasses.replace(worst, shift=shift, warnings=tuple(warnings_of(images)))
+    return Quantized(
+        crops=len(crops),
+        shift=max(shifts, key=abs),
+        difference=max(differences, key=lambda pair: pair[1]),
+        warnings=tuple(warnings_of(images)),
+    )
+
+
+def calibration_cases(found: Sequence[Case], data_sets: int) -> list[Case]:
+    """Return every n-th case of each folder of a data set, as many of each data set."""
+    groups: dict[tuple[str, str], list[Case]] = {}
+    for case in found:
+        # A folder of points is a data set; the others have a folder for each slide.
+        folder = str(case.image.parent) if case.dataset == "points" else ""
+        groups.setdefault((case.dataset, folder), []).append(case)
+    wanted = max(1, CALIBRATION_CASES // max(data_sets, len(groups)))
+    return [case for group in groups.values() for case in group[:: max(1, len(group) // wanted)]]
 
 
 def _quantize_network(
     graph: bytes, network: Network, crops: list[NDArray[np.uint8]], threads: int
-) -> tuple[bytes, Quantized]:
-    """Return the int8 version of one graph, and how it differs from it on the crops."""
+) -> tuple[bytes, float, tuple[float, float]]:
+    """Return the int8 version of one graph, and `Quantized.shift` and `.difference` of it."""
     expected = np.stack([network(crop)[0] for crop in crops])
     uncertain = (expected > _UNCERTAIN[0]) & (expected < _UNCERTAIN[1])
     with tempfile.TemporaryDirectory() as folder:
@@ -118,12 +130,13 @@ def _quantize_network(
     got = _predict(int8.SerializeToString(), crops, threads)
     shift = 0.0
     if uncertain.any():
-        shift = float((_logit(got[uncertain]) - _logit(expected[uncertain])).mean())
+        before, after = (log_odds(p[uncertain].astype(np.float64)) for p in (expected, got))
+        shift = float((after - before).mean())
     _move_head(int8, -shift)
     content: bytes = int8.SerializeToString()
     change = np.abs(_predict(content, crops, threads) - expected)
     difference = (float(change.mean()), float(np.percentile(change, 99.9)))
-    return content, Quantized(len(crops), shift, difference)
+    return content, shift, difference
 
 
 def _is_quantized(graph: bytes) -> bool:
@@ -175,14 +188,7 @@ def _quantize_static(graph: bytes, crops: list[NDArray[np.uint8]], folder: Path)
 
     tools, prepare = import_quantization()
 
-    class Reader(tools.CalibrationDataReader):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            self.left = iter(crops)
-
-        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-            crop = next(self.left, None)
-            return None if crop is None else {"image": crop}
-
+    inputs = ({"image": crop} for crop in crops)
     source, prepared, made = (folder / f"{name}.onnx" for name in ("source", "prepared", "made"))
     source.write_bytes(graph)
     logger = logging.getLogger()
@@ -193,7 +199,7 @@ def _quantize_static(graph: bytes, crops: list[NDArray[np.uint8]], folder: Path)
         tools.quantize_static(
             str(prepared),
             str(made),
-            Reader(),
+            SimpleNamespace(get_next=lambda: next(inputs, None)),
             quant_format=tools.QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,
@@ -237,9 +243,3 @@ def _move_head(model: Any, by: float) -> None:
 def _predict(graph: bytes, crops: list[NDArray[np.uint8]], threads: int) -> NDArray[np.float32]:
     network = open_onnxruntime(graph, "the int8 graph", "cpu", threads)[0]
     return np.stack([network(crop)[0] for crop in crops])
-
-
-def _logit(probability: NDArray[np.float32]) -> NDArray[np.float64]:
-    p = np.clip(probability.astype(np.float64), 1e-6, 1 - 1e-6)
-    result: NDArray[np.float64] = np.log(p / (1 - p))
-    return result

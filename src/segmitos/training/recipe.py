@@ -178,6 +178,24 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise DataError(f"{where}: {error}") from error
 
 
+class AdaptRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """How strongly a model that is adapted is held where it is.
+
+    Chosen on laboratories left out of training.
+    """
+
+    weight_penalty: float = 1000.0
+    """Half of it times the squared change of the weights is added to the loss of all marks."""
+    shift_penalty: float = 4.0
+    """The same for the intercept."""
+    cut: float = 0.36
+    """Probability that is to lie at the model's threshold: F is highest at half the F reached."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for a run's identity."""
+        return {"recipe": "adapt", **msgspec.structs.asdict(self)}
+
+
 def load_recipe(recipe: str | Path = DEFAULT, **changes: Any) -> Recipe:
     """Read a packaged recipe by name, or a TOML file by path.
 

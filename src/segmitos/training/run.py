@@ -25,7 +25,7 @@ from segmitos.training.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from segmitos.training.history import TrainingPage, write_history
+from segmitos.training.history import write_history
 from segmitos.training.identity import IDENTITY, RunIdentity
 from segmitos.training.networks.registry import build_network
 from segmitos.training.optimizer import averaged, make_optimizer
@@ -159,14 +159,15 @@ def fill_weights(run: TrainingRun, start_from: Path | None, resumes: bool) -> No
 def write_run_history(run: TrainingRun) -> None:
     """Write history.csv and training.html."""
     if run.fabric.global_rank == 0:
-        page = TrainingPage(
+        write_history(
+            run.folder,
+            run.history,
             title=f"Training of {run.folder.name}",
             steps=run.recipe.steps,
             examples=run.examples,
             running=run.step < run.recipe.steps,
             validated=bool(run.held_out),
         )
-        write_history(run.folder, run.history, page)
 
 
 def save_run(run: TrainingRun) -> None:

@@ -6,14 +6,20 @@ bit-identical with one that was not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.stain import Stain, od_statistics, tissue_pixels
+from segmitos.detection.stain import (
+    Stain,
+    apply_lookup,
+    od_statistics,
+    stain_lookup,
+    tissue_pixels,
+)
 from segmitos.detection.view import check_scale
 from segmitos.errors import DataError
 from segmitos.io.datasets import Case
@@ -40,6 +46,9 @@ _PLACED = ("mitosis", "centered", "hard_negative", "mined")
 _ANYWHERE = ("background", "external_background")
 _KINDS = _PLACED + _ANYWHERE
 
+Sample = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""A crop (h, w, 3) and its label (h / stride, w / stride)."""
+
 
 @dataclass
 class TrainingImage:
@@ -63,10 +72,24 @@ class TrainingImage:
     warnings: tuple[str, ...] = ()
     """What a user should know of its scale, a line each."""
 
+    def is_reviewed(self, points_xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which points (n, 2) lie where every mitosis is marked."""
+        if self.reviewed is None:
+            return np.ones(len(points_xy), np.bool_)
+        rows, columns = self.reviewed.shape
+        column, row = np.rint(points_xy).astype(int).T
+        inside: NDArray[np.bool_] = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+        inside[inside] = self.reviewed[row[inside], column[inside]] > 0
+        return inside
 
-def load_training_images(
-    cases: Sequence[Case], mpp: float, advance: Callable[[int], None] = lambda _: None
-) -> list[TrainingImage]:
+    def matched(self, target: Stain | None) -> NDArray[np.uint8]:
+        """Return the image with its slide's staining moved onto a target, as detection does."""
+        if self.stain is None or target is None:
+            return self.image
+        return apply_lookup(np.ascontiguousarray(self.image), stain_lookup(self.stain, target))
+
+
+def load_training_images(cases: Sequence[Case], mpp: float) -> list[TrainingImage]:
     """Read cases at `mpp` and measure the stain of each slide.
 
     Raises:
@@ -82,7 +105,11 @@ def load_training_images(
             width = max(1, int(slide.width / ratio))
             height = max(1, int(slide.height / ratio))
             image = slide.read(0, 0, width, height, mpp=mpp)
-        mask = _read_mask(case, width, height) if case.mask is not None else None
+        mask, reviewed = None, None
+        if case.mask is not None:
+            mask = (read_grey(case.mask, (width, height)) > 127).astype(np.uint8)
+        if case.regions is not None:
+            reviewed = case.regions.mask(1 / ratio, (height, width)).astype(np.uint8)
         sources.append(
             TrainingImage(
                 name=case.name,
@@ -93,12 +120,11 @@ def load_training_images(
                 centered=case.centered_crop,
                 mask=mask,
                 ignored_xy=rescale(case.unsure_xy.reshape(-1, 2), 1 / ratio),
-                reviewed=_reviewed(case, 1 / ratio, height, width),
+                reviewed=reviewed,
                 radii_px=None if case.radii_px is None else np.asarray(case.radii_px) / ratio,
                 warnings=tuple(f"{case.name}: {warning}" for warning in warnings),
             )
         )
-        advance(1)
     _measure_stains(sources)
     return sources
 
@@ -106,29 +132,6 @@ def load_training_images(
 def warnings_of(images: Iterable[TrainingImage]) -> list[str]:
     """Return the warnings of all images."""
     return [warning for image in images for warning in image.warnings]
-
-
-def _reviewed(case: Case, scale: float, height: int, width: int) -> NDArray[np.uint8] | None:
-    if case.regions is None:
-        return None
-    return case.regions.mask(scale, (height, width)).astype(np.uint8)
-
-
-def is_reviewed(source: TrainingImage, points_xy: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell which points (n, 2) lie where every mitosis is marked."""
-    if source.reviewed is None:
-        return np.ones(len(points_xy), np.bool_)
-    rows, columns = source.reviewed.shape
-    column, row = np.rint(points_xy).astype(int).T
-    inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
-    inside[inside] = source.reviewed[row[inside], column[inside]] > 0
-    result: NDArray[np.bool_] = inside
-    return result
-
-
-def _read_mask(case: Case, width: int, height: int) -> NDArray[np.uint8]:
-    assert case.mask is not None
-    return (read_grey(case.mask, (width, height)) > 127).astype(np.uint8)
 
 
 def _measure_stains(sources: Sequence[TrainingImage]) -> None:
@@ -150,14 +153,6 @@ def common_stain(sources: Sequence[TrainingImage]) -> Stain | None:
     return od_statistics(np.concatenate(pixels)) if pixels else None
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A crop (s, s, 3) uint8 and its label (s / stride, s / stride) uint8."""
-
-    image: NDArray[np.uint8]
-    label: NDArray[np.uint8]
-
-
 class CropSampler:
     """Draws samples from sources by the fractions of the recipe."""
 
@@ -174,39 +169,25 @@ class CropSampler:
 
     def update(self) -> None:
         """Rebuild the lists of places after the sources' mined points have changed."""
-        places: dict[str, list[tuple[int, float, float]]] = {kind: [] for kind in _PLACED}
+        self.places: dict[str, list[tuple[int, float, float]]] = {kind: [] for kind in _PLACED}
+        """Of each kind: which source, x and y."""
+        self._anywhere: dict[str, list[int]] = {kind: [] for kind in _ANYWHERE}
         for index, source in enumerate(self.sources):
-            kind = "centered" if source.centered else "mitosis"
-            for kind_of, points in (
-                (kind, source.mitoses_xy),
+            for kind, points in (
+                ("centered" if source.centered else "mitosis", source.mitoses_xy),
                 ("hard_negative", source.hard_negatives_xy),
                 ("mined", source.mined_xy),
             ):
-                inside = points[is_reviewed(source, points)]
-                places[kind_of].extend((index, float(x), float(y)) for x, y in inside)
-        self._places = places
-        self._anywhere = {
-            kind: [
-                index
-                for index, source in enumerate(self.sources)
-                if source.centered == centered
-                and (source.reviewed is None or source.reviewed.any())
-            ]
-            for kind, centered in zip(_ANYWHERE, (False, True), strict=True)
-        }
-        fractions = np.array([getattr(self.recipe.sampling, kind) for kind in _KINDS])
-        full = [bool(places[kind]) for kind in _PLACED]
-        full += [bool(self._anywhere[kind]) for kind in _ANYWHERE]
-        fractions = np.where(full, fractions, 0.0)
+                inside = points[source.is_reviewed(points)]
+                self.places[kind].extend((index, float(x), float(y)) for x, y in inside)
+            if source.reviewed is None or source.reviewed.any():
+                self._anywhere[_ANYWHERE[source.centered]].append(index)
+        members = {**self.places, **self._anywhere}
+        sampling = self.recipe.sampling
+        fractions = np.array([getattr(sampling, k) if members[k] else 0.0 for k in _KINDS])
         if fractions.sum() == 0:
             raise DataError("the sampling fractions leave nothing to draw from these cases")
         self._fractions = fractions / fractions.sum()
-
-    def counts(self) -> dict[str, int]:
-        """How many places of each kind there are; images for kinds of background."""
-        return {kind: len(self._places[kind]) for kind in _PLACED} | {
-            kind: len(self._anywhere[kind]) for kind in _ANYWHERE
-        }
 
     def sample(self, step: int, index: int) -> Sample:
         """Return sample `index` of batch `step`: the same whenever it is asked for."""
@@ -233,10 +214,10 @@ class CropSampler:
             for down in (top, height - top)
         ]
         image, label = (
-            np.concatenate([np.concatenate([getattr(part, of) for part in row], 1) for row in rows])
-            for of in ("image", "label")
+            np.concatenate([np.concatenate([part[of] for part in row], 1) for row in rows])
+            for of in range(2)
         )
-        return Sample(image, label)
+        return image, label
 
     def _choose(self, rng: np.random.Generator) -> tuple[str, TrainingImage, tuple[float, float]]:
         """Return a kind by its fraction, and one of its places: the source, x and y."""
@@ -246,7 +227,7 @@ class CropSampler:
             source = self.sources[images[rng.integers(len(images))]]
             x, y = _tissue_place(source, rng)
         else:
-            places = self._places[kind]
+            places = self.places[kind]
             which, x, y = places[rng.integers(len(places))]
             source = self.sources[which]
         return kind, source, (x, y)
@@ -297,9 +278,11 @@ class CropSampler:
         # Black padding at a slide's edge tells nothing of tissue.
         valid &= np.maximum(np.maximum(crop[:, :, 0], crop[:, :, 1]), crop[:, :, 2]) > 4
         shape = (height // self.stride, width // self.stride)
+        offset = self.stride // 2
         zoom = float(np.sqrt(abs(np.linalg.det(matrix))))
         if recipe.labels.kind == "mask" and source.mask is not None:
-            label = self._mask_label(source.mask, center, matrix, size)
+            inside = _warp_mask(source.mask, center, matrix, size)
+            label = inside[offset :: self.stride, offset :: self.stride].astype(np.uint8)
         else:
             own_um = None if source.radii_px is None else source.radii_px * recipe.mpp
             inner, outer = recipe.labels.draw_radii(len(points), rng, own_um)
@@ -311,21 +294,9 @@ class CropSampler:
                 label[(near == 1) & (label == 0)] = IGNORED
         if source.reviewed is not None:
             valid &= _warp_mask(source.reviewed, center, matrix, size)
-        offset = self.stride // 2
         label[~valid[offset :: self.stride, offset :: self.stride]] = IGNORED
         stained = augment_stain(crop, source.stain, self.pool, self.target, augmentation, rng)
-        return Sample(augment_scanner(stained, augmentation, rng), label)
-
-    def _mask_label(
-        self,
-        mask: NDArray[np.uint8],
-        center: tuple[float, float],
-        matrix: NDArray[np.float64],
-        size: tuple[int, int],
-    ) -> NDArray[np.uint8]:
-        offset = self.stride // 2
-        inside = _warp_mask(mask, center, matrix, size)
-        return inside[offset :: self.stride, offset :: self.stride].astype(np.uint8)
+        return augment_scanner(stained, augmentation, rng), label
 
 
 def _warp_mask(

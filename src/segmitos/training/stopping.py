@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 
@@ -22,42 +24,32 @@ class StopRequestedError(BaseException):
         return SystemExit(128 + self.number)
 
 
-class StopRequest:
-    """Notes the first signal; a second one acts at once. Only in the main thread."""
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], None]]:
+    """Note the first signal; a second one acts at once. Only in the main thread.
 
-    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    Yields:
+        What raises `StopRequestedError` if a signal came: called where the state may be saved.
+    """
+    noted: list[int] = []
+    before: dict[int, Any] = {}
 
-    def __init__(self) -> None:
-        self._number: int | None = None
-        self._before: dict[int, Any] = {}
+    def restore() -> None:
+        while before:
+            signal.signal(*before.popitem())
 
-    def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {n: signal.signal(n, self._note) for n in self._SIGNALS}
-        return self
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        restore()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._restore()
+    def check() -> None:
+        if noted:
+            raise StopRequestedError(noted[0])
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._number = number
-        self._restore()
-
-    def check(self) -> None:
-        """Raise if a signal came. To be called where the state may be saved.
-
-        Raises:
-            StopRequestedError: with its number.
-        """
-        if self._number is not None:
-            raise StopRequestedError(self._number)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    try:
+        yield check
+    finally:
+        restore()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,13 +21,13 @@ from segmitos.errors import OutputError, TrainingError, UsageError
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_bytes, write_json
 from segmitos.training.adapt import RECIPE, is_model
-from segmitos.training.batches import Batches, seconds_per_step, to_network
+from segmitos.training.batches import Batches, seconds_per_step
 from segmitos.training.checkpoint import STATE
 from segmitos.training.concentric import concentric_loss
-from segmitos.training.history import ratios
-from segmitos.training.identity import IDENTITY, RunIdentity, resume_recipe
+from segmitos.training.identity import IDENTITY, RunIdentity, check_split, resume_recipe
 from segmitos.training.mining import mine
 from segmitos.training.optimizer import learning_rate, set_learning_rate
+from segmitos.training.predict import to_network
 from segmitos.training.provenance import provenance
 from segmitos.training.recipe import DEFAULT, Recipe, load_recipe
 from segmitos.training.run import (
@@ -43,7 +43,7 @@ from segmitos.training.run import (
     write_run_history,
 )
 from segmitos.training.sampling import warnings_of
-from segmitos.training.stopping import StopRequest, StopRequestedError
+from segmitos.training.stopping import StopRequestedError, stop_requests
 from segmitos.training.validate import validate
 
 Existing = Literal["resume", "refuse", "restart"]
@@ -103,7 +103,7 @@ def train(
         chosen = Recipe.from_dict(recipe.to_dict())
     else:
         chosen = load_recipe(recipe)
-    _check_split(cases, validation_cases)
+    check_split(cases, validation_cases)
     if existing == "restart" or not (folder / STATE).exists():
         check_place(folder)
     _make_folder(folder)
@@ -126,12 +126,12 @@ def train(
     if saved_recipe is not None:
         restore_run(run)
     with (
-        StopRequest() as stop,
+        stop_requests() as check,
         Batches(run.sampler, run.recipe, fabric.global_rank, fabric.world_size) as batches,
     ):
         try:
-            _start(run, batches, stop, cases, validation_cases, saved_recipe is None)
-            _take_steps(run, batches, stop)
+            _start(run, batches, check, cases, validation_cases, saved_recipe is None)
+            _take_steps(run, batches, check)
         except StopRequestedError as stopped:
             raise stopped.end() from None
     run.tell("done", {"step": run.step})
@@ -158,21 +158,10 @@ def _start_folder(start_from: Path | str) -> Path:
     return Path(start_from)
 
 
-def _check_split(cases: Sequence[Case], validation_cases: Sequence[Case]) -> None:
-    if not cases:
-        raise UsageError("no case to train on; check --validation, --cases and --exclude")
-    shared = {case.slide for case in cases} & {case.slide for case in validation_cases}
-    if shared:
-        raise UsageError(
-            f"slide {sorted(shared)[0]} is in both training and validation; split by slide "
-            "(frames of one slide show the same tissue)"
-        )
-
-
 def _start(
     run: TrainingRun,
     batches: Batches,
-    stop: StopRequest,
+    check: Callable[[], None],
     cases: Sequence[Case],
     validation_cases: Sequence[Case],
     is_new: bool,
@@ -180,7 +169,7 @@ def _start(
     """Measure the speed, choose the number of steps by it, write what the run is, and say so."""
     speed = 0.0
     if run.step < run.recipe.steps:
-        args = run.network, batches, run.recipe, run.fabric, run.step, stop.check
+        args = run.network, batches, run.recipe, run.fabric, run.step, check
         speed = seconds_per_step(*args)
     budget = run.identity.time_budget_s
     if is_new:
@@ -223,12 +212,12 @@ def fit_to_budget(recipe: Recipe, budget_s: float, seconds_per_step: float) -> R
     )
 
 
-def _take_steps(run: TrainingRun, batches: Batches, stop: StopRequest) -> None:
+def _take_steps(run: TrainingRun, batches: Batches, check: Callable[[], None]) -> None:
     """Train to the end; what is due between steps is done between them, however the run began."""
     saved, cost = time.monotonic(), 0.0
     try:
         while True:
-            done = _mine_if_due(run, batches, stop) | _end_epoch_if_due(run, stop)
+            done = _mine_if_due(run, batches, check) | _end_epoch_if_due(run, check)
             overdue = time.monotonic() - saved > max(_SAVE_EVERY_S, cost / _SAVE_FRACTION)
             if done or overdue:
                 began = time.monotonic()
@@ -237,7 +226,7 @@ def _take_steps(run: TrainingRun, batches: Batches, stop: StopRequest) -> None:
                 cost = saved - began
             if run.step >= run.recipe.steps:
                 return
-            stop.check()
+            check()
             _one_step(run, batches)
     except StopRequestedError:
         save_run(run)
@@ -271,20 +260,18 @@ def _one_step(run: TrainingRun, batches: Batches) -> None:
     run.tell("step", {"step": run.step, "loss": value})
 
 
-def _mine_if_due(run: TrainingRun, batches: Batches, stop: StopRequest) -> bool:
+def _mine_if_due(run: TrainingRun, batches: Batches, check: Callable[[], None]) -> bool:
     if run.step not in run.mine_steps - set(run.mined_at):
         return False
     batches.forget()
-    found = mine(
-        run.average.module, run.sampler.sources, run.recipe, run.sampler.stride, stop.check
-    )
+    found = mine(run.average.module, run.sampler.sources, run.recipe, run.sampler.stride, check)
     run.sampler.update()
     run.mined_at.append(run.step)
     run.tell("mined", {"step": run.step, "places": found})
     return True
 
 
-def _end_epoch_if_due(run: TrainingRun, stop: StopRequest) -> bool:
+def _end_epoch_if_due(run: TrainingRun, check: Callable[[], None]) -> bool:
     epoch, rest = divmod(run.step, run.recipe.steps_per_epoch)
     if rest or len(run.history) >= epoch:
         return False
@@ -296,11 +283,10 @@ def _end_epoch_if_due(run: TrainingRun, stop: StopRequest) -> bool:
     }
     due = epoch % run.recipe.validate_every == 0 or run.step == run.recipe.steps
     if run.held_out and due:
-        network = run.average.module
-        result = validate(network, run.held_out, run.recipe, run.sampler.target, stop.check)
-        entry |= ratios(result.fixed, "fixed") | ratios(result.best, "best")
-        entry["best_score"] = result.best_score
-        run.examples = result.examples
+        figures, run.examples = validate(
+            run.average.module, run.held_out, run.recipe, run.sampler.target, check
+        )
+        entry |= figures
     run.history.append(entry)
     run.losses = []
     write_run_history(run)

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segmitos.detection.stain import Stain, apply_lookup, stain_lookup
+from segmitos.detection.stain import Stain
 from segmitos.errors import DataError
 from segmitos.training.networks.registry import load_imagenet_lite0
 from segmitos.training.networks.verifier import PATCH_PX, VerifierNetwork
+from segmitos.training.optimizer import parameter_groups
 from segmitos.training.patches import augmented_patches, draw_transforms, read_patch
 from segmitos.training.sampling import TrainingImage
 
@@ -149,16 +150,8 @@ class VerifierTraining:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network.train()
         _freeze(network, recipe.frozen_blocks)
-        learning = [value for value in network.parameters() if value.requires_grad]
-        weights = [value for value in learning if value.ndim > 1]
-        others = [value for value in learning if value.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": weights, "weight_decay": recipe.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            recipe.learning_rate,
-        )
+        groups = parameter_groups(network, recipe.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, recipe.learning_rate)
         self.average = {
             name: value.detach().clone() for name, value in network.state_dict().items()
         }
@@ -297,15 +290,9 @@ def _update_average(average: dict[str, Tensor], network: nn.Module, decay: float
 
 @torch.inference_mode()
 def score_patches(
-    network: nn.Module,
-    image: NDArray[np.uint8],
-    points_xy: Points,
-    stain: Stain | None = None,
-    target: Stain | None = None,
+    network: nn.Module, image: NDArray[np.uint8], points_xy: Points
 ) -> NDArray[np.float64]:
     """Return what a verifier says of points (n, 2) of an image at 0.25 um/px: logits (n,)."""
-    if stain is not None and target is not None:
-        image = apply_lookup(image, stain_lookup(stain, target))
     logits = [np.zeros(0)]
     for begin in range(0, len(points_xy), 64):
         some = [read_patch(image, x, y, PATCH_PX)[0] for x, y in points_xy[begin : begin + 64]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from segmitos.evaluation.thresholds import read_thresholds
+from segmitos.evaluation.tuning import read_thresholds
 
 from ..kind import Kind
 

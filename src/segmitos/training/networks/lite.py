@@ -5,17 +5,19 @@ after its fifth stage: a mitosis is about 60 px wide at 0.25 um/px, so the strid
 hold three quarters of the weights, see little that stride 16 does not, and cost context at the
 borders of tiles.
 The pyramid is that of Lin et al. 2017, with depthwise-separable smoothing to stay fast on a CPU.
+
+`lite-half` is the same for images of 0.5 um/px, cut one stage earlier. At half the resolution a
+whole field costs a quarter, so that nothing has to be left out and no patch border is seen; a
+mitosis is 20 to 30 px wide there. It is made for recall: what it finds is judged by a verifier.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-# ImageNet statistics of the encoder's own training, on the 0..255 scale.
-IMAGE_MEAN = (127.0, 127.0, 127.0)
-IMAGE_STD = (128.0, 128.0, 128.0)
 
 # (expansion, channels out, blocks, kernel, stride) of the first five stages.
 _STAGES = (
@@ -25,6 +27,21 @@ _STAGES = (
     (6, 80, 3, 3, 2),
     (6, 112, 3, 5, 1),
 )
+
+
+def scaled(image_BCHW: Tensor) -> Tensor:
+    """Return an image on the 0..255 scale as the encoder's ImageNet weights were trained."""
+    return (image_BCHW - 127.0) / 128.0
+
+
+def mitosis_head(width: int) -> nn.Conv2d:
+    """Return the last convolution, to one logit of a mitosis."""
+    head = nn.Conv2d(width, 1, 1)
+    nn.init.normal_(head.weight, std=0.01)
+    # Mitoses are rare: start from a low probability, so that the first steps are calm.
+    assert head.bias is not None
+    nn.init.constant_(head.bias, -3.0)
+    return head
 
 
 class _Block(nn.Module):
@@ -66,17 +83,15 @@ class _Block(nn.Module):
         return result
 
 
-class _Smooth(nn.Module):
+def _smooth(channels: int) -> nn.Module:
     """Depthwise 3x3 then pointwise, with batch normalization: the pyramid's smoothing."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-        self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return F.relu(self.norm(self.pointwise(self.depthwise(x_BCHW))))
+    parts: dict[str, nn.Module] = {
+        "depthwise": nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+        "pointwise": nn.Conv2d(channels, channels, 1, bias=False),
+        "norm": nn.BatchNorm2d(channels),
+        "relu": nn.ReLU(),
+    }
+    return nn.Sequential(OrderedDict(parts))
 
 
 # More than half the receptive field at stride 4 (8 px), and a multiple of the strides.
@@ -97,51 +112,44 @@ class LiteNetwork(nn.Module):
     halves = False
     """Whether upper and lower half are brought to stride 4 one after the other: the same map in
     half the memory, most of which those first layers take."""
-    mean: Tensor
-    std: Tensor
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self._conv_stem = nn.Conv2d(3, 32, 3, 2, 1, bias=False)
         self._bn0 = nn.BatchNorm2d(32, eps=1e-3, momentum=0.01)
         blocks: list[nn.Module] = []
         channels = 32
-        self._taps: list[int] = []
         for expansion, outputs, count, kernel, stride in _STAGES:
             for index in range(count):
                 step = stride if index == 0 else 1
                 blocks.append(_Block(channels, outputs, expansion, kernel, step))
                 channels = outputs
-            self._taps.append(len(blocks) - 1)
         self._blocks = nn.ModuleList(blocks)
-        self.lateral4 = nn.Conv2d(24, width, 1)
-        self.lateral8 = nn.Conv2d(40, width, 1)
-        self.lateral16 = nn.Conv2d(112, width, 1)
-        self.smooth8 = _Smooth(width)
-        self.smooth4 = _Smooth(width)
-        self.refine4 = _Smooth(width)
+        self._add_pyramid((2, 4, 10), (24, 40, 112), 64)
+
+    def _add_pyramid(self, taps: tuple[int, ...], channels: tuple[int, ...], width: int) -> None:
+        """Set the blocks after which strides 4, 8 and 16 are taken, and what is made of them."""
+        self._taps = taps
+        self.lateral4, self.lateral8, self.lateral16 = (
+            nn.Conv2d(inputs, width, 1) for inputs in channels
+        )
+        self.smooth8, self.smooth4, self.refine4 = (_smooth(width) for _ in range(3))
         self.dropout = nn.Dropout2d(0.1)
-        self.head = nn.Conv2d(width, 1, 1)
-        nn.init.normal_(self.head.weight, std=0.01)
-        # Mitoses are rare: start from a low probability, so that the first steps are calm.
-        assert self.head.bias is not None
-        nn.init.constant_(self.head.bias, -3.0)
-        self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGE_STD).view(1, 3, 1, 1), persistent=False)
+        self.head = mitosis_head(width)
 
     def features(self, x_BCHW: Tensor) -> list[Tensor]:
         """Encoder maps at strides 4, 8 and 16."""
         x = self._to_stride_4_in_halves(x_BCHW) if self.halves else self._to_stride_4(x_BCHW)
         maps = [x]
-        for index in range(self._taps[1] + 1, len(self._blocks)):
+        for index in range(self._taps[0] + 1, self._taps[-1] + 1):
             x = self._blocks[index](x)
-            if index in (self._taps[2], self._taps[4]):
+            if index in self._taps:
                 maps.append(x)
         return maps
 
     def _to_stride_4(self, x_BCHW: Tensor) -> Tensor:
         x: Tensor = F.relu6(self._bn0(self._conv_stem(x_BCHW)))
-        for block in self._blocks[: self._taps[1] + 1]:
+        for block in self._blocks[: self._taps[0] + 1]:
             x = block(x)
         return x
 
@@ -152,14 +160,22 @@ class LiteNetwork(nn.Module):
         return torch.cat([upper[:, :, : middle // 4], lower[:, :, _OVERLAP_PX // 4 :]], dim=2)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        x = (image_BCHW - self.mean) / self.std
-        at4, at8, at16 = self.features(x)
-        top = self.lateral16(at16)
-        top = self.smooth8(
-            self.lateral8(at8) + F.interpolate(top, scale_factor=2.0, mode="nearest")
-        )
-        top = self.smooth4(
-            self.lateral4(at4) + F.interpolate(top, scale_factor=2.0, mode="nearest")
-        )
+        at4, at8, at16 = self.features(scaled(image_BCHW))
+        top = F.interpolate(self.lateral16(at16), scale_factor=2.0, mode="nearest")
+        top = self.smooth8(self.lateral8(at8) + top)
+        top = F.interpolate(top, scale_factor=2.0, mode="nearest")
+        top = self.smooth4(self.lateral4(at4) + top)
         logits: Tensor = self.head(self.dropout(self.refine4(top)))
         return logits
+
+
+class LiteHalfNetwork(LiteNetwork):
+    """`lite` without its last stage, and with a narrower pyramid."""
+
+    # Half the receptive field is 92 px.
+    context_px = 96
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._blocks = self._blocks[:8]
+        self._add_pyramid((2, 4, 7), (24, 40, 80), 48)

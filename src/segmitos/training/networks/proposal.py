@@ -8,24 +8,23 @@ threshold lets next to every mitosis through and leaves out nearly all else.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from collections import OrderedDict
 
-from segmitos.training.networks.lite import IMAGE_MEAN, IMAGE_STD
+from torch import Tensor, nn
+
+from segmitos.training.networks.lite import mitosis_head, scaled
 
 _WIDTHS = (16, 32, 48, 48, 48)
 _STRIDES = (2, 2, 2, 1, 1)
 
 
-class _Layer(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm = nn.BatchNorm2d(outputs)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return F.relu(self.norm(self.convolution(x_BCHW)))
+def _layer(inputs: int, outputs: int, stride: int) -> nn.Module:
+    parts: dict[str, nn.Module] = {
+        "convolution": nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+        "norm": nn.BatchNorm2d(outputs),
+        "relu": nn.ReLU(),
+    }
+    return nn.Sequential(OrderedDict(parts))
 
 
 class ProposalNetwork(nn.Module):
@@ -33,25 +32,18 @@ class ProposalNetwork(nn.Module):
 
     stride = 8
     context_px = 24
-    mean: Tensor
-    std: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         inputs = (3, *_WIDTHS)
         self.layers = nn.Sequential(
             *(
-                _Layer(before, after, stride)
+                _layer(before, after, stride)
                 for before, after, stride in zip(inputs, _WIDTHS, _STRIDES, strict=False)
             )
         )
-        self.head = nn.Conv2d(_WIDTHS[-1], 1, 1)
-        nn.init.normal_(self.head.weight, std=0.01)
-        assert self.head.bias is not None
-        nn.init.constant_(self.head.bias, -3.0)
-        self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGE_STD).view(1, 3, 1, 1), persistent=False)
+        self.head = mitosis_head(_WIDTHS[-1])
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.layers((image_BCHW - self.mean) / self.std))
+        logits: Tensor = self.head(self.layers(scaled(image_BCHW)))
         return logits

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from segmitos.errors import ModelError, UsageError
 from segmitos.training.networks.fcn import FCN
-from segmitos.training.networks.half import LiteHalfNetwork
-from segmitos.training.networks.lite import LiteNetwork
+from segmitos.training.networks.lite import LiteHalfNetwork, LiteNetwork
 from segmitos.training.networks.proposal import ProposalNetwork
 
 
@@ -24,17 +24,9 @@ def mitosis_logit(logits: Tensor) -> Tensor:
     return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
 
-def lite(pretrained: bool = True) -> nn.Module:
-    """EfficientNet-Lite0 with a feature pyramid to stride 4, ImageNet weights unless told not."""
-    network = LiteNetwork()
-    if pretrained:
-        load_imagenet_lite0(network)
-    return network
-
-
-def lite_half(pretrained: bool = True) -> nn.Module:
-    """`lite` for 0.5 um/px without its last stage, ImageNet weights unless told not."""
-    network = LiteHalfNetwork()
+def encoded(kind: type[LiteNetwork], pretrained: bool = True) -> LiteNetwork:
+    """Return a network on EfficientNet-Lite0, with ImageNet weights unless told not."""
+    network = kind()
     if pretrained:
         load_imagenet_lite0(network)
     return network
@@ -64,26 +56,10 @@ def load_imagenet_lite0(network: nn.Module) -> None:
     network.load_state_dict({name: weights[name] for name in wanted}, strict=False)
 
 
-def proposal(pretrained: bool = False) -> nn.Module:
-    """Five plain convolutions to stride 8, random, to find candidates cheaply."""
+def _proposal(pretrained: bool) -> nn.Module:
     if pretrained:
         raise ModelError("proposal has no ImageNet weights: give the recipe pretrained = false")
     return ProposalNetwork()
-
-
-def fcn32s(pretrained: bool = False) -> nn.Module:
-    """The paper's FCN-32s on VGG-16, random; `training.weights` fills it."""
-    return _fcn(32, pretrained)
-
-
-def fcn16s(pretrained: bool = False) -> nn.Module:
-    """FCN-32s with a prediction from pool4, which starts at zero."""
-    return _fcn(16, pretrained)
-
-
-def fcn8s(pretrained: bool = False) -> nn.Module:
-    """FCN-16s with a prediction from pool3, which starts at zero."""
-    return _fcn(8, pretrained)
 
 
 def _fcn(output_stride: int, pretrained: bool, width: float = 1.0) -> nn.Module:
@@ -95,21 +71,14 @@ def _fcn(output_stride: int, pretrained: bool, width: float = 1.0) -> nn.Module:
     return FCN(output_stride, width)
 
 
-def _slim(output_stride: int) -> Callable[[bool], nn.Module]:
-    """The same with a quarter of the channels, for machines without a GPU; no weights fit it."""
-    return lambda pretrained: _fcn(output_stride, pretrained, 0.25)
-
-
 NETWORKS: dict[str, Callable[[bool], nn.Module]] = {
-    "lite": lite,
-    "lite-half": lite_half,
-    "proposal": proposal,
-    "fcn32s": fcn32s,
-    "fcn16s": fcn16s,
-    "fcn8s": fcn8s,
-    "fcn32s-slim": _slim(32),
-    "fcn16s-slim": _slim(16),
-    "fcn8s-slim": _slim(8),
+    "lite": partial(encoded, LiteNetwork),
+    "lite-half": partial(encoded, LiteHalfNetwork),
+    "proposal": _proposal,
+    # The paper's; `training.weights` fills them.
+    **{f"fcn{stride}s": partial(_fcn, stride) for stride in (32, 16, 8)},
+    # With a quarter of the channels, for machines without a GPU; no weights fit them.
+    **{f"fcn{stride}s-slim": partial(_fcn, stride, width=0.25) for stride in (32, 16, 8)},
 }
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segmitos.training.networks.lite import IMAGE_MEAN, IMAGE_STD, LiteNetwork
+from segmitos.training.networks.lite import LiteNetwork, scaled
 
 PATCH_PX = 80
 """Side of a patch at 0.25 um/px."""
@@ -27,9 +27,6 @@ class VerifierNetwork(nn.Module):
     Args:
         input_px: side that patches are interpolated to, a multiple of 16.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, input_px: int = 64) -> None:
         super().__init__()
@@ -48,13 +45,11 @@ class VerifierNetwork(nn.Module):
         self.dropout = nn.Dropout(0.3)
         self.head = nn.Linear(features, 1)
         nn.init.normal_(self.head.weight, std=0.01)
-        self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGE_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, patch_BCHW: Tensor) -> Tensor:
         size = (self.input_px, self.input_px)
         x = F.interpolate(patch_BCHW, size, mode="bilinear", align_corners=False)
-        _, at8, at16 = self.encoder.features((x - self.mean) / self.std)
+        _, at8, at16 = self.encoder.features(scaled(x))
         features = [
             self.pool16(at16).flatten(1),
             at16.amax((2, 3)),
