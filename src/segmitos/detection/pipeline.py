@@ -17,7 +17,6 @@ from segmitos.detection.postprocess import (
     Blobs,
     MapAccumulator,
     Thresholds,
-    smooth,
 )
 from segmitos.detection.prediction import predict_tiles, select_tiles
 from segmitos.detection.spec import ModelSpec
@@ -202,16 +201,12 @@ def detect_slide(
     tiles = select_tiles(view, spec, tissue, options.tile_px)
     runtime = model.runtime_for(sum(tile.width * tile.height for tile in tiles))
     accumulator = MapAccumulator(spec.mpp * spec.stride, spec.stride)
-    predicted = predict_tiles(tiles, view, runtime)
-    for done, (tile, probability) in enumerate(zip(tiles, predicted, strict=True)):
-        mask = tissue.on_map(tile.column, tile.row, tile.columns, tile.rows, accumulator.map_mpp)
-        smoothed = smooth(probability, spec.smoothing_sigma_um, accumulator.map_mpp)
-        column, row = tile.column - tile.x // spec.stride, tile.row - tile.y // spec.stride
-        part = smoothed[row : row + tile.rows, column : column + tile.columns]
+    predicted = predict_tiles(tiles, view, runtime, tissue)
+    for done, (tile, part, mask) in enumerate(predicted, start=1):
         accumulator.add(part, tile.column, tile.row, mask)
         if on_map is not None:
             on_map(part if mask is None else np.where(mask, part, np.float32(0)), tile)
-        progress(done + 1, len(tiles))
+        progress(done, len(tiles))
     # What is left to do, the reports of a large slide first of all, has the memory to itself.
     model.release()
     blobs = accumulator.blobs(thresholds.threshold)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detection.model import Model
-from segmitos.detection.postprocess import smoothing_radius
+from segmitos.detection.postprocess import smooth, smoothing_radius
 from segmitos.detection.spec import ModelSpec
 from segmitos.detection.tiling import Tile, cut_tiles, default_tile_size, shrink_to_tissue
 from segmitos.detection.tissue import TissueMask
@@ -51,6 +51,29 @@ def select_tiles(
 
 
 def predict_tiles(
+    tiles: Sequence[Tile], view: SlideView, model: Model, tissue: TissueMask
+) -> Iterator[tuple[Tile, NDArray[np.float32], NDArray[np.bool_] | None]]:
+    """Yield each tile, the smoothed map of what it writes, and which of its pixels to work on.
+
+    Args:
+        tiles: of the view, from `select_tiles`.
+        view: of the slide.
+        model: to run.
+        tissue: of the slide.
+
+    Yields:
+        In the order of the tiles; the map and the mask are (rows, columns), a mask None is all.
+    """
+    spec = model.spec
+    map_mpp = spec.mpp * spec.stride
+    for tile, probability in zip(tiles, _whole_maps(tiles, view, model), strict=True):
+        mask = tissue.on_map(tile.column, tile.row, tile.columns, tile.rows, map_mpp)
+        smoothed = smooth(probability, spec.smoothing_sigma_um, map_mpp)
+        column, row = tile.column - tile.x // spec.stride, tile.row - tile.y // spec.stride
+        yield tile, smoothed[row : row + tile.rows, column : column + tile.columns], mask
+
+
+def _whole_maps(
     tiles: Sequence[Tile], view: SlideView, model: Model
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the map of each tile, in order; tiles are read ahead while one is in the network."""

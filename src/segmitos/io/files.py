@@ -79,31 +79,40 @@ def remove_stale_partials(folder: Path) -> None:
                 partial.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically, creating its folder.
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Build a file aside, creating its folder: it appears whole under its name, or not at all.
+
+    Yields:
+        The hidden name to write to.
 
     Raises:
         OutputError: if the folder or file cannot be written (permission, full disk).
     """
-    temporary = partial_path(path)
+    aside = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.parent not in _swept:
             _swept.add(path.parent)
             remove_stale_partials(path.parent)
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        yield aside
+        os.chmod(aside, 0o644)
+        os.replace(aside, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         # Also where the user interrupts; after the rename there is nothing of this name.
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        _building.discard(temporary.name)
+            os.unlink(aside)
+        _building.discard(aside.name)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically. Raises OutputError as `new_file` does."""
+    with new_file(path) as aside, aside.open("xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager

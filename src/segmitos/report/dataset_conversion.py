@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from filecmp import cmp
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import numpy as np
 from segmitos.errors import DataError, OutputError, ScaleError
 from segmitos.io.datasets import Case
 from segmitos.io.datasets.table import image_header
-from segmitos.io.files import partial_path, write_text
+from segmitos.io.files import new_file, write_text
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.csv_points import csv_text
 from segmitos.io.points.geojson_features import collection_text, regions_features
@@ -104,7 +102,7 @@ def _annotations(case: Case) -> Annotations:
 def _regions_text(case: Case, name: str) -> str:
     """Return a case's regions as GeoJSON in QuPath's frame."""
     assert case.regions is not None
-    right, down = image_header(case.image).qupath_offset_px
+    _, _, (right, down) = image_header(case.image)
     features = regions_features(case.regions.moved(-right, -down), name)
     about = {"mpp": case.mpp, "name": name}
     return collection_text({"segmitos": about, "features": features})
@@ -112,21 +110,9 @@ def _regions_text(case: Case, name: str) -> str:
 
 def _copy(image: Path, target: Path) -> None:
     """Copy a file whole or not at all; slides are too large to be held in memory."""
-    aside = partial_path(target)
     try:
         source = image.open("rb")
     except OSError as error:
         raise DataError(f"cannot read {image}: {error.strerror}") from error
-    try:
-        with source:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("xb") as copy:
-                shutil.copyfileobj(source, copy, 1 << 20)
-        os.chmod(aside, 0o644)
-        os.replace(aside, target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        # After the rename there is nothing of this name.
-        with suppress(OSError):
-            aside.unlink()
+    with source, new_file(target) as aside, aside.open("xb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)

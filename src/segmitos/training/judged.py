@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from segmitos.detection.model import Model
 from segmitos.detection.model_file import SUFFIX, VERIFIER, ModelFile, write_model_file
-from segmitos.detection.postprocess import FLOOR, MapAccumulator, smooth
+from segmitos.detection.postprocess import FLOOR, MapAccumulator
 from segmitos.detection.prediction import predict_tiles, select_tiles
 from segmitos.detection.spec import ModelSpec, VerifierSettings
 from segmitos.detection.tissue import find_tissue
@@ -110,13 +110,8 @@ def _judge(
         view = view.stain_matched(spec.stain, tissue)
         accumulator = MapAccumulator(spec.mpp * spec.stride, spec.stride)
         tiles = select_tiles(view, model.spec, find_tissue(overview, case.regions))
-        for tile, probability in zip(tiles, predict_tiles(tiles, view, model), strict=True):
-            smoothed = smooth(probability, settings.smoothing_sigma_um, accumulator.map_mpp)
-            column, row = tile.column - tile.x // spec.stride, tile.row - tile.y // spec.stride
-            part = smoothed[row : row + tile.rows, column : column + tile.columns]
-            place = tile.column, tile.row
-            mask = tissue.on_map(*place, tile.columns, tile.rows, accumulator.map_mpp)
-            accumulator.add(part, *place, mask)
+        for tile, part, mask in predict_tiles(tiles, view, model, tissue):
+            accumulator.add(part, tile.column, tile.row, mask)
         blobs = accumulator.blobs(max(FLOOR, settings.candidate_threshold))
         xy = np.stack([blobs.x_px, blobs.y_px], axis=1)
         places = rescale(xy, view.ratio)

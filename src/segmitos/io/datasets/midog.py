@@ -14,9 +14,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.table import image_header, named_file
@@ -105,27 +102,22 @@ def _case(
         scanner = _scanner(stem, tumour)
     places = (folder / name, folder / "images" / name)
     file = next((place for place in places if place.exists()), places[0])
-    is_mitosis = found.is_label("mitosis")
     size = None if image.width is None or image.height is None else (image.width, image.height)
     return Case(
         name=stem,
         image=file,
-        mitoses_xy=found.xy[is_mitosis],
+        mitoses_xy=found.of("mitosis"),
         hard_negatives_xy=found.of("non-mitosis"),
         unsure_xy=found.of("unsure"),
-        mpp=image_header(file).mpp or _MPP.get(scanner),
+        mpp=image_header(file)[1] or _MPP.get(scanner),
         slide=stem,
         patient=stem,
         dataset="midog",
-        confidence=_confidence(np.asarray(found.confidence)[is_mitosis]),
+        confidence=found.mitosis_confidence(),
         scanner=scanner,
         tumour=tumour,
         size_px=None if size is None else (int(size[0]), int(size[1])),
     )
-
-
-def _confidence(fractions: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    return None if not len(fractions) or np.isnan(fractions).any() else fractions
 
 
 def _scanner(stem: str, tumour: str) -> str:

@@ -58,7 +58,7 @@ def _case(image: Path, folder: Path) -> Case:
         raise DataError(f"{image} has no annotations: {table} is missing")
     mitoses = headless_points(table, _COLUMNS)
     hard = headless_points(others, _COLUMNS) if others.is_file() else mitoses[:0]
-    size = image_header(image).size_px
+    size, _, _ = image_header(image)
     check_inside(mitoses[:, :2], size, table)
     check_inside(hard[:, :2], size, others, _CARRIED_OVER_PX)
     slide = folder.name

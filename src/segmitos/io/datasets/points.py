@@ -27,8 +27,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from segmitos.errors import DataError, ScaleError
 from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.table import check_inside, image_header, require_folder
@@ -101,31 +99,29 @@ def _annotated_images(
 
 
 def _case(image: Path, table: Path, root: Path, polygons: Polygons) -> Case:
-    header = image_header(image)
+    size, own_mpp, offset = image_header(image)
     given = _written_mpp(image.parent, root)
-    found = read_annotations(table, qupath_offset_px=header.qupath_offset_px, polygons=polygons)
+    found = read_annotations(table, qupath_offset_px=offset, polygons=polygons)
     drawn = regions_beside(image)
-    regions = found.regions if drawn is None else drawn.moved(*header.qupath_offset_px)
-    check_inside(found.xy, header.size_px, table)
-    if regions is not None and header.size_px is not None:
-        check_touching(regions, header.size_px, table)
+    regions = found.regions if drawn is None else drawn.moved(*offset)
+    check_inside(found.xy, size, table)
+    if regions is not None and size is not None:
+        check_touching(regions, size, table)
     parent = image.parent.relative_to(root)
     slide = parent.as_posix() if parent.parts else image.stem.rpartition("_")[0] or image.stem
-    is_mitosis = found.is_label("mitosis")
-    confidence = np.asarray(found.confidence)[is_mitosis]
     return Case(
         name=image.relative_to(root).with_suffix("").as_posix(),
         image=image,
-        mitoses_xy=found.xy[is_mitosis],
+        mitoses_xy=found.of("mitosis"),
         hard_negatives_xy=found.of("non-mitosis"),
         unsure_xy=found.of("unsure"),
-        mpp=header.mpp if given is None else given,
+        mpp=own_mpp if given is None else given,
         slide=slide,
         patient=slide,
         dataset=root.name,
-        size_px=header.size_px,
+        size_px=size,
         regions=regions,
-        confidence=None if np.isnan(confidence).any() or not len(confidence) else confidence,
+        confidence=found.mitosis_confidence(),
         laboratory=found.laboratory or _written(image.parent, root, "laboratory.txt")[1],
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from segmitos.errors import DataError, InputError
 from segmitos.io.geometry import LARGEST_PX
 from segmitos.io.problems import NAMED, collected, refuse_all
-from segmitos.io.tables import parse_number, read_table
+from segmitos.io.tables import Table, parse_number, read_table
 
 # A point may lie this far beyond the border: annotations are rounded.
 SLACK_PX = 2.0
@@ -35,15 +34,19 @@ def images_under(folder: Path, recursive: bool = False) -> list[Path]:
     )
 
 
+def _table(path: Path) -> Table:
+    if not path.exists():
+        raise DataError(f"{path} is missing")
+    return read_table(path)
+
+
 def read_lines(path: Path) -> list[tuple[int, list[str]]]:
     """Read a CSV as line numbers and rows of stripped cells, without blank rows.
 
     Raises:
         DataError: if it is missing or no CSV.
     """
-    if not path.exists():
-        raise DataError(f"{path} is missing")
-    return [(line, list(cells)) for line, cells in read_table(path).rows]
+    return [(line, list(cells)) for line, cells in _table(path).rows]
 
 
 def number(text: str, path: Path, line: int, column: str) -> float:
@@ -57,9 +60,7 @@ def named_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
     Raises:
         DataError: where a column is missing, or a row is of another length than the header.
     """
-    if not path.exists():
-        raise DataError(f"{path} is missing")
-    table = read_table(path)
+    table = _table(path)
     table.require(columns)
     return table.named()
 
@@ -70,9 +71,7 @@ def headless_points(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
     Raises:
         DataError: for a row that is too short or a cell that is no number.
     """
-    if not path.exists():
-        raise DataError(f"{path} is missing")
-    table = read_table(path)
+    table = _table(path)
     rows: list[list[float]] = []
     problems: list[str] = []
     for line, cells in table.rows:
@@ -114,29 +113,22 @@ def image_size(path: Path) -> tuple[int, int]:
         raise DataError(str(error)) from error
 
 
-@dataclass(frozen=True)
-class ImageHeader:
-    """What an image's header says: width and height, scale, where QuPath's frame begins."""
-
-    size_px: tuple[int, int] | None = None
-    mpp: float | None = None
-    qupath_offset_px: tuple[float, float] = (0.0, 0.0)
-
-
-def image_header(path: Path) -> ImageHeader:
-    """Read size, scale and bounds from an image's header; None each where it cannot be read.
+def image_header(
+    path: Path,
+) -> tuple[tuple[int, int] | None, float | None, tuple[float, float]]:
+    """Read an image's width and height, scale, and where QuPath's frame begins, from its header.
 
     One damaged image does not keep a data set from being described: `find_problems` names it, and
-    so does whatever reads it.
+    so does whatever reads it. Size and scale are None where they cannot be read.
     """
     from segmitos.io.slide import Slide
 
     try:
         with Slide.open(path) as slide:
             x, y = slide.bounds[:2]
-            return ImageHeader((slide.width, slide.height), slide.mpp, (float(x), float(y)))
+            return (slide.width, slide.height), slide.mpp, (float(x), float(y))
     except InputError:
-        return ImageHeader()
+        return None, None, (0.0, 0.0)
 
 
 def is_inside(

@@ -81,7 +81,7 @@ def _folders(path: Path, dataset: str, problems: Problems | None) -> list[Case]:
 
 
 def _case(slide: str, stem: str, image: Path, path: Path, dataset: str) -> Case:
-    size = image_header(image).size_px
+    size, _, _ = image_header(image)
     mitoses, look_alikes = (
         _swapped(path / folder / slide / f"{stem}.csv", size) for folder in (_TRUTH, _OTHERS)
     )
@@ -117,17 +117,17 @@ def sliderunner(path: Path, dataset: str, mpp: float) -> list[Case]:
     """
     return [
         Case(
-            name=Path(slide.filename).stem,
-            image=named_file(path.parent, slide.filename, str(path)),
-            mitoses_xy=slide.annotations.of("mitosis"),
-            hard_negatives_xy=slide.annotations.of("non-mitosis"),
-            unsure_xy=slide.annotations.of("unsure"),
+            name=Path(found.name).stem,
+            image=named_file(path.parent, found.name, str(path)),
+            mitoses_xy=found.of("mitosis"),
+            hard_negatives_xy=found.of("non-mitosis"),
+            unsure_xy=found.of("unsure"),
             mpp=mpp,
             # Stitched cases are `01_stitched1.tif`; the case's number is the slide.
-            slide=Path(slide.filename).stem.split("_")[0],
-            patient=Path(slide.filename).stem.split("_")[0],
+            slide=Path(found.name).stem.split("_")[0],
+            patient=Path(found.name).stem.split("_")[0],
             dataset=dataset,
-            size_px=slide.size_px,
+            size_px=size,
         )
-        for slide in read_sliderunner(path)
+        for found, size in read_sliderunner(path)
     ]

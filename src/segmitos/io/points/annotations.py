@@ -113,6 +113,11 @@ class Annotations:
         """Return the positions (k, 2) of one label."""
         return self.xy[self.is_label(label)]
 
+    def mitosis_confidence(self) -> NDArray[np.float64] | None:
+        """Return the confidence of each mitosis (k,), None unless it is known of all."""
+        values = np.asarray(self.confidence)[self.is_label("mitosis")]
+        return values if len(values) and not np.isnan(values).any() else None
+
     def select(self, chosen: NDArray[np.bool_]) -> Annotations:
         """Return the points that a mask (n,) picks."""
         labels = [label for label, kept in zip(self.labels, chosen, strict=True) if kept]

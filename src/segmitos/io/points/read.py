@@ -92,14 +92,14 @@ def read_annotations(
 
 
 def _of_database(path: Path, image: str | None, mpp: float | None, classes: Classes) -> Annotations:
-    slides = read_sliderunner(path, classes)
-    chosen = [slide for slide in slides if image in (None, slide.filename)]
+    slides = [found for found, _ in read_sliderunner(path, classes)]
+    chosen = [found for found in slides if image in (None, found.name)]
     if len(chosen) != 1:
-        names = ", ".join(slide.filename for slide in slides[:3])
+        names = ", ".join(found.name for found in slides[:3])
         raise DataError(
             f"{path} holds {len(slides)} slides: name one of them with --image, e.g. {names}"
         )
-    return replace(chosen[0].annotations, mpp=mpp)
+    return replace(chosen[0], mpp=mpp)
 
 
 def _plain(content: Any) -> Any:

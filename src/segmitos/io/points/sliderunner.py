@@ -8,17 +8,15 @@ describe it: the class of an annotation is the agreed one; a position is the cen
 from __future__ import annotations
 
 import math
-import os
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from segmitos.errors import DataError, OutputError
-from segmitos.io.files import partial_path
+from segmitos.io.files import new_file
 from segmitos.io.geometry import LARGEST_PX
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.classes import CLASSES, LABELS, Classes, Label
@@ -38,15 +36,6 @@ _CLASS_COLORS: dict[Label, str] = {
 }
 
 
-@dataclass(frozen=True)
-class SlideRows:
-    """One slide of a database: its file name, size where known, and points."""
-
-    filename: str
-    size_px: tuple[int, int] | None
-    annotations: Annotations
-
-
 def is_sliderunner(path: Path) -> bool:
     """Tell whether a file is an SQLite database."""
     try:
@@ -56,8 +45,12 @@ def is_sliderunner(path: Path) -> bool:
         return False
 
 
-def read_sliderunner(path: Path, known: Classes = CLASSES) -> list[SlideRows]:
-    """Read all slides of a database. Deleted annotations are left out, other classes counted so.
+def read_sliderunner(
+    path: Path, known: Classes = CLASSES
+) -> list[tuple[Annotations, tuple[int, int] | None]]:
+    """Read all slides of a database: annotations by file name, and the image's size if known.
+
+    Deleted annotations are left out, other classes counted so.
 
     Raises:
         DataError: for a file that is no such database, has no class of mitoses, or holds a value
@@ -93,7 +86,9 @@ def read_sliderunner(path: Path, known: Classes = CLASSES) -> list[SlideRows]:
     return [_slide(path, row, found.get(row[0], ([], [], Counter()))) for row in slides]
 
 
-def _slide(path: Path, row: Sequence[Any], found: tuple[Any, Any, Any]) -> SlideRows:
+def _slide(
+    path: Path, row: Sequence[Any], found: tuple[Any, Any, Any]
+) -> tuple[Annotations, tuple[int, int] | None]:
     uid, filename, width, height = row
     if not isinstance(filename, str) or not filename.strip("/.\\ ") or "\0" in filename:
         raise DataError(f"{path}: slide {uid} has the file name {filename!r:.60}, which is none")
@@ -103,8 +98,7 @@ def _slide(path: Path, row: Sequence[Any], found: tuple[Any, Any, Any]) -> Slide
             raise DataError(f"{path}: slide {uid} is {width!r:.20} x {height!r:.20} px, no size")
         size = (width, height)
     points, labels, left_out = found
-    annotations = Annotations.from_rows(points, labels, name=filename, left_out=left_out)
-    return SlideRows(filename, size, annotations)
+    return Annotations.from_rows(points, labels, name=filename, left_out=left_out), size
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -136,17 +130,11 @@ def write_sliderunner(
     path: Path, annotations: Annotations, size_px: tuple[int, int] | None = None
 ) -> None:
     """Write one slide's points as spots of a new database. Raises OutputError."""
-    temporary = partial_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(temporary)) as database:
+        with new_file(path) as aside, closing(sqlite3.connect(aside)) as database:
             _fill(database, annotations, size_px or (None, None))
             database.commit()
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except (OSError, sqlite3.Error) as error:
-        with suppress(OSError):
-            os.unlink(temporary)
+    except sqlite3.Error as error:
         raise OutputError(f"cannot write {path}: {error}") from error
 
 

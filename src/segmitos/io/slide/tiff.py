@@ -28,7 +28,7 @@ from segmitos.io.slide.backend import (
 )
 from segmitos.io.slide.image import orient
 from segmitos.io.slide.openslide import OpenSlideBackend
-from segmitos.io.slide.tiff_decode import DecodeError, decode
+from segmitos.io.slide.tiff_decode import decode
 from segmitos.io.slide.tiff_layout import check_tile_memory, read_layout
 from segmitos.io.slide.tiff_pages import Chosen, choose_image
 from segmitos.io.slide.tiff_tags import read_pages
@@ -203,15 +203,15 @@ class TiffBackend:
         height = min(height, about.height - top)
         try:
             if not offset or not count:
-                raise DecodeError("it is missing from the file")
+                raise ValueError("it is missing from the file")
             if count > about.max_segment_bytes:
-                raise DecodeError(f"{count} bytes are more than it can hold")
+                raise ValueError(f"{count} bytes are more than it can hold")
             data = self._file.read(offset, count)
             if len(data) < count:
-                raise DecodeError("the file ends within it")
+                raise ValueError("the file ends within it")
             segment = (about.segment_width, about.segment_height)
             samples = decode(about.coding, data, *segment, (width, height))
-        except DecodeError as error:
+        except ValueError as error:
             what = "tile" if about.tiled else "strip"
             where = f"pixel {(left, top)}" + (f" of level {level}" if level else "")
             raise InputError(f"{self._file.path}: damaged {what} at {where} ({error})") from error

@@ -47,10 +47,6 @@ _SIZ = b"\xff\x4f\xff\x51"
 _DECODE_ERRORS = (RuntimeError, ValueError, EOFError, OSError)
 
 
-class DecodeError(Exception):
-    """Bytes that are not what they should be; the message says why, in one line."""
-
-
 @dataclass(frozen=True)
 class Coding:
     """How the samples of a TIFF image are laid down in bytes; every value is one that is read.
@@ -119,7 +115,7 @@ def decode(
         (height, width, samples), or no more than lies inside.
 
     Raises:
-        DecodeError: where the bytes are damaged.
+        ValueError: where the bytes are damaged; it says why, in one line.
     """
     try:
         if coding.compression == JPEG:
@@ -130,7 +126,7 @@ def decode(
             return _ccitt(coding, data, width, inside[1])
         return _samples(coding, data, width, height, inside[1])
     except _DECODE_ERRORS as error:
-        raise DecodeError(one_line(error)) from error
+        raise ValueError(one_line(error)) from error
 
 
 def _samples(coding: Coding, data: bytes, width: int, height: int, needed_rows: int) -> Samples:
@@ -146,7 +142,7 @@ def _samples(coding: Coding, data: bytes, width: int, height: int, needed_rows: 
     # Below the image's last row writers may store something, or nothing.
     rows = min(height, len(data) // row_bytes)
     if rows < needed_rows:
-        raise DecodeError(f"{len(data)} of {row_bytes * height} bytes")
+        raise ValueError(f"{len(data)} of {row_bytes * height} bytes")
     count, shape = rows * width * coding.samples, (rows, width, coding.samples)
     kind = np.dtype(coding.dtype).newbyteorder(coding.byte_order)
     if coding.bits in (8, 16):
@@ -180,10 +176,10 @@ def _jpeg(coding: Coding, data: bytes, size: tuple[int, int], inside: tuple[int,
 
     problem = damage(data, coding.jpeg_tables or None)
     if problem:
-        raise DecodeError(problem)
+        raise ValueError(problem)
     stored = frame_size(data)
     if stored is None or stored[:2] not in _fitting(size, inside) or stored[2] != coding.samples:
-        raise DecodeError(f"its JPEG is of {_shown(stored)}, not {_shown((*size, coding.samples))}")
+        raise ValueError(f"its JPEG is of {_shown(stored)}, not {_shown((*size, coding.samples))}")
     space, wanted = _jpeg_color_spaces(coding, is_jfif=data[6:10] == b"JFIF")
     shape = (stored[1], stored[0], *((coding.samples,) if coding.samples > 1 else ()))
     values = imagecodecs.jpeg8_decode(
@@ -221,7 +217,7 @@ def _picture(
         # This decoder looks at the room that it is given after the work.
         stored = _jpeg2000_size(data)
         if stored not in _fitting(size, inside):
-            raise DecodeError(f"its JPEG 2000 is of {_shown(stored)}, not {_shown(size)}")
+            raise ValueError(f"its JPEG 2000 is of {_shown(stored)}, not {_shown(size)}")
     error: Exception | None = None
     for width, height in _fitting(size, inside):
         shape = (height, width, *((coding.samples,) if coding.samples > 1 else ()))
@@ -231,7 +227,7 @@ def _picture(
             error = mismatch
             continue
         return np.asarray(values).reshape(height, width, coding.samples)
-    raise DecodeError(one_line(error))
+    raise ValueError(one_line(error))
 
 
 def _jpeg2000_size(data: bytes) -> tuple[int, int] | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -56,19 +55,14 @@ _INTEGERS = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4"}
 _INTEGERS |= {16: "u8", 17: "i8", 18: "u8"}
 _ASCII, _RATIONAL = 2, 5
 
+Tag = tuple[int, int, bytes | None]
+"""Type of field, number of values, and their bytes: None where these lie outside the file."""
+_ABSENT: Tag = (0, 0, None)
+
 
 def damaged(path: Path, reason: str) -> InputError:
     """The error of a TIFF that cannot be what it should."""
     return InputError(f"{path}: truncated or damaged TIFF ({reason})")
-
-
-@dataclass(frozen=True)
-class Tag:
-    """The raw value of a tag; `value` is None where it lies outside the file."""
-
-    kind: int
-    count: int
-    value: bytes | None
 
 
 class Directory:
@@ -92,8 +86,7 @@ class Directory:
 
     def count(self, code: int) -> int:
         """How many values a tag has; 0 where it is not there."""
-        tag = self._tags.get(code)
-        return 0 if tag is None else tag.count
+        return self._tags.get(code, _ABSENT)[1]
 
     def integers(self, code: int) -> npt.NDArray[np.int64]:
         """The values of a tag of whole numbers; empty where it is not there.
@@ -101,15 +94,15 @@ class Directory:
         Raises:
             InputError: if they lie outside the file, are no whole numbers, or beyond 63 bits.
         """
-        tag = self._tags.get(code)
-        if tag is None:
+        if code not in self._tags:
             return np.zeros(0, np.int64)
+        kind, _, value = self._tags[code]
         name = _NAMES.get(code, f"tag {code}")
-        if tag.value is None:
+        if value is None:
             raise damaged(self.path, f"the values of {name} lie outside the file")
-        if tag.kind not in _INTEGERS:
+        if kind not in _INTEGERS:
             raise damaged(self.path, f"{name} holds no whole numbers")
-        values = np.frombuffer(tag.value, self.byte_order + _INTEGERS[tag.kind])
+        values = np.frombuffer(value, self.byte_order + _INTEGERS[kind])
         if values.dtype.kind == "u" and values.dtype.itemsize == 8 and (values >> 63).any():
             raise damaged(self.path, f"a value of {name} is impossible")
         return values.astype(np.int64)
@@ -135,22 +128,21 @@ class Directory:
 
     def text(self, code: int) -> str:
         """The text of a tag; empty where it is not there or no text."""
-        tag = self._tags.get(code)
-        if tag is None or tag.value is None or tag.kind not in (_ASCII, 1, 7):
+        kind, _, value = self._tags.get(code, _ABSENT)
+        if value is None or kind not in (_ASCII, 1, 7):
             return ""
-        return tag.value.split(b"\0", 1)[0].decode("utf-8", "replace").strip()
+        return value.split(b"\0", 1)[0].decode("utf-8", "replace").strip()
 
     def content(self, code: int) -> bytes:
         """The bytes of a tag; empty where it is not there."""
-        tag = self._tags.get(code)
-        return b"" if tag is None or tag.value is None else tag.value
+        return self._tags.get(code, _ABSENT)[2] or b""
 
     def ratio(self, code: int) -> float | None:
         """The value of a rational tag; None where it is not there, or not above 0."""
-        tag = self._tags.get(code)
-        if tag is None or tag.value is None or tag.kind != _RATIONAL or len(tag.value) < 8:
+        kind, _, value = self._tags.get(code, _ABSENT)
+        if value is None or kind != _RATIONAL or len(value) < 8:
             return None
-        above, below = struct.unpack(self.byte_order + "II", tag.value[:8])
+        above, below = struct.unpack(self.byte_order + "II", value[:8])
         return above / below if above and below else None
 
     @cached_property
@@ -238,7 +230,7 @@ class TiffReader:
                 continue
             (length,) = struct.unpack_from(self._order + pointer, content, at + 4)
             inline = content[at + 4 + width : at + entry]
-            tags[code] = Tag(kind, length, self._value(inline, length * _SIZES[kind]))
+            tags[code] = (kind, length, self._value(inline, length * _SIZES[kind]))
         (following,) = struct.unpack_from(self._order + pointer, content, count * entry)
         return Directory(self._path, self._order, tags), following
 
