@@ -31,12 +31,12 @@ class Failure(msgspec.Struct, frozen=True):
     exit_code: int = 1
 
 
-def record_failure(out: Path, name: str, path: str, cause: str, exit_code: int) -> None:
+def record_failure(out: Path, failure: Failure) -> None:
     """Note that an input failed. Raises OutputError."""
-    content = msgspec.json.encode(Failure(PROGRAM, name, path, cause, exit_code))
+    content = msgspec.json.encode(failure)
     for attempt in range(_ATTEMPTS):
         try:
-            write_bytes(_record_path(out, path), msgspec.json.format(content) + b"\n")
+            write_bytes(_record_path(out, failure.path), msgspec.json.format(content) + b"\n")
             break
         except OutputError:
             # Another process may just have removed the folder, empty for a moment.

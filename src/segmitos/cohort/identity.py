@@ -158,20 +158,15 @@ def settings_of(settings: JobSettings) -> dict[str, Any]:
     Raises:
         InputError: where a file that is a setting cannot be read.
     """
-    found: dict[str, Any] = {}
-    for field in dataclasses.fields(settings):
-        if field.name in UNUSED_IN_RESULT:
-            continue
-        found[field.name] = _plain(getattr(settings, field.name))
-    return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return _file_hash(value)
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value
+    values = {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name not in UNUSED_IN_RESULT
+    }
+    return {
+        name: _file_hash(value) if isinstance(value, Path) else value
+        for name, value in values.items()
+    }
 
 
 def _file_hash(path: Path) -> str:

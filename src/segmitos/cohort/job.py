@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from segmitos.cohort.atomic_folder import OutputFolder
 from segmitos.cohort.contents import MapPart, map_file, result_files
-from segmitos.cohort.failures import clear_failure, record_failure
+from segmitos.cohort.failures import Failure, clear_failure, record_failure
 from segmitos.cohort.finished_results import count_changes, recount_result
 from segmitos.cohort.identity import (
     RESULT_FORMAT,
@@ -35,7 +35,7 @@ from segmitos.detection.tiling import Tile
 from segmitos.errors import InputError, OutputError, SegMitosError
 from segmitos.io.error_log import CaughtBugs
 from segmitos.io.files import absolute_path, display_path
-from segmitos.io.outputs import SUMMARY
+from segmitos.io.outputs import PROGRAM, SUMMARY
 from segmitos.io.points.read_regions import regions_for
 from segmitos.io.slide import Slide
 
@@ -119,32 +119,27 @@ def run_job(job: Job, on_progress: OnTiles = lambda name, done, total: None) -> 
             message = f"{shown}: out of memory; try fewer --workers"
     if caught.message:
         message = f"{shown}: {caught.message}"
-    return fail(job, message, exit_code, time.monotonic() - began)
+    return fail(job, message, exit_code, round(time.monotonic() - began, 3))
 
 
 def fail(job: Job, message: str, exit_code: int = 1, seconds: float = 0.0) -> Outcome:
     """Note in the output folder that an input failed, and return it as an outcome."""
-    shown = display_path(message)
+    outcome = Outcome(
+        job.name, Path(job.path), "failed", display_path(message), exit_code, seconds=seconds
+    )
     try:
-        record_failure(
-            Path(job.out), job.name, display_path(absolute_path(job.path)), shown, exit_code
-        )
+        record_failure(Path(job.out), failure_of(outcome))
     except SegMitosError as error:
         # A full disk, say: then this is the cause, and the console at least says it.
-        if str(error) not in shown:
-            shown = f"{shown} ({error})"
-    return Outcome(job.name, Path(job.path), "failed", shown, exit_code, seconds=round(seconds, 3))
+        if str(error) not in outcome.message:
+            outcome = replace(outcome, message=f"{outcome.message} ({error})")
+    return outcome
 
 
-def identity_of(path: Path, source: InputRecord, model: Model, settings: JobSettings) -> Identity:
-    """Return what a finished result of these must agree with."""
-    return Identity(
-        format=RESULT_FORMAT,
-        path=display_path(absolute_path(path)),
-        input=source.sha256,
-        model=model.sha256,
-        settings=settings_of(settings),
-    )
+def failure_of(outcome: Outcome) -> Failure:
+    """Return the record of an input that failed."""
+    path = display_path(absolute_path(outcome.path))
+    return Failure(PROGRAM, outcome.name, path, outcome.message, outcome.exit_code)
 
 
 def _run(job: Job, on_progress: OnTiles) -> Outcome:
@@ -155,7 +150,13 @@ def _run(job: Job, on_progress: OnTiles) -> Outcome:
     folder.repair()
     folder.check_replaceable()
     source = read_input(path)
-    identity = identity_of(path, source, model, settings)
+    identity = Identity(
+        format=RESULT_FORMAT,
+        path=display_path(absolute_path(path)),
+        input=source.sha256,
+        model=model.sha256,
+        settings=settings_of(settings),
+    )
     if not settings.overwrite:
         summary = folder.finished(identity)
         if summary is not None:
@@ -262,6 +263,3 @@ def _check_owner(folder: OutputFolder, identity: Identity) -> None:
         return
     if record.input.sha256 != identity.input or os.path.exists(record.input.path):
         raise _NameTakenError(f"{folder.path} holds the result of {record.input.path}")
-
-
-__all__ = ["EXIT_NO_TISSUE", "Job", "JobSettings", "Outcome", "Status", "fail", "run_job"]

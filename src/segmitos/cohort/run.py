@@ -9,14 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from segmitos.cohort.atomic_folder import repair_results, results_in
-from segmitos.cohort.failures import Failure
-from segmitos.cohort.job import Job, OnTiles, Outcome, fail, run_job
+from segmitos.cohort.job import Job, OnTiles, Outcome, fail, failure_of, run_job
 from segmitos.cohort.names import output_names, own_name
 from segmitos.cohort.settings import JobSettings
 from segmitos.cohort.tables import check_tables_replaceable, write_tables
 from segmitos.errors import OutputError, UsageError
 from segmitos.io.files import absolute_path, display_path, remove_stale_partials
-from segmitos.io.outputs import PROGRAM
 from segmitos.io.slide.entry import InputEntry
 from segmitos.io.slide.find import find_inputs
 
@@ -92,15 +90,10 @@ def run(
     finally:
         # A worker of a run that was killed may have outlived its job's turn, not the cohort.
         remove_stale_partials(out)
-        failed = [_failure(one) for one in outcomes.values() if one.status == "failed"]
+        failed = [failure_of(one) for one in outcomes.values() if one.status == "failed"]
         # Who interrupts does not want to wait for more libraries to load.
         write_tables(out, failed, parquet=len(outcomes) == len(chosen))
     return [outcomes[name] for name, _ in chosen]
-
-
-def _failure(outcome: Outcome) -> Failure:
-    path = display_path(absolute_path(outcome.path))
-    return Failure(PROGRAM, outcome.name, path, outcome.message, outcome.exit_code)
 
 
 def _check_apart(entries: Sequence[InputEntry], out: Path) -> None:

@@ -28,7 +28,9 @@ from segmitos.io.files import write_bytes, write_text
 from segmitos.io.outputs import PROGRAM, RUN, SUMMARY
 from segmitos.io.tables import table_text, text_cell
 
-KINDS = {
+COLUMNS: dict[str, type] = {
+    "name": str,
+    "status": str,
     "count": int,
     "tissue_area_mm2": float,
     "density_per_mm2": float,
@@ -37,38 +39,22 @@ KINDS = {
     "who_score": int,
     "nottingham_score": int,
     "score_uncertain": bool,
+    "score_reason": str,
+    "reader": str,
     "reviewed_count": int,
     "reviewed_hotspot_count": int,
     "reviewed_who_score": int,
     "reviewed_nottingham_score": int,
+    "warnings": str,
     "mpp": float,
+    "mpp_source": str,
+    "path": str,
+    "cause": str,
 }
-COLUMNS = (
-    "name",
-    "status",
-    "count",
-    "tissue_area_mm2",
-    "density_per_mm2",
-    "hotspot_count",
-    "hotspot_density_per_mm2",
-    "who_score",
-    "nottingham_score",
-    "score_uncertain",
-    "score_reason",
-    "reader",
-    "reviewed_count",
-    "reviewed_hotspot_count",
-    "reviewed_who_score",
-    "reviewed_nottingham_score",
-    "warnings",
-    "mpp",
-    "mpp_source",
-    "path",
-    "cause",
-)
+"""Columns of cohort.csv, and what is in them."""
 FAILURE_COLUMNS = ("name", "path", "cause")
 
-_OWN_HEADERS = {COHORT: COLUMNS[:2], FAILURES: FAILURE_COLUMNS[:2]}
+_OWN_HEADERS = {COHORT: tuple(COLUMNS)[:2], FAILURES: FAILURE_COLUMNS[:2]}
 _OWN_MARKS = {COHORT_REPORT: b"SegMitos", COHORT_PARQUET: b"segmitos"}
 _ROUNDS = 5
 
@@ -165,7 +151,11 @@ def read_rows(out: Path, failed: Sequence[Failure] = ()) -> list[Row]:
         row = _row(folder)
         if row["path"] not in failures:
             rows.append(row)
-    rows += [_failed(failure) for failure in failures.values()]
+    nothing: Row = dict.fromkeys(COLUMNS)
+    rows += [
+        {**nothing, "name": one.name, "status": "failed", "path": one.path, "cause": one.cause}
+        for one in failures.values()
+    ]
     return sorted(rows, key=lambda row: (row["name"], row["path"]))
 
 
@@ -184,7 +174,9 @@ def _row(folder: OutputFolder) -> Row:
         row["cause"] = f"{folder.path / what} is damaged or was changed; run detect again"
         return row
     hotspot = summary.get("hotspot") or {}
-    row |= {column: summary.get(column) for column in KINDS if column in summary}
+    row |= {
+        key: summary[key] for key, kind in COLUMNS.items() if kind is not str and key in summary
+    }
     row |= {
         "status": status_of(summary),
         "hotspot_count": hotspot.get("count"),
@@ -230,16 +222,6 @@ def _reviewed(folder: OutputFolder, summary: Mapping[str, Any]) -> Row:
     return row
 
 
-def _failed(failure: Failure) -> Row:
-    return {
-        **dict.fromkeys(COLUMNS),
-        "name": failure.name,
-        "status": "failed",
-        "path": failure.path,
-        "cause": failure.cause,
-    }
-
-
 def _write(out: Path, rows: Sequence[Row], parquet: bool) -> None:
     from segmitos.report.html import write_cohort_report
 
@@ -249,7 +231,7 @@ def _write(out: Path, rows: Sequence[Row], parquet: bool) -> None:
         write_text(out / FAILURES, _csv(FAILURE_COLUMNS, failed))
     else:
         (out / FAILURES).unlink(missing_ok=True)
-    write_text(out / COHORT, _csv(COLUMNS, rows))
+    write_text(out / COHORT, _csv(tuple(COLUMNS), rows))
     # Of a single input there is nothing to compare, and starting all this takes a moment.
     if len(rows) > 1 or (out / COHORT_REPORT).exists():
         shown = [
@@ -280,7 +262,7 @@ def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
         float: pyarrow.float64(),
         str: pyarrow.string(),
     }
-    fields = [pyarrow.field(name, kinds[KINDS.get(name, str)]) for name in COLUMNS]
+    fields = [pyarrow.field(name, kinds[kind]) for name, kind in COLUMNS.items()]
     schema = pyarrow.schema(fields, metadata={PROGRAM: "cohort"})
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema), buffer)

@@ -40,8 +40,7 @@ class SavedResult:
     @property
     def settings(self) -> CountSettings:
         """How it was counted."""
-        given = self.summary.settings
-        return CountSettings(**{key: given[key] for key in CountSettings.__dataclass_fields__})
+        return _count_settings(self.summary.settings)
 
     @property
     def validation(self) -> ValidationCounts | None:
@@ -119,18 +118,21 @@ def new_result(candidates: Candidates, tissue: TissueMask, about: Mapping[str, A
         tissue: mask of the image.
         about: the attributes of `Summary` that a count lacks.
     """
-    given = about["settings"]
     counted = count(
         candidates.detections().xy,
         about["mpp"],
         about["width_px"],
         about["height_px"],
         tissue,
-        CountSettings(**{key: given[key] for key in CountSettings.__dataclass_fields__}),
+        _count_settings(about["settings"]),
         known_validation(about["model_card"].get("validation")),
     )
     fields = {key: getattr(counted, key) for key in Count.__dataclass_fields__}
     return SavedResult(Summary(**fields, **about), candidates, tissue)
+
+
+def _count_settings(given: Mapping[str, Any]) -> CountSettings:
+    return CountSettings(**{key: given[key] for key in CountSettings.__dataclass_fields__})
 
 
 def encode_tissue(tissue: TissueMask) -> bytes:

@@ -162,7 +162,7 @@ def count_windows(
         tissue: mask that the windows must lie on.
         only_decided: leave undecided detections out, as a blind reader must.
     """
-    settings, place = result.settings, (result.mpp, *result.size_px)
+    settings, place = result.saved.settings, (result.mpp, *result.size_px)
     at = (None, None) if fixed is None else fixed_windows(result, fixed, tissue)
 
     def search(chosen: Mask) -> dict[str, Hotspot | Unavailable]:
@@ -192,7 +192,7 @@ def fixed_windows(
     result: Result, center: tuple[float, float], tissue: TissueMask | None = None
 ) -> Windows:
     """Return hotspot and ten fields around a place; None of one that fits nowhere."""
-    settings, place = result.settings, (result.mpp, *result.size_px)
+    settings, place = result.saved.settings, (result.mpp, *result.size_px)
     empty = find_windows(np.zeros((0, 2)), *place, settings, tissue)
     fields_mm2 = field_area_mm2(settings.field_diameter_mm) * FIELDS
     hotspot = window_at(center, *place, settings.hotspot_area_mm2, settings.hotspot_shape)

@@ -172,7 +172,9 @@ def _counted(result: Result, state: ReviewState | None) -> Counted:
     state = state or ReviewState()
     marks = reviewed_marks(result, state)
     blind = state.blind
-    return count_windows(result, marks, state.fixed_hotspot, result.tissue, only_decided=blind)[0]
+    return count_windows(
+        result, marks, state.fixed_hotspot, result.saved.tissue, only_decided=blind
+    )[0]
 
 
 def consensus_label(labels: Sequence[Label], rule: str) -> tuple[Label | None, float]:

@@ -14,10 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.cohort.atomic_folder import OutputFolder
-from segmitos.counting.count import CountSettings
 from segmitos.counting.saved import SavedResult, read_saved
 from segmitos.counting.summary import Summary, read_summary
-from segmitos.detection.tissue import TissueMask
 from segmitos.errors import InputError
 from segmitos.io.files import no_result
 from segmitos.io.outputs import SUMMARY
@@ -64,11 +62,6 @@ class Result:
         """Score from which on a candidate is a detection."""
         return self.summary.thresholds.min_score
 
-    @property
-    def settings(self) -> CountSettings:
-        """How the windows are counted in."""
-        return self.saved.settings
-
     @cached_property
     def key(self) -> ReviewKey:
         """What a review of this result belongs to."""
@@ -97,11 +90,6 @@ class Result:
     def candidates(self) -> Candidates:
         """What the model found, down to a low floor. Raises InputError as `saved` does."""
         return self.saved.candidates
-
-    @property
-    def tissue(self) -> TissueMask:
-        """Mask of the tissue."""
-        return self.saved.tissue
 
 
 class Worklist:
@@ -193,7 +181,7 @@ def score_distance(result: Result) -> Floats:
 def outlines(result: Result) -> list[list[tuple[float, float]]]:
     """Return a box around each piece of tissue, level-0 pixels; the whole image without any."""
     width, height = result.size_px
-    tissue = result.tissue
+    tissue = result.saved.tissue
     if not tissue.mask.any():
         return [_box(-0.5, -0.5, width - 0.5, height - 0.5)]
     from scipy import ndimage

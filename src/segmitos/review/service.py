@@ -230,7 +230,7 @@ class Service:
         if found is None:
             marks = marks or reviewed_marks(result, state)
             found = count_windows(
-                result, marks, state.fixed_hotspot, result.tissue, only_decided=self.blind
+                result, marks, state.fixed_hotspot, result.saved.tissue, only_decided=self.blind
             )
             while len(self._counted) > 500:
                 self._counted.pop(next(iter(self._counted)), None)

@@ -154,13 +154,12 @@ def check(event: Event, state: ReviewState, candidates: Container[str], known: s
     """
     mark = event.mark or ""
     own = mark in state.added
-    if event.kind in ("decide", "move") and not own and mark not in candidates:
-        raise DataError(f"there is no mark {mark!r}")
-    if event.kind == "comment" and mark and not own and mark not in candidates:
+    on_mark = event.kind in ("decide", "move") or (event.kind == "comment" and mark)
+    if on_mark and not own and mark not in candidates:
         raise DataError(f"there is no mark {mark!r}")
     if event.kind == "add" and not _is_own(mark):
         raise DataError(f"the id of an added mark must begin with {OWN!r}, not {mark!r}")
-    if event.kind == "add" and mark in state.added:
+    if event.kind == "add" and own:
         raise DataError(f"there is a mark {mark!r} already")
     if event.kind == "remove" and not own and mark not in state.regions:
         raise DataError(

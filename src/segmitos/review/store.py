@@ -168,17 +168,16 @@ def _by_reader(rows: Sequence[Any]) -> dict[str, list[Event]]:
 
 
 def _failed(error: SQLAlchemyError) -> OutputError:
-    cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-    return OutputError(f"the database of reviews: {cause}")
+    return OutputError(f"the database of reviews: {_cause(error)}")
 
 
 def _refused(url: str, error: Exception) -> InputError:
-    cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-    return InputError(f"database {_hide_password(url)}: {cause}")
-
-
-def _hide_password(url: str) -> str:
     try:
-        return sa.make_url(url).render_as_string(hide_password=True)
+        shown = sa.make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
-        return "URL"
+        shown = "URL"
+    return InputError(f"database {shown}: {_cause(error)}")
+
+
+def _cause(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
