@@ -174,9 +174,8 @@ def _row(folder: OutputFolder) -> Row:
         row["cause"] = f"{folder.path / what} is damaged or was changed; run detect again"
         return row
     hotspot = summary.get("hotspot") or {}
-    row |= {
-        key: summary[key] for key, kind in COLUMNS.items() if kind is not str and key in summary
-    }
+    numbers = [name for name, kind in COLUMNS.items() if kind is not str]
+    row |= {name: summary[name] for name in numbers if name in summary}
     row |= {
         "status": status_of(summary),
         "hotspot_count": hotspot.get("count"),

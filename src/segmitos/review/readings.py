@@ -171,10 +171,8 @@ def _counted(result: Result, state: ReviewState | None) -> Counted:
     """Count in a reader's own hotspot; the model's for None."""
     state = state or ReviewState()
     marks = reviewed_marks(result, state)
-    blind = state.blind
-    return count_windows(
-        result, marks, state.fixed_hotspot, result.saved.tissue, only_decided=blind
-    )[0]
+    tissue = result.saved.tissue
+    return count_windows(result, marks, state.fixed_hotspot, tissue, only_decided=state.blind)[0]
 
 
 def consensus_label(labels: Sequence[Label], rule: str) -> tuple[Label | None, float]:
