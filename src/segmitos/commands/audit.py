@@ -64,7 +64,7 @@ _SHEET = 96
     help="Probability up to which a labelled mitosis is suspected.",
 )
 @threads_option
-def audit(data: DataSets, out: Path, threads: int | None, **given: Any) -> int:
+def audit(data: DataSets, out: Path, threads: int | None, **given: Any) -> None:
     """List labels that look wrong, and write a copy in which they are unsure.
 
     Each slide is judged by networks that were trained on the other slides. Look at the sheets: what
@@ -115,7 +115,6 @@ def audit(data: DataSets, out: Path, threads: int | None, **given: Any) -> int:
         print(f"{kind:<17} {sum(s.kind == kind for s in placed)}")
     print(f"{len(placed)} suspects in {out / 'audit.csv'}; look at {out / 'audit-*.png'}")
     print(f"{in_words(written, 'image')} with these labels as unsure in {out / 'points'}")
-    return 0
 
 
 def _kinds(suspects: Sequence[Suspect]) -> list[str]:

@@ -71,7 +71,7 @@ def convert(
     classes: Sequence[str] = (),
     slide: Path | None = None,
     overwrite: bool = False,
-) -> int:
+) -> None:
     """Convert points between QuPath, Grand Challenge, COCO, MIDOG, SlideRunner, CSV and JSON.
 
     Classes are kept; what a format cannot hold is counted on the console.
@@ -110,7 +110,6 @@ def convert(
     if lost:
         print(f"not in {out}, as {target} cannot hold it: {summary_of(lost)}", file=sys.stderr)
     print(f"{_described(found, lost)} in {out} ({target})")
-    return 0
 
 
 def _frame(

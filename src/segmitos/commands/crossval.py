@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import click
 
@@ -60,16 +60,14 @@ from segmitos.options import (
 def crossval(
     data: DataSets,
     out: Path,
-    by: Literal["slide", "laboratory"],
-    folds: int | None,
     seeds: Sequence[int],
     only: Sequence[str] | None,
     recipe: str,
     epochs: int | None,
-    accelerator: str,
     threads: int | None,
     json_out: bool,
-) -> int:
+    **given: Any,
+) -> None:
     """Cross-validate a recipe: score every slide, or laboratory, by networks that never saw it.
 
     Example: segmitos crossval mitos14:DIR --folds 3 -o runs/crossval
@@ -90,19 +88,16 @@ def crossval(
         data.load(),
         out,
         load_recipe(recipe, epochs=epochs),
-        by,
-        folds,
-        seeds or (0,),
-        only or (),
-        on_fold,
-        accelerator,
-        threads or available_threads(),
+        seeds=seeds or (0,),
+        only=only or (),
+        on_fold=on_fold,
+        threads=threads or available_threads(),
+        **given,
     )
     if json_out:
         print_json(result)
-        return 0
+        return
     chosen = ", ".join(f"{key} {value}" for key, value in result["thresholds"].items())
     print("\n".join(table_lines(result)))
     print(f"common thresholds: {chosen}")
     print(f"written: {out / RESULT}", file=sys.stderr)
-    return 0

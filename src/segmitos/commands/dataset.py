@@ -32,7 +32,7 @@ def dataset_app() -> None:
 
 @dataset_app.command("list")
 @json_option
-def dataset_list(json_out: bool) -> int:
+def dataset_list(json_out: bool) -> None:
     """List the data set formats.
 
     Example: segmitos dataset list
@@ -41,10 +41,9 @@ def dataset_list(json_out: bool) -> int:
 
     if json_out:
         print_json({name: info.summary for name, info in FORMATS.items()})
-        return 0
+        return
     for name, info in FORMATS.items():
         print(f"{name:<12} {info.summary}")
-    return 0
 
 
 @dataset_app.command("describe")
@@ -144,7 +143,7 @@ dataset_app.add_command(audit)
 def dataset_convert(
     data: DataSets,
     out: Path,
-) -> int:
+) -> None:
     """Convert a data set to a folder of images with one CSV of points each.
 
     Example: segmitos dataset convert mitos14:DIR -o points
@@ -154,4 +153,3 @@ def dataset_convert(
     chosen = data.load()
     count = convert_dataset(chosen, out)
     print(f"{in_words(count, 'image')} with points in {out}")
-    return 0

@@ -68,7 +68,7 @@ def evaluate(
     device: str,
     threads: int | None,
     json_out: bool,
-) -> int:
+) -> None:
     """Score a detector on annotated images, or tune its thresholds on them.
 
     Example: segmitos evaluate mitos14:DIR --cases H03 -o scores
@@ -82,7 +82,8 @@ def evaluate(
     chosen = data.load()
     if tune:
         assert out is not None
-        return _tune(chosen, model, out, device, threads, json_out)
+        _tune(chosen, model, out, device, threads, json_out)
+        return
     if detections is not None:
         chosen, found, warnings = _saved(chosen, detections)
     else:
@@ -91,7 +92,7 @@ def evaluate(
         found = {case.name: result.detections for case, result in pairs}
         # What an image says of its scale wins.
         chosen = [replace(case, mpp=result.mpp) for case, result in pairs]
-    return _score(chosen, found, warnings, rule, out, json_out)
+    _score(chosen, found, warnings, rule, out, json_out)
 
 
 def _detected(
@@ -153,7 +154,7 @@ def _score(
     rule: str,
     out: Path | None,
     json_out: bool,
-) -> int:
+) -> None:
     from segmitos.evaluation.scoring import compare_rules, evaluate, format_rules
     from segmitos.io.files import write_json, write_text
     from segmitos.io.tables import table_text
@@ -179,14 +180,13 @@ def _score(
         _write_report(cases, found, main, every, warnings, out)
     if json_out:
         print_json(content)
-        return 0
+        return
     _print_slides(main)
     if rule == "all":
         print()
         print(format_rules(every))
     if out is not None:
         print(f"written: {out / 'evaluation.html'}")
-    return 0
 
 
 def _print_slides(result: Evaluation) -> None:
@@ -248,7 +248,7 @@ def _tune(
     device: str,
     threads: int | None,
     json_out: bool,
-) -> int:
+) -> None:
     from segmitos.evaluation.curves import tuning_picture
     from segmitos.evaluation.threshold_grid import Item
     from segmitos.evaluation.tuning import thresholds_content, tune
@@ -261,7 +261,7 @@ def _tune(
     write_bytes(out / "thresholds.png", tuning_picture(result))
     if json_out:
         print_json(content)
-        return 0
+        return
     chosen = result.thresholds
     print(f"tuned on {content['validation']['data']}")
     print(
@@ -272,4 +272,3 @@ def _tune(
     if result.cross_validated is not None:
         print(f"F with thresholds cross-validated over slides {result.cross_validated.f_score:.3f}")
     print(f"written: {out / TUNED}", file=sys.stderr)
-    return 0

@@ -41,7 +41,7 @@ def model_app() -> None:
 @model_app.command("info")
 @click.argument("model", help="Model file, or lite, the built-in one.")
 @json_option
-def info(model: str, json_out: bool) -> int:
+def info(model: str, json_out: bool) -> None:
     """Print a model card: what a model was trained on, how it was scored, what it is for.
 
     Example: segmitos model info lite
@@ -60,7 +60,6 @@ def info(model: str, json_out: bool) -> int:
         print_json(about)
     else:
         print(model_card(about))
-    return 0
 
 
 def model_card(about: Mapping[str, Any]) -> str:
@@ -135,11 +134,9 @@ def export(
     out: Path,
     thresholds: Path | None,
     name: str | None,
-    license: str,
-    intended_use: str,
-    description: str,
     stain_of: str | None,
-) -> int:
+    **given: Any,
+) -> None:
     """Turn a training run into a model file, and check that both agree.
 
     Example: segmitos model export runs/first -o first.segmitos
@@ -149,20 +146,16 @@ def export(
     from segmitos.training.export import export_run
 
     _check_place(out)
-    content = read_thresholds(thresholds) if thresholds is not None else None
     difference = export_run(
         run,
         out,
-        tuned=content,
+        tuned=None if thresholds is None else read_thresholds(thresholds),
         name=name or out.stem,
-        license=license,
-        intended_use=intended_use,
-        description=description,
         stain=None if stain_of is None else _stain_of(stain_of),
+        **given,
     )
     size = out.stat().st_size / 1e6
     print(f"{out}: {size:.1f} MB, differs from the network by at most {difference:.1e}")
-    return 0
 
 
 @model_app.command("combine")
@@ -212,16 +205,10 @@ def combine(
     networks: Sequence[str],
     out: Path,
     proposal_network: Path | None,
-    proposal_threshold: float,
-    ensemble_threshold: float,
-    patch_px: int | None,
-    block_px: int | None,
-    margin_px: int | None,
-    half_precision: bool,
     thresholds: Path | None,
     name: str | None,
-    description: str | None,
-) -> int:
+    **given: Any,
+) -> None:
     """Make one model file of several: networks averaged, behind a proposal network.
 
     Example: segmitos model combine a.segmitos b.segmitos -o both.segmitos
@@ -234,23 +221,16 @@ def combine(
     sources: list[str | Path] = [*networks]
     sources += [] if proposal_network is None else [proposal_network]
     _check_place(out, [find_model(source) for source in sources])
-    tuned = None if thresholds is None else read_thresholds(thresholds)
-    sizes = {"patch_px": patch_px, "block_px": block_px, "margin_px": margin_px}
     combine(
         [Path(network) for network in networks],
         out,
         proposal_network,
-        proposal_threshold,
-        ensemble_threshold,
-        **{key: value for key, value in sizes.items() if value is not None},
-        half_precision=half_precision,
-        tuned=tuned,
+        tuned=None if thresholds is None else read_thresholds(thresholds),
         name=name or out.stem,
-        description=description,
+        **{key: value for key, value in given.items() if value is not None},
     )
     behind = "" if proposal_network is None else f", behind {proposal_network}"
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(networks)} network(s){behind}")
-    return 0
 
 
 @model_app.command("quantize")
@@ -263,7 +243,7 @@ def quantize(
     out: Path,
     model: Path,
     threads: int | None,
-) -> int:
+) -> None:
     """Make an int8 version of a model file: smaller, and faster on most CPUs.
 
     Calibrate on training images of every laboratory, never on test images.
@@ -283,7 +263,6 @@ def quantize(
         f"changed by {made.difference[0]:.1g} on average, {made.difference[1]:.2g} at 999 in 1000 "
         f"map pixels (logits by {made.shift:+.3f}, taken back); score it with 'segmitos evaluate'"
     )
-    return 0
 
 
 def _check_place(out: Path, sources: Sequence[Path] = ()) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -14,20 +15,8 @@ from segmitos.errors import InputError, UsageError
 from segmitos.options import FilePath, counting_options, json_option, print_json
 
 if TYPE_CHECKING:
-    from segmitos.counting.recount import Recount, Review
-    from segmitos.counting.saved import SavedResult
+    from segmitos.counting.recount import Recount
     from segmitos.counting.summary import Summary
-
-
-class _Reader(NamedTuple):
-    """Who corrected, and how."""
-
-    name: str
-    note: str
-    hotspot: Literal["follow", "fixed"]
-    screened: bool
-    tubules: int | None
-    nuclei: int | None
 
 
 @click.command()
@@ -72,7 +61,7 @@ def recount(
     overwrite: bool,
     json_out: bool,
     **given: Any,
-) -> int:
+) -> None:
     """Count a result of detect again, without the networks.
 
     With --with, as a reader corrected it: the files reviewed.geojson, .csv, .json and .html are
@@ -97,18 +86,17 @@ def recount(
             raise UsageError("nothing to change: give --with, or a setting to count with")
         contents = [_change(result, changes, json_out) for result in results]
     else:
-        who = _Reader(reader.strip(), note.strip(), hotspot, screened, tubules, nuclei)
-        files = _corrected_files(results, corrected, folder)
-        contents = [
-            _review(result, file, who, changes, out, overwrite, json_out, len(results) > 1)
-            for result, file in files.items()
-        ]
+        who = {"reader": reader.strip(), "note": note.strip()}
+        how = {"hotspot": hotspot, "screened": screened, "tubules": tubules, "nuclei": nuclei}
+        contents = []
+        for result, file in _corrected_files(results, corrected, folder).items():
+            target = result if out is None else out / result.name if len(results) > 1 else out
+            contents.append(_review(result, file, target, changes, who, how, overwrite, json_out))
     run = folder.absolute().parent if results == [folder] else folder
     if (run / COHORT).is_file():
         write_tables(run)
     if json_out:
         print_json(contents)
-    return 0
 
 
 def _corrected_files(results: list[Path], corrected: Path, folder: Path) -> dict[Path, Path]:
@@ -154,15 +142,17 @@ def _change(folder: Path, changes: dict[str, Any], quiet: bool) -> dict[str, Any
 def _review(
     folder: Path,
     corrected: Path,
-    who: _Reader,
+    target: Path,
     changes: Mapping[str, Any],
-    out: Path | None,
+    who: Mapping[str, str],
+    how: Mapping[str, Any],
     overwrite: bool,
     quiet: bool,
-    several: bool,
 ) -> dict[str, Any]:
-    """Write the files of a review of one result."""
+    """Write the files of a review of one result: who corrected it, and how it is counted."""
     from segmitos.cohort.atomic_folder import OutputFolder
+    from segmitos.counting.corrections import corrections, read_edited
+    from segmitos.counting.recount import Review, recount
     from segmitos.counting.saved import read_saved
     from segmitos.io.files import write_bytes
     from segmitos.io.outputs import check_folder
@@ -182,12 +172,13 @@ def _review(
             "--min-score and --min-area-um2 change what the model found; change the result first, "
             "without --with"
         )
-    review = review_of(saved, corrected, who, changes)
-    target = folder if out is None else out / folder.name if several else out
+    marks = corrections(saved, read_edited(corrected, saved))
+    found = recount(saved, marks, replace(saved.settings, **changes), **how)
+    review = Review(found, who["reader"], corrected.name, who["note"])
     if corrected.resolve() in [(target / name).resolve() for name in REVIEWED]:
         raise UsageError(f"{corrected} would be written over; move it, or name a folder with -o")
     if not overwrite:
-        check_reader(target, who.name)
+        check_reader(target, who["reader"])
         check_folder(target, REVIEWED, REVIEWED_GEOJSON)
     picture, crops = read_pictures(folder)
     record = OutputFolder(folder.parent, folder.name).record()
@@ -203,23 +194,6 @@ def _review(
     if not quiet:
         print(f"{folder.name}: {_compared(review.recount)}")
     return {"name": folder.name, "review": review_content(saved, review)}
-
-
-def review_of(
-    saved: SavedResult, corrected: Path, who: _Reader, changes: Mapping[str, Any]
-) -> Review:
-    """Count a result as a corrected file has it."""
-    from dataclasses import replace
-
-    from segmitos.counting.corrections import corrections, read_edited
-    from segmitos.counting.recount import Review, recount
-
-    settings = replace(saved.settings, **changes)
-    marks = corrections(saved, read_edited(corrected, saved))
-    found = recount(
-        saved, marks, settings, who.hotspot, who.screened, tubules=who.tubules, nuclei=who.nuclei
-    )
-    return Review(found, who.name, corrected.name, who.note)
 
 
 def _figures(summary: Summary) -> str:

@@ -96,7 +96,7 @@ def serve(
     port: int,
     address: str | None,
     browser: bool,
-) -> int:
+) -> None:
     """Serve the review of a folder of results; the verb `serve` may be left out.
 
     Example: segmitos review serve results --reader Anna
@@ -136,7 +136,6 @@ def serve(
             webbrowser.open(addresses[0][1])
 
     serve(service, readers, host, port, address, on_ready)
-    return 0
 
 
 @review.command()
@@ -154,7 +153,7 @@ def serve(
 )
 def agreement(
     results: Path, names: Sequence[str], out: Path, model: bool, database: str | None, draws: int
-) -> int:
+) -> None:
     """Compare readers who finished the same slides: F, kappa, alpha, ICC, Bland-Altman.
 
     Example: segmitos review agreement results -o agreement
@@ -179,7 +178,6 @@ def agreement(
         compared = in_words(pair["slides"], "slide")
         print(f"{pair['first']}, {pair['second']}: {compared}, {', '.join(figures)}")
     print(out / "agreement.html")
-    return 0
 
 
 _SHOWN = (("F", "f"), ("kappa", "kappa"), ("score kappa", "score_kappa"), ("ICC", "count_icc"))
@@ -217,7 +215,7 @@ def export(
     events: bool,
     database: str | None,
     overwrite: bool,
-) -> int:
+) -> None:
     """Write decided marks as a data set to train on: mitoses, look-alikes, unsure, regions.
 
     Example: segmitos review export results -o mine
@@ -232,7 +230,7 @@ def export(
     if events:
         check_file(out, overwrite)
         print(f"{in_words(export_events(service, out), 'event')}: {out}")
-        return 0
+        return
     content = export_points(service, out, names or None, rule)
     print(
         f"{in_words(len(content['slides']), 'slide')}, {in_words(content['mitoses'], 'mitosis')}, "
@@ -241,7 +239,6 @@ def export(
     )
     if any(slide["assisted"] for slide in content["slides"].values()):
         print("reviewed with the model's marks in sight: they flatter that model if it is scored")
-    return 0
 
 
 def _service(results: Path, slides: Path | None, database: str | None) -> Service:

@@ -127,7 +127,7 @@ def train(
     threads: int | None,
     no_resume: bool,
     restart: bool,
-) -> int:
+) -> None:
     """Train a detector from clicks on mitoses, tune it, and write its model file.
 
     Example: segmitos train mitos14:DIR --validation H03 -o runs/first
@@ -148,7 +148,8 @@ def train(
     training, held_out = split(data.load(), validation or ())
     if adapts:
         assert start_from is not None
-        return _adapt(training, held_out, out, start_from, restart, threads)
+        _adapt(training, held_out, out, start_from, restart, threads)
+        return
     print(describe_split(training, held_out), flush=True)
     with TrainingProgress() as progress:
         train(
@@ -165,7 +166,6 @@ def train(
             threads=threads or available_threads(),
         )
     print(finish(out, held_out, threads).text())
-    return 0
 
 
 def _check_adapt(start_from: str | None, **unused: float | None) -> None:
@@ -184,7 +184,7 @@ def _adapt(
     start_from: str,
     restart: bool,
     threads: int | None,
-) -> int:
+) -> None:
     from segmitos.training.adapt import adapt
 
     print(f"adapting {start_from} to {_described(training)}", flush=True)
@@ -199,7 +199,6 @@ def _adapt(
             advance=bar.advance,
         )
     print(adapted.text())
-    return 0
 
 
 def split(cases: Sequence[Case], patterns: Sequence[str]) -> tuple[list[Case], list[Case]]:
