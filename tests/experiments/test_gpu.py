@@ -131,6 +131,15 @@ def test_patches_read_on_a_device_are_those_of_the_processor(images, monkeypatch
     assert (found - wanted).abs().max() <= 1
 
 
+def test_everything_is_made_on_the_device_that_the_images_are_on(images):
+    # Shapes without values: an operation that mixes devices fails here as on a GPU.
+    rng = np.random.default_rng(5)
+    points = np.column_stack([rng.integers(0, len(images), 40), rng.uniform(-5, 197, (40, 2))])
+    stains = [image.source.stain for image in images]
+    patches = PatchReader(images, "meta").augmented(points, stains, rng)
+    assert patches.device.type == "meta" and patches.shape == (40, 3, 80, 80)
+
+
 @pytest.mark.parametrize("quality", [40, 65, 90])
 def test_compression_is_that_of_the_jpeg_library(quality):
     rng = np.random.default_rng(0)
@@ -201,6 +210,16 @@ def test_time_ends_a_training_and_the_rate_falls_with_it(packed, tmp_path):
     assert len(list(tmp_path.glob("verifier-*.safetensors"))) == len(FOLDS)
     rates = [_rate(recipe, 500, done) for done in (0.0, 0.5, 1.0)]
     assert rates == pytest.approx([1e-3, 0.505e-3, 1e-5])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [("--batch", "1", "at least 2"), ("--minutes", "nan", "at least 0"), ("--seeds", "x", "x")],
+)
+def test_options_that_make_no_sense_are_refused(option, value, why, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "PACK", "OUT", option, value])
+    assert stopped.value.code == 2 and why in capsys.readouterr().err
 
 
 def test_a_device_that_is_not_there_is_told_of(packed, tmp_path, monkeypatch):
