@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.errors import DataError
-from segmitos.io.datasets.case import Case, no_points
+from segmitos.io.datasets.case import Case, Points, no_points
 from segmitos.io.datasets.masks import cached, read_grey, save_mask
 from segmitos.io.datasets.table import (
     IMAGES,
@@ -77,6 +77,20 @@ def _images(folder: Path) -> list[Path]:
     return images_under(folder, recursive=True)
 
 
+def _case(image: Path, mitoses_xy: Points, mask: Path, size: tuple[int, int]) -> Case:
+    case = Case(
+        name=image.stem,
+        image=image,
+        mitoses_xy=mitoses_xy,
+        hard_negatives_xy=no_points(),
+        mpp=None,
+        slide="",
+        mask=mask,
+        size_px=size,
+    )
+    return _of_slide(case)
+
+
 def _of_slide(case: Case) -> Case:
     """Fill in what a field's name tells: scanner, slide, patient, scale."""
     slide = case.name.split("_")[0]
@@ -98,18 +112,8 @@ def _field(image: Path) -> Case:
     lists = [pixels for pixels in _pixel_lists(table) if len(pixels)]
     for pixels in lists:
         check_inside(pixels, size, table)
-    return _of_slide(
-        Case(
-            name=image.stem,
-            image=image,
-            mitoses_xy=np.array([pixels.mean(axis=0) for pixels in lists]).reshape(-1, 2),
-            hard_negatives_xy=no_points(),
-            mpp=None,
-            slide="",
-            mask=_mask_of(lists, size, table),
-            size_px=size,
-        )
-    )
+    centers = np.array([pixels.mean(axis=0) for pixels in lists]).reshape(-1, 2)
+    return _case(image, centers, _mask_of(lists, size, table), size)
 
 
 def _pixel_lists(table: Path) -> list[NDArray[np.float64]]:
@@ -151,15 +155,4 @@ def _tile(image: Path, masks: Path) -> Case:
         )
     labels, count = ndimage.label(filled, np.ones((3, 3)))
     centers = ndimage.center_of_mass(filled, labels, np.arange(1, count + 1)) if count else []
-    return _of_slide(
-        Case(
-            name=image.stem,
-            image=image,
-            mitoses_xy=np.array(centers, float).reshape(-1, 2)[:, ::-1],
-            hard_negatives_xy=no_points(),
-            mpp=None,
-            slide="",
-            mask=found[0],
-            size_px=size,
-        )
-    )
+    return _case(image, np.array(centers, float).reshape(-1, 2)[:, ::-1], found[0], size)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -70,8 +70,20 @@ class Outline:
 
     def centroid(self) -> Annotation:
         """Return the center of mass; holes count negative, whichever way they wind."""
-        x, y = _centroid(self.polygons)
-        return Annotation(x, y, self.kind, self.where, self.measurements)
+        total, moment = 0.0, np.zeros(2)
+        for rings in self.polygons:
+            for index, points in enumerate(rings):
+                origin = points[:1]
+                here, there = points - origin, np.roll(points, -1, axis=0) - origin
+                cross = here[:, 0] * there[:, 1] - there[:, 0] * here[:, 1]
+                sign = math.copysign(1.0, cross.sum()) * (-1 if index else 1)
+                area = sign * cross.sum() / 2
+                total += area
+                moment += sign * ((here + there) * cross[:, None]).sum(axis=0) / 6
+                moment += area * origin.sum(axis=0)
+        corners = np.concatenate([ring for rings in self.polygons for ring in rings])
+        x, y = moment / total if total > 0 else np.mean(corners, axis=0)
+        return Annotation(float(x), float(y), self.kind, self.where, self.measurements)
 
 
 def own_member(content: Any) -> tuple[float | None, str, tuple[float, float]]:
@@ -129,6 +141,16 @@ def read_features(path: Path, content: Any) -> tuple[list[Annotation], list[Outl
     return points, outlines
 
 
+def regions_of(included: Sequence[Outline], excluded: Sequence[Outline]) -> Regions | None:
+    """Return outlines to work in and to leave out as regions, None where there is none."""
+    inside, outside = (
+        tuple(polygon for outline in outlines for polygon in outline.polygons)
+        for outlines in (included, excluded)
+    )
+    names = tuple(one.name or one.kind or "" for one in included for _ in one.polygons)
+    return Regions(inside or None, outside, names) if inside or outside else None
+
+
 def read_geojson_annotations(
     path: Path,
     content: Any,
@@ -154,9 +176,8 @@ def read_geojson_annotations(
     points, outlines = read_features(path, content)
     left_out: Counter[str] = Counter()
     cells: list[Annotation] = []
-    included: list[Polygon] = []
-    excluded: list[Polygon] = []
-    names: list[str] = []
+    included: list[Outline] = []
+    excluded: list[Outline] = []
     problems: list[str] = []
     for outline in outlines:
         with collected(problems):
@@ -164,10 +185,9 @@ def read_geojson_annotations(
             if role == "cell":
                 cells.append(outline.centroid())
             elif role == "included":
-                included += outline.polygons
-                names += [outline.name or outline.kind or ""] * len(outline.polygons)
+                included.append(outline)
             elif role == "excluded":
-                excluded += outline.polygons
+                excluded.append(outline)
             else:
                 left_out[f"{outline.kind} outline"] += 1
     labels: list[Label] = []
@@ -182,11 +202,7 @@ def read_geojson_annotations(
             rows.append((point.x_px, point.y_px, *measured, _fraction(point)))
             labels.append(label)
     refuse_all(path, problems, "feature")
-    regions = (
-        Regions(tuple(included) if included else None, tuple(excluded), tuple(names))
-        if included or excluded
-        else None
-    )
+    regions = regions_of(included, excluded)
     found = Annotations.from_rows(
         rows, labels, mpp=mpp, name=name or path.stem, regions=regions, left_out=left_out
     )
@@ -330,20 +346,3 @@ def _position(value: Any, where: str) -> tuple[float, float]:
     ):
         return float(value[0]), float(value[1])
     raise DataError(f"{where}: coordinates {str(value)[:60]} are not [x, y]")
-
-
-def _centroid(polygons: tuple[Polygon, ...]) -> tuple[float, float]:
-    total, moment = 0.0, np.zeros(2)
-    for rings in polygons:
-        for index, points in enumerate(rings):
-            origin = points[:1]
-            here, there = points - origin, np.roll(points, -1, axis=0) - origin
-            cross = here[:, 0] * there[:, 1] - there[:, 0] * here[:, 1]
-            sign = math.copysign(1.0, cross.sum()) * (-1 if index else 1)
-            area = sign * cross.sum() / 2
-            total += area
-            moment += sign * ((here + there) * cross[:, None]).sum(axis=0) / 6
-            moment += area * origin.sum(axis=0)
-    corners = np.concatenate([ring for rings in polygons for ring in rings])
-    x, y = moment / total if total > 0 else np.mean(corners, axis=0)
-    return float(x), float(y)

@@ -8,8 +8,14 @@ from typing import Any
 from segmitos.errors import DataError, InputError
 from segmitos.io.json_files import load_json
 from segmitos.io.points.classes import CLASSES
-from segmitos.io.points.geojson import EXCLUDED_CLASSES, read_features, read_polygons
-from segmitos.io.points.regions import Polygon, Regions
+from segmitos.io.points.geojson import (
+    EXCLUDED_CLASSES,
+    Outline,
+    read_features,
+    read_polygons,
+    regions_of,
+)
+from segmitos.io.points.regions import Regions
 from segmitos.io.slide import Slide
 
 _SUFFIXES = (".geojson", ".json")
@@ -33,24 +39,22 @@ def read_regions(path: Path) -> Regions:
         DataError: where it is not GeoJSON or holds no outline.
     """
     content = load_json(path)
-    included: list[Polygon] = []
-    excluded: list[Polygon] = []
-    names: list[str] = []
+    included: list[Outline] = []
+    excluded: list[Outline] = []
     for number, geometry in enumerate(_bare_geometries(content), start=1):
-        polygons = read_polygons(geometry, f"{path}, geometry {number}")
-        included += polygons
-        names += [""] * len(polygons)
+        where = f"{path}, geometry {number}"
+        included.append(Outline(read_polygons(geometry, where), None, "", where, False))
     bare = bool(included) or not _has_features(content)
     for outline in [] if bare else read_features(path, content)[1]:
         kind = (outline.kind or "").lower()
         if kind in EXCLUDED_CLASSES:
-            excluded += outline.polygons
+            excluded.append(outline)
         elif CLASSES.label(kind) is None:
-            included += outline.polygons
-            names += [outline.name or outline.kind or ""] * len(outline.polygons)
-    if not included and not excluded:
+            included.append(outline)
+    regions = regions_of(included, excluded)
+    if regions is None:
         raise DataError(f"{path} holds no polygon to limit the work to")
-    return Regions(tuple(included) if included else None, tuple(excluded), tuple(names))
+    return regions
 
 
 def regions_for(roi: Path, image: Path) -> Path:

@@ -21,6 +21,7 @@ from segmitos.io.slide.backend import (
     reduce_16_bit,
 )
 from segmitos.io.slide.memory import check_memory
+from segmitos.io.slide.png import has_text_after_pixels, shortfall
 from segmitos.io.slide.scale import Scale, scale_of_dpi
 from segmitos.io.text import one_line, reason_of
 
@@ -31,7 +32,6 @@ PNG, JPEG, BMP = "PNG", "JPEG", "BMP"
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError)
 _ORIENTATION_TAG = 0x0112
 _SCALE_TAGS = {PNG: "PNG pHYs", JPEG: "JPEG density", BMP: "BMP pixels per metre"}
-_PNG_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 # Pillow's pixels, ours, and a copy where they are turned or seen through.
 _PEAK_BYTES_PER_PX = 10
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -48,7 +48,7 @@ class PillowBackend:
             check_whole_size(path, *image.size)
             needed = image.size[0] * image.size[1] * _PEAK_BYTES_PER_PX
             check_memory(path, f"an image of {image.size[0]} x {image.size[1]} px", needed)
-            self._orientation = _orientation(image, _says_more_after_pixels(path, kind))
+            self._orientation = _orientation(image, kind == PNG and has_text_after_pixels(path))
             width, height = image.size
             if self._orientation >= 5:
                 width, height = height, width
@@ -71,16 +71,12 @@ class PillowBackend:
             ) from error
 
     def _plugin(self) -> ImageFile.ImageFile:
-        if self._kind == PNG:
-            from PIL import PngImagePlugin
+        from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin
 
+        if self._kind == PNG:
             return PngImagePlugin.PngImageFile(self._path)
         if self._kind == JPEG:
-            from PIL import JpegImagePlugin
-
             return JpegImagePlugin.JpegImageFile(self._path)
-        from PIL import BmpImagePlugin
-
         return BmpImagePlugin.BmpImageFile(self._path)
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
@@ -125,8 +121,6 @@ class PillowBackend:
         """
         last = np.asarray(image.crop((0, max(0, image.height - 8), *image.size)))
         if self._kind == PNG and (not last[-1].any() or image.info.get("interlace")):
-            from segmitos.io.slide.png import shortfall
-
             return shortfall(self._path)
         if self._kind == JPEG and (last == last[-1, -1]).all():
             from segmitos.io.slide.jpeg import strict_damage
@@ -174,22 +168,6 @@ def orient(pixels: Pixels, orientation: int) -> Pixels:
         8: lambda a: a[:, ::-1].swapaxes(0, 1),
     }
     return np.ascontiguousarray(turned.get(orientation, lambda a: a)(pixels))
-
-
-def _says_more_after_pixels(path: Path, kind: str) -> bool:
-    """Whether a PNG has EXIF or text behind its pixels, which are decoded to get there."""
-    if kind != PNG:
-        return False
-    with path.open("rb") as file:
-        file.seek(8)
-        pixels_seen = False
-        while len(head := file.read(8)) == 8:
-            length, name = struct.unpack(">I4s", head)
-            if pixels_seen and name in _PNG_TEXTS:
-                return True
-            pixels_seen |= name == b"IDAT"
-            file.seek(length + 4, 1)
-    return False
 
 
 def _orientation(image: Image.Image, after_pixels: bool) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _SIGNATURE_BYTES = 8
+_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _CHUNK_BYTES = 1 << 20
 # Where the seven passes of an interlaced picture begin, and their steps: x, y, step x, step y.
@@ -33,7 +34,7 @@ def shortfall(path: Path) -> str:
     """
     expected, held = 0, 0
     unpack = zlib.decompressobj()
-    for name, content in _chunks(path):
+    for name, content in _chunks(path, (b"IHDR", b"IDAT")):
         if name == b"IHDR" and len(content) >= 13:
             expected = _expected(content)
         elif name == b"IDAT":
@@ -58,13 +59,25 @@ def _unpacked(unpack: zlib._Decompress, content: bytes) -> int:
     return held
 
 
-def _chunks(path: Path) -> Iterator[tuple[bytes, bytes]]:
+def has_text_after_pixels(path: Path) -> bool:
+    """Tell whether EXIF or text stands behind the pixels, which are decoded to get there."""
+    pixels_seen = False
+    for name, _ in _chunks(path):
+        if pixels_seen and name in _TEXTS:
+            return True
+        pixels_seen |= name == b"IDAT"
+    return False
+
+
+def _chunks(path: Path, wanted: Sequence[bytes] = ()) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the name of each chunk, and the content of those that are wanted."""
     with path.open("rb") as stream:
         stream.seek(_SIGNATURE_BYTES)
         while len(head := stream.read(8)) == 8:
             length, name = struct.unpack(">I4s", head)
-            yield name, stream.read(length)
-            stream.seek(4, 1)
+            content = stream.read(length) if name in wanted else b""
+            stream.seek(length - len(content) + 4, 1)
+            yield name, content
 
 
 def _expected(header: bytes) -> int:

@@ -39,9 +39,7 @@ def aperio(description: str) -> Scale | None:
 
 def ome(xml: str | None, width: int, height: int) -> Scale | None:
     """From PhysicalSizeX and PhysicalSizeY of the OME image of that size, with their units."""
-    for pixels in _ome_pixels(xml):
-        if (pixels.get("SizeX"), pixels.get("SizeY")) != (str(width), str(height)):
-            continue
+    for pixels in _ome_pixels(xml, width, height):
         x, y = (pixels.get(f"PhysicalSize{axis}") for axis in "XY")
         if x is None and y is None:
             continue
@@ -61,9 +59,7 @@ def ome_images(xml: str, width: int, height: int) -> list[tuple[dict[str, int], 
         times ("T"), and the channels' names, empty where unnamed.
     """
     found = []
-    for pixels in _ome_pixels(xml):
-        if (pixels.get("SizeX"), pixels.get("SizeY")) != (str(width), str(height)):
-            continue
+    for pixels in _ome_pixels(xml, width, height):
         channels = [child for child in pixels if _local(child) == "Channel"]
         sizes = {axis: _count(pixels.get(f"Size{axis}", "1")) for axis in "ZTC"}
         # A channel of three samples per pixel is RGB.
@@ -102,18 +98,16 @@ def _imagej(description: str, density: tuple[float | None, float | None]) -> Sca
     return scale_of(um * x, um * y, "ImageJ unit", f"{x:g} x {y:g} {unit}")
 
 
-def _ome_pixels(xml: str | None) -> list[ElementTree.Element]:
+def _ome_pixels(xml: str | None, width: int, height: int) -> list[ElementTree.Element]:
+    """Return what an OME text says of its images of that size."""
     try:
         root = ElementTree.fromstring(xml or "")
     except ElementTree.ParseError:
         return []
-    return [
-        child
-        for image in root
-        if _local(image) == "Image"
-        for child in image
-        if _local(child) == "Pixels"
-    ]
+    size = (str(width), str(height))
+    images = [image for image in root if _local(image) == "Image"]
+    found = [child for image in images for child in image if _local(child) == "Pixels"]
+    return [child for child in found if (child.get("SizeX"), child.get("SizeY")) == size]
 
 
 def _local(element: ElementTree.Element) -> str:
