@@ -59,15 +59,10 @@ def result_files(
             "mpp": model.spec.mpp,
         },
         "versions": versions(result.device),
-        "warnings": warnings_of(slide, result),
+        # What a user must know, each once: of the file, then of its pixels.
+        "warnings": tuple(dict.fromkeys((*slide.warnings, *result.warnings))),
     }
     return report_files.result_files(new_result(result.candidates, result.tissue, content), slide)
-
-
-def warnings_of(slide: Slide, result: SlideResult) -> tuple[str, ...]:
-    """Return what a user must know beside a result, each once: of the file, then of its pixels."""
-    said = (*getattr(slide, "warnings", ()), *getattr(result, "warnings", ()))
-    return tuple(dict.fromkeys(said))
 
 
 def map_file(parts: Sequence[MapPart], result: SlideResult, spec: ModelSpec) -> bytes:

@@ -55,7 +55,8 @@ def output_names(
 def own_name(name: str, path: Path) -> str:
     """Return a name that no other input has: with a hash of the path."""
     mark = hashlib.sha256(os.fsencode(absolute_path(path))).hexdigest()[:8]
-    return f"{_cut(name, MAX_NAME_BYTES - 9)}-{mark}"
+    # Cut between characters, with room for the mark.
+    return f"{name.encode()[: MAX_NAME_BYTES - 9].decode('utf-8', 'ignore')}-{mark}"
 
 
 def _clashing(names: Sequence[str], blocked: Sequence[str]) -> list[bool]:
@@ -76,8 +77,3 @@ def _clean(name: str, path: Path) -> str:
         plain = "_" + plain[1:]
     fits = len(plain.encode()) <= MAX_NAME_BYTES
     return plain if plain == name and fits else own_name(plain, path)
-
-
-def _cut(name: str, limit: int) -> str:
-    """Cut a name to a number of bytes, between characters."""
-    return name.encode()[:limit].decode("utf-8", "ignore")

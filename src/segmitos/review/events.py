@@ -107,16 +107,13 @@ def read_batch(content: bytes) -> Batch:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"not a batch of events: {error}") from error
     for number, event in enumerate(batch.events):
-        _check_whole(event, f"event {number}")
+        needed = _NEEDED[event.kind]
+        if event.kind == "hotspot" and event.mode == "fixed":
+            needed = ("x_px", "y_px")
+        missing = [name for name in needed if getattr(event, name) is None]
+        if missing:
+            raise DataError(f"event {number}: kind {event.kind} needs {missing[0]}")
     return batch
-
-
-def _check_whole(event: Event, where: str) -> None:
-    missing = [name for name in _NEEDED[event.kind] if getattr(event, name) is None]
-    if event.kind == "hotspot" and event.mode == "fixed":
-        missing += [name for name in ("x_px", "y_px") if getattr(event, name) is None]
-    if missing:
-        raise DataError(f"{where}: kind {event.kind} needs {missing[0]}")
 
 
 def event_json(event: Event) -> str:

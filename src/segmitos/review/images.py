@@ -69,13 +69,7 @@ class Images:
             min(TILE_PX, math.ceil((width - x) / step)),
             min(TILE_PX, math.ceil((height - y) / step)),
         )
-        mpp = None if level == 0 else result.mpp * step
-
-        def read() -> bytes:
-            with self.borrow(result) as slide:
-                return image_bytes(slide.read(x, y, *size, mpp), "jpg", _QUALITY)
-
-        return self._cache.get((result.name, *result.key, level, column, row), read)
+        return self._jpeg(result, x, y, size, None if level == 0 else result.mpp * step)
 
     def crop(self, result: Result, x_px: float, y_px: float, side_um: int) -> bytes:
         """Return a square around a position as JPEG.
@@ -87,12 +81,16 @@ class Images:
         side = round(side_um / mpp)
         reach = side * mpp / result.mpp / 2
         left, top = from_corner(x_px) - reach, from_corner(y_px) - reach
+        return self._jpeg(result, left, top, (side, side), mpp)
 
+    def _jpeg(
+        self, result: Result, left: float, top: float, size: tuple[int, int], mpp: float | None
+    ) -> bytes:
         def read() -> bytes:
             with self.borrow(result) as slide:
-                return image_bytes(slide.read(left, top, side, side, mpp), "jpg", _QUALITY)
+                return image_bytes(slide.read(left, top, *size, mpp), "jpg", _QUALITY)
 
-        return self._cache.get((result.name, *result.key, left, top, side_um), read)
+        return self._cache.get((result.name, *result.key, left, top, size, mpp), read)
 
     @contextmanager
     def borrow(self, result: Result) -> Iterator[Slide]:
