@@ -27,7 +27,7 @@ from segmitos.errors import ModelError, UsageError
 
 # Constants of fewer numbers are not worth rounding.
 MIN_HALF_PRECISION = 64
-BLOCK_PX, PATCH_PX, MARGIN_PX = 32, 224, 80
+SIZES = {"block_px": 32, "patch_px": 224, "margin_px": 80}
 
 
 def combine(
@@ -36,13 +36,11 @@ def combine(
     proposal_network: Path | None = None,
     proposal_threshold: float = 0.15,
     ensemble_threshold: float = 0.0,
-    block_px: int = BLOCK_PX,
-    patch_px: int = PATCH_PX,
-    margin_px: int = MARGIN_PX,
     half_precision: bool = False,
     tuned: Mapping[str, Any] | None = None,
     name: str = "model",
     description: str | None = None,
+    **sizes: int,
 ) -> ModelSpec:
     """Write several model files as one.
 
@@ -54,14 +52,12 @@ def combine(
         proposal_threshold: probability above which a local maximum is a proposal.
         ensemble_threshold: the networks after the first see only the patches in whose middle the
             first one's probability exceeds this; 0 shows them all.
-        block_px: a patch is cut round each block of this side that holds a proposal.
-        patch_px: side of a patch.
-        margin_px: what lies nearer to the border of a patch is not used.
         half_precision: store weights in float16: half the size; probabilities change by 0.001.
         tuned: content of the thresholds.json of `evaluate --tune`; None takes what the first
             network has.
         name: of the new model.
         description: one line; None takes the first network's.
+        sizes: `block_px`, `patch_px` and `margin_px` of `CascadeSettings`, in place of `SIZES`.
 
     Returns:
         The specification of what was written.
@@ -81,9 +77,7 @@ def combine(
             spec.mpp,
             proposal_threshold=proposal_threshold,
             ensemble_threshold=ensemble_threshold,
-            block_px=block_px,
-            patch_px=patch_px,
-            margin_px=margin_px,
+            **{**SIZES, **sizes},
         )
     if ensemble_threshold and (cascade is None or len(files) < 2):
         raise UsageError(
