@@ -252,10 +252,9 @@ def test_a_result_that_was_changed_is_not_finished(name, damage, tmp_path):
 def test_an_update_is_part_of_the_result(tmp_path):
     place(tmp_path, "a", FILES)
     result = OutputFolder(tmp_path, "a")
-    result.update({"report.html": b"new", "more.csv": b"x"}, {"mpp": 0.5})
-    assert result.finished(IDENTITY) is None
-    same = Identity(2, SOURCE.path, SOURCE.sha256, "1" * 64, {"mpp": 0.5})
-    assert result.finished(same) == SUMMARY and not result.changed_files()
+    result.update({"report.html": b"new", "more.csv": b"x"})
+    assert result.finished(IDENTITY) == SUMMARY and not result.changed_files()
+    assert (result.path / "report.html").read_bytes() == b"new"
 
 
 def test_a_disk_that_fills_up_leaves_the_old_result_and_says_so(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import inspect
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from segmitos import detect_many
 from segmitos.cohort.atomic_folder import find_results
 from segmitos.cohort.identity import UNUSED_IN_RESULT, files_of, read_input, settings_of
 from segmitos.cohort.settings import JobSettings
+from segmitos.commands.detect import detect
 from tests.factories.synthetic_fields import draw_field
 from tests.factories.toy_models import write_toy
 
@@ -172,3 +174,14 @@ def test_saved_detections_are_found_by_what_they_were_made_of(toy, tmp_path):
     found = find_results(tmp_path / "out", [moved, images[1]])
     assert found[moved].record().input.path == str(images[0])
     assert found[images[1]] is None
+
+
+def test_python_and_the_command_line_take_every_setting_with_its_default():
+    parameters = inspect.signature(detect_many).parameters
+    with detect.make_context("detect", ["a.png"]) as context:
+        options = context.params
+    for field in dataclasses.fields(JobSettings):
+        # The side of a tile is a setting of `detect` alone.
+        if field.name != "tile_px":
+            assert parameters[field.name].default == field.default, field.name
+            assert options[field.name] == field.default, field.name

@@ -175,8 +175,8 @@ class OutputFolder:
                     os.replace(self._old, self.path)
         return self.path
 
-    def update(self, files: Mapping[str, bytes], settings: Mapping[str, Any] | None = None) -> None:
-        """Replace files of a result, and note them (and settings that they follow from).
+    def update(self, files: Mapping[str, bytes]) -> None:
+        """Replace files of a result, and note them.
 
         A kill between two files leaves a result that is known not to be whole.
 
@@ -189,8 +189,6 @@ class OutputFolder:
         for name, content in files.items():
             write_bytes(self.path / name, content)
             record.files[name] = hashlib.sha256(content).hexdigest()
-        if settings is not None:
-            record.identity = msgspec.structs.replace(record.identity, settings=dict(settings))
         write_bytes(self.path / RUN, record.to_json())
 
     def _exchange(self, partial: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from segmitos.io.files import absolute_path
@@ -17,9 +17,7 @@ MAX_NAME_BYTES = 120
 """Leaves room for the marks of a folder that is being built, in the 255 bytes of a name."""
 
 
-def output_names(
-    paths: Sequence[Path], given: Sequence[str | None] = (), taken: Collection[str] = ()
-) -> list[str]:
+def output_names(paths: Sequence[Path], given: Sequence[str | None] = ()) -> list[str]:
     """Name an output folder for each input.
 
     The names do not depend on the order of the inputs. Names that differ only in upper and lower
@@ -28,7 +26,6 @@ def output_names(
     Args:
         paths: of the inputs.
         given: names to take in place of the stems, None for none; empty: none at all.
-        taken: names that are not to be had.
     """
     absolute = [absolute_path(path) for path in paths]
     if not absolute:
@@ -38,7 +35,7 @@ def output_names(
     names = [_clean(name or path.stem, path) for name, path in zip(wanted, absolute, strict=True)]
     longer = ["__".join(path.relative_to(root).with_suffix("").parts) for path in absolute]
     longest = ["__".join(path.relative_to(root).parts).replace(".", "_") for path in absolute]
-    blocked = [name.casefold() for name in (*RESERVED, *taken)]
+    blocked = [name.casefold() for name in RESERVED]
     for candidates in (longer, longest):
         clash = _clashing(names, blocked)
         names = [

@@ -103,7 +103,7 @@ def _is_own(path: Path) -> bool:
     return False
 
 
-def write_tables(out: Path, failed: Sequence[Failure] = (), parquet: bool = True) -> list[Row]:
+def write_tables(out: Path, failed: Sequence[Failure] = (), parquet: bool = True) -> None:
     """Make the tables of all results in a folder, again where another process wrote meanwhile.
 
     Args:
@@ -111,21 +111,15 @@ def write_tables(out: Path, failed: Sequence[Failure] = (), parquet: bool = True
         failed: failures of this run, whose records a full disk may have swallowed.
         parquet: whether there is time for the Parquet table, too; without it none stays.
 
-    Returns:
-        The rows of the cohort's table.
-
     Raises:
         OutputError: where they cannot be written.
     """
     check_tables_replaceable(out)
-    rows: list[Row] = []
     for _ in range(_ROUNDS):
         before = _state(out)
-        rows = read_rows(out, failed)
-        _write(out, rows, parquet)
+        _write(out, _rows(out, failed), parquet)
         if _state(out) == before:
             break
-    return rows
 
 
 def _state(out: Path) -> list[tuple[str, int, int]]:
@@ -143,7 +137,7 @@ def _state(out: Path) -> list[tuple[str, int, int]]:
     return sorted(found)
 
 
-def read_rows(out: Path, failed: Sequence[Failure] = ()) -> list[Row]:
+def _rows(out: Path, failed: Sequence[Failure]) -> list[Row]:
     """Return a row for each result and each failed input in a folder, by name."""
     failures = {failure.path: failure for failure in (*failed, *read_failures(out))}
     rows = []

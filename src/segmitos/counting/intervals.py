@@ -93,10 +93,8 @@ def reviewed_interval(
     undecided: int = 0,
     model: ValidationCounts | None = None,
     screened: bool = False,
-    level: float = 0.95,
-    seed: int = 0,
 ) -> CountInterval:
-    """Return the intervals of a reviewed count in one window.
+    """Return the 95 % intervals of a reviewed count in one window.
 
     What the reader has confirmed is true; an undecided detection is true as often as the model's
     precision says. What the model missed is still missing, but for what the reader added, unless
@@ -108,17 +106,15 @@ def reviewed_interval(
         undecided: detections that nobody has looked at, or that the reader is unsure of.
         model: validation counts, where there are any.
         screened: whether the reader has looked at all of the window.
-        level: of confidence.
-        seed: of the simulation.
 
     Raises:
-        UsageError: for a negative count or a level outside 0..1.
+        UsageError: for a negative count.
     """
     if min(confirmed, added, undecided) < 0:
         raise UsageError(
             f"confirmed {confirmed}, added {added}, undecided {undecided}: none may be negative"
         )
-    return _interval(confirmed, added, undecided, model, screened, level, seed)
+    return _interval(confirmed, added, undecided, model, screened)
 
 
 def _interval(
@@ -127,8 +123,8 @@ def _interval(
     undecided: int,
     model: ValidationCounts | None,
     screened: bool,
-    level: float,
-    seed: int,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> CountInterval:
     number = confirmed + added + undecided
     sampling = poisson_interval(number, level)

@@ -56,13 +56,13 @@ def read_crop(slide: Slide, x_px: float, y_px: float, side_um: float, side_px: i
     return slide.read(left, top, side_px, side_px, mpp=side_um / side_px)
 
 
-def crop_jpeg(pixels: Pixels, side_um: float, quality: int = 78) -> bytes:
+def crop_jpeg(pixels: Pixels, side_um: float) -> bytes:
     """Return a crop as JPEG with a bar of 10 um at its lower left."""
     from PIL import Image, ImageDraw
 
     picture = Image.fromarray(pixels)
     _draw_bar(ImageDraw.Draw(picture), 0, 0, pixels.shape[0], BAR_UM / side_um * pixels.shape[1])
-    return image_bytes(picture, "jpg", quality, drawn=True)
+    return image_bytes(picture, "jpg", 78, drawn=True)
 
 
 def crop_sheet(crops: Sequence[SheetCrop], side_px: int, columns: int, gap_px: int = 0) -> Picture:
