@@ -12,11 +12,11 @@ from segmitos.cli import main
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.detections import Detections
 from segmitos.io.points.read import read_annotations
-from segmitos.io.points.regions import Regions, rectangle
+from segmitos.io.points.regions import Regions
 from segmitos.io.points.write import FORMATS, write_annotations
 from segmitos.options import POINT_FORMATS
 from tests.factories.leica import save_scn
-from tests.factories.points import write_geojson
+from tests.factories.points import rectangle, write_geojson
 
 ENDINGS = {
     "geojson": "a.geojson",

@@ -12,7 +12,8 @@ from segmitos.evaluation.matching import RULES, match_points
 from segmitos.evaluation.scoring import evaluate
 from segmitos.io.datasets import Case
 from segmitos.io.points.detections import Detections
-from segmitos.io.points.regions import Regions, rectangle
+from segmitos.io.points.regions import Regions
+from tests.factories.points import rectangle
 
 NONE = np.zeros((0, 2))
 

@@ -1,4 +1,4 @@
-"""Points of a file as two arrays, and detections in a file."""
+"""Points of a file as two arrays, detections in a file, rectangles as regions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from segmitos.io.points.detections import Detections
 from segmitos.io.points.geojson_features import collection_text
 from segmitos.io.points.read import read_annotations
+from segmitos.io.points.regions import Polygon
 
 
 def read_points(path: Path, **options: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -21,3 +22,9 @@ def read_points(path: Path, **options: Any) -> tuple[np.ndarray, np.ndarray]:
 def write_geojson(path: Path, found: Detections, *options: Any, **named: Any) -> None:
     """Write `Detections.to_geojson`, with its arguments."""
     path.write_text(collection_text(found.to_geojson(*options, **named)), encoding="utf-8")
+
+
+def rectangle(x: float, y: float, width: float, height: float) -> Polygon:
+    """Return a rectangle as a polygon."""
+    corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+    return (np.array(corners, np.float64),)

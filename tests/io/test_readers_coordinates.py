@@ -9,7 +9,7 @@ from PIL import Image
 from segmitos.io.datasets import FORMATS, load_dataset
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.read import read_annotations
-from segmitos.io.points.regions import Regions, rectangle
+from segmitos.io.points.regions import Regions
 from segmitos.io.points.write import write_annotations
 from tests.factories.dataset_layouts import (
     LAYOUTS,
@@ -20,6 +20,7 @@ from tests.factories.dataset_layouts import (
     draw,
     save,
 )
+from tests.factories.points import rectangle
 
 BASE = draw((96, 64), (70, 21), (30, 47))
 

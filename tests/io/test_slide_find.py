@@ -189,9 +189,10 @@ def test_the_output_folder_is_passed_over(tmp_path: Path) -> None:
     for name in ("a.png", "out/b.png", "in/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert names(find_images([tmp_path], tmp_path / "out"), tmp_path) == ["a.png", "in/c.png"]
+    found = [entry.path for entry in find_inputs([tmp_path], tmp_path / "out")]
+    assert names(found, tmp_path) == ["a.png", "in/c.png"]
     # Where results go to the folder of the images itself, the images are still images.
-    assert len(find_images([tmp_path], tmp_path)) == 3
+    assert len(find_inputs([tmp_path], tmp_path)) == 3
 
 
 def test_pictures_that_were_drawn_are_no_inputs(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from segmitos.cli import main
 from segmitos.errors import DataError, OutputError, ScaleError
 from segmitos.io.datasets import Case, load_dataset
-from segmitos.io.points.regions import Regions, rectangle
+from segmitos.io.points.regions import Regions
 from segmitos.report.contact_sheet import (
     contact_sheets,
     label_table,
@@ -23,6 +23,7 @@ from segmitos.report.contact_sheet import (
 from segmitos.report.dataset_conversion import convert_dataset
 from segmitos.report.dataset_report import describe, find_problems
 from tests.factories.dataset_layouts import LAYOUTS, MITOSIS, OTHER, draw, save
+from tests.factories.points import rectangle
 
 FIELD = draw((96, 64), (70, 21), (30, 47))
 NONE = np.zeros((0, 2))

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from segmitos.io.datasets import Case
-from segmitos.io.points.regions import Regions, rectangle
+from segmitos.io.points.regions import Regions
 from segmitos.training.augment import NONE
 from segmitos.training.concentric import IGNORED, LabelRecipe
 from segmitos.training.recipe import Recipe, Sampling
 from segmitos.training.sampling import CropSampler, load_training_images
+from tests.factories.points import rectangle
 
 
 @pytest.fixture

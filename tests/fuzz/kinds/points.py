@@ -9,8 +9,9 @@ import numpy as np
 
 from segmitos.cli import main
 from segmitos.io.points.annotations import Annotations
-from segmitos.io.points.regions import Regions, rectangle
+from segmitos.io.points.regions import Regions
 from segmitos.io.points.write import FORMATS, write_annotations
+from tests.factories.points import rectangle
 
 from ..kind import Kind
 

@@ -116,9 +116,3 @@ def _draw(polygons: Sequence[Polygon], scale: float, shape: tuple[int, int]) -> 
             draw.polygon([(x, y) for x, y in corners.tolist()], fill=1 if index == 0 else 0)
         result |= np.asarray(picture)
     return result
-
-
-def rectangle(x: float, y: float, width: float, height: float) -> Polygon:
-    """Return a rectangle as a polygon."""
-    corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
-    return (np.array(corners, np.float64),)

@@ -33,13 +33,13 @@ _MAX_TEXT_BYTES = 1 << 20
 _NAMED = 3
 
 
-def find_images(paths: Sequence[Path | str], out: Path | None = None) -> list[Path]:
+def find_images(paths: Sequence[Path | str]) -> list[Path]:
     """The images meant by `paths`: the paths of `find_inputs`.
 
     Raises:
         InputError: as `find_inputs`, and for each path that has a problem of its own.
     """
-    entries = find_inputs(paths, out)
+    entries = find_inputs(paths)
     for entry in entries:
         if entry.problem:
             raise InputError(entry.problem)
