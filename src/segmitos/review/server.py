@@ -93,7 +93,7 @@ class Guard:
     def _check(self, request: Request, cookies: list[str]) -> Response | None:
         headers, access = request.headers, self._access
         host, origin = headers.get("host"), headers.get("origin")
-        is_safe, is_root = request.method in _SAFE_METHODS, request.url.path == "/"
+        is_safe, is_root = request.method in _SAFE_METHODS, request.scope["path"] == "/"
         if not access.host_is_own(host):
             return failure(403, "this server is not called that")
         told = not is_safe or origin is not None
