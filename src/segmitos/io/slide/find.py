@@ -225,10 +225,8 @@ class _Search:
             elif _is_image_name(entry):
                 if not special_file(entry) and not _is_drawn(entry):
                     yield entry
-            elif _DICOM_SUFFIX.fullmatch(entry.suffix) and not special_file(entry):
-                header = read_header(entry)
-                if header is not None and header.series:
-                    yield entry
+            elif _dicom_header(entry) is not None:
+                yield entry
             elif entry.suffix.lower() in UNREAD_SUFFIXES:
                 self.unread.append(entry)
 
@@ -249,10 +247,8 @@ class _Search:
 
     def _dicom_slide(self, image: Path) -> InputEntry | None:
         """The entry of the slide that a DICOM file is part of: its finest level, its name."""
-        if not _DICOM_SUFFIX.fullmatch(image.suffix) or special_file(image):
-            return None
-        own = read_header(image)
-        if own is None or not own.series:
+        own = _dicom_header(image)
+        if own is None:
             return None
         folder = os.path.realpath(image.parent)
         if folder not in self._series:
@@ -274,6 +270,14 @@ class _Search:
         return self._is_result(path.parent) or _is_drawn(path)
 
 
+def _dicom_header(path: Path) -> DicomHeader | None:
+    """The header of a DICOM file that is part of a series, None for any other path."""
+    if not _DICOM_SUFFIX.fullmatch(path.suffix) or not os.path.isfile(path):
+        return None
+    header = read_header(path)
+    return header if header is not None and header.series else None
+
+
 def _fineness(file: tuple[Path, DicomHeader]) -> tuple[bool, int, int]:
     """What the file that stands for a DICOM slide has most of: levels before labels, then size."""
     path, header = file
@@ -289,10 +293,8 @@ def _series_in(folder: Path) -> dict[str, list[tuple[Path, DicomHeader]]]:
     except OSError:
         return {}
     for entry in entries:
-        if _DICOM_SUFFIX.fullmatch(entry.suffix) and os.path.isfile(entry):
-            header = read_header(entry)
-            if header is not None and header.series:
-                series.setdefault(header.series, []).append((entry, header))
+        if (header := _dicom_header(entry)) is not None:
+            series.setdefault(header.series, []).append((entry, header))
     return series
 
 
