@@ -1,4 +1,4 @@
-"""Standard streams that never end the work: closed, full, or unable to print a name."""
+"""Standard streams that are closed, full or cannot print a name do not stop the work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of one result."""
+"""Which files the folder of one result holds."""
 
 from __future__ import annotations
 

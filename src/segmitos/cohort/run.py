@@ -1,4 +1,4 @@
-"""Many inputs: resumable, one failure stops nothing else, the same bytes however it is spread."""
+"""Detection on many inputs: resumable, and one that fails does not stop the others."""
 
 from __future__ import annotations
 

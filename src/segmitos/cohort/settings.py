@@ -1,4 +1,4 @@
-"""What a run is asked to do."""
+"""The settings of a run over many inputs."""
 
 from __future__ import annotations
 

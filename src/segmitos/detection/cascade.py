@@ -1,4 +1,4 @@
-"""The cascade: a small proposal network looks at all of an image, the networks only at patches.
+"""The cascade: one small network sees all of an image, the others patches round what it finds.
 
 1. The proposal network gives a coarse map of the image; its local maxima above a threshold are
    the proposals.

@@ -1,4 +1,4 @@
-"""The map of a slide, tile by tile: reading runs ahead of the networks, in order all the same.
+"""The probability map of a slide, tile by tile in order; tiles are read ahead of the networks.
 
 At any moment a few tiles are in memory, never the slide and never its map.
 """

@@ -1,4 +1,4 @@
-"""The verifier: a second network judges each candidate of the map, and the map takes its word.
+"""The verifier: a second network judges each candidate of the map; its score goes into the map.
 
 1. Regions of the smoothed map above a low threshold are candidates.
 2. A patch is cut round the middle of each, and the verifier gives its probability of a mitosis.

@@ -1,4 +1,4 @@
-"""A slide as the model sees it: at the model's scale, in the model's staining, white around."""
+"""A slide as the model sees it: at the model's scale, stain matched, white beyond its border."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which detection is which mitosis: counts first, ratios second.
+"""Detections matched to annotated mitoses: counts, and from them precision, recall and F.
 
 The default rule is one to one and optimal (Hungarian) within 7.5 um; a second detection on a
 mitosis is a false positive. The rules of the published challenges are here as well, by name, since

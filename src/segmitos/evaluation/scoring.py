@@ -1,4 +1,4 @@
-"""How good: counts pooled over all cases, per case and per slide, with intervals."""
+"""How good a detector is: counts pooled over all cases, per case and per slide, with intervals."""
 
 from __future__ import annotations
 

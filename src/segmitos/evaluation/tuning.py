@@ -1,4 +1,4 @@
-"""Thresholds from validation cases: of map, area and score (paper, section 3.3).
+"""Tune the thresholds of map, area and score on validation cases (paper, section 3.3).
 
 Never tune on what is called a test.
 """

@@ -1,4 +1,4 @@
-"""Errors that are our own: whole into a log file, one line for the console."""
+"""Faults of SegMitos itself: the traceback goes into `errors.log`, one line to the console."""
 
 from __future__ import annotations
 

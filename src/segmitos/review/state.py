@@ -1,4 +1,4 @@
-"""The state of one reader's review of one slide: a fold over events, pure.
+"""The state of one reader's review of one slide, computed from its events alone.
 
 The fold is tolerant: an event that no longer applies (a decision on a mark whose addition was
 undone) has no effect, and has it again once the addition is redone. `check` is strict, and is asked

@@ -1,4 +1,4 @@
-"""Fitting a model's last layer to judged candidates, near its start, and what that is worth."""
+"""Fitting a model's last layer to judged candidates, near its start, and F before and after."""
 
 from __future__ import annotations
 

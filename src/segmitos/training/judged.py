@@ -1,4 +1,4 @@
-"""Candidates of a model's map in reviewed regions, and what readers made of each."""
+"""Candidates of a model's map in reviewed regions, and how readers judged each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not read: by its name a container or another format, by its kind a pipe or a device."""
+"""Inputs that are refused: formats that SegMitos cannot read, by their names, pipes and devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One face for every image: a PNG and a 100,000 px slide read alike, addressed by um/px."""
+"""One interface for every image, PNG or whole slide: any region, at any scale in um/px."""
 
 from __future__ import annotations
 
