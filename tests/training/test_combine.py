@@ -114,6 +114,8 @@ def test_what_does_not_fit_together_is_refused_by_name(parts, tmp_path):
         combine([parts["sharp"]], out, parts["proposal"], patch_px=100)
     with pytest.raises(UsageError, match="margin_px 80"):
         combine([parts["sharp"]], out, parts["proposal"], **{**SIZES, "margin_px": 80})
+    with pytest.raises(UsageError, match="size 'patch': choose among block_px, patch_px, margin"):
+        combine([parts["sharp"]], out, patch=160)
     with pytest.raises(ModelError, match=r"the proposal network reads 0\.25"):
         combine([parts["coarse"]], out, parts["sharp"])
     for networks, proposal in ((["sharp"], parts["proposal"]), (["soft", "sharp"], None)):

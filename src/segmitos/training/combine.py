@@ -66,6 +66,9 @@ def combine(
         ModelError: for files that are no models, have a cascade already or do not fit together.
         UsageError: for numbers that cannot be.
     """
+    unknown = sorted(set(sizes) - set(SIZES))
+    if unknown:
+        raise UsageError(f"size {unknown[0]!r}: choose among {', '.join(SIZES)}")
     files = _read_alike(networks)
     spec = files[0].spec
     graphs = {network_entry(index): file.networks[0] for index, file in enumerate(files)}

@@ -78,7 +78,7 @@ class Slide:
         """Open an image; what it holds decides how, not its name.
 
         Args:
-            path: "PNG", JPEG, BMP, TIFF (any layout) or what OpenSlide reads.
+            path: PNG, JPEG, BMP, TIFF (any layout) or what OpenSlide reads.
             mpp: micrometres per pixel where the file does not say; where it says something that
                 differs by more than 2 %, the file's own is used, and `warnings` names both.
             override_mpp: use `mpp` in any case.
