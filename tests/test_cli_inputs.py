@@ -124,6 +124,11 @@ def test_demo_takes_the_scale_of_the_image(
     [
         ("recount nowhere", "there is no folder nowhere"),
         ("report nowhere", "there is no folder nowhere"),
+        ("recount a.png", "a.png is a file; name a folder of results of detect"),
+        (
+            "detect a.png --cluster tcp://127.0.0.1:1 --workers 2",
+            "--cluster has workers of its own",
+        ),
         ("detect a.png --mpp 0.25 -o a.png", "a.png: it is a file; name a folder"),
         ("dataset describe points:. --sheet sheet.txt", "give a name that ends in .png"),
         ("detect a.png --threads 0", "0 is not in the range 1<=x<=512; see"),

@@ -105,8 +105,8 @@ def mpp_option(verb: Callable[..., Any]) -> Callable[..., Any]:
 
 # Name, type, meaning, and what a new result is counted with.
 _COUNTING = (
-    ("--min-score", click.FloatRange(0, 1), "Mean probability of a mitosis.", None),
-    ("--min-area-um2", click.FloatRange(min=0), "Area of a mitosis in um2.", None),
+    ("--min-score", click.FloatRange(0, 1), "Smallest mean probability of a mitosis.", None),
+    ("--min-area-um2", click.FloatRange(min=0), "Smallest area of a mitosis, um2.", None),
     ("--hotspot-area-mm2", click.FloatRange(0.01, 1000), "Area of the hotspot window, mm2.", 2.0),
     (
         "--hotspot-shape",

@@ -158,7 +158,8 @@ def test_a_scheduler_that_is_not_there_is_refused(tmp_path, monkeypatch):
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     model = str(write_toy(tmp_path / "toy.segmitos"))
     settings = JobSettings(model=model, device="cpu", threads=1, mpp=0.25)
-    with pytest.raises(UsageError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
+    said = r"no Dask scheduler answers at tcp://127\.0\.0\.1:1: .*; start one with 'dask scheduler'"
+    with pytest.raises(UsageError, match=said):
         run([tmp_path / "a.png"], tmp_path / "out", settings, cluster="tcp://127.0.0.1:1")
 
 

@@ -21,6 +21,7 @@ from segmitos.training.mining import mine
 from segmitos.training.networks.registry import build_network
 from segmitos.training.optimizer import learning_rate
 from segmitos.training.recipe import Recipe, load_recipe
+from segmitos.training.run import make_fabric
 from segmitos.training.sampling import CropSampler, TrainingImage, load_training_images
 from segmitos.training.train import fit_to_budget, train
 from tests.factories.synthetic_fields import write_cases
@@ -408,3 +409,11 @@ def test_a_checkpoint_of_another_network_is_one_line(cases, tmp_path):
     (tmp_path / f"checkpoint-{state.step}.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match="damaged checkpoint"):
         train(cases[:2], tmp_path, recipe, accelerator="cpu")
+
+
+@pytest.mark.parametrize("accelerator", ["cuda", "mps"])
+def test_an_accelerator_that_is_not_there_is_refused_in_one_line(accelerator, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=f"accelerator {accelerator}: .*give --accelerator cpu"):
+        make_fabric(TINY, accelerator, 1)

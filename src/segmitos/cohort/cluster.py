@@ -37,7 +37,10 @@ def on_cluster(
     try:
         client = connect(address, timeout="20s")
     except (OSError, TimeoutError, ValueError) as error:
-        raise UsageError(f"no Dask scheduler answers at {address}: {error}") from error
+        raise UsageError(
+            f"no Dask scheduler answers at {address}: {error}; start one with 'dask scheduler' and "
+            "give its address, tcp://HOST:8786"
+        ) from error
     with client:
         # A key of its own for every run: the scheduler must not hand out an earlier run's answer.
         stamp = time.time_ns()

@@ -129,6 +129,10 @@ def detect(
         check_mpp(settings.mpp, "--mpp")
     elif settings.override_mpp and not any(str(path).lower().endswith(".csv") for path in paths):
         raise UsageError("--override-mpp insists on the value of --mpp: give that, too")
+    if cluster is not None and workers > 1:
+        raise UsageError(
+            "--workers is for this machine, --cluster has workers of its own: give one"
+        )
     shown = verbosity_of(verbose, quiet)
     code, _ = _run(
         paths, absolute_path(out), settings, workers, cluster, json_out, shard, shown, log

@@ -59,6 +59,8 @@ def display_path(path: Path | str) -> str:
 
 def no_result(folder: Path, lacking: str) -> str:
     """Say that a folder is no result of detect, for an error."""
+    if folder.is_file():
+        return f"{folder} is a file; name a folder of results of detect"
     if not folder.is_dir():
         return f"there is no folder {folder}"
     return f"{folder} holds no result of detect ({lacking})"

@@ -77,6 +77,12 @@ def usable_precision(wanted: str, accelerator: str) -> str:
 
 
 def make_fabric(recipe: Recipe, accelerator: str, devices: int) -> Fabric:
+    """Return what runs the steps. Raises UsageError where this machine has no such accelerator."""
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if accelerator in there and not there[accelerator]():
+        raise UsageError(
+            f"accelerator {accelerator}: PyTorch finds none on this machine; give --accelerator cpu"
+        )
     precision = cast(Any, usable_precision(recipe.precision, accelerator))
     try:
         fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)

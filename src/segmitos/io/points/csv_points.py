@@ -72,8 +72,8 @@ def read_csv_annotations(
     pair = next((pair for pair in _X_AND_Y if set(pair) <= set(header)), None)
     if pair is None:
         raise DataError(
-            f"{path}: the first line must name the columns x_px,y_px (and label where there are "
-            f"hard negatives), not {','.join(header)[:60]!r}"
+            f"{path}: the first line must name the columns x_px,y_px or x,y (and label where there "
+            f"are hard negatives), not {','.join(header)[:60]!r}"
         )
     problems: list[str] = []
     rows = list(table.named(problems))
