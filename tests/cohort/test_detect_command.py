@@ -104,6 +104,10 @@ def test_the_log_has_a_line_an_event_and_quiet_says_nothing(toy, fields, tmp_pat
     told = capsys.readouterr()
     assert "model toy" in told.err and "px of 0.25 um" in told.err
     assert len(log.read_text().splitlines()) == 14
+    image = fields / "e.png"
+    assert main([*detect, "--log", str(image)]) == 1
+    assert f"{image} is no log of segmitos, and stays as it is" in capsys.readouterr().err
+    assert image.read_bytes() == b"no image"
     assert main([*detect, "--verbose", "--quiet"]) == 2
     assert "do not go together" in capsys.readouterr().err
 

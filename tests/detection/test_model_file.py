@@ -209,3 +209,8 @@ def test_the_builtin_model_holds_plain_graphs_and_says_what_it_is():
     assert file.spec.cascade is not None and file.proposal is not None
     assert file.spec.datasets and file.spec.laboratories and file.spec.license
     assert file.spec.validation["tp"] > 0
+
+
+def test_a_folder_in_place_of_a_model_file_is_called_one(tmp_path):
+    with pytest.raises(ModelError, match=r"it is a folder; name a file \.segmitos"):
+        read_model_file(tmp_path)

@@ -219,7 +219,7 @@ def test_a_host_that_others_reach_needs_named_readers(results):
     [
         (["/no/such/folder"], 1, "/no/such/folder"),
         (["RESULTS", "--mode", "party"], 2, "party"),
-        (["RESULTS", "--database", "mysql://x"], 1, "database"),
+        (["RESULTS", "--database", "mysql://x"], 1, "cannot be kept in mysql; give sqlite"),
         (["RESULTS", "--slides", "/no/such"], 2, "--slides"),
         (["RESULTS", "--reader", "a/b"], 2, "a/b"),
         (["RESULTS", "--readers", "/no/such.csv"], 2, "--reader"),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from segmitos.cohort.job import Outcome
 
 PROGRESS_EVENT_EVERY_S = 10.0
+# Every event begins with its time.
+_LOG_BEGIN = b'{"time": "'
 
 
 class EventLog:
@@ -30,6 +32,10 @@ class EventLog:
         if path is None:
             return
         try:
+            if _holds_other_content(path):
+                raise OutputError(
+                    f"{path} is no log of segmitos, and stays as it is; give --log another file"
+                )
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
@@ -46,6 +52,15 @@ class EventLog:
         except OSError as error:
             self._handle = None
             print(f"segmitos: warning: the log ends here: {error.strerror}", file=sys.stderr)
+
+
+def _holds_other_content(path: Path) -> bool:
+    """Tell whether a file holds something that does not begin as a log of events does."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        head = stream.read(len(_LOG_BEGIN))
+    return not _LOG_BEGIN.startswith(head)
 
 
 class RunDisplay:

@@ -117,6 +117,8 @@ def read_model_file(path: Path) -> ModelFile:
         ModelError: one line, for a file that is missing, damaged, or not a model.
     """
     try:
+        if path.is_dir():
+            raise ModelError(f"cannot read model {path}: it is a folder; name a file {SUFFIX}")
         if not path.is_file():
             raise ModelError(f"cannot read model {path}: no such file")
         if path.stat().st_size > MAX_FILE_BYTES:

@@ -48,14 +48,18 @@ class Store:
             InputError: where it cannot be opened.
         """
         try:
+            kind = sa.make_url(url).get_backend_name()
+            if kind not in ("sqlite", "postgresql"):
+                raise InputError(
+                    f"--database: reviews cannot be kept in {kind}; give sqlite:///FILE or "
+                    "postgresql+psycopg://USER@HOST/NAME"
+                )
             self._engine = sa.create_engine(url, **_settings(url))
         except (SQLAlchemyError, ImportError) as error:
             raise _refused(url, error) from error
         try:
             if self._engine.dialect.name == "sqlite":
                 sa.event.listen(self._engine, "connect", _prepare_sqlite)
-            elif self._engine.dialect.name != "postgresql":
-                raise InputError("--database: give sqlite:///FILE or postgresql+psycopg://...")
             _metadata.create_all(self._engine)
         except SQLAlchemyError as error:
             self._engine.dispose()

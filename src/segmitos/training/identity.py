@@ -84,7 +84,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
         if self.start_from != saved.start_from:
             found.append("it starts from other weights (--start-from)")
         if self.time_budget_s != saved.time_budget_s:
-            found.append("its time budget is another one")
+            found.append("it has another time budget (--time-budget)")
         found += _case_differences(self, saved)
         return found
 
@@ -160,8 +160,9 @@ def _case_differences(new: RunIdentity, old: RunIdentity) -> list[str]:
                 if ours[name].get(kind) != theirs[name].get(kind)
             ]
             if changed:
-                words = {"image": "another image", "labels": "other labels"}
-                found.append(f"{_named(changed)} of {part} has {words.get(kind, 'other facts')}")
+                about = "another slide, patient, laboratory or scale"
+                words = {"image": "another image", "labels": "other labels", "about": about}
+                found.append(f"{_named(changed)} of {part} has {words[kind]}")
     return found
 
 

@@ -78,8 +78,8 @@ def usable_precision(wanted: str, accelerator: str) -> str:
 
 def make_fabric(recipe: Recipe, accelerator: str, devices: int) -> Fabric:
     """Return what runs the steps. Raises UsageError where this machine has no such accelerator."""
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if accelerator in there and not there[accelerator]():
+    lacks_cuda = accelerator == "cuda" and not torch.cuda.is_available()
+    if lacks_cuda or (accelerator == "mps" and not torch.backends.mps.is_available()):
         raise UsageError(
             f"accelerator {accelerator}: PyTorch finds none on this machine; give --accelerator cpu"
         )
