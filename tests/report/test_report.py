@@ -349,6 +349,10 @@ def test_cohort_page_lists_sortable_rows_with_thumbnails(tmp_path, many):
         "made/report.html"
     ]
     assert len(page.references) == 2
+    missing = "Where a hotspot or a score is missing, the report of the image says why."
+    assert missing not in page.text
+    table[0]["hotspot_count"] = ""
+    assert missing in Page(write_cohort_report(tmp_path, table).read_text()).text
 
 
 @pytest.mark.parametrize("kind", ["annotation", "detection"])

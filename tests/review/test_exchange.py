@@ -172,7 +172,7 @@ def test_from_the_browser_to_a_new_model_is_two_commands(tmp_path, capsys):
     service.store.close()
     mine = str(tmp_path / "mine")
     assert main(["review", "export", results, "-o", mine]) == 0
-    assert "flatter" in capsys.readouterr().out
+    assert "its score on them would be too high" in capsys.readouterr().out
     described = ["dataset", "describe", f"points:{mine}"]
     assert main(described) == 0
     # 30 squares of 32 um.

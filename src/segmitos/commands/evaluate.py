@@ -268,7 +268,7 @@ def _tune(
         f"threshold {chosen.threshold}, area from {chosen.min_area_um2:g} um2, "
         f"score from {chosen.min_score:g}"
     )
-    print(f"F on these cases {result.counts.f_score:.3f} (flatters: tuned on what it is shown on)")
+    print(f"F on these cases {result.counts.f_score:.3f} (too high: it was tuned on them)")
     if result.cross_validated is not None:
         print(f"F with thresholds cross-validated over slides {result.cross_validated.f_score:.3f}")
     print(f"written: {out / TUNED}", file=sys.stderr)

@@ -238,7 +238,7 @@ def export(
         f"points:{out}"
     )
     if any(slide["assisted"] for slide in content["slides"].values()):
-        print("reviewed with the model's marks in sight: they flatter that model if it is scored")
+        print("reviewed with the model's marks in sight: its score on them would be too high")
 
 
 def _service(results: Path, slides: Path | None, database: str | None) -> Service:

@@ -162,7 +162,7 @@ def threshold_picture(ranked: RankedDetections, label: str) -> bytes:
     best = int(np.argmax(f))
     axes.set_title(
         f"F {f[-1]:.3f} with all; {f[best]:.3f} at best, from {threshold[best]:.3g} "
-        "(chosen here: flatters)",
+        "(too high: chosen here)",
         fontsize=9,
     )
     axes.legend(fontsize=8, frameon=False, loc="lower left")

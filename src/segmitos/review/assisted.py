@@ -9,8 +9,8 @@ from pathlib import Path
 NOTE = "review.json"
 """What `segmitos review export` writes beside the slides."""
 WARNING = (
-    "{} of {} slides were reviewed with a model's marks in sight ({}): that flatters this model, "
-    "above all its recall; only slides read blind and screened whole tell the truth of it"
+    "{} of {} slides were reviewed with a model's marks in sight ({}): this model's score is "
+    "too high on them, above all its recall; score it on slides read blind and screened whole"
 )
 
 

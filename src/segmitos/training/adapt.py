@@ -98,7 +98,7 @@ class Adapted:
         """Say of what review the figures are."""
         return (
             f"{len(self.assisted)} of {self.slides} slides were reviewed with a model's marks in "
-            "sight: both columns flatter, above all their recall; their difference less so"
+            "sight: both columns are too high, above all in recall; their difference less so"
         )
 
     def reason(self) -> str:
@@ -213,7 +213,7 @@ def _how(found: Sequence[JudgedCandidates], held_out: Sequence[JudgedCandidates]
         return "none of which the change was fitted to"
     if len({one.slide for one in found}) > 1:
         return "each by a change that was fitted to the others"
-    return "each image by a change that was fitted to the slide's others, which flatters"
+    return "each image by a change that was fitted to the slide's others, so that F is too high"
 
 
 def _write(

@@ -51,8 +51,8 @@ class Finished:
         if held_out is None:
             lines.append(
                 f"F {ratio_text(own.f_score)} on the slide that the thresholds were tuned on, "
-                "which flatters. For a held-out score, validate on two slides or more, or score on "
-                "others: segmitos evaluate"
+                "which is too high. For a held-out score, validate on two slides or more, or score "
+                "on others: segmitos evaluate"
             )
         else:
             lines.append(
