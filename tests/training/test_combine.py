@@ -153,6 +153,13 @@ def test_the_command_line_says_what_it_made_and_what_is_wrong(parts, tmp_path, c
         assert message in error and error.count("\n") == 1
 
 
+def test_the_built_in_model_is_found_by_its_name_and_cannot_be_combined(tmp_path, capsys):
+    out = tmp_path / "out.segmitos"
+    assert main(["model", "combine", "lite", "-o", str(out)]) == 1
+    assert "lite.segmitos is combined already" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_the_model_card_is_printed_as_text_and_as_json(parts, tmp_path, capsys):
     out = tmp_path / "both.segmitos"
     combine([parts["soft"], parts["sharp"]], out, parts["proposal"], 0.25, 0.5, **SIZES)

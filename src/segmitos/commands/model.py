@@ -218,13 +218,13 @@ def combine(
     from segmitos.evaluation.tuning import read_thresholds
     from segmitos.training.combine import combine
 
-    sources: list[str | Path] = [*networks]
-    sources += [] if proposal_network is None else [proposal_network]
-    _check_place(out, [find_model(source) for source in sources])
+    paths = [find_model(network) for network in networks]
+    proposal = None if proposal_network is None else find_model(proposal_network)
+    _check_place(out, paths if proposal is None else [*paths, proposal])
     combine(
-        [Path(network) for network in networks],
+        paths,
         out,
-        proposal_network,
+        proposal,
         tuned=None if thresholds is None else read_thresholds(thresholds),
         name=name or out.stem,
         **{key: value for key, value in given.items() if value is not None},
