@@ -33,7 +33,8 @@ _SHEET = 96
     type=click.IntRange(2),
     default=3,
     show_default=True,
-    help="Parts that the slides are divided in; each is judged by networks of the others.",
+    help="Parts that the slides are divided in, no more than there are slides; each is judged by "
+    "networks of the others.",
 )
 @click.option(
     "--seeds",

@@ -237,7 +237,7 @@ def find_recipe(recipe: str | Path, beside: Path | None = None) -> Path:
         return path
     raise DataError(
         f"recipe {recipe} is neither a file nor one of the packaged ones: "
-        f"{', '.join(recipe_names())}"
+        f"{', '.join(recipe_names())}; segmitos train also takes adapt"
     )
 
 
