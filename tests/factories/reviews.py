@@ -93,6 +93,7 @@ class Server:
         self.port = 0
         self.clients: list[httpx.Client] = []
         self.process: subprocess.Popen[str] | None = None
+        self.was_killed = False
 
     def start(self) -> Server:
         environment = {**os.environ, "PYTHONPATH": str(Path(segmitos.__file__).parents[1])}
@@ -130,6 +131,7 @@ class Server:
 
     def kill(self) -> None:
         """End it as a crash would."""
+        self.was_killed = True
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.communicate()
