@@ -118,6 +118,7 @@ def test_detect_with_other_settings_counts_again_without_the_networks(
     assert "counted again" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_threshold_of_the_map_takes_the_networks(made, results, monkeypatch):
     called = []
     monkeypatch.setattr(

@@ -164,6 +164,7 @@ def test_ratios_of_nothing():
     assert (precision(3, 1), recall(3, 2), f_score(3, 1, 2)) == (0.75, 0.6, pytest.approx(2 / 3))
 
 
+@pytest.mark.slow
 def test_fifty_thousand_points():
     generator = np.random.default_rng(0)
     truth = generator.uniform(0, 40_000, (50_000, 2))

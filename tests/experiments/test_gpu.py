@@ -159,6 +159,7 @@ def test_compression_is_that_of_the_jpeg_library(quality):
     assert apart(found, original) == pytest.approx(apart(library, original), rel=0.02)
 
 
+@pytest.mark.slow
 def test_weights_of_every_fold_are_read_by_the_laboratories(images, packed, tmp_path):
     told: list[str] = []
     content = read_pack(packed)
@@ -179,6 +180,7 @@ def test_weights_of_every_fold_are_read_by_the_laboratories(images, packed, tmp_
         train_verifiers(content, tmp_path, RECIPE, [0], 128, "cpu", 600, told.append)
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_weights(packed, tmp_path, monkeypatch):
     content = read_pack(packed)
     name = f"verifier-{fold_name(FOLDS[0])}-seed0.safetensors"
@@ -204,6 +206,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(packed, tmp_path, monkey
     assert not list((tmp_path / "cut").glob("*/"))
 
 
+@pytest.mark.slow
 def test_time_ends_a_training_and_the_rate_falls_with_it(packed, tmp_path):
     recipe = dataclasses.replace(RECIPE, steps=10**6)
     train_verifiers(read_pack(packed), tmp_path, recipe, [0], 64, "cpu", 0.0, lambda line: None)

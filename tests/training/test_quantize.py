@@ -91,6 +91,7 @@ def test_its_layers_are_integers_but_for_the_head(quantized):
     assert 32 < max(np.abs(value).max() for value in values if value.ndim == 4) <= 64
 
 
+@pytest.mark.slow
 def test_an_integer_model_is_not_quantized_again(quantized, tmp_path, capsys):
     data = quantized.parent / "data"
     out = tmp_path / "again.segmitos"

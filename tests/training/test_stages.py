@@ -95,6 +95,7 @@ def test_a_trained_stage_changes_and_detects(clicks, tmp_path, monkeypatch):
         assert (summary["width_px"], summary["height_px"]) == opened.size
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_says_so(clicks, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     recipe = tmp_path / "32.toml"

@@ -145,6 +145,7 @@ def test_labels_sit_on_the_mitoses(cases):
     assert positives > 400
 
 
+@pytest.mark.slow
 def test_the_exported_file_is_the_network(cases, tmp_path):
     recipe = Recipe.from_dict({**TINY.to_dict(), "epochs": 1, "mine_at": []})
     train(cases[:4], tmp_path / "run", recipe, accelerator="cpu")
@@ -334,6 +335,7 @@ def test_a_ignored_place_is_neither_mitosis_nor_background():
     np.testing.assert_array_equal(after == 1, before == 1)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_there_is_refused_restarted_or_finished_as_asked(cases, tmp_path):
     recipe = Recipe.from_dict({**TINY.to_dict(), "epochs": 1, "steps_per_epoch": 2, "mine_at": []})
     steps = []
