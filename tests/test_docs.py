@@ -5,6 +5,7 @@ A block fenced as `sh` or `python` is run; one whose first line is `# not run: R
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -146,3 +147,23 @@ def test_no_text_installs_from_an_index_that_does_not_have_the_package() -> None
     pages = [*PAGES, *(ROOT / "src").rglob("*.py")]
     named = [p.name for p in pages if "install 'segmitos[" in p.read_text(encoding="utf-8")]
     assert named == []
+
+
+PROGRAM = re.compile(
+    r"python -m ((?:segmitos|benchmarks|experiments|examples|tests)[\w.]*)|python ([\w/]+\.py)"
+)
+NAMED_IN = [*PAGES, *ROOT.glob("*.md"), *(ROOT / "experiments").glob("[!H]*.md")]
+
+
+@pytest.mark.parametrize("page", sorted(set(NAMED_IN)), ids=lambda page: page.name)
+def test_every_program_of_ours_that_a_page_names_starts(page: Path) -> None:
+    """Programs of a package are named with -m: by their path they would not find it."""
+    for module, script in PROGRAM.findall(page.read_text(encoding="utf-8")):
+        if script:
+            assert (ROOT / script).is_file(), script
+            assert not script.startswith(("benchmarks/", "experiments/", "examples/", "tests/"))
+        else:
+            found = importlib.util.find_spec(module.rstrip("."))
+            assert found is not None, module
+            if found.submodule_search_locations is not None:
+                assert importlib.util.find_spec(f"{module}.__main__"), module

@@ -3,7 +3,7 @@
     SegMitosError
     ├── UsageError      the command or call asks for something that cannot be (exit code 2)
     ├── InputError      a file that cannot be read as what it should be (exit code 1)
-    │   ├── ScaleError  the micrometres per pixel are unknown or impossible
+    │   ├── ScaleError  the micrometers per pixel are unknown or impossible
     │   └── DataError   a data set or an annotation file is not in its format
     ├── ModelError      a model file, or the device to run it on (exit code 1)
     ├── TrainingError   a training that cannot go on (exit code 1)
@@ -32,7 +32,7 @@ class InputError(SegMitosError):
 
 
 class ScaleError(InputError):
-    """Micrometres per pixel that are unknown or impossible."""
+    """Micrometers per pixel that are unknown or impossible."""
 
 
 class DataError(InputError):

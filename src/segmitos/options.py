@@ -98,7 +98,7 @@ def mpp_option(verb: Callable[..., Any]) -> Callable[..., Any]:
     given = click.option(
         "--mpp",
         type=float,
-        help="Micrometres per pixel of the images, where they do not say it themselves.",
+        help="Micrometers per pixel of the images, where they do not say it themselves.",
     )
     return given(insist(verb))
 

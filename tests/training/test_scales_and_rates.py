@@ -48,7 +48,7 @@ class Darkness(torch.nn.Module):
 
 @pytest.mark.parametrize("mpp", [0.25, 0.5, 1.0])
 @pytest.mark.parametrize(("away_um", "hits"), [(6.0, 1), (9.0, 0)])
-def test_validation_matches_within_micrometres_at_every_scale(mpp, away_um, hits):
+def test_validation_matches_within_micrometers_at_every_scale(mpp, away_um, hits):
     image = np.full((128, 128, 3), 255, np.uint8)
     image[56:72, 56:72] = 0
     place = np.array([[63.5 + away_um / mpp, 63.5]])

@@ -37,7 +37,7 @@ _BY_SUFFIX = {
     type=click.Choice(POINT_FORMATS),
     help="Format; default: by the ending of OUT. midog is MIDOG's output, midog-labels its labels.",
 )
-@click.option("--mpp", type=float, help="Micrometres per pixel, where the file does not say it.")
+@click.option("--mpp", type=float, help="Micrometers per pixel, where the file does not say it.")
 @click.option("--image", help="Name of the image to take from a file of several.")
 @click.option(
     "--slide",

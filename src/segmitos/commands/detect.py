@@ -202,7 +202,7 @@ def _as_json(outcomes: Sequence[Outcome], out: Path) -> dict[str, Any]:
 @click.option(
     "--mpp",
     type=float,
-    help="Micrometres per pixel, where the image does not say it itself; default: 0.25.",
+    help="Micrometers per pixel, where the image does not say it itself; default: 0.25.",
 )
 @click.option("--override-mpp", is_flag=True, help="Use --mpp even where the image says otherwise.")
 @page_option

@@ -158,7 +158,7 @@ def count(
 
     Args:
         points_xy: mitoses (n, 2), level-0 pixels.
-        mpp: micrometres per level-0 pixel.
+        mpp: micrometers per level-0 pixel.
         width_px: of the image.
         height_px: of the image.
         tissue: mask with its area; None takes the whole image for tissue.

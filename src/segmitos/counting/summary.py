@@ -17,7 +17,7 @@ class TissueFile:
     """Where the tissue mask is, and its scale."""
 
     mpp: float
-    """Micrometres per pixel of `tissue.png`, from the image's top left corner."""
+    """Micrometers per pixel of `tissue.png`, from the image's top left corner."""
     width: int
     height: int
 
@@ -44,7 +44,7 @@ class Summary(Count):
         settings: that the result depends on.
         width_px: of the image, level 0.
         height_px: of the image, level 0.
-        mpp: micrometres per level-0 pixel.
+        mpp: micrometers per level-0 pixel.
         mpp_source: where the scale is from.
         bounds_px: x, y, width, height of the scanned part; QuPath counts from its corner.
         tissue: the mask.

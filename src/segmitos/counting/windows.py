@@ -95,7 +95,7 @@ def hotspot(
 
     Args:
         points_xy: mitoses (n, 2), level-0 pixels.
-        mpp: micrometres per level-0 pixel.
+        mpp: micrometers per level-0 pixel.
         width_px: of the image.
         height_px: of the image.
         area_mm2: of the window; 2 mm2 is the WHO's.

@@ -93,7 +93,7 @@ def same_scale(one_mpp: float, other_mpp: float) -> bool:
 
 
 def check_mpp(value: float, what: str = "mpp", largest: float = LARGEST_MPP) -> float:
-    """A scale in micrometres per pixel, checked.
+    """A scale in micrometers per pixel, checked.
 
     Raises:
         ScaleError: unless it is a number from 0.01 to `largest`.
@@ -103,7 +103,7 @@ def check_mpp(value: float, what: str = "mpp", largest: float = LARGEST_MPP) -> 
         number = float(value)
     if not SMALLEST_MPP <= number <= largest:
         raise ScaleError(
-            f"{what}: {value} is not a scale; give micrometres per pixel between "
+            f"{what}: {value} is not a scale; give micrometers per pixel between "
             f"{SMALLEST_MPP} and {largest:g}, e.g. 0.25 for a x40 scan"
         )
     return number

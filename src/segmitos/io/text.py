@@ -66,7 +66,7 @@ def parse_decimal(text: str) -> float | None:
 
 
 def parse_mpp(text: str) -> float | None:
-    """Parse micrometres per pixel, with or without the unit: `0.25`, `0,25 µm`, `0.25 um/px`."""
+    """Parse micrometers per pixel, with or without the unit: `0.25`, `0,25 µm`, `0.25 um/px`."""
     return parse_decimal(_UM_PER_PX.sub("", text.strip()))
 
 

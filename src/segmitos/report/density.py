@@ -58,7 +58,7 @@ def density_per_mm2(
         xy_px: mitoses (n, 2), level-0 pixels.
         width_px: of the image.
         height_px: of the image.
-        mpp: micrometres per level-0 pixel.
+        mpp: micrometers per level-0 pixel.
     """
     step_px = max(width_px, height_px) / MAX_SIDE_PX
     columns, rows = math.ceil(width_px / step_px), math.ceil(height_px / step_px)

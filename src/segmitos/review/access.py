@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from segmitos.errors import InputError, OutputError, UsageError
 from segmitos.io.tables import table_text
+from segmitos.io.text import read_text
 
 CONSENSUS = "consensus"
 """The reader whose decisions an adjudicator makes."""
@@ -71,14 +72,8 @@ def read_readers(path: Path) -> list[Reader]:
     Raises:
         InputError: for a file that cannot be read, with the line that is wrong.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file (UTF-8)") from error
     readers: list[Reader] = []
-    for number, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
+    for number, row in enumerate(csv.DictReader(io.StringIO(read_text(path))), start=2):
         where = f"{path}, line {number}"
         name, token = (row.get("name") or "").strip(), (row.get("token") or "").strip()
         role = (row.get("role") or "reader").strip()

@@ -45,7 +45,7 @@ class SlideReadings:
 
     Attributes:
         name: of the slide.
-        mpp: micrometres per level-0 pixel.
+        mpp: micrometers per level-0 pixel.
         readers: who finished it; the model last where it is one.
         units: places that anybody marked.
         votes: (readers, units): 1 mitosis, 0 none, nan where undecided or unsure.

@@ -49,7 +49,7 @@ class Result:
 
     @property
     def mpp(self) -> float:
-        """Micrometres per level-0 pixel."""
+        """Micrometers per level-0 pixel."""
         return self.summary.mpp
 
     @property

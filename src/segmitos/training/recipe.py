@@ -80,7 +80,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     weights: str = ""
     """Where all weights start: `vgg16:FILE`, `fcn32s:FILE` or `run:FOLDER` (`training.weights`)."""
     mpp: Annotated[float, Meta(ge=0.01, le=2000)] = 0.25
-    """Micrometres per pixel at which images are read, trained on and later detected on."""
+    """Micrometers per pixel at which images are read, trained on and later detected on."""
     crop_px: Annotated[int, Meta(ge=8, le=4096)] = 128
     """Width of a crop; a multiple of 32, but for the FCN, which pads by itself."""
     crop_height_px: Annotated[int, Meta(ge=0, le=4096)] = 0

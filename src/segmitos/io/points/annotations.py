@@ -29,7 +29,7 @@ class Annotations:
         score: probability of a detector (n,); nan where unknown.
         area_um2: area of the blob (n,); nan where unknown.
         confidence: fraction of annotators that called it a mitosis (n,); nan where unknown.
-        mpp: micrometres per level-0 pixel, None where the file does not say.
+        mpp: micrometers per level-0 pixel, None where the file does not say.
         name: of the image.
         regions: where the image was reviewed; None is all of it.
         left_out: what the file holds and this does not, by kind: `Ignore*`, say.

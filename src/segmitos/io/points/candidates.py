@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.errors import DataError, InputError
+from segmitos.errors import DataError
 from segmitos.io.points.detections import Detections
 from segmitos.io.tables import table_text
+from segmitos.io.text import read_text
 
 CANDIDATES = "candidates.csv"
 COLUMNS = ("id", "x_px", "y_px", "x_um", "y_um", "area_um2", "score", "detection")
@@ -39,7 +40,7 @@ class Candidates:
         score: mean probability of the blob. A blob that reaches the threshold of the map is
             measured above it, any other above the floor of 0.1, so that its score lies below.
         is_detection: bool (n,), whether it passes the thresholds of probability, score and area.
-        mpp: micrometres per level-0 pixel.
+        mpp: micrometers per level-0 pixel.
         name: of the image.
     """
 
@@ -105,20 +106,14 @@ def read_candidates(path: Path, mpp: float, name: str = "") -> Candidates:
 
     Args:
         path: of the file.
-        mpp: micrometres per level-0 pixel, from the summary.
+        mpp: micrometers per level-0 pixel, from the summary.
         name: of the image.
 
     Raises:
-        InputError: if the file cannot be read.
-        DataError: for missing columns or a value that is not a number, with its line.
+        DataError: if the file cannot be read, for missing columns, or a value that is not a number,
+            with its line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is damaged: not a text file (UTF-8)") from error
-    rows = list(csv.reader(io.StringIO(text)))
+    rows = list(csv.reader(io.StringIO(read_text(path))))
     if not rows or tuple(rows[0]) != COLUMNS:
         raise DataError(f"{path} is damaged: its first line must be {','.join(COLUMNS)}")
     ids: list[str] = []

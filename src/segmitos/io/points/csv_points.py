@@ -60,7 +60,7 @@ def read_csv_annotations(
 
     Args:
         path: of the table.
-        mpp: micrometres per pixel, in place of what the table says.
+        mpp: micrometers per pixel, in place of what the table says.
         classes: the names of mitoses, hard negatives and unsure cells.
 
     Raises:

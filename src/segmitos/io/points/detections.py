@@ -36,7 +36,7 @@ class Detections:
         y_px: the same.
         area_um2: area of the blob; nan where a file does not say.
         score: mean probability of the blob; nan where a file does not say.
-        mpp: micrometres per level-0 pixel.
+        mpp: micrometers per level-0 pixel.
         name: of the image.
 
     Raises:

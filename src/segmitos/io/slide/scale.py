@@ -29,6 +29,7 @@ UM_PER_UNIT = {
     "micrometer": 1.0,
     "micrometers": 1.0,
     "micrometre": 1.0,
+    "micrometres": 1.0,
     "mm": 1e3,
     "millimeter": 1e3,
     "cm": 1e4,
@@ -41,7 +42,7 @@ UM_PER_UNIT = {
 
 @dataclass(frozen=True)
 class Scale:
-    """Micrometres per level-0 pixel as the file states them, and where it does.
+    """Micrometers per level-0 pixel as the file states them, and where it does.
 
     Attributes:
         mpp_x: um per pixel, 0 where what the file states is not understood.
@@ -89,7 +90,7 @@ def choose_scale(
         override: whether the given one holds in any case.
 
     Returns:
-        Micrometres per pixel, None where they are unknown; where they come from; warnings.
+        Micrometers per pixel, None where they are unknown; where they come from; warnings.
 
     Raises:
         ScaleError: if the file's own pixels are not square, and nothing overrides that.
@@ -118,7 +119,7 @@ def choose_scale(
 
 def unknown_scale(path: Path, stated: Scale | None) -> ScaleError:
     """The error of an image whose scale is needed and unknown: it names what the file says."""
-    remedy = "give micrometres per pixel, e.g. --mpp 0.25 for a x40 scan"
+    remedy = "give micrometers per pixel, e.g. --mpp 0.25 for a x40 scan"
     if stated is None:
         return ScaleError(f"{path}: the file does not say its scale; {remedy}")
     text = " ".join(stated.text.split())[:_MAX_SHOWN]

@@ -41,7 +41,7 @@ class Slide:
         path: the file, or the name given to an array.
         width: level-0 pixels.
         height: level-0 pixels.
-        mpp: micrometres per level-0 pixel, None where neither given nor in the file.
+        mpp: micrometers per level-0 pixel, None where neither given nor in the file.
         mpp_source: "given", "embedded: <tag>" or "unknown".
         warnings: what a user should know of this image, a line each: scales that differ.
         format: what the file is, e.g. "PNG", "tiled TIFF", "aperio".
@@ -79,7 +79,7 @@ class Slide:
 
         Args:
             path: PNG, JPEG, BMP, TIFF (any layout) or what OpenSlide reads.
-            mpp: micrometres per pixel where the file does not say; where it says something that
+            mpp: micrometers per pixel where the file does not say; where it says something that
                 differs by more than 2 %, the file's own is used, and `warnings` names both.
             override_mpp: use `mpp` in any case.
             page: number of the image of a TIFF, from 1; None takes the largest.
@@ -144,7 +144,7 @@ class Slide:
             y_px: likewise.
             width: output pixels.
             height: output pixels.
-            mpp: micrometres per output pixel; None for level 0 as it is.
+            mpp: micrometers per output pixel; None for level 0 as it is.
 
         Raises:
             InputError: if the file is damaged there; the message names file and position.

@@ -19,12 +19,12 @@ from segmitos.io.slide.tiff_tags import Directory
 
 _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([^|\r\n]*)")
 _IMAGEJ_UNIT = re.compile(r"^unit=(.*)$", re.MULTILINE)
-_INCH, _CENTIMETRE, _MILLIMETRE, _MICROMETRE = 2, 3, 4, 5
+_INCH, _CENTIMETER, _MILLIMETER, _MICROMETER = 2, 3, 4, 5
 _PER_INCH = {
     _INCH: 1.0,
-    _CENTIMETRE: MM_PER_INCH / 10,
-    _MILLIMETRE: MM_PER_INCH,
-    _MICROMETRE: MM_PER_INCH * 1000,
+    _CENTIMETER: MM_PER_INCH / 10,
+    _MILLIMETER: MM_PER_INCH,
+    _MICROMETER: MM_PER_INCH * 1000,
 }
 
 
