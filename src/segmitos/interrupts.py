@@ -19,6 +19,7 @@ SIGNALS = tuple(
 )
 
 _IMPORTS = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+_MAKES_LOOP = "Runner._lazy_init"
 _RETRY_S, _MAX_RETRIES = 0.02, 100
 
 _received = 0
@@ -67,18 +68,23 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 
 def _raise_when_safe(number: int, frame: FrameType | None) -> None:
-    """Raise between imports: libraries in the middle of theirs take an interrupt for a fault."""
+    """Raise where nothing is half made.
+
+    Libraries in the middle of their imports take an interrupt for a fault, and an event loop that
+    is not yet whole cannot be closed.
+    """
     global _retries
-    if _retries < _MAX_RETRIES and _is_importing(frame):
+    if _retries < _MAX_RETRIES and _is_half_made(frame):
         _retries += 1
         signal.setitimer(signal.ITIMER_REAL, _RETRY_S)
         return
     raise Interrupted(_received)
 
 
-def _is_importing(frame: FrameType | None) -> bool:
+def _is_half_made(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_filename in _IMPORTS:
+        code = frame.f_code
+        if code.co_filename in _IMPORTS or code.co_qualname == _MAKES_LOOP:
             return True
         frame = frame.f_back
     return False

@@ -134,6 +134,18 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+class _Server(uvicorn.Server):
+    """Says that it is ready once it answers requests and signals, not before."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+
 def serve(
     service: Service,
     readers: Sequence[Reader],
@@ -173,9 +185,9 @@ def serve(
         ws="none",
         lifespan="off",
     )
-    on_ready([(reader, f"{base}/?token={reader.token}") for reader in readers])
+    addresses = [(reader, f"{base}/?token={reader.token}") for reader in readers]
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, lambda: on_ready(addresses)).run(sockets=[listener])
     finally:
         images.close()
         service.store.close()
