@@ -27,7 +27,7 @@ from torch import Tensor
 
 from experiments.laboratories.data import LabImage
 from experiments.laboratories.pools import ALL, learns, make_pools
-from segmitos.detection.cascade import OUTSIDE
+from segmitos.detection.patches import OUTSIDE
 from segmitos.detection.runtimes import Network
 from segmitos.detection.stain import Stain
 from segmitos.errors import DataError, OutputError

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from experiments.laboratories.data import TARGET, LabImage
-from segmitos.detection.cascade import OUTSIDE
+from segmitos.detection.patches import OUTSIDE
 from segmitos.detection.stain import Stain
 from segmitos.training.networks.verifier import PATCH_PX
 from segmitos.training.patches import (

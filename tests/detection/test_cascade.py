@@ -125,6 +125,58 @@ def test_proposals_of_one_block_share_a_patch():
     assert (apart[0].seen, together[0].seen) == (4, 1)
 
 
+class Screening:
+    """Darkness of the middle of patches, and where each came from."""
+
+    def __init__(self) -> None:
+        self.patches: list[np.ndarray] = []
+
+    def __call__(self, patches: np.ndarray) -> np.ndarray:
+        self.patches.extend(patches)
+        middle = patches[:, 8:24, 8:24].mean(axis=(1, 2, 3))
+        return (1 / (1 + np.exp(-0.1 * (130 - middle)))).astype(np.float32)
+
+
+def every_pixel_counts(patches: np.ndarray) -> np.ndarray:
+    return (patches.sum(axis=(1, 2, 3), dtype=np.int64) % 7 / 7).astype(np.float32)
+
+
+SCREENED = {"screening_patch_px": 32, "screening_threshold": 0.5}
+
+
+def test_the_screening_network_sees_each_proposal_and_drops_some():
+    image = np.full((320, 320, 3), 230, np.uint8)
+    image[64:80, 64:80] = 20
+    image[160:176, 240:256] = 150  # proposed, but for the screening network not dark enough
+    screening, members = Screening(), networks()
+    chosen = settings(**SCREENED)
+    found = run_cascade(image, PROPOSAL, members, chosen, 4, screening=screening)
+    assert len(screening.patches) == 2 and members[0].seen == 1
+    np.testing.assert_array_equal(screening.patches[0], image[56:88, 56:88])
+    np.testing.assert_array_equal(screening.patches[1], image[152:184, 232:264])
+    assert found[16:20, 16:20].min() > 0.9 and not found[:, 40:].any()
+    unscreened = run_cascade(image, PROPOSAL, networks(), settings(), 4)
+    np.testing.assert_array_equal(found[:, :40], unscreened[:, :40])
+    assert unscreened[:, 40:].any()
+
+
+def test_proposals_that_write_nothing_asked_for_are_not_screened():
+    image = np.full((320, 320, 3), 230, np.uint8)
+    image[64:80, 64:80] = image[256:272, 256:272] = 20
+    screening = Screening()
+    box = (0, 0, 128, 128)
+    run_cascade(image, PROPOSAL, networks(), settings(**SCREENED), 4, box, screening=screening)
+    assert len(screening.patches) == 1
+
+
+def test_where_everything_is_screened_out_the_map_is_zero():
+    image = field(3, 96, 96)
+    members = networks()
+    chosen = settings(screening_patch_px=32, screening_threshold=0.999)
+    found = run_cascade(image, PROPOSAL, members, chosen, 4, screening=lambda p: np.zeros(len(p)))
+    assert not found.any() and members[0].seen == 0
+
+
 def test_patches_go_through_the_networks_in_batches():
     members = networks()
     run_cascade(field(1, 640, 640), PROPOSAL, members, settings(proposal_threshold=0.02), 4)
@@ -155,17 +207,30 @@ def test_patches_that_write_nothing_asked_for_are_left_out():
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"block_px": 64, "patch_px": 128, "margin_px": 8}, {"block_px": 96, "patch_px": 160}],
+    [
+        {},
+        {"block_px": 64, "patch_px": 128, "margin_px": 8},
+        {"block_px": 96, "patch_px": 160},
+        SCREENED,
+        {"screening_patch_px": 160, "screening_threshold": 0.4},
+    ],
 )
 def test_the_whole_equals_its_parts_to_the_bit(changes):
     chosen = settings(**changes)
     image = field(7, 640, 640)
-    whole = run_cascade(image, PROPOSAL, networks(), chosen, 4)
+    screening = every_pixel_counts if chosen.screening_patch_px else None
+    whole = run_cascade(image, PROPOSAL, networks(), chosen, 4, screening=screening)
     margin = -(-cascade_context(chosen, 0) // 32) * 32
     assert (whole[margin // 4 : -margin // 4] > 0.5).any()
     for left in (0, 96, 224):
         part = run_cascade(
-            np.ascontiguousarray(image[:, left:]), PROPOSAL, networks(), chosen, 4, origin=(left, 0)
+            np.ascontiguousarray(image[:, left:]),
+            PROPOSAL,
+            networks(),
+            chosen,
+            4,
+            origin=(left, 0),
+            screening=screening,
         )
         first = margin if left else 0
         np.testing.assert_array_equal(part[:, first // 4 :], whole[:, (left + first) // 4 :])
@@ -187,6 +252,9 @@ def test_a_plateau_and_a_border_are_local_maxima_and_the_threshold_is_exceeded()
         {"block_px": 48},
         {"margin_px": 0},
         {"margin_px": 40},
+        {"screening_patch_px": 8},
+        {"screening_patch_px": 600},
+        {"screening_threshold": 0.5},
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(wrong):

@@ -25,7 +25,7 @@ from segmitos.detection.model_file import (
     write_model_file,
 )
 from segmitos.errors import ModelError, SegMitosError
-from tests.factories.toy_models import SPEC, toy_graph, write_toy
+from tests.factories.toy_models import SPEC, toy_graph, write_toy, write_toy_cascade
 
 NETWORK = "network-0.onnx"
 
@@ -178,6 +178,30 @@ def test_networks_are_numbered_without_a_gap():
     refused(model_file_bytes(SPEC, {}), "network-0.onnx")
     both = {NETWORK: toy_graph(), "proposal.onnx": toy_graph()}
     refused(model_file_bytes(SPEC, both), "'cascade' need each other")
+
+
+def test_a_screening_network_and_its_key_need_each_other(tmp_path):
+    file = read_model_file(write_toy_cascade(tmp_path / "m.segmitos", screened=True))
+    assert file.screening is not None and file.graphs["screening.onnx"] == file.screening
+    graphs = dict(file.graphs)
+    del graphs["screening.onnx"]
+    refused(model_file_bytes(file.spec, graphs), "'screening_patch_px' need each other")
+    plain = read_model_file(write_toy_cascade(tmp_path / "plain.segmitos"))
+    assert plain.screening is None
+    both = {**plain.graphs, "screening.onnx": file.screening}
+    refused(model_file_bytes(plain.spec, both), "'screening_patch_px' need each other")
+
+
+def test_a_loaded_model_screens(tmp_path):
+    screened = Model.load(write_toy_cascade(tmp_path / "m.segmitos", screened=True), "cpu", 1)
+    plain = Model.load(write_toy_cascade(tmp_path / "plain.segmitos"), "cpu", 1)
+    image = np.full((1, 320, 320, 3), 235, np.uint8)
+    image[0, 64:80, 64:80] = 20
+    image[0, 224:240, 224:240] = (255, 20, 0)  # let through by the proposal network alone
+    kept, every = screened.predict(image)[0], plain.predict(image)[0]
+    assert every[56:60, 56:60].max() > 0 and not kept[40:, 40:].any()
+    np.testing.assert_array_equal(kept[:40, :40], every[:40, :40])
+    assert kept.any()
 
 
 @settings(max_examples=150, deadline=None)

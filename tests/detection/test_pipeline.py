@@ -129,10 +129,11 @@ def test_a_trimmed_tile_writes_all_that_is_marked_with_its_context(seed, side, s
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("screened", [False, True])
 @pytest.mark.parametrize("tile_px", [32, 64, 160])
-def test_the_whole_is_the_sum_of_its_tiles_behind_a_cascade(tmp_path, tile_px):
+def test_the_whole_is_the_sum_of_its_tiles_behind_a_cascade(tmp_path, tile_px, screened):
     """Bit-identical, what smoothing takes from beyond a tile's border included."""
-    model = Model.load(write_toy_cascade(tmp_path / "toy.segmitos"), "cpu", 1)
+    model = Model.load(write_toy_cascade(tmp_path / "toy.segmitos", screened), "cpu", 1)
     slide = Slide.from_array(islands(), 0.25)
     whole = detect_slide(slide, model, DetectOptions())
     tiled = detect_slide(slide, model, DetectOptions(tile_px=tile_px))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from segmitos.detection.patches import cut_patches
 from segmitos.detection.spec import VerifierSettings
-from segmitos.detection.verify import cut_patches, join_scores, verify_map
+from segmitos.detection.verify import join_scores, verify_map
 
 SETTINGS = VerifierSettings(
     patch_px=16,

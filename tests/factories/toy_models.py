@@ -9,7 +9,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from segmitos.detection.model_file import PROPOSAL, VERIFIER, network_entry, write_model_file
+from segmitos.detection.model_file import (
+    PROPOSAL,
+    SCREENING,
+    VERIFIER,
+    network_entry,
+    write_model_file,
+)
 from segmitos.detection.postprocess import Thresholds
 from segmitos.detection.spec import (
     CascadeSettings,
@@ -116,8 +122,8 @@ def proposal_graph(step: int = 8) -> bytes:
     return model.SerializeToString()
 
 
-def write_toy_cascade(path: Path) -> Path:
-    """Write a toy model of two networks behind a proposal network."""
+def write_toy_cascade(path: Path, screened: bool = False) -> Path:
+    """Write a toy model of two networks behind a proposal network, its proposals screened or not."""
     cascade = CascadeSettings(
         proposal_network="toy-proposal",
         proposal_mpp=0.5,
@@ -127,6 +133,8 @@ def write_toy_cascade(path: Path) -> Path:
         block_px=32,
         patch_px=160,
         margin_px=36,
+        screening_patch_px=16 if screened else 0,
+        screening_threshold=0.3 if screened else 0.0,
     )
     spec = msgspec.structs.replace(SPEC, cascade=cascade, context_px=cascade_context(cascade, 0))
     graphs = {
@@ -134,6 +142,8 @@ def write_toy_cascade(path: Path) -> Path:
         network_entry(1): toy_graph(0.15),
         PROPOSAL: proposal_graph(16),
     }
+    if screened:
+        graphs[SCREENING] = verifier_graph(1)
     write_model_file(path, spec, graphs)
     return path
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from segmitos.detection.cascade import OUTSIDE
+from segmitos.detection.patches import OUTSIDE
 from segmitos.errors import DataError
 from segmitos.training.audit import AuditOptions, audit_labels
 from segmitos.training.nuclei import find_dark_nuclei

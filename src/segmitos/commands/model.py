@@ -83,7 +83,8 @@ def model_card(about: Mapping[str, Any]) -> str:
         used_px = cascade["patch_px"] - 2 * cascade["margin_px"]
         text = (
             f"{cascade['proposal_network']} at {cascade['proposal_mpp']:g} um per pixel, proposals "
-            f"above {cascade['proposal_threshold']:g}; patches of {cascade['patch_px']} px, their "
+            f"above {cascade['proposal_threshold']:g}{_screening(cascade)}; "
+            f"patches of {cascade['patch_px']} px, their "
             f"middle {used_px} px used; all networks above {cascade['ensemble_threshold']:g}"
         )
         rows.append(("cascade", text))
@@ -97,6 +98,11 @@ def model_card(about: Mapping[str, Any]) -> str:
     rows += [(f"validation: {key}", _shown(value)) for key, value in about["validation"].items()]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text or 'not stated'}" for name, text in rows)
+
+
+def _screening(cascade: Mapping[str, Any]) -> str:
+    side, threshold = cascade["screening_patch_px"], cascade["screening_threshold"]
+    return f", screened on patches of {side} px above {threshold:g}" if side else ""
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

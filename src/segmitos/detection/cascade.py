@@ -2,10 +2,12 @@
 
 1. The proposal network gives a coarse map of the image; its local maxima above a threshold are
    the proposals.
-2. The image is divided in blocks; round every block that holds a proposal a patch is cut.
-3. The first network sees all patches, the others only those in which the first one found more
+2. Where the model has a screening network, it sees a small patch round each proposal, and those
+   that it gives too little are dropped.
+3. The image is divided in blocks; round every block that holds a proposal a patch is cut.
+4. The first network sees all patches, the others only those in which the first one found more
    than a second threshold. Their maps are averaged.
-4. The middle of each averaged patch is written into the map, by maximum. Elsewhere the map is 0.
+5. The middle of each averaged patch is written into the map, by maximum. Elsewhere the map is 0.
 
 A patch is cut at the same place of the slide however the slide is tiled, so that the map of the
 whole is the sum of its tiles.
@@ -18,13 +20,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from segmitos.detection.patches import OUTSIDE, cut_patches, in_batches
 from segmitos.detection.runtimes import Network
 from segmitos.detection.spec import CascadeSettings
+from segmitos.io.geometry import rescale
 
 # Patches that go through a network together: enough to fill the CPU, few enough for its cache.
 BATCH_SIZE = 8
-# Gray that stands for what lies outside of the image: the mean that the networks subtract.
-OUTSIDE = 127
 
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right in pixels of an image; it may reach beyond it."""
@@ -38,6 +40,7 @@ def run_cascade(
     stride: int,
     output_box: Box | None = None,
     origin: tuple[int, int] = (0, 0),
+    screening: Network | None = None,
 ) -> NDArray[np.float32]:
     """Return the map of one image.
 
@@ -51,6 +54,8 @@ def run_cascade(
             left out.
         origin: (x, y) of the image on its slide, multiples of 32 px: blocks are counted from the
             slide's corner.
+        screening: patches (n, side, side, 3) uint8 -> probabilities (n,); None keeps all
+            proposals.
 
     Returns:
         Probabilities (h / stride, w / stride), 0 where no patch was.
@@ -58,7 +63,11 @@ def run_cascade(
     proposals = local_maxima(proposal(image[None])[0], settings.proposal_threshold)
     corners = patch_corners(proposals, settings, origin)
     height, width = image.shape[:2]
-    corners = corners[_touches(corners, settings, output_box or (0, 0, height, width))]
+    touching = _touches(corners, settings, output_box or (0, 0, height, width))
+    proposals, corners = proposals[touching], corners[touching]
+    if screening is not None:
+        corners = corners[passes_screening(image, proposals, screening, settings)]
+    corners = np.unique(corners, axis=0)
     if not len(corners):
         return np.zeros((height // stride, width // stride), np.float32)
     padded = np.pad(
@@ -109,10 +118,27 @@ def local_maxima(map_: NDArray[np.float32], threshold: float) -> NDArray[np.int6
     return np.argwhere((map_ >= highest) & (map_ > threshold))
 
 
+def passes_screening(
+    image: NDArray[np.uint8],
+    proposals: NDArray[np.int64],
+    screening: Network,
+    settings: CascadeSettings,
+) -> NDArray[np.bool_]:
+    """Tell which proposals (n, 2), rows and columns, the screening network lets through (n,)."""
+    height, width = image.shape[:2]
+    xy = rescale(proposals[:, ::-1].astype(np.float64), settings.proposal_stride_px)
+
+    def read(x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        return image[y : y + height, x : x + width]
+
+    patches = cut_patches(xy, settings.screening_patch_px, width, height, read)
+    return in_batches(screening, patches) > settings.screening_threshold
+
+
 def patch_corners(
     proposals: NDArray[np.int64], settings: CascadeSettings, origin: tuple[int, int]
 ) -> NDArray[np.int64]:
-    """Return the (top, left) corners (n, 2) of the patches of proposals, each corner once.
+    """Return the (top, left) corners (n, 2) of the patches of proposals (n, 2).
 
     Args:
         proposals: (n, 2) row and column on the map of the proposal network.
@@ -120,11 +146,11 @@ def patch_corners(
         origin: (x, y) of the image on its slide, px.
 
     Returns:
-        Pixels of the image, ordered by row, then column; they may be negative.
+        Pixels of the image, the same for proposals of one block; they may be negative.
     """
     origin_yx = np.array(origin[::-1], np.int64)
     pixels = proposals * settings.proposal_stride_px + origin_yx
-    blocks = np.unique(pixels // settings.block_px, axis=0)
+    blocks = pixels // settings.block_px
     corners: NDArray[np.int64] = (
         blocks * settings.block_px - (settings.patch_px - settings.block_px) // 2 - origin_yx
     )

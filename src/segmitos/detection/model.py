@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from segmitos.detection.cascade import Box, run_cascade
 from segmitos.detection.model_file import (
     PROPOSAL,
+    SCREENING,
     SUFFIX,
     VERIFIER,
     ModelFile,
@@ -223,14 +224,23 @@ def _assemble(file: ModelFile, path: Path, start: Callable[[bytes, str, int], Ne
     spec = file.spec
     networks = [start(graph, network_entry(k), 3) for k, graph in enumerate(file.networks)]
     proposal = None if file.proposal is None else start(file.proposal, PROPOSAL, 3)
+    screening = None if file.screening is None else start(file.screening, SCREENING, 1)
     verifier = None if file.verifier is None else start(file.verifier, VERIFIER, 1)
 
     def map_one(
         image: NDArray[np.uint8], output_box: Box | None, origin: tuple[int, int]
     ) -> NDArray[np.float32]:
         if spec.cascade is not None and proposal is not None:
-            settings = spec.cascade
-            return run_cascade(image, proposal, networks, settings, spec.stride, output_box, origin)
+            return run_cascade(
+                image,
+                proposal,
+                networks,
+                spec.cascade,
+                spec.stride,
+                output_box,
+                origin,
+                screening,
+            )
         total = networks[0](image[None])[0]
         for network in networks[1:]:
             total = total + network(image[None])[0]

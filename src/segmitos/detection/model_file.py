@@ -2,12 +2,13 @@
 
     model.json        the specification (`spec.ModelSpec`), and under "graphs" the SHA-256 of each
     proposal.onnx     the proposal network, where the model has a cascade
+    screening.onnx    the network that screens its proposals, where there is one
     network-0.onnx    the networks whose maps are averaged: network-1.onnx, ...
     verifier.onnx     the verifying network, where the model has one
 
 A network takes uint8 (n, h, w, 3) RGB named `image`, sides multiples of 32, and gives float32
 (n, h / stride, w / stride) named `probability`. The proposal network takes the same image and
-gives a coarser map; the verifier gives one probability per image, (n,).
+gives a coarser map; the screening network and the verifier give one probability per image, (n,).
 
 A file is assembled with `write_model_file(path, spec, graphs)`; the same content gives the same
 bytes. Entries are stored, not compressed, so that a file is never larger than it looks.
@@ -33,7 +34,7 @@ from segmitos.io.files import json_text, write_bytes
 
 SUFFIX = ".segmitos"
 SPEC_ENTRY = "model.json"
-PROPOSAL, VERIFIER = "proposal.onnx", "verifier.onnx"
+PROPOSAL, SCREENING, VERIFIER = "proposal.onnx", "screening.onnx", "verifier.onnx"
 MAX_FILE_BYTES = 2_000_000_000
 MAX_SPEC_BYTES = 1_000_000
 MAX_NETWORKS = 16
@@ -48,6 +49,7 @@ class ModelFile:
         spec: the specification.
         networks: graphs whose maps are averaged.
         proposal: graph of the proposal network, if there is a cascade.
+        screening: graph of the network that screens its proposals, if there is one.
         verifier: graph of the verifying network, if there is one.
         sha256: of the whole file.
     """
@@ -55,6 +57,7 @@ class ModelFile:
     spec: ModelSpec
     networks: tuple[bytes, ...]
     proposal: bytes | None
+    screening: bytes | None
     verifier: bytes | None
     sha256: str
 
@@ -62,7 +65,7 @@ class ModelFile:
     def graphs(self) -> dict[str, bytes]:
         """All graphs by the names of their entries, as `write_model_file` takes them."""
         graphs = {network_entry(index): graph for index, graph in enumerate(self.networks)}
-        more = {PROPOSAL: self.proposal, VERIFIER: self.verifier}
+        more = {PROPOSAL: self.proposal, SCREENING: self.screening, VERIFIER: self.verifier}
         return graphs | {name: graph for name, graph in more.items() if graph is not None}
 
 
@@ -146,8 +149,11 @@ def parse_model_file(content: bytes, where: str) -> ModelFile:
     graphs = {name: graph for name, graph in entries.items() if name != SPEC_ENTRY}
     _check_hashes(hashes, graphs, where)
     proposal, verifier = graphs.pop(PROPOSAL, None), graphs.pop(VERIFIER, None)
+    screening = graphs.pop(SCREENING, None)
     if (spec.cascade is None) != (proposal is None):
         raise ModelError(f"{where}: {PROPOSAL} and the key 'cascade' need each other")
+    if bool(spec.cascade and spec.cascade.screening_patch_px) != (screening is not None):
+        raise ModelError(f"{where}: {SCREENING} and 'screening_patch_px' need each other")
     if (spec.verifier is None) != (verifier is None):
         raise ModelError(f"{where}: {VERIFIER} and the key 'verifier' need each other")
     names = [network_entry(index) for index in range(len(graphs))]
@@ -157,7 +163,8 @@ def parse_model_file(content: bytes, where: str) -> ModelFile:
     for name, graph in entries.items():
         if name != SPEC_ENTRY:
             check_graph(graph, f"{where}: {name}")
-    return ModelFile(spec, networks, proposal, verifier, hashlib.sha256(content).hexdigest())
+    sha256 = hashlib.sha256(content).hexdigest()
+    return ModelFile(spec, networks, proposal, screening, verifier, sha256)
 
 
 def _entries(content: bytes, where: str) -> dict[str, bytes]:
@@ -172,7 +179,8 @@ def _entries(content: bytes, where: str) -> dict[str, bytes]:
                 name = entry.filename
                 if name in entries:
                     raise ModelError(f"{where}: two entries are called {name!r}")
-                if not (name in (SPEC_ENTRY, PROPOSAL, VERIFIER) or _NETWORK.fullmatch(name)):
+                known = (SPEC_ENTRY, PROPOSAL, SCREENING, VERIFIER)
+                if not (name in known or _NETWORK.fullmatch(name)):
                     raise ModelError(
                         f"{where}: entry {name[:80]!r} does not belong in a model file"
                     )

@@ -32,6 +32,10 @@ class CascadeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Probability above which a local maximum of the proposal map is a proposal."""
     ensemble_threshold: _Probability = 0.0
     """Networks after the first see patches in which the first found more; 0: every patch."""
+    screening_patch_px: _Pixels = 0
+    """Side of the patch round each proposal that a screening network judges; 0: there is none."""
+    screening_threshold: _Probability = 0.0
+    """Proposals that the screening network gives no more than this are dropped."""
     block_px: _Pixels
     """The image is divided in blocks of this side; one with a proposal gets a patch."""
     patch_px: _Pixels
@@ -50,6 +54,11 @@ class CascadeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
                 f"patch_px {self.patch_px} must be block_px {block}, a multiple of 32, and a "
                 "multiple of 64: patches lie on the networks' grid of 32 px, as the image does"
             )
+        side = self.screening_patch_px
+        if side and not 16 <= side <= 512:
+            raise ValueError(f"screening_patch_px {side} is neither 0 nor from 16 to 512")
+        if self.screening_threshold and not side:
+            raise ValueError("screening_threshold needs screening_patch_px: who screens?")
         if not 0 < self.margin_px <= (self.patch_px - block) // 2:
             raise ValueError(
                 f"margin_px {self.margin_px} must leave the block of {block} px in the middle of a "
@@ -151,7 +160,7 @@ def cascade_context(settings: CascadeSettings, proposal_context_px: int) -> int:
 
     A map pixel depends on the patches whose written middle holds it: on their pixels, and on what
     made the proposals in their blocks, the proposal network's view of a local maximum and of its
-    neighbors.
+    neighbors, and what the screening network sees round it.
 
     Args:
         settings: of the cascade.
@@ -159,5 +168,6 @@ def cascade_context(settings: CascadeSettings, proposal_context_px: int) -> int:
             downsampling, that is in pixels of the model's scale.
     """
     half = settings.patch_px // 2
-    view = settings.block_px // 2 + settings.proposal_stride_px + proposal_context_px
+    seen_px = max(proposal_context_px, -(-settings.screening_patch_px // 2))
+    view = settings.block_px // 2 + settings.proposal_stride_px + seen_px
     return half - settings.margin_px + max(half, view)

@@ -10,26 +10,21 @@ What follows, from thresholds to reports, sees one map, whatever made it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.cascade import OUTSIDE, Box
+from segmitos.detection.cascade import Box
 from segmitos.detection.connected import Indices, measure_regions
+from segmitos.detection.patches import cut_patches, in_batches
 from segmitos.detection.postprocess import smooth
 from segmitos.detection.runtimes import Network
 from segmitos.detection.spec import VerifierSettings
 from segmitos.io.geometry import rescale
 
-# Patches that go through the verifier together.
-BATCH_SIZE = 32
 # Log-odds are kept within those of this probability.
 _EPSILON = 1e-5
 # A candidate that touches the output box is mapped whole, if it reaches no further beyond it.
 REACH_PX = 64
-
-Read = Callable[[int, int, int, int], NDArray[np.uint8]]
 
 
 def verify_map(
@@ -73,10 +68,7 @@ def verify_map(
         return image[y : y + height, x : x + width]
 
     patches = cut_patches(xy[chosen], settings.patch_px, image.shape[1], image.shape[0], read)
-    for begin in range(0, len(chosen), BATCH_SIZE):
-        some = chosen[begin : begin + BATCH_SIZE]
-        judged = verifier(patches[begin : begin + BATCH_SIZE])
-        joined[some] = join_scores(score[some], judged, settings)
+    joined[chosen] = join_scores(score[chosen], in_batches(verifier, patches), settings)
     verified[rows, columns] = joined[member]
     return verified
 
@@ -127,29 +119,3 @@ def log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     clipped = np.clip(probability, _EPSILON, 1 - _EPSILON)
     result: NDArray[np.float64] = np.log(clipped / (1 - clipped))
     return result
-
-
-def patch_corners(center: NDArray[np.float64], side: int) -> NDArray[np.int64]:
-    """Return the first pixel of squares round points, along one axis or both."""
-    return np.floor(center + 1).astype(np.int64) - side // 2
-
-
-def cut_patches(
-    xy: NDArray[np.float64], side: int, width: int, height: int, read: Read
-) -> NDArray[np.uint8]:
-    """Cut squares (n, side, side, 3) round points (n, 2), gray where they reach past the image.
-
-    Args:
-        xy: points, pixels of the image.
-        side: of the squares, pixels.
-        width: of the image.
-        height: of the image.
-        read: gives a region (height, width, 3) of the image from x, y, width and height.
-    """
-    patches = np.full((len(xy), side, side, 3), OUTSIDE, np.uint8)
-    for patch, (left, top) in zip(patches, patch_corners(xy, side).tolist(), strict=True):
-        x0, y0 = max(0, left), max(0, top)
-        x1, y1 = min(width, left + side), min(height, top + side)
-        if x0 < x1 and y0 < y1:
-            patch[y0 - top : y1 - top, x0 - left : x1 - left] = read(x0, y0, x1 - x0, y1 - y0)
-    return patches

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from segmitos.detection.model import Model
 from segmitos.detection.model_file import SUFFIX, VERIFIER, ModelFile, write_model_file
+from segmitos.detection.patches import cut_patches
 from segmitos.detection.postprocess import FLOOR, MapAccumulator
 from segmitos.detection.prediction import predict_tiles, select_tiles
 from segmitos.detection.spec import ModelSpec, VerifierSettings
 from segmitos.detection.tissue import find_tissue
-from segmitos.detection.verify import cut_patches, log_odds
+from segmitos.detection.verify import log_odds
 from segmitos.detection.view import SlideView
 from segmitos.errors import ModelError
 from segmitos.evaluation.matching import RULES, match_points

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from segmitos.detection.cascade import OUTSIDE
+from segmitos.detection.patches import OUTSIDE, patch_corners
 from segmitos.detection.stain import Stain, stain_affine
-from segmitos.detection.verify import patch_corners
 from segmitos.io.files import jpeg_copy
 from segmitos.training.augment import HED, HED_INVERSE, reflected
 from segmitos.training.networks.verifier import PATCH_PX

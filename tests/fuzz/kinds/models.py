@@ -27,7 +27,7 @@ def _make_plain(folder: Path) -> list[Path]:
 
 
 def _make_cascade(folder: Path) -> list[Path]:
-    return [write_toy_cascade(folder / "toy.segmitos")]
+    return [write_toy_cascade(folder / "toy.segmitos", screened=True)]
 
 
 def _make_json(folder: Path) -> list[Path]:

@@ -1,0 +1,51 @@
+"""Patches round points: cut from an image, and shown to a network that gives one score each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmitos.detection.runtimes import Network
+
+# Patches that go through such a network together.
+BATCH_SIZE = 32
+# Gray that stands for what lies outside of the image: the mean that the networks subtract.
+OUTSIDE = 127
+
+Read = Callable[[int, int, int, int], NDArray[np.uint8]]
+
+
+def patch_corners(center: NDArray[np.float64], side: int) -> NDArray[np.int64]:
+    """Return the first pixel of squares round points, along one axis or both."""
+    return np.floor(center + 1).astype(np.int64) - side // 2
+
+
+def cut_patches(
+    xy: NDArray[np.float64], side: int, width: int, height: int, read: Read
+) -> NDArray[np.uint8]:
+    """Cut squares (n, side, side, 3) round points (n, 2), gray where they reach past the image.
+
+    Args:
+        xy: points, pixels of the image.
+        side: of the squares, pixels.
+        width: of the image.
+        height: of the image.
+        read: gives a region (height, width, 3) of the image from x, y, width and height.
+    """
+    patches = np.full((len(xy), side, side, 3), OUTSIDE, np.uint8)
+    for patch, (left, top) in zip(patches, patch_corners(xy, side).tolist(), strict=True):
+        x0, y0 = max(0, left), max(0, top)
+        x1, y1 = min(width, left + side), min(height, top + side)
+        if x0 < x1 and y0 < y1:
+            patch[y0 - top : y1 - top, x0 - left : x1 - left] = read(x0, y0, x1 - x0, y1 - y0)
+    return patches
+
+
+def in_batches(network: Network, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return what a network says of patches (n, side, side, 3): probabilities (n,)."""
+    parts = [np.zeros(0, np.float32)]
+    for begin in range(0, len(patches), BATCH_SIZE):
+        parts.append(network(patches[begin : begin + BATCH_SIZE]))
+    return np.concatenate(parts)
