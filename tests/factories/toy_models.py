@@ -123,7 +123,7 @@ def proposal_graph(step: int = 8) -> bytes:
 
 
 def write_toy_cascade(path: Path, screened: bool = False) -> Path:
-    """Write a toy model of two networks behind a proposal network; its proposals may be screened."""
+    """Write a toy model of two networks behind a proposal network, screened or not."""
     cascade = CascadeSettings(
         proposal_network="toy-proposal",
         proposal_mpp=0.5,
