@@ -26,7 +26,6 @@ from safetensors.torch import load_file
 from experiments.laboratories.candidates import MapMaker
 from experiments.laboratories.candidates import Scored as Found
 from experiments.laboratories.data import LABELS, MPP, LabImage, mark_unsure, read_images
-from experiments.laboratories.model import proposal_graph
 from experiments.laboratories.protocol import (
     LEFT_OUT,
     THRESHOLDS,
@@ -50,8 +49,7 @@ from segmitos.training.adapt_fit import (
     validate_change,
 )
 from segmitos.training.judged import JudgedCandidates
-from segmitos.training.networks.lite import LiteHalfNetwork
-from segmitos.training.networks.verifier import VerifierNetwork
+from segmitos.training.networks.verifier import restore_verifier
 from segmitos.training.recipe import AdaptRecipe
 
 MARKS = (0, 25, 50, 100, 200)
@@ -101,12 +99,12 @@ def main() -> None:
 
 
 def _networks(folder: Path, name: str, seed: int) -> tuple[Path, Path]:
-    """Return the networks without a laboratory; with fewer seeds than asked for, in turn."""
+    """Return the verifiers without a laboratory; with fewer seeds than asked for, in turn."""
     chosen = []
-    for kind in ("proposals", "verifier"):
-        files = sorted(folder.glob(f"{kind}-without-{name}-seed*.safetensors"))
+    for side in (64, 128):
+        files = sorted(folder.glob(f"verifier-without-{name}-{side}px-seed*.safetensors"))
         if not files:
-            raise SystemExit(f"{folder} holds no {kind} without {name}: experiments.laboratories")
+            raise SystemExit(f"{folder} holds no verifier without {name}: experiments.laboratories")
         chosen.append(files[seed % len(files)])
     return chosen[0], chosen[1]
 
@@ -122,20 +120,23 @@ def _load(data: Path) -> list[LabImage]:
 
 
 @torch.inference_mode()
-def _look(
-    images: list[LabImage], proposals_file: Path, verifier_file: Path, threads: int
-) -> Laboratory:
-    proposals, verifier = LiteHalfNetwork().eval(), VerifierNetwork().eval()
-    proposals.load_state_dict(load_file(str(proposals_file)))
-    verifier.load_state_dict(load_file(str(verifier_file)))
-    maker = MapMaker(read_model_file(find_model(None)), proposal_graph(proposals), threads)
+def _look(images: list[LabImage], small: Path, large: Path, threads: int) -> Laboratory:
+    verifiers = [restore_verifier(load_file(str(path))) for path in (small, large)]
+    maker = MapMaker(read_model_file(find_model(None)), verifiers[0], threads)
     found, features, unsure = {}, {}, {}
-    kept: list[torch.Tensor] = []
-    verifier.norm.register_forward_hook(lambda module, given, output: kept.append(output))
+    kept: dict[int, list[torch.Tensor]] = {}
+    for number, verifier in enumerate(verifiers):
+
+        def keep(module: Any, given: Any, output: torch.Tensor, number: int = number) -> None:
+            kept[number].append(output)
+
+        verifier.norm.register_forward_hook(keep)
     for index, image in enumerate(images):
-        kept[:] = [torch.zeros(0, verifier.head.in_features)]
-        found[index] = maker.candidates(image, [verifier])
-        features[index] = torch.cat(kept).numpy().astype(np.float64)
+        for number, verifier in enumerate(verifiers):
+            kept[number] = [torch.zeros(0, verifier.head.in_features)]
+        found[index] = maker.candidates(image, verifiers)
+        rows = [torch.cat(kept[number]) for number in range(len(verifiers))]
+        features[index] = torch.cat(rows, 1).numpy().astype(np.float64)
         xy = found[index].xy
         unsure[index] = is_unsure(image, xy) & ~is_mitosis(image, xy)
     return Laboratory(images, found, features, unsure)
@@ -149,7 +150,7 @@ def _start(laboratories: dict[str, Laboratory]) -> tuple[Rule, float]:
             found[len(images)] = candidates
             images.append(laboratory.images[index])
     rule = fit_rule(images, [found])
-    return rule, float(THRESHOLDS[common_threshold([Counts(images, found, rule)], True)])
+    return rule, float(THRESHOLDS[common_threshold([Counts(images, found, rule)])])
 
 
 def _judged(laboratory: Laboratory, index: int, rule: Rule, keep: Any) -> JudgedCandidates:

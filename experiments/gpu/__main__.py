@@ -1,13 +1,14 @@
 """Trains the verifiers of `experiments.laboratories` on one GPU, in minutes.
 
     python -m experiments.gpu pack DATA PACK
-    python -m experiments.gpu train PACK OUT --device cuda --seeds 0 1 2 --minutes 10
+    python -m experiments.gpu train PACK OUT --device cuda --seeds 0 1 2 --minutes 3
+    python -m experiments.gpu train PACK OUT --device cuda --seeds 0 1 2 --minutes 6 --input-px 128
 
 The first command writes one file of what verifiers learn from, small enough to be carried to a
-machine with a GPU. The second one trains there, for every seed, one verifier of each fold, which
-`experiments.laboratories` takes for its own where it finds them in its OUT. Batches are cut and
-augmented on the device; JPEG compression, too, is imitated there. The networks of the map and the
-proposal networks need whole fields, which the file does not hold: they are trained as before.
+machine with a GPU. The others train there, for every seed, the small and the large verifier of each
+fold, which `experiments.laboratories` takes for its own where it finds them in its OUT. Batches are
+cut and augmented on the device; JPEG compression, too, is imitated there. The networks of the map
+and the proposal network need whole fields, which the file does not hold: train them as before.
 """
 
 from __future__ import annotations

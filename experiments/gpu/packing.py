@@ -26,7 +26,7 @@ from scipy.ndimage import maximum_filter
 from torch import Tensor
 
 from experiments.laboratories.data import LabImage
-from experiments.laboratories.pools import ALL, learns, make_pools
+from experiments.laboratories.pools import learns, make_pools
 from segmitos.detection.patches import OUTSIDE
 from segmitos.detection.runtimes import Network
 from segmitos.detection.stain import Stain
@@ -118,8 +118,8 @@ def pack(
     Raises:
         OutputError: where the file would be too large, or cannot be written.
     """
-    images = [image for image in images if learns(image, ALL)]
-    pools = make_pools(images, ALL)
+    images = [image for image in images if not image.test]
+    pools = make_pools(images)
     rng = np.random.default_rng(0)
     for name in sorted(pools):
         pool = pools[name]

@@ -51,7 +51,7 @@ def train_verifiers(
 
     Args:
         pack: to learn from.
-        out: folder of the weights, `verifier-NAME-seedN.safetensors`.
+        out: folder of the weights, `verifier-NAME-SIDEpx-seedN.safetensors`.
         recipe: of each training but for its seed; the encoder begins with that of the pack.
         seeds: of the trainings of each fold.
         input_px: side that the networks interpolate patches to.
@@ -71,7 +71,7 @@ def train_verifiers(
     todo = []
     for seed in seeds:
         for fold in FOLDS:
-            path = out / f"verifier-{fold_name(fold)}-seed{seed}.safetensors"
+            path = out / f"verifier-{fold_name(fold)}-{input_px}px-seed{seed}.safetensors"
             training = _Training(pack, fold, dataclasses.replace(recipe, seed=seed), input_px, path)
             if not training.is_done():
                 todo.append(training)

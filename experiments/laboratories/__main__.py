@@ -1,10 +1,13 @@
 """Makes the built-in model from the data: `python -m experiments.laboratories DATA OUT`.
 
-The networks of the map come from a model file (`experiments/default_model.sh` trains them); they
-learnt from MITOS-ATYPIA-14 and crops. Here proposal networks and verifiers are trained, for every
-seed three of each: two that leave out a laboratory and a third of the crops and of the background,
-one that learns from all. The joining rule and the threshold are of what was left out; the shipped
-file takes the networks that learnt from all. Stopped, it goes on after the last finished network.
+The networks of the map and their proposal network come from a model file
+(`experiments/default_model.sh` trains them); they learnt from MITOS-ATYPIA-14 and crops. Here
+verifiers are trained, two for every seed and fold: a small one, which screens proposals, too, and a
+large one, which sees the same patch at twice the resolution and begins with the encoder of the
+small one. A fold leaves out a laboratory and a third of the crops and of the background. How sure
+each verifier is of that background is taken from its logits; the joining rule and the threshold are
+of the laboratories that were left out. The model file takes the verifiers of both folds of the
+first seed. Stopped, it goes on after the last finished network.
 """
 
 from __future__ import annotations
@@ -14,19 +17,23 @@ import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from experiments.laboratories.candidates import MapMaker, Scored
 from experiments.laboratories.data import LABELS, TARGET, LabImage, load_laboratories
-from experiments.laboratories.model import proposal_graph, write_model
-from experiments.laboratories.pools import ALL, FOLDS, fold_name, make_pools, stains_of
-from experiments.laboratories.proposals import train_proposals
+from experiments.laboratories.model import write_model
+from experiments.laboratories.pictures import write_pictures
+from experiments.laboratories.pools import FOLDS, fold_name, make_pools, stains_of
 from experiments.laboratories.protocol import (
+    LEFT_OUT,
     THRESHOLDS,
     Counts,
+    background_levels,
     candidate_recall,
     common_threshold,
     figures,
@@ -34,11 +41,13 @@ from experiments.laboratories.protocol import (
 )
 from segmitos.detection.model import find_model
 from segmitos.detection.model_file import ModelFile, read_model_file
-from segmitos.training.networks.lite import LiteHalfNetwork
 from segmitos.training.networks.verifier import VerifierNetwork, restore_verifier
 from segmitos.training.verify import VerifierRecipe, train_verifier
 
-Networks = tuple[LiteHalfNetwork, VerifierNetwork]
+SIZES = (64, 128)
+"""Sides that the small and the large verifier see a patch at."""
+Verifiers = dict[int, list[VerifierNetwork]]
+"""Of one seed: by fold, the small one and the large one."""
 
 
 def main() -> None:
@@ -46,120 +55,157 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--networks", default="lite", help="built-in name or .segmitos file")
-    parser.add_argument("--proposal-steps", type=int, default=1200)
-    parser.add_argument("--verifier-steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, nargs=2, default=[1200, 1000], help="of each size")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument(
-        "--proposals-of", type=int, help="one seed's for all seeds, not each its own"
-    )
+    parser.add_argument("--folds", type=int, nargs="+", choices=FOLDS, help="train these and stop")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)
     images = load_laboratories(given.data, sorted(LABELS.glob("*.csv")))
-    networks = {
-        seed: {fold: _networks(images, fold, seed, given) for fold in FOLDS} for seed in given.seeds
+    verifiers: dict[int, Verifiers] = {
+        seed: {fold: _verifiers(images, fold, seed, given) for fold in given.folds or FOLDS}
+        for seed in given.seeds
     }
-    maps = read_model_file(find_model(given.networks))
-    runs = [_left_out(images, maps, networks, seed, given) for seed in given.seeds]
+    if given.folds:
+        return
+    networks = read_model_file(find_model(given.networks))
+    runs, shipped = [], []
+    for seed in given.seeds:
+        found = _left_out(images, networks, verifiers[seed], seed, given)
+        levels = background_levels(images, found)
+        runs.append({i: of.lowered_by(levels[images[i].fold]) for i, of in found.items()})
+        shipped.append(_lowered(verifiers[seed], levels))
     rule = fit_rule(images, runs)
-    # One verifier a run, as trained, then all of them, as shipped.
-    alone = [
-        {index: found.judged_by([number]) for index, found in run.items()}
-        for number, run in enumerate(runs)
-    ]
-    joint = [Counts(images, run, rule) for run in runs]
-    at = common_threshold(joint)
+    counts = [Counts(images, run, rule) for run in runs]
+    at = common_threshold(counts)
+    first = shipped[0]
+    together = [network for fold in FOLDS for network in first[fold]]
+    test = Counts(images, _of_test(images, networks, first, given), rule)
     content = {
         "seeds": given.seeds,
-        "proposal_steps": given.proposal_steps,
-        "verifier_steps": given.verifier_steps,
+        "steps": given.steps,
         "rule": vars(rule),
+        "threshold": float(THRESHOLDS[at]),
         "candidates": [candidate_recall(images, run) for run in runs],
-        "one_verifier": [figures(images, Counts(images, run, rule), at) for run in alone],
-        "all_verifiers": [figures(images, run, at) for run in joint],
+        "left_out": [figures(images, run, at) for run in counts],
+        "without": _without(images, runs),
+        "H03": {
+            key: test.of("mitos14", unsure, test=True)[at].tolist()
+            for key, unsure in (("as_published", False), ("unsure_left_out", True))
+        },
     }
     (given.out / "figures.json").write_text(json.dumps(content, indent=1) + "\n")
     print(json.dumps(content, indent=1))
-    first = networks[given.seeds[0]]
+    write_pictures(given.out, images, runs[0], rule, float(THRESHOLDS[at]))
     write_model(
         given.out / "lite.segmitos",
-        maps,
-        first[ALL][0],
-        [networks[seed][ALL][1] for seed in given.seeds],
+        networks,
+        first[FOLDS[0]][0],
+        together,
         rule,
         float(THRESHOLDS[at]),
-        content["all_verifiers"][0],
+        _validation(content),
     )
 
 
-def _networks(
+def _verifiers(
     images: Sequence[LabImage], fold: int, seed: int, given: argparse.Namespace
-) -> Networks:
-    """Train a fold's networks, or read those that are there."""
+) -> list[VerifierNetwork]:
+    """Train a fold's verifiers, or read those that are there."""
     stains = stains_of(images, fold)
-    of_proposals = seed if given.proposals_of is None else given.proposals_of
     sources = [image.source for image in images]
-
-    def told(what: str, step: int, loss: float) -> None:
-        if step % 100 == 0:
-            print(f"seed {seed}, fold {fold}, {what}: step {step}, loss {loss:.4f}", flush=True)
-
-    def proposal() -> nn.Module:
-        return train_proposals(
-            images, make_pools(images, fold), stains, given.proposal_steps, of_proposals,
-            on_step=lambda step, loss: told("proposals", step, loss),
-        )  # fmt: skip
-
-    def verifier() -> nn.Module:
-        recipe = VerifierRecipe(steps=given.verifier_steps, frozen_blocks=3, seed=seed)
-        return train_verifier(
-            sources, make_pools(images, fold), recipe, stains, TARGET,
-            lambda step, loss: told("verifier", step, loss), loaded[0].state_dict(),
-        )  # fmt: skip
-
-    loaded: list[nn.Module] = []
-    for kind, of, train in (("proposals", of_proposals, proposal), ("verifier", seed, verifier)):
-        path = given.out / f"{kind}-{fold_name(fold)}-seed{of}.safetensors"
+    loaded: list[VerifierNetwork] = []
+    for input_px, steps in zip(SIZES, given.steps, strict=True):
+        path = given.out / f"verifier-{fold_name(fold)}-{input_px}px-seed{seed}.safetensors"
         if not path.exists():
+            stem = path.stem
+
+            def told(step: int, loss: float, stem: str = stem) -> None:
+                if step % 100 == 0:
+                    print(f"{stem}: step {step}, loss {loss:.4f}", flush=True)
+
+            begin = loaded[0].encoder.state_dict() if loaded else None
+            recipe = VerifierRecipe(steps=steps, seed=seed)
+            network = train_verifier(
+                sources, make_pools(images, fold), recipe, stains, TARGET, told, begin, input_px
+            )
             partial = path.with_suffix(".partial")
-            weights = {key: value.contiguous() for key, value in train().state_dict().items()}
+            weights = {name: value.contiguous() for name, value in network.state_dict().items()}
             save_file(weights, str(partial))
             partial.replace(path)
-        weights = load_file(str(path))
-        if kind == "verifier":
-            loaded.append(restore_verifier(weights))
-        else:
-            network = LiteHalfNetwork()
-            network.load_state_dict(weights)
-            loaded.append(network.eval())
-    return loaded[0], loaded[1]  # type: ignore[return-value]
+        loaded.append(restore_verifier(load_file(str(path))))
+    return loaded
 
 
 def _left_out(
     images: Sequence[LabImage],
-    maps: ModelFile,
-    networks: dict[int, dict[int, Networks]],
+    networks: ModelFile,
+    verifiers: Verifiers,
     seed: int,
     given: argparse.Namespace,
 ) -> dict[int, Scored]:
-    """Return the candidates of images that were left out, by networks that had not seen them."""
+    """Return the candidates of images that were left out, by verifiers that had not seen them."""
     path = given.out / f"candidates-seed{seed}.pickle"
     if path.exists():
         result: dict[int, Scored] = pickle.loads(path.read_bytes())
         return result
-    makers = {
-        fold: MapMaker(maps, proposal_graph(networks[seed][fold][0]), given.threads)
-        for fold in FOLDS
-    }
     found = {}
-    for index, image in enumerate(images):
-        fold = ALL if image.test else image.fold
-        if fold in FOLDS:
-            verifiers = [of_seed[fold][1] for of_seed in networks.values()]
-            found[index] = makers[fold].candidates(image, verifiers)
+    for fold, (small, large) in verifiers.items():
+        maker = MapMaker(networks, small, given.threads)
+        for index, image in enumerate(images):
+            if image.fold == fold and not image.test:
+                found[index] = maker.candidates(image, [small, large])
     path.write_bytes(pickle.dumps(found))
     return found
+
+
+def _lowered(verifiers: Verifiers, levels: dict[int, NDArray[np.float64]]) -> Verifiers:
+    """Take the levels from the verifiers' logits."""
+    for fold, pair in verifiers.items():
+        for network, level in zip(pair, levels[fold], strict=True):
+            network.head.bias.data -= float(level)
+    return verifiers
+
+
+def _of_test(
+    images: Sequence[LabImage],
+    networks: ModelFile,
+    verifiers: Verifiers,
+    given: argparse.Namespace,
+) -> dict[int, Scored]:
+    """Return the candidates of the test slide, as the model file finds and scores them."""
+    maker = MapMaker(networks, verifiers[FOLDS[0]][0], given.threads)
+    every = [network for fold in FOLDS for network in verifiers[fold]]
+    return {i: maker.candidates(image, every) for i, image in enumerate(images) if image.test}
+
+
+def _without(images: Sequence[LabImage], runs: Sequence[dict[int, Scored]]) -> dict[str, Any]:
+    """Return the figures of one size of verifier alone, rule and threshold chosen again."""
+    result = {}
+    for number, input_px in enumerate(SIZES):
+        alone = [{i: of.judged_by([number]) for i, of in run.items()} for run in runs]
+        rule = fit_rule(images, alone)
+        counts = [Counts(images, run, rule) for run in alone]
+        at = common_threshold(counts)
+        result[f"{input_px} px alone"] = [figures(images, run, at) for run in counts]
+    return result
+
+
+def _validation(content: dict[str, Any]) -> dict[str, Any]:
+    """Return what the model file says of how good it is: of the first seed."""
+    first = content["left_out"][0]["as_published"]
+    tp, fp, fn = np.sum([first[name]["counts"] for name in LEFT_OUT], axis=0).tolist()
+    return {
+        "data": "fields of mitos12 and MiDeSeC: no network of the map has seen either, and of the "
+        "verifiers only those count that had not seen the laboratory; joining rule and threshold "
+        "chosen on both together",
+        "tp": tp,
+        "fp": fp,
+        "fn": fn,
+        "f_score": first["pooled"],
+        "left_out": content["left_out"][0],
+    }
 
 
 if __name__ == "__main__":

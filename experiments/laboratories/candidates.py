@@ -3,42 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.laboratories.data import MPP, LabImage
+from experiments.laboratories.graphs import verifier_graph
 from segmitos.detection.cascade import run_cascade
 from segmitos.detection.model_file import ModelFile
 from segmitos.detection.postprocess import smooth
 from segmitos.detection.runtimes import Network, open_onnxruntime
 from segmitos.detection.spec import CascadeSettings, VerifierSettings
 from segmitos.detection.verify import find_candidates, log_odds
+from segmitos.errors import ModelError
 from segmitos.io.geometry import pad_to_multiple
-from segmitos.training.networks.lite import LiteHalfNetwork
 from segmitos.training.networks.verifier import PATCH_PX, VerifierNetwork
 from segmitos.training.verify import score_patches
 
-CASCADE = CascadeSettings(
-    proposal_network="lite-half",
-    proposal_mpp=0.5,
-    proposal_stride_px=2 * LiteHalfNetwork.stride,
-    proposal_threshold=0.1,
-    ensemble_threshold=0.15,
-    block_px=32,
-    patch_px=224,
-    margin_px=80,
-)
 SETTINGS = VerifierSettings(
     patch_px=PATCH_PX,
     smoothing_sigma_um=1.0,
-    candidate_threshold=0.15,
+    candidate_threshold=0.1,
     map_weight=1.0,
     verifier_weight=1.0,
     intercept=0.0,
 )
 """Of the search for candidates; the weights are fitted later (`protocol.fit_rule`)."""
+
+
+def screened_cascade(networks: ModelFile) -> CascadeSettings:
+    """Return the cascade of a model file with lenient proposals, and a verifier that screens them.
+
+    Raises:
+        ModelError: where the file has no proposal network.
+    """
+    if networks.spec.cascade is None:
+        raise ModelError("the networks of the map need a proposal network in their file")
+    return msgspec.structs.replace(
+        networks.spec.cascade,
+        proposal_threshold=0.02,
+        ensemble_threshold=0.15,
+        screening_patch_px=PATCH_PX,
+        screening_threshold=0.4,
+    )
 
 
 @dataclass(frozen=True)
@@ -51,33 +60,48 @@ class Scored:
 
     def judged_by(self, verifiers: Sequence[int]) -> Scored:
         """Return the candidates with the logits of some of the verifiers alone."""
-        return Scored(self.xy, self.map_logit, self.verifier_logits[:, list(verifiers)])
+        return replace(self, verifier_logits=self.verifier_logits[:, list(verifiers)])
+
+    def lowered_by(self, levels: NDArray[np.float64]) -> Scored:
+        """Return the candidates with a number (k,) for each verifier taken from its logits."""
+        return replace(self, verifier_logits=self.verifier_logits - levels)
 
 
 class MapMaker:
-    """Makes maps as detection does: proposals, then the networks in patches.
+    """Makes maps as detection does: proposals, screened, then the networks in patches.
 
     Args:
-        networks: model file of the networks of the map.
-        proposals: graph of the proposal network.
+        networks: model file of the networks of the map and their proposal network.
+        screening: judges the proposals.
         threads: of a network.
+
+    Raises:
+        ModelError: where the file has no proposal network.
     """
 
-    def __init__(self, networks: ModelFile, proposals: bytes, threads: int) -> None:
-        def start(graph: bytes, rank: int) -> Network:
+    def __init__(self, networks: ModelFile, screening: VerifierNetwork, threads: int) -> None:
+        def start(graph: bytes | None, rank: int) -> Network:
+            assert graph is not None
             return open_onnxruntime(graph, "network", "cpu", threads, rank)[0]
 
-        self._proposal = start(proposals, 3)
+        self._cascade = screened_cascade(networks)
+        self._proposal = start(networks.proposal, 3)
+        self._screening = start(verifier_graph([screening]), 1)
         self._networks = [start(graph, 3) for graph in networks.networks]
         self._stride = networks.spec.stride
 
     def candidates(self, image: LabImage, verifiers: Sequence[VerifierNetwork]) -> Scored:
         """Find and score the candidates of an image."""
         pixels = image.matched()
-        padded = pad_to_multiple(pixels, 32)
-        map_ = run_cascade(padded, self._proposal, self._networks, CASCADE, self._stride)
-        map_mpp = MPP * self._stride
-        smoothed = smooth(map_, SETTINGS.smoothing_sigma_um, map_mpp)
+        map_ = run_cascade(
+            pad_to_multiple(pixels, 32),
+            self._proposal,
+            self._networks,
+            self._cascade,
+            self._stride,
+            screening=self._screening,
+        )
+        smoothed = smooth(map_, SETTINGS.smoothing_sigma_um, MPP * self._stride)
         _, score, xy = find_candidates(smoothed, SETTINGS.candidate_threshold, self._stride)
         logits = [score_patches(verifier, pixels, xy) for verifier in verifiers]
         return Scored(xy, log_odds(score), np.stack(logits, axis=1))

@@ -1,4 +1,4 @@
-"""The points that proposals and verifiers learn from, by laboratory."""
+"""The points that verifiers learn from, by laboratory."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ from segmitos.detection.stain import Stain
 from segmitos.training.nuclei import find_dark_nuclei
 from segmitos.training.verify import Pool
 
-ALL = -1
-"""A fold that leaves out the test slide alone."""
 # The networks of the map have seen the first laboratory, so leaving it out says nothing.
-FOLDS = (*range(1, len(FIELDS)), ALL)
+FOLDS = tuple(range(1, len(FIELDS)))
 _NEAR_MITOSIS_PX, _NEAR_UNSURE_PX = 30.0, 26.0
 # Of a batch: crops of other laboratories have most slides, MITOS-ATYPIA-14 most look-alikes.
 POSITIVE_SHARES = {"crops": 11, "mitos14": 6, "mitos12": 5, "midesec": 3}
 NEGATIVE_SHARES = {"mitos14": 12, "mitos12": 10, "midesec": 5, "background": 7, "crops": 5}
 
 
-def learns(image: LabImage, fold: int) -> bool:
-    """Tell whether a fold's networks learn from an image."""
+def learns(image: LabImage, fold: int | None) -> bool:
+    """Tell whether a fold's networks, or those of no fold, learn from an image."""
     return not image.test and image.fold != fold
 
 
 def fold_name(fold: int) -> str:
     """Return what files of a fold's networks are named by."""
-    return "all" if fold == ALL else f"without-{FIELDS[fold]}"
+    return f"without-{FIELDS[fold]}"
 
 
 def stains_of(images: Sequence[LabImage], fold: int) -> list[Stain]:
@@ -41,8 +39,11 @@ def stains_of(images: Sequence[LabImage], fold: int) -> list[Stain]:
     return [s for s in (*fields.values(), *list(slides.values())[::2]) if s is not None]
 
 
-def make_pools(images: Sequence[LabImage], fold: int) -> dict[str, Pool]:
-    """Collect mitoses, rejected cells and dark nuclei of all that a fold learns from."""
+def make_pools(images: Sequence[LabImage], fold: int | None = None) -> dict[str, Pool]:
+    """Collect mitoses, rejected cells and dark nuclei of all that a fold learns from.
+
+    None stands for all images but those of the test slide.
+    """
     positives: dict[str, list[NDArray[np.float64]]] = {}
     negatives: dict[str, list[NDArray[np.float64]]] = {}
     for index, image in enumerate(images):

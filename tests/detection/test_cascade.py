@@ -138,7 +138,8 @@ class Screening:
 
 
 def every_pixel_counts(patches: np.ndarray) -> np.ndarray:
-    return (patches.sum(axis=(1, 2, 3), dtype=np.int64) % 7 / 7).astype(np.float32)
+    total = patches.reshape(len(patches), -1).sum(axis=1, dtype=np.int64) % 7
+    return np.asarray(total / 7).astype(np.float32)
 
 
 SCREENED = {"screening_patch_px": 32, "screening_threshold": 0.5}
@@ -173,7 +174,11 @@ def test_where_everything_is_screened_out_the_map_is_zero():
     image = field(3, 96, 96)
     members = networks()
     chosen = settings(screening_patch_px=32, screening_threshold=0.999)
-    found = run_cascade(image, PROPOSAL, members, chosen, 4, screening=lambda p: np.zeros(len(p)))
+
+    def none(patches: np.ndarray) -> np.ndarray:
+        return np.zeros(len(patches), np.float32)
+
+    found = run_cascade(image, PROPOSAL, members, chosen, 4, screening=none)
     assert not found.any() and members[0].seen == 0
 
 

@@ -12,18 +12,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from experiments.gpu.__main__ import main
 from experiments.gpu.packing import pack, read_pack
 from experiments.gpu.patches import PatchReader, compressed
 from experiments.gpu.training import train_verifiers
-from experiments.laboratories.__main__ import _networks
+from experiments.laboratories.__main__ import SIZES, _verifiers
 from experiments.laboratories.data import TARGET, read_images
-from experiments.laboratories.pools import ALL, FOLDS, fold_name
+from experiments.laboratories.pools import FOLDS, fold_name
 from segmitos.errors import DataError, OutputError
 from segmitos.training import patches as cpu_patches
-from segmitos.training.networks.lite import LiteHalfNetwork
 from segmitos.training.patches import augmented_patches, draw_transforms
 from segmitos.training.verify import VerifierRecipe, _rate
 from tests.factories.synthetic_fields import write_cases
@@ -70,7 +69,7 @@ def test_a_pack_holds_the_points_and_what_is_round_them(images, packed):
         mitoses = [i.source.mitoses_xy for i in kept if i.laboratory == name]
         assert np.array_equal(content.pools[name].positives[:, 1:], np.concatenate(mitoses))
     assert set(content.pools_of(1)) == {image.laboratory for image in kept if image.fold != 1}
-    assert set(content.pools_of(ALL)) == set(content.pools)
+    assert set(content.pools) == {image.laboratory for image in kept}
 
 
 def test_fields_are_gray_beyond_their_points_and_crops_are_whole(images, tmp_path):
@@ -163,27 +162,28 @@ def test_compression_is_that_of_the_jpeg_library(quality):
 def test_weights_of_every_fold_are_read_by_the_laboratories(images, packed, tmp_path):
     told: list[str] = []
     content = read_pack(packed)
-    train_verifiers(content, tmp_path, RECIPE, [0], 64, "cpu", 600, told.append)
-    train_verifiers(content, tmp_path / "wide", RECIPE, [3], 128, "cpu", 600, told.append)
-    assert sum("done after 3 steps" in line for line in told) == 2 * len(FOLDS)
-    for folder, seed, side in ((tmp_path, 0, 64), (tmp_path / "wide", 3, 128)):
-        given = argparse.Namespace(out=folder, proposals_of=7)
-        for fold in FOLDS:
-            path = folder / f"proposals-{fold_name(fold)}-seed7.safetensors"
-            save_file(LiteHalfNetwork().state_dict(), path)
-            verifier = _networks(images, fold, seed, given)[1]
-            assert verifier.input_px == side
+    for side in SIZES:
+        train_verifiers(content, tmp_path, RECIPE, [0], side, "cpu", 600, told.append)
+    assert sum("done after 3 steps" in line for line in told) == len(SIZES) * len(FOLDS)
+    given = argparse.Namespace(out=tmp_path, steps=(1, 1))
+    for fold in FOLDS:
+        verifiers = _verifiers(images, fold, 0, given)
+        assert [verifier.input_px for verifier in verifiers] == list(SIZES)
+        for verifier in verifiers:
             assert torch.isfinite(verifier(torch.rand(2, 3, 80, 80) * 255)).all()
-    weights = [load_file(tmp_path / f"verifier-{fold_name(f)}-seed0.safetensors") for f in FOLDS]
+    weights = [
+        load_file(tmp_path / f"verifier-{fold_name(fold)}-64px-seed0.safetensors") for fold in FOLDS
+    ]
     assert not torch.equal(weights[0]["head.weight"], weights[1]["head.weight"])
+    other = dataclasses.replace(RECIPE, batch=6)
     with pytest.raises(OutputError, match="choose another OUT"):
-        train_verifiers(content, tmp_path, RECIPE, [0], 128, "cpu", 600, told.append)
+        train_verifiers(content, tmp_path, other, [0], 64, "cpu", 600, told.append)
 
 
 @pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_weights(packed, tmp_path, monkeypatch):
     content = read_pack(packed)
-    name = f"verifier-{fold_name(FOLDS[0])}-seed0.safetensors"
+    name = f"verifier-{fold_name(FOLDS[0])}-64px-seed0.safetensors"
     train_verifiers(content, tmp_path / "whole", RECIPE, [0], 64, "cpu", 10**6, lambda line: None)
     read, calls = PatchReader.augmented, []
 

@@ -74,6 +74,7 @@ def train_verifier(
     target: Stain | None,
     on_step: OnStep = lambda step, loss: None,
     begin: Mapping[str, Tensor] | None = None,
+    input_px: int = 64,
 ) -> VerifierNetwork:
     """Train a verifier, and return it with averaged weights, in evaluation mode.
 
@@ -84,14 +85,15 @@ def train_verifier(
         stains: to move patches towards.
         target: stain that detection matches slides to.
         on_step: told of each step and its loss.
-        begin: weights of an encoder to begin with, as far as they go: those of a proposal network
-            that has learnt from the same images. None begins with ImageNet alone.
+        begin: weights of an encoder to begin with, as far as they go: those of a network that has
+            learnt from the same images. None begins with ImageNet alone.
+        input_px: side that patches are interpolated to, a multiple of 16.
 
     Raises:
         DataError: where there are no positives, or no negatives.
     """
     torch.manual_seed(recipe.seed)
-    network: VerifierNetwork = VerifierNetwork()
+    network = VerifierNetwork(input_px)
     if recipe.pretrained:
         load_imagenet_lite0(network.encoder)
     if begin is not None:

@@ -1,0 +1,158 @@
+"""Laboratories left out: levels, the rule, the common threshold, and the file that is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from experiments.laboratories import __main__ as script
+from experiments.laboratories.candidates import Scored, screened_cascade
+from experiments.laboratories.data import BACKGROUND, FIELDS, LabImage, read_images
+from experiments.laboratories.pools import FOLDS, fold_name, learns, make_pools
+from experiments.laboratories.protocol import (
+    MAX_FALSE_PER_MM2,
+    THRESHOLDS,
+    Counts,
+    Rule,
+    background_levels,
+    common_threshold,
+    fit_rule,
+)
+from segmitos.detection.model import DEFAULT_MODEL, Model
+from segmitos.detection.model_file import read_model_file
+from segmitos.training.networks.verifier import VerifierNetwork
+from segmitos.training.sampling import TrainingImage
+from tests.factories.synthetic_fields import write_cases
+
+RULE = Rule(1.0, 1.0, 0.0)
+SIDE_PX = 4000
+
+
+def image(laboratory: str, fold: int, mitoses=(), unsure=(), side_px: int = SIDE_PX) -> LabImage:
+    points = [np.array(rows, float).reshape(-1, 2) for rows in (mitoses, unsure)]
+    pixels = np.broadcast_to(np.uint8(200), (side_px, side_px, 3))
+    slide = f"{laboratory}-slide"
+    source = TrainingImage(slide, slide, pixels, points[0], np.zeros((0, 2)), False)
+    return LabImage(laboratory, f"{laboratory}-{fold}", fold, False, source, points[1], 1.0)
+
+
+def scored(places, map_logit, verifier_logits) -> Scored:
+    return Scored(
+        np.array(places, float).reshape(-1, 2),
+        np.array(map_logit, float),
+        np.array(verifier_logits, float),
+    )
+
+
+def test_the_level_is_of_sure_cells_of_the_background_alone():
+    images = [image("mitos12", 1, [(50, 50)]), image("tnbc", 1, unsure=[(500, 500)])]
+    images.append(image("tnbc", 2))
+    places = [(10 * k + 1000, 40) for k in range(101)]
+    logits = np.stack([np.linspace(0, 1, 101), np.linspace(-2, 0, 101)], axis=1)
+    found = {
+        0: scored([(50, 50)], [9.0], [[99.0, 99.0]]),
+        1: scored([*places, (501, 500)], [0.0] * 102, [*logits, [50.0, 50.0]]),
+        2: scored(places, [0.0] * 101, logits + 3),
+    }
+    levels = background_levels(images, found)
+    np.testing.assert_allclose(levels[1], [0.85, -0.3])
+    np.testing.assert_allclose(levels[2], [3.85, 2.7])
+    np.testing.assert_allclose(found[1].lowered_by(levels[1]).verifier_logits[100], [0.15, 0.3])
+
+
+def test_the_common_threshold_is_the_best_that_spares_the_background():
+    images = [
+        image("mitos12", 1, [(50, 50), (900, 900)]),
+        image("midesec", 2, [(50, 50)]),
+        image("tnbc", 1),
+    ]
+    # At 0.3 all three mitoses are found, but twice as much is marked on background as may be.
+    few = int(2 * MAX_FALSE_PER_MM2 * images[2].area_mm2)
+    assert few >= 2
+    chance = np.log(np.array([0.9, 0.3, 0.8, 0.4]) / (1 - np.array([0.9, 0.3, 0.8, 0.4])))
+    found = {
+        0: scored([(50, 50), (900, 900)], chance[:2], [[0.0], [0.0]]),
+        1: scored([(50, 50)], chance[2:3], [[0.0]]),
+        2: scored([(9 * k, 9 * k) for k in range(few)], [chance[3]] * few, [[0.0]] * few),
+    }
+    run = Counts(images, found, RULE)
+    assert run.of("mitos12", False)[0].tolist() == [2, 0, 0]
+    at = common_threshold([run])
+    assert 0.4 < THRESHOLDS[at] <= 0.8
+    del found[2]
+    assert THRESHOLDS[common_threshold([Counts(images, found, RULE)])] <= 0.3
+
+
+def test_laboratories_weigh_alike_in_the_rule():
+    rng = np.random.default_rng(0)
+    images, found = [], {}
+    for name, fold, count in (("mitos12", 1, 400), ("midesec", 2, 40)):
+        places = [(40 * k % SIDE_PX, 80 * (40 * k // SIDE_PX)) for k in range(count)]
+        is_one = rng.random(count) < 0.5
+        images.append(image(name, fold, [p for p, one in zip(places, is_one, strict=True) if one]))
+        logit = np.where(is_one, 1.0, -1.0) + rng.normal(0, 1, count)
+        found[len(found)] = scored(places, logit, rng.normal(0, 1, (count, 2)))
+    rule = fit_rule(images, [found])
+    assert rule.map_weight > 5 * abs(rule.verifier_weight) and rule.map_weight > 1
+
+
+def test_a_fold_learns_nothing_of_what_it_leaves_out(tmp_path):
+    images = []
+    for seed, name in enumerate((*FIELDS, BACKGROUND[0])):
+        images += read_images(name, write_cases(tmp_path / name, slides=1, fields=1, seed=seed))
+    images[0].test = True
+    for fold in FOLDS:
+        pools = make_pools(images, fold)
+        used = {int(i) for pool in pools.values() for i in pool.negatives[:, 0]}
+        assert used == {k for k, one in enumerate(images) if learns(one, fold)}
+        assert FIELDS[fold] not in pools and FIELDS[0] not in pools
+    assert {*make_pools(images)} == {"mitos12", "midesec", "background"}
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypatch, capsys):
+    images = []
+    for seed, name in enumerate((*FIELDS, *BACKGROUND)):
+        images += read_images(name, write_cases(tmp_path / name, slides=1, fields=1, seed=seed))
+    crops = write_cases(tmp_path / "crops", slides=2, fields=1, seed=9)
+    images += read_images("crops", [dataclasses.replace(c, centered_crop=True) for c in crops])
+    for number, one in enumerate(images):
+        if one.laboratory not in FIELDS:
+            one.fold = number % 2 + 1
+    monkeypatch.setattr(script, "load_laboratories", lambda data, labels: images)
+    torch.manual_seed(0)
+    for fold in FOLDS:
+        for side in script.SIZES:
+            path = tmp_path / "out" / f"verifier-{fold_name(fold)}-{side}px-seed0.safetensors"
+            path.parent.mkdir(exist_ok=True)
+            save_file(VerifierNetwork(side).state_dict(), str(path))
+    # Drawn cells are no candidates of the real networks: these are in their place.
+    rng = np.random.default_rng(0)
+    candidates = {}
+    for index, one in enumerate(images):
+        if one.fold in FOLDS:
+            mitoses = one.source.mitoses_xy
+            xy = np.concatenate([mitoses, rng.uniform(0, 100, (2, 2))])
+            logit = (
+                rng.normal(0, 1, (len(xy), 3)) + 2 * (np.arange(len(xy)) < len(mitoses))[:, None]
+            )
+            candidates[index] = Scored(xy, logit[:, 0], logit[:, 1:])
+    (tmp_path / "out" / "candidates-seed0.pickle").write_bytes(pickle.dumps(candidates))
+    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path), str(tmp_path / "out"), "--seeds", "0"])
+    script.main()
+    figures = json.loads((tmp_path / "out" / "figures.json").read_text())
+    assert figures["left_out"][0]["as_published"].keys() >= {"mitos12", "midesec", "pooled"}
+    file = read_model_file(tmp_path / "out" / "lite.segmitos")
+    assert file.spec.cascade == screened_cascade(read_model_file(DEFAULT_MODEL))
+    assert file.screening is not None and file.spec.context_px == 208
+    assert file.spec.thresholds.min_score == figures["threshold"]
+    model = Model.load(tmp_path / "out" / "lite.segmitos", "cpu", 1)
+    assert model.predict(np.full((1, 256, 256, 3), 220, np.uint8)).shape == (1, 64, 64)
+    assert (tmp_path / "out" / "reliability.png").exists()
