@@ -203,6 +203,8 @@ def _validation(content: dict[str, Any]) -> dict[str, Any]:
         "tp": tp,
         "fp": fp,
         "fn": fn,
+        "precision": tp / (tp + fp),
+        "recall": tp / (tp + fn),
         "f_score": first["pooled"],
         "left_out": content["left_out"][0],
     }

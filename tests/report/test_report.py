@@ -35,6 +35,7 @@ from tests.factories.results import (
     scatter,
     tissue_of,
 )
+from tests.factories.toy_models import write_toy
 
 MPP = 1.25
 
@@ -266,6 +267,28 @@ def test_names_cannot_inject_html(tmp_path):
     assert name in page.text
     assert "<script>" not in files["report.html"].decode()
     assert not any(tag == "script" for tag, _ in page.tags)
+
+
+@pytest.mark.parametrize(
+    ("validation", "shown"),
+    [
+        ({"f_score": 0.5}, "F 0.500"),
+        (
+            {"f_score": 0.5, "precision": 0.25, "data": "made up"},
+            "F 0.500, precision 0.250: made up",
+        ),
+        ({"f_score": "high", "data": "made up"}, "not stated"),
+        ({}, "not stated"),
+    ],
+)
+def test_a_model_that_says_little_of_its_validation_has_a_report(tmp_path, validation, shown):
+    model = write_toy(tmp_path / "toy.segmitos", validation=validation)
+    image = np.full((96, 96, 3), 200, np.uint8)
+    Image.fromarray(image).save(tmp_path / "field.png")
+    command = ["detect", str(tmp_path / "field.png"), "--mpp", "0.25", "-m", str(model)]
+    assert main([*command, "-o", str(tmp_path / "out")]) == 3  # no tissue
+    page = Page((tmp_path / "out" / "field" / "report.html").read_text(encoding="utf-8"))
+    assert f"Validation {shown} " in page.text
 
 
 def saved(folder, files):
