@@ -24,6 +24,7 @@ from segmitos.training.recipe import Recipe, load_recipe
 from segmitos.training.run import make_fabric
 from segmitos.training.sampling import CropSampler, TrainingImage, load_training_images
 from segmitos.training.train import fit_to_budget, train
+from tests.factories.results import detections_at, draw_slide, make_files, save_result, tissue_of
 from tests.factories.synthetic_fields import write_cases
 
 TINY = Recipe.from_dict(
@@ -357,6 +358,30 @@ def test_a_run_that_is_there_is_refused_restarted_or_finished_as_asked(cases, tm
     changed = [dataclasses.replace(cases[0], mitoses_xy=cases[0].mitoses_xy + 1), cases[1]]
     with pytest.raises(UsageError, match="case S0_0 of training has other labels"):
         train(changed, tmp_path, recipe, accelerator="cpu")
+
+
+def test_a_training_that_is_refused_early_leaves_no_folder(cases, tmp_path):
+    without = [dataclasses.replace(case, mitoses_xy=np.zeros((0, 2))) for case in cases]
+    for folder in (tmp_path / "run", tmp_path / "new" / "run"):
+        with pytest.raises(DataError):
+            train(without, folder, TINY, accelerator="cpu")
+    assert not list(tmp_path.iterdir())
+    own = tmp_path / "own"
+    own.mkdir()
+    with pytest.raises(DataError):
+        train(without, own, TINY, accelerator="cpu")
+    assert own.is_dir()
+
+
+def test_the_folder_of_a_result_is_no_place_for_a_training(cases, tmp_path):
+    slide = draw_slide()
+    found = detections_at(np.array([[100.0, 100.0]]), slide.require_mpp())
+    files = make_files(tmp_path, slide, found, tissue_of(slide))
+    folder = save_result(tmp_path / "made", files)
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(OutputError, match="holds a result of detect"):
+        train(cases, folder, TINY, accelerator="cpu")
+    assert sorted(path.name for path in folder.iterdir()) == before
 
 
 def test_a_folder_that_cannot_be_is_refused_before_the_work(cases, tmp_path):

@@ -14,9 +14,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from segmitos.detection.model_file import SUFFIX, is_model_file
-from segmitos.errors import ModelError, UsageError
+from segmitos.errors import ModelError, OutputError, UsageError
 from segmitos.io.datasets import Case
-from segmitos.io.outputs import check_file, check_folder, is_own_json
+from segmitos.io.outputs import check_file, check_folder, is_own_json, is_result_folder
 from segmitos.training.checkpoint import (
     STATE,
     TrainingState,
@@ -99,11 +99,13 @@ _FILES = ("recipe.json", "provenance.json", "history.csv", "training.html", "thr
 
 
 def check_place(folder: Path) -> None:
-    """Refuse to train in a folder where files that are not of a run have the names of a run's.
+    """Refuse to train where a result is, or files that are no run's have the names of a run's.
 
     Raises:
-        OutputError: naming one of them.
+        OutputError: naming the folder or one of them.
     """
+    if is_result_folder(folder):
+        raise OutputError(f"{folder} holds a result of detect; choose another folder with -o")
     if not is_own_json(folder / STATE, ("step", "tensors")):
         check_folder(folder, (STATE, *_FILES), IDENTITY, ("recipe", "training", "validation"))
     model = folder / f"{folder.resolve().name}{SUFFIX}"

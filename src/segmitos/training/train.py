@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -106,40 +107,45 @@ def train(
     check_split(cases, validation_cases)
     if existing == "restart" or not (folder / STATE).exists():
         check_place(folder)
-    _make_folder(folder)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    start = None if start_from is None else _start_folder(start_from)
-    identity = RunIdentity.of(cases, validation_cases, chosen, start, time_budget_s)
-    if existing == "restart":
-        remove_run(folder)
-    elif existing == "refuse" and (folder / STATE).exists():
-        raise UsageError(f"{folder} holds a run already; resume it or name another folder")
-    saved_recipe = resume_recipe(folder, identity)
-    fabric = make_fabric(chosen, accelerator, devices)
-    run = begin_run(fabric, saved_recipe or chosen, folder, cases, validation_cases, identity)
-    run.tell = on_event if fabric.global_rank == 0 else lambda event, content: None
-    warnings = warnings_of([*run.sampler.sources, *run.held_out])
-    counts = {"cases": len(cases), "validation": len(validation_cases)}
-    run.tell("loaded", {**counts, "warnings": warnings})
-    fill_weights(run, start, resumes=saved_recipe is not None)
-    if saved_recipe is not None:
-        restore_run(run)
-    with (
-        stop_requests() as check,
-        Batches(run.sampler, run.recipe, fabric.global_rank, fabric.world_size) as batches,
-    ):
-        try:
-            _start(run, batches, check, cases, validation_cases, saved_recipe is None)
-            _take_steps(run, batches, check)
-        except StopRequestedError as stopped:
-            raise stopped.end() from None
-    run.tell("done", {"step": run.step})
+    with _made(folder):
+        if threads is not None:
+            torch.set_num_threads(threads)
+        start = None if start_from is None else _start_folder(start_from)
+        identity = RunIdentity.of(cases, validation_cases, chosen, start, time_budget_s)
+        if existing == "restart":
+            remove_run(folder)
+        elif existing == "refuse" and (folder / STATE).exists():
+            raise UsageError(f"{folder} holds a run already; resume it or name another folder")
+        saved_recipe = resume_recipe(folder, identity)
+        fabric = make_fabric(chosen, accelerator, devices)
+        run = begin_run(fabric, saved_recipe or chosen, folder, cases, validation_cases, identity)
+        run.tell = on_event if fabric.global_rank == 0 else lambda event, content: None
+        warnings = warnings_of([*run.sampler.sources, *run.held_out])
+        counts = {"cases": len(cases), "validation": len(validation_cases)}
+        run.tell("loaded", {**counts, "warnings": warnings})
+        fill_weights(run, start, resumes=saved_recipe is not None)
+        if saved_recipe is not None:
+            restore_run(run)
+        with (
+            stop_requests() as check,
+            Batches(run.sampler, run.recipe, fabric.global_rank, fabric.world_size) as batches,
+        ):
+            try:
+                _start(run, batches, check, cases, validation_cases, saved_recipe is None)
+                _take_steps(run, batches, check)
+            except StopRequestedError as stopped:
+                raise stopped.end() from None
+        run.tell("done", {"step": run.step})
     return folder
 
 
-def _make_folder(folder: Path) -> None:
-    """Fail before the work, not after it, where nothing could be written."""
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make the folder, and take it away again, its new parents too, if it stays empty.
+
+    Fails before the work, not after it, where nothing could be written.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -147,6 +153,13 @@ def _make_folder(folder: Path) -> None:
         raise OutputError(f"cannot make the folder {folder}: {reason}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write to the folder {folder}: no permission")
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for path in new:
+                path.rmdir()
+        raise
 
 
 def _start_folder(start_from: Path | str) -> Path:
