@@ -43,5 +43,6 @@ segmitos train "$fields" "$crops" --exclude H03 --recipe proposal -o "$out/propo
 [ -e "$out/networks.segmitos" ] ||
     segmitos model combine "$out/int8-0.segmitos" "$out/int8-1.segmitos" "$out/int8-2.segmitos" \
         --proposal-network "$out/proposal.segmitos" -o "$out/networks.segmitos"
-python -m experiments.laboratories "$data" "$out" --networks "$out/networks.segmitos"
+python -m experiments.laboratories "$data" "$out" --networks "$out/networks.segmitos" \
+    --begin "$out/lite0" --steps 360 1000
 python -m experiments.domain --data "$data" --into "$out/lite.segmitos"

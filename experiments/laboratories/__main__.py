@@ -4,10 +4,11 @@ The networks of the map and their proposal network come from a model file
 (`experiments/default_model.sh` trains them); they learnt from MITOS-ATYPIA-14 and crops. Here
 verifiers are trained, two for every seed and fold: a small one, which screens proposals, too, and a
 large one, which sees the same patch at twice the resolution and begins with the encoder of the
-small one. A fold leaves out a laboratory and a third of the crops and of the background. How sure
-each verifier is of that background is taken from its logits; the joining rule and the threshold are
-of the laboratories that were left out. The model file takes the verifiers of both folds of the
-first seed. Stopped, it goes on after the last finished network.
+small one. That one's begins with the encoder of a run of a network of the map, its first blocks
+frozen, or else with ImageNet's. A fold leaves out a laboratory and a third of the crops and of the
+background. How sure each verifier is of that background is taken from its logits; the joining rule
+and the threshold are of the laboratories that were left out. The model file takes the verifiers of
+both folds of the first seed. Stopped, it goes on after the last finished network.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from experiments.laboratories.candidates import MapMaker, Scored
 from experiments.laboratories.data import LABELS, TARGET, LabImage, load_laboratories
@@ -41,8 +43,10 @@ from experiments.laboratories.protocol import (
 )
 from segmitos.detection.model import find_model
 from segmitos.detection.model_file import ModelFile, read_model_file
+from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.verifier import VerifierNetwork, restore_verifier
 from segmitos.training.verify import VerifierRecipe, train_verifier
+from segmitos.training.weights import load_run
 
 SIZES = (64, 128)
 """Sides that the small and the large verifier see a patch at."""
@@ -55,6 +59,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--networks", default="lite", help="built-in name or .segmitos file")
+    parser.add_argument("--begin", type=Path, help="run of a network of the map")
     parser.add_argument("--steps", type=int, nargs=2, default=[1200, 1000], help="of each size")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--folds", type=int, nargs="+", choices=FOLDS, help="train these and stop")
@@ -125,8 +130,9 @@ def _verifiers(
                 if step % 100 == 0:
                     print(f"{stem}: step {step}, loss {loss:.4f}", flush=True)
 
-            begin = loaded[0].encoder.state_dict() if loaded else None
-            recipe = VerifierRecipe(steps=steps, seed=seed)
+            begin = loaded[0].encoder.state_dict() if loaded else _encoder_of(given.begin)
+            frozen = 3 if begin is not None and not loaded else 0
+            recipe = VerifierRecipe(steps=steps, frozen_blocks=frozen, seed=seed)
             network = train_verifier(
                 sources, make_pools(images, fold), recipe, stains, TARGET, told, begin, input_px
             )
@@ -136,6 +142,15 @@ def _verifiers(
             partial.replace(path)
         loaded.append(restore_verifier(load_file(str(path))))
     return loaded
+
+
+def _encoder_of(run: Path | None) -> dict[str, Tensor] | None:
+    """Return the weights of a run's network; None where none is named."""
+    if run is None:
+        return None
+    network = LiteNetwork()
+    load_run(network, run)
+    return network.state_dict()
 
 
 def _left_out(

@@ -165,7 +165,7 @@ def test_weights_of_every_fold_are_read_by_the_laboratories(images, packed, tmp_
     for side in SIZES:
         train_verifiers(content, tmp_path, RECIPE, [0], side, "cpu", 600, told.append)
     assert sum("done after 3 steps" in line for line in told) == len(SIZES) * len(FOLDS)
-    given = argparse.Namespace(out=tmp_path, steps=(1, 1))
+    given = argparse.Namespace(out=tmp_path, steps=(1, 1), begin=None)
     for fold in FOLDS:
         verifiers = _verifiers(images, fold, 0, given)
         assert [verifier.input_px for verifier in verifiers] == list(SIZES)

@@ -27,8 +27,11 @@ from experiments.laboratories.protocol import (
 )
 from segmitos.detection.model import DEFAULT_MODEL, Model
 from segmitos.detection.model_file import read_model_file
+from segmitos.training.checkpoint import TrainingState, save_checkpoint
+from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.verifier import VerifierNetwork
 from segmitos.training.sampling import TrainingImage
+from segmitos.training.verify import begin_encoder
 from tests.factories.synthetic_fields import write_cases
 
 RULE = Rule(1.0, 1.0, 0.0)
@@ -114,6 +117,18 @@ def test_a_fold_learns_nothing_of_what_it_leaves_out(tmp_path):
         assert used == {k for k, one in enumerate(images) if learns(one, fold)}
         assert FIELDS[fold] not in pools and FIELDS[0] not in pools
     assert {*make_pools(images)} == {"mitos12", "midesec", "background"}
+
+
+def test_the_small_verifier_may_begin_with_the_encoder_of_a_run(tmp_path):
+    weights = LiteNetwork().state_dict()
+    save_checkpoint(tmp_path, {"ema": weights}, TrainingState(step=1, identity="x"))
+    begin = script._encoder_of(tmp_path)
+    assert begin is not None and script._encoder_of(None) is None
+    verifier = VerifierNetwork()
+    begin_encoder(verifier, begin)
+    own = verifier.encoder.state_dict()
+    assert torch.equal(own["_blocks.0._bn1.weight"], weights["_blocks.0._bn1.weight"])
+    assert torch.equal(own["_conv_stem.weight"], weights["_conv_stem.weight"])
 
 
 @pytest.mark.slow

@@ -155,11 +155,11 @@ def _made(folder: Path) -> Iterator[None]:
         raise OutputError(f"cannot write to the folder {folder}: no permission")
     try:
         yield
-    except BaseException:
+    finally:
+        # What holds a file stays.
         with suppress(OSError):
             for path in new:
                 path.rmdir()
-        raise
 
 
 def _start_folder(start_from: Path | str) -> Path:
