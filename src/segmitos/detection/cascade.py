@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.patches import OUTSIDE, cut_patches, in_batches
+from segmitos.detection.patches import OUTSIDE, judge_places
 from segmitos.detection.runtimes import Network
 from segmitos.detection.spec import CascadeSettings
 from segmitos.io.geometry import rescale
@@ -125,14 +125,9 @@ def passes_screening(
     settings: CascadeSettings,
 ) -> NDArray[np.bool_]:
     """Tell which proposals (n, 2), rows and columns, the screening network lets through (n,)."""
-    height, width = image.shape[:2]
     xy = rescale(proposals[:, ::-1].astype(np.float64), settings.proposal_stride_px)
-
-    def read(x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        return image[y : y + height, x : x + width]
-
-    patches = cut_patches(xy, settings.screening_patch_px, width, height, read)
-    return in_batches(screening, patches) > settings.screening_threshold
+    probability = judge_places(screening, image, xy, settings.screening_patch_px)
+    return probability > settings.screening_threshold
 
 
 def patch_corners(

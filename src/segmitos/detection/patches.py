@@ -43,9 +43,23 @@ def cut_patches(
     return patches
 
 
-def in_batches(network: Network, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return what a network says of patches (n, side, side, 3): probabilities (n,)."""
+def judge_places(
+    network: Network, image: NDArray[np.uint8], xy: NDArray[np.float64], side: int
+) -> NDArray[np.float32]:
+    """Return what a network says of squares round points (n, 2) of an image: probabilities (n,).
+
+    Args:
+        network: patches (n, side, side, 3) uint8 -> probabilities (n,).
+        image: (h, w, 3) uint8 RGB.
+        xy: points, pixels of the image.
+        side: of the squares, pixels.
+    """
+
+    def read(x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        return image[y : y + height, x : x + width]
+
     parts = [np.zeros(0, np.float32)]
-    for begin in range(0, len(patches), BATCH_SIZE):
-        parts.append(network(patches[begin : begin + BATCH_SIZE]))
+    for begin in range(0, len(xy), BATCH_SIZE):
+        some = xy[begin : begin + BATCH_SIZE]
+        parts.append(network(cut_patches(some, side, image.shape[1], image.shape[0], read)))
     return np.concatenate(parts)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from segmitos.detection.cascade import Box
 from segmitos.detection.connected import Indices, measure_regions
-from segmitos.detection.patches import cut_patches, in_batches
+from segmitos.detection.patches import judge_places
 from segmitos.detection.postprocess import smooth
 from segmitos.detection.runtimes import Network
 from segmitos.detection.spec import VerifierSettings
@@ -63,12 +63,8 @@ def verify_map(
         wanted = np.bincount(member, inside, len(wanted)) > 0
     joined = np.zeros(len(wanted), np.float32)
     chosen = np.flatnonzero(wanted)
-
-    def read(x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        return image[y : y + height, x : x + width]
-
-    patches = cut_patches(xy[chosen], settings.patch_px, image.shape[1], image.shape[0], read)
-    joined[chosen] = join_scores(score[chosen], in_batches(verifier, patches), settings)
+    judged = judge_places(verifier, image, xy[chosen], settings.patch_px)
+    joined[chosen] = join_scores(score[chosen], judged, settings)
     verified[rows, columns] = joined[member]
     return verified
 
