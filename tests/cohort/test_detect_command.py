@@ -344,6 +344,26 @@ def test_an_interrupt_is_one_line_and_leaves_the_tables(number, code, toy, field
     assert {row["name"] for row in rows(out / "cohort.csv")} == done
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_an_interrupt_is_blocked_in_every_worker_from_its_start(toy, fields, tmp_path):
+    process = start(fields, "--mpp", "0.25", "-m", toy, "-o", tmp_path / "out", "--workers", "2")
+    blocked: dict[str, int] = {}
+    while process.poll() is None:
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                status = (folder / "status").read_text()
+                is_worker = "spawn_main" in (folder / "cmdline").read_text()
+            except OSError:
+                continue
+            if is_worker and f"PPid:\t{process.pid}\n" in status:
+                mask = next(line for line in status.splitlines() if line.startswith("SigBlk"))
+                blocked[folder.name] = int(mask.split()[1], 16)
+        time.sleep(0.005)
+    process.communicate()
+    assert process.returncode == 0 and len(blocked) >= 2
+    assert all(mask >> (signal.SIGINT - 1) & 1 for mask in blocked.values())
+
+
 def test_a_fault_of_ours_in_any_verb_is_a_line_and_a_file(tmp_path, monkeypatch, capsys):
     from segmitos.commands.convert import convert
 

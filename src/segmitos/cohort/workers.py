@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from segmitos.cohort.job import Job, Outcome, fail, run_job
@@ -61,6 +62,8 @@ def _feed(
     pending: queue.SimpleQueue[Job], outcomes: queue.SimpleQueue[Outcome], stop: threading.Event
 ) -> None:
     """Keep one process busy until no job is left; replace it where it dies."""
+    # It is started with the first worker otherwise, and then unblocks the interrupt in this thread.
+    resource_tracker.ensure_running()
     # Worker processes inherit this: an interrupt is for their parent to act on.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     worker = _new_worker()
