@@ -346,7 +346,8 @@ def test_an_interrupt_is_one_line_and_leaves_the_tables(number, code, toy, field
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_an_interrupt_is_blocked_in_every_worker_from_its_start(toy, fields, tmp_path):
-    process = start(fields, "--mpp", "0.25", "-m", toy, "-o", tmp_path / "out", "--workers", "2")
+    where = ("-m", toy, "-o", tmp_path / "out")
+    process = start("detect", fields, "--mpp", "0.25", *where, "--workers", "2")
     blocked: dict[str, int] = {}
     while process.poll() is None:
         for folder in Path("/proc").glob("[0-9]*"):
