@@ -58,7 +58,7 @@ class CascadeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         if side and not 16 <= side <= 512:
             raise ValueError(f"screening_patch_px {side} is neither 0 nor from 16 to 512")
         if self.screening_threshold and not side:
-            raise ValueError("screening_threshold needs screening_patch_px: who screens?")
+            raise ValueError("screening_threshold needs screening_patch_px")
         if not 0 < self.margin_px <= (self.patch_px - block) // 2:
             raise ValueError(
                 f"margin_px {self.margin_px} must leave the block of {block} px in the middle of a "
