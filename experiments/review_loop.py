@@ -25,7 +25,8 @@ from safetensors.torch import load_file
 
 from experiments.laboratories.candidates import MapMaker
 from experiments.laboratories.candidates import Scored as Found
-from experiments.laboratories.data import LABELS, MPP, LabImage, mark_unsure, read_images
+from experiments.laboratories.data import FIELDS, LABELS, MPP, LabImage, mark_unsure, read_images
+from experiments.laboratories.pools import SIZES, verifier_file
 from experiments.laboratories.protocol import (
     LEFT_OUT,
     THRESHOLDS,
@@ -101,8 +102,8 @@ def main() -> None:
 def _networks(folder: Path, name: str, seed: int) -> tuple[Path, Path]:
     """Return the verifiers without a laboratory; with fewer seeds than asked for, in turn."""
     chosen = []
-    for side in (64, 128):
-        files = sorted(folder.glob(f"verifier-without-{name}-{side}px-seed*.safetensors"))
+    for side in SIZES:
+        files = sorted(folder.glob(verifier_file(FIELDS.index(name), side, "*")))
         if not files:
             raise SystemExit(f"{folder} holds no verifier without {name}: experiments.laboratories")
         chosen.append(files[seed % len(files)])

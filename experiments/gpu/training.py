@@ -16,7 +16,7 @@ from torch import Tensor
 
 from experiments.gpu.packing import Pack
 from experiments.gpu.patches import PatchReader
-from experiments.laboratories.pools import FOLDS, fold_name, stains_of
+from experiments.laboratories.pools import FOLDS, stains_of, verifier_file
 from segmitos.errors import OutputError, UsageError
 from segmitos.io.files import write_bytes
 from segmitos.training.checkpoint import (
@@ -71,7 +71,7 @@ def train_verifiers(
     todo = []
     for seed in seeds:
         for fold in FOLDS:
-            path = out / f"verifier-{fold_name(fold)}-{input_px}px-seed{seed}.safetensors"
+            path = out / verifier_file(fold, input_px, seed)
             training = _Training(pack, fold, dataclasses.replace(recipe, seed=seed), input_px, path)
             if not training.is_done():
                 todo.append(training)

@@ -14,6 +14,7 @@ both folds of the first seed. Stopped, it goes on after the last finished networ
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import pickle
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from experiments.laboratories.candidates import MapMaker, Scored
 from experiments.laboratories.data import LABELS, TARGET, LabImage, load_laboratories
 from experiments.laboratories.model import write_model
 from experiments.laboratories.pictures import write_pictures
-from experiments.laboratories.pools import FOLDS, fold_name, make_pools, stains_of
+from experiments.laboratories.pools import FOLDS, SIZES, make_pools, stains_of, verifier_file
 from experiments.laboratories.protocol import (
     LEFT_OUT,
     THRESHOLDS,
@@ -48,8 +49,6 @@ from segmitos.training.networks.verifier import VerifierNetwork, restore_verifie
 from segmitos.training.verify import VerifierRecipe, train_verifier
 from segmitos.training.weights import load_run
 
-SIZES = (64, 128)
-"""Sides that the small and the large verifier see a patch at."""
 Verifiers = dict[int, list[VerifierNetwork]]
 """Of one seed: by fold, the small one and the large one."""
 
@@ -75,18 +74,22 @@ def main() -> None:
     if given.folds:
         return
     networks = read_model_file(find_model(given.networks))
-    runs, shipped = [], []
-    for seed in given.seeds:
-        found = _left_out(images, networks, verifiers[seed], seed, given)
-        levels = background_levels(images, found)
-        runs.append({i: of.lowered_by(levels[images[i].fold]) for i, of in found.items()})
-        shipped.append(_lowered(verifiers[seed], levels))
+    left_out = [_left_out(images, networks, verifiers[seed], seed, given) for seed in given.seeds]
+    levels = [background_levels(images, found) for found in left_out]
+    runs = [
+        {index: of.lowered_by(level[images[index].fold]) for index, of in found.items()}
+        for found, level in zip(left_out, levels, strict=True)
+    ]
     rule = fit_rule(images, runs)
     counts = [Counts(images, run, rule) for run in runs]
     at = common_threshold(counts)
-    first = shipped[0]
-    together = [network for fold in FOLDS for network in first[fold]]
-    test = Counts(images, _of_test(images, networks, first, given), rule)
+    first = verifiers[given.seeds[0]]
+    # It screens as it was trained, and as it did on what it left out: its level is not taken off.
+    screening = first[FOLDS[0]][0]
+    together = [network for fold in FOLDS for network in _lowered(first[fold], levels[0][fold])]
+    maker = MapMaker(networks, screening, given.threads)
+    found = {i: maker.candidates(image, together) for i, image in enumerate(images) if image.test}
+    test = Counts(images, found, rule)
     content = {
         "seeds": given.seeds,
         "steps": given.steps,
@@ -106,7 +109,7 @@ def main() -> None:
     write_model(
         given.out / "lite.segmitos",
         networks,
-        first[FOLDS[0]][0],
+        screening,
         together,
         rule,
         float(THRESHOLDS[at]),
@@ -122,7 +125,7 @@ def _verifiers(
     sources = [image.source for image in images]
     loaded: list[VerifierNetwork] = []
     for input_px, steps in zip(SIZES, given.steps, strict=True):
-        path = given.out / f"verifier-{fold_name(fold)}-{input_px}px-seed{seed}.safetensors"
+        path = given.out / verifier_file(fold, input_px, seed)
         if not path.exists():
             stem = path.stem
 
@@ -175,24 +178,14 @@ def _left_out(
     return found
 
 
-def _lowered(verifiers: Verifiers, levels: dict[int, NDArray[np.float64]]) -> Verifiers:
-    """Take the levels from the verifiers' logits."""
-    for fold, pair in verifiers.items():
-        for network, level in zip(pair, levels[fold], strict=True):
-            network.head.bias.data -= float(level)
-    return verifiers
-
-
-def _of_test(
-    images: Sequence[LabImage],
-    networks: ModelFile,
-    verifiers: Verifiers,
-    given: argparse.Namespace,
-) -> dict[int, Scored]:
-    """Return the candidates of the test slide, as the model file finds and scores them."""
-    maker = MapMaker(networks, verifiers[FOLDS[0]][0], given.threads)
-    every = [network for fold in FOLDS for network in verifiers[fold]]
-    return {i: maker.candidates(image, every) for i, image in enumerate(images) if image.test}
+def _lowered(
+    verifiers: Sequence[VerifierNetwork], levels: NDArray[np.float64]
+) -> list[VerifierNetwork]:
+    """Return copies of verifiers whose logits are less by their levels."""
+    lowered = [copy.deepcopy(network) for network in verifiers]
+    for network, level in zip(lowered, levels, strict=True):
+        network.head.bias.data -= float(level)
+    return lowered
 
 
 def _without(images: Sequence[LabImage], runs: Sequence[dict[int, Scored]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from experiments.laboratories.data import BACKGROUND, MPP, LabImage
 from experiments.laboratories.protocol import (
+    DISTANCE_PX,
     LEFT_OUT,
     Counts,
     Found,
@@ -49,7 +50,7 @@ def write_pictures(
                 false.append((float(score[at]), crop))
             for place in image.source.mitoses_xy:
                 apart = np.hypot(*(candidates.xy - place).T)
-                near = apart <= 30.0
+                near = apart <= DISTANCE_PX
                 best = float(score[near].max()) if near.any() else 0.0
                 if best < threshold:
                     caption = f"{best:.2f}" if near.any() else "no candidate"

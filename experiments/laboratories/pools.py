@@ -15,6 +15,8 @@ from segmitos.training.verify import Pool
 
 # The networks of the map have seen the first laboratory, so leaving it out says nothing.
 FOLDS = tuple(range(1, len(FIELDS)))
+SIZES = (64, 128)
+"""Sides that the small and the large verifier see a patch at."""
 _NEAR_MITOSIS_PX, _NEAR_UNSURE_PX = 30.0, 26.0
 # Of a batch: crops of other laboratories have most slides, MITOS-ATYPIA-14 most look-alikes.
 POSITIVE_SHARES = {"crops": 11, "mitos14": 6, "mitos12": 5, "midesec": 3}
@@ -29,6 +31,11 @@ def learns(image: LabImage, fold: int | None) -> bool:
 def fold_name(fold: int) -> str:
     """Return what files of a fold's networks are named by."""
     return f"without-{FIELDS[fold]}"
+
+
+def verifier_file(fold: int, input_px: int, seed: int | str) -> str:
+    """Return the name of a verifier's weights."""
+    return f"verifier-{fold_name(fold)}-{input_px}px-seed{seed}.safetensors"
 
 
 def stains_of(images: Sequence[LabImage], fold: int) -> list[Stain]:

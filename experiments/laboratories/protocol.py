@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from experiments.laboratories.candidates import Scored
 from experiments.laboratories.data import BACKGROUND, FIELDS, LabImage
+from segmitos.errors import DataError
 from segmitos.evaluation.matching import match_points
 
 LEFT_OUT = FIELDS[1:]
@@ -181,13 +182,20 @@ def common_threshold(runs: Sequence[Counts]) -> int:
 
     Of those with few enough false marks on the background that was left out: fields that were
     chosen for their mitoses forgive what a slide does not.
+
+    Raises:
+        DataError: where every threshold leaves more.
     """
     total = sum(run.of(name, False) for run in runs for name in LEFT_OUT)
     false = sum(run.of(name, True)[:, 1] for run in runs for name in BACKGROUND)
     area = sum(run.area_mm2(name) for run in runs for name in BACKGROUND)
     score = np.array([f_score(row) for row in np.asarray(total)])
-    score[np.asarray(false) > MAX_FALSE_PER_MM2 * area] = -1.0
-    return int(np.argmax(score))
+    few = np.asarray(false) <= MAX_FALSE_PER_MM2 * area
+    if not few.any():
+        raise DataError(
+            f"more than {MAX_FALSE_PER_MM2:g} false marks per mm2 of background at any threshold"
+        )
+    return int(np.argmax(np.where(few, score, -1.0)))
 
 
 def figures(images: Sequence[LabImage], run: Counts, at: int) -> dict[str, Any]:

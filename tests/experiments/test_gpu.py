@@ -18,9 +18,9 @@ from experiments.gpu.__main__ import main
 from experiments.gpu.packing import pack, read_pack
 from experiments.gpu.patches import PatchReader, compressed
 from experiments.gpu.training import train_verifiers
-from experiments.laboratories.__main__ import SIZES, _verifiers
+from experiments.laboratories.__main__ import _verifiers
 from experiments.laboratories.data import TARGET, read_images
-from experiments.laboratories.pools import FOLDS, fold_name
+from experiments.laboratories.pools import FOLDS, SIZES, verifier_file
 from segmitos.errors import DataError, OutputError
 from segmitos.training import patches as cpu_patches
 from segmitos.training.patches import augmented_patches, draw_transforms
@@ -171,9 +171,7 @@ def test_weights_of_every_fold_are_read_by_the_laboratories(images, packed, tmp_
         assert [verifier.input_px for verifier in verifiers] == list(SIZES)
         for verifier in verifiers:
             assert torch.isfinite(verifier(torch.rand(2, 3, 80, 80) * 255)).all()
-    weights = [
-        load_file(tmp_path / f"verifier-{fold_name(fold)}-64px-seed0.safetensors") for fold in FOLDS
-    ]
+    weights = [load_file(tmp_path / verifier_file(fold, 64, 0)) for fold in FOLDS]
     assert not torch.equal(weights[0]["head.weight"], weights[1]["head.weight"])
     other = dataclasses.replace(RECIPE, batch=6)
     with pytest.raises(OutputError, match="choose another OUT"):
@@ -183,7 +181,7 @@ def test_weights_of_every_fold_are_read_by_the_laboratories(images, packed, tmp_
 @pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_weights(packed, tmp_path, monkeypatch):
     content = read_pack(packed)
-    name = f"verifier-{fold_name(FOLDS[0])}-64px-seed0.safetensors"
+    name = verifier_file(FOLDS[0], 64, 0)
     train_verifiers(content, tmp_path / "whole", RECIPE, [0], 64, "cpu", 10**6, lambda line: None)
     read, calls = PatchReader.augmented, []
 

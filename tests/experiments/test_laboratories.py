@@ -10,12 +10,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from experiments.laboratories import __main__ as script
 from experiments.laboratories.candidates import Scored, screened_cascade
 from experiments.laboratories.data import BACKGROUND, FIELDS, LabImage, read_images
-from experiments.laboratories.pools import FOLDS, fold_name, learns, make_pools
+from experiments.laboratories.pools import FOLDS, SIZES, learns, make_pools, verifier_file
 from experiments.laboratories.protocol import (
     MAX_FALSE_PER_MM2,
     THRESHOLDS,
@@ -27,9 +27,11 @@ from experiments.laboratories.protocol import (
 )
 from segmitos.detection.model import DEFAULT_MODEL, Model
 from segmitos.detection.model_file import read_model_file
+from segmitos.detection.runtimes import open_onnxruntime
+from segmitos.errors import DataError
 from segmitos.training.checkpoint import TrainingState, save_checkpoint
 from segmitos.training.networks.lite import LiteNetwork
-from segmitos.training.networks.verifier import VerifierNetwork
+from segmitos.training.networks.verifier import VerifierNetwork, restore_verifier
 from segmitos.training.sampling import TrainingImage
 from segmitos.training.verify import begin_encoder
 from tests.factories.synthetic_fields import write_cases
@@ -91,6 +93,9 @@ def test_the_common_threshold_is_the_best_that_spares_the_background():
     assert 0.4 < THRESHOLDS[at] <= 0.8
     del found[2]
     assert THRESHOLDS[common_threshold([Counts(images, found, RULE)])] <= 0.3
+    found[2] = scored([(9 * k, 9 * k) for k in range(few)], [9.0] * few, [[0.0]] * few)
+    with pytest.raises(DataError, match="at any threshold"):
+        common_threshold([Counts(images, found, RULE)])
 
 
 def test_laboratories_weigh_alike_in_the_rule():
@@ -144,8 +149,8 @@ def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypa
     monkeypatch.setattr(script, "load_laboratories", lambda data, labels: images)
     torch.manual_seed(0)
     for fold in FOLDS:
-        for side in script.SIZES:
-            path = tmp_path / "out" / f"verifier-{fold_name(fold)}-{side}px-seed0.safetensors"
+        for side in SIZES:
+            path = tmp_path / "out" / verifier_file(fold, side, 0)
             path.parent.mkdir(exist_ok=True)
             save_file(VerifierNetwork(side).state_dict(), str(path))
     # Drawn cells are no candidates of the real networks: these are in their place.
@@ -155,9 +160,10 @@ def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypa
         if one.fold in FOLDS:
             mitoses = one.source.mitoses_xy
             xy = np.concatenate([mitoses, rng.uniform(0, 100, (2, 2))])
-            logit = (
-                rng.normal(0, 1, (len(xy), 3)) + 2 * (np.arange(len(xy)) < len(mitoses))[:, None]
-            )
+            logit = rng.normal(0, 1, (len(xy), 3))
+            logit[: len(mitoses)] += 2
+            if one.laboratory in BACKGROUND:
+                logit[:, 0] -= 9
             candidates[index] = Scored(xy, logit[:, 0], logit[:, 1:])
     (tmp_path / "out" / "candidates-seed0.pickle").write_bytes(pickle.dumps(candidates))
     monkeypatch.setattr(sys, "argv", ["x", str(tmp_path), str(tmp_path / "out"), "--seeds", "0"])
@@ -171,3 +177,20 @@ def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypa
     model = Model.load(tmp_path / "out" / "lite.segmitos", "cpu", 1)
     assert model.predict(np.full((1, 256, 256, 3), 220, np.uint8)).shape == (1, 64, 64)
     assert (tmp_path / "out" / "reliability.png").exists()
+    # It screens as it was trained; the verifiers of the file are less by their levels.
+    patches = rng.integers(0, 256, (4, 80, 80, 3), dtype=np.uint8)
+    pixels = torch.from_numpy(patches).permute(0, 3, 1, 2).float()
+    trained = [
+        restore_verifier(load_file(str(tmp_path / "out" / verifier_file(fold, side, 0))))
+        for fold in FOLDS
+        for side in SIZES
+    ]
+    with torch.inference_mode():
+        logits = np.stack([network(pixels).numpy() for network in trained])
+    levels = background_levels(images, candidates)
+    mean = (logits - np.concatenate([levels[fold] for fold in FOLDS])[:, None]).mean(axis=0)
+    assert np.abs(levels[FOLDS[0]]).min() > 0.1
+    assert file.verifier is not None
+    for graph, logit in ((file.screening, logits[0]), (file.verifier, mean)):
+        network, _ = open_onnxruntime(graph, "graph", "cpu", 1, 1)
+        np.testing.assert_allclose(network(patches), 1 / (1 + np.exp(-logit)), atol=0.01)
