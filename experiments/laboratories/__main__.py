@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from experiments.laboratories.candidates import MapMaker, Scored
+from experiments.laboratories.candidates import MapMaker, Scored, start
 from experiments.laboratories.data import LABELS, TARGET, LabImage, load_laboratories
+from experiments.laboratories.graphs import calibration_patches, int8_graph
 from experiments.laboratories.model import write_model
 from experiments.laboratories.pictures import write_pictures
 from experiments.laboratories.pools import FOLDS, SIZES, make_pools, stains_of, verifier_file
@@ -85,10 +86,12 @@ def main() -> None:
     at = common_threshold(counts)
     first = verifiers[given.seeds[0]]
     # It screens as it was trained, and as it did on what it left out: its level is not taken off.
-    screening = first[FOLDS[0]][0]
-    together = [network for fold in FOLDS for network in _lowered(first[fold], levels[0][fold])]
+    screening = int8_graph(first[FOLDS[0]][:1], calibration_patches(images, FOLDS[0]))
+    lowered = [network for fold in FOLDS for network in _lowered(first[fold], levels[0][fold])]
+    together = int8_graph(lowered, calibration_patches(images, None))
     maker = MapMaker(networks, screening, given.threads)
-    found = {i: maker.candidates(image, together) for i, image in enumerate(images) if image.test}
+    judge = start(together, 1, given.threads)
+    found = {i: maker.candidates(image, [judge]) for i, image in enumerate(images) if image.test}
     test = Counts(images, found, rule)
     content = {
         "seeds": given.seeds,
@@ -169,11 +172,14 @@ def _left_out(
         result: dict[int, Scored] = pickle.loads(path.read_bytes())
         return result
     found = {}
-    for fold, (small, large) in verifiers.items():
-        maker = MapMaker(networks, small, given.threads)
+    for fold, trained in verifiers.items():
+        patches = calibration_patches(images, fold)
+        graphs = [int8_graph([network], patches) for network in trained]
+        maker = MapMaker(networks, graphs[0], given.threads)
+        judges = [start(graph, 1, given.threads) for graph in graphs]
         for index, image in enumerate(images):
             if image.fold == fold and not image.test:
-                found[index] = maker.candidates(image, [small, large])
+                found[index] = maker.candidates(image, judges)
     path.write_bytes(pickle.dumps(found))
     return found
 

@@ -10,17 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.laboratories.data import MPP, LabImage
-from experiments.laboratories.graphs import verifier_graph
 from segmitos.detection.cascade import run_cascade
 from segmitos.detection.model_file import ModelFile
+from segmitos.detection.patches import judge_places
 from segmitos.detection.postprocess import smooth
 from segmitos.detection.runtimes import Network, open_onnxruntime
 from segmitos.detection.spec import CascadeSettings, VerifierSettings
 from segmitos.detection.verify import find_candidates, log_odds
 from segmitos.errors import ModelError
 from segmitos.io.geometry import pad_to_multiple
-from segmitos.training.networks.verifier import PATCH_PX, VerifierNetwork
-from segmitos.training.verify import score_patches
+from segmitos.training.networks.verifier import PATCH_PX
 
 SETTINGS = VerifierSettings(
     patch_px=PATCH_PX,
@@ -67,30 +66,32 @@ class Scored:
         return replace(self, verifier_logits=self.verifier_logits - levels)
 
 
+def start(graph: bytes, rank: int, threads: int) -> Network:
+    """Return a graph ready to run: rank 3 for maps (n, h, w), 1 for probabilities (n,)."""
+    return open_onnxruntime(graph, "network", "cpu", threads, rank)[0]
+
+
 class MapMaker:
     """Makes maps as detection does: proposals, screened, then the networks in patches.
 
     Args:
         networks: model file of the networks of the map and their proposal network.
-        screening: judges the proposals.
+        screening: graph of the verifier that judges the proposals.
         threads: of a network.
 
     Raises:
         ModelError: where the file has no proposal network.
     """
 
-    def __init__(self, networks: ModelFile, screening: VerifierNetwork, threads: int) -> None:
-        def start(graph: bytes | None, rank: int) -> Network:
-            assert graph is not None
-            return open_onnxruntime(graph, "network", "cpu", threads, rank)[0]
-
+    def __init__(self, networks: ModelFile, screening: bytes, threads: int) -> None:
         self._cascade = screened_cascade(networks)
-        self._proposal = start(networks.proposal, 3)
-        self._screening = start(verifier_graph([screening]), 1)
-        self._networks = [start(graph, 3) for graph in networks.networks]
+        assert networks.proposal is not None
+        self._proposal = start(networks.proposal, 3, threads)
+        self._screening = start(screening, 1, threads)
+        self._networks = [start(graph, 3, threads) for graph in networks.networks]
         self._stride = networks.spec.stride
 
-    def candidates(self, image: LabImage, verifiers: Sequence[VerifierNetwork]) -> Scored:
+    def candidates(self, image: LabImage, verifiers: Sequence[Network]) -> Scored:
         """Find and score the candidates of an image."""
         pixels = image.matched()
         map_ = run_cascade(
@@ -103,5 +104,8 @@ class MapMaker:
         )
         smoothed = smooth(map_, SETTINGS.smoothing_sigma_um, MPP * self._stride)
         _, score, xy = find_candidates(smoothed, SETTINGS.candidate_threshold, self._stride)
-        logits = [score_patches(verifier, pixels, xy) for verifier in verifiers]
+        logits = [
+            log_odds(judge_places(verifier, pixels, xy, PATCH_PX).astype(np.float64))
+            for verifier in verifiers
+        ]
         return Scored(xy, log_odds(score), np.stack(logits, axis=1))

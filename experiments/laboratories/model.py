@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import msgspec
 
 from experiments.laboratories.candidates import SETTINGS, screened_cascade
 from experiments.laboratories.data import BACKGROUND, FIELDS
-from experiments.laboratories.graphs import verifier_graph
 from experiments.laboratories.protocol import Rule
 from segmitos.detection.model_file import SCREENING, VERIFIER, ModelFile, write_model_file
 from segmitos.detection.postprocess import FLOOR, Thresholds
@@ -18,7 +16,6 @@ from segmitos.detection.spec import cascade_context
 from segmitos.detection.verify import REACH_PX
 from segmitos.training.combine import store_half_precision
 from segmitos.training.networks.proposal import ProposalNetwork
-from segmitos.training.networks.verifier import VerifierNetwork
 
 DESCRIPTION = (
     "five plain convolutions at 0.5 um per pixel propose, a verifier screens; networks of the "
@@ -32,8 +29,8 @@ LICENSE = "research use only: trained on data under CC BY-NC-ND and challenge te
 def write_model(
     path: Path,
     networks: ModelFile,
-    screening: VerifierNetwork,
-    verifiers: Sequence[VerifierNetwork],
+    screening: bytes,
+    verifiers: bytes,
     rule: Rule,
     threshold: float,
     validation: dict[str, Any],
@@ -44,8 +41,8 @@ def write_model(
         path: of the `.segmitos` file.
         networks: that make the map, with their proposals; the domain check and origin of their
             file are kept.
-        screening: judges the proposals.
-        verifiers: judge the candidates; their logits are averaged.
+        screening: graph that judges the proposals.
+        verifiers: graph that judges the candidates.
         rule: joins the map and the verifiers.
         threshold: least joined score of a detection.
         validation: counts by laboratory left out.
@@ -70,6 +67,6 @@ def write_model(
         verifier=msgspec.structs.replace(SETTINGS, **vars(rule)),
     )
     graphs = networks.graphs
-    graphs[SCREENING] = store_half_precision(verifier_graph([screening]))
-    graphs[VERIFIER] = store_half_precision(verifier_graph(verifiers))
+    graphs[SCREENING] = store_half_precision(screening)
+    graphs[VERIFIER] = store_half_precision(verifiers)
     write_model_file(path, spec, graphs)

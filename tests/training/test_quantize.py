@@ -11,13 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
+from experiments.laboratories.graphs import verifier_graph
 from segmitos.cli import main
 from segmitos.detection.model import Model
 from segmitos.detection.model_file import read_model_file
+from segmitos.detection.runtimes import open_onnxruntime
+from segmitos.detection.verify import log_odds
 from segmitos.io.datasets import load_dataset
 from segmitos.training import quantize as quantize_module
 from segmitos.training.export import export_network
 from segmitos.training.networks.lite import LiteNetwork
+from segmitos.training.networks.verifier import VerifierNetwork
+from segmitos.training.quantize import quantize_verifier
+from segmitos.training.verifier_head import VerifierHead
 from tests.factories.synthetic_fields import draw_field
 from tests.factories.toy_models import SPEC
 
@@ -111,7 +117,7 @@ def test_what_rounding_moves_all_logits_by_is_taken_back(
 ):
     """In the place of rounding, the head's bias is moved: the result must be as it was before."""
 
-    def biased(graph, crops, folder):
+    def biased(graph, crops, folder, kept):
         model = onnx.load_from_string(graph)
         quantize_module._move_head(model, moved)
         return model
@@ -121,3 +127,40 @@ def test_what_rounding_moves_all_logits_by_is_taken_back(
     result = quantize_module.quantize(in_floats, cases, tmp_path / "back.segmitos")
     assert result.shift == pytest.approx(moved, abs=1e-3)
     assert max(result.difference) < 1e-3
+
+
+def test_a_verifier_in_integers_is_close_and_its_last_layers_stay(monkeypatch):
+    torch.manual_seed(0)
+    networks = [VerifierNetwork(64), VerifierNetwork(128)]
+    rng = np.random.default_rng(0)
+    shades = rng.integers(60, 250, (48, 10, 10, 3))
+    patches = np.kron(shades, np.ones((1, 8, 8, 1))).astype(np.uint8)
+    for network in networks:
+        torch.nn.init.normal_(network.head.weight, std=0.2)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        with torch.no_grad():
+            network.train()(torch.from_numpy(patches).permute(0, 3, 1, 2).float())
+    graph = verifier_graph(networks)
+    content = quantize_verifier(graph, patches)
+    assert len(content) < 0.4 * len(graph)
+
+    def logits(graph: bytes) -> np.ndarray:
+        network, _ = open_onnxruntime(graph, "graph", "cpu", 1, 1)
+        return log_odds(network(patches).astype(np.float64))
+
+    expected = logits(graph)
+    change = logits(content) - expected
+    assert expected.std() > 0.3
+    assert abs(change.mean()) < 1e-3  # rounding moves no score on the whole
+    assert change.any() and np.corrcoef(logits(content), expected)[0, 1] > 0.9
+    model = onnx.load_from_string(content)
+    constants = {constant.name for constant in model.graph.initializer}
+    kept = [node for node in model.graph.node if node.op_type == "Gemm" or "/pool" in node.name]
+    assert len(kept) == 6 and all(node.input[1] in constants for node in kept)
+    assert VerifierHead(content, "graph").count == 2  # can still be adapted
+    # What is taken back is what rounding did: without it, the mean moves.
+    monkeypatch.setattr(quantize_module, "_add_to_constant", lambda *_: None)
+    moved = (logits(quantize_verifier(graph, patches)) - expected).mean()
+    assert abs(moved) > 10 * abs(change.mean())

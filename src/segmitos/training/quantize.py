@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +36,8 @@ CALIBRATION_CASES = 48
 CROP_PX = 256
 _MITOSES_A_CASE = 2
 _KINDS = ["Conv", "Add", "Resize", "Clip", "Relu"]
+# Patches of a verifier that are calibrated on together.
+_BATCH = 8
 # Probabilities in between matter: outside, the logit is nearly free to move.
 _UNCERTAIN = (0.05, 0.99)
 
@@ -126,7 +128,7 @@ def _quantize_network(
     expected = np.stack([network(crop)[0] for crop in crops])
     uncertain = (expected > _UNCERTAIN[0]) & (expected < _UNCERTAIN[1])
     with tempfile.TemporaryDirectory() as folder:
-        int8 = _quantize_static(graph, crops, Path(folder))
+        int8 = _quantize_static(graph, crops, Path(folder), lambda model: [_head(model).name])
     got = _predict(int8.SerializeToString(), crops, threads)
     shift = 0.0
     if uncertain.any():
@@ -183,7 +185,44 @@ def _crops(sources: list[TrainingImage], color: Stain | None) -> Iterator[NDArra
             yield np.ascontiguousarray(part)[None]
 
 
-def _quantize_static(graph: bytes, crops: list[NDArray[np.uint8]], folder: Path) -> Any:
+def quantize_verifier(graph: bytes, patches: NDArray[np.uint8], threads: int = 1) -> bytes:
+    """Return the int8 version of a verifier's graph: encoders in int8, what follows in float32.
+
+    Args:
+        graph: patches (n, side, side, 3) uint8 -> probabilities (n,), of one verifier or more.
+        patches: (n, side, side, 3) to calibrate on, of every laboratory that it learnt from.
+        threads: of the CPU.
+    """
+    batches = [patches[k : k + _BATCH] for k in range(0, len(patches), _BATCH)]
+    with tempfile.TemporaryDirectory() as folder:
+        int8 = _quantize_static(graph, batches, Path(folder), _pools)
+
+    def logits(graph: bytes) -> NDArray[np.float64]:
+        network = open_onnxruntime(graph, "the verifier", "cpu", threads, 1)[0]
+        return log_odds(np.concatenate([network(batch) for batch in batches]).astype(np.float64))
+
+    shift = float((logits(int8.SerializeToString()) - logits(graph)).mean())
+    for node in int8.graph.node:
+        if node.op_type == "Gemm":
+            _add_to_constant(int8, node.input[2], -shift)
+    content: bytes = int8.SerializeToString()
+    return content
+
+
+def _pools(model: Any) -> list[str]:
+    """The convolutions of `VerifierNetwork.pool8` and `.pool16`: averages over a whole patch."""
+    return [
+        node.name for node in model.graph.node if node.op_type == "Conv" and "/pool" in node.name
+    ]
+
+
+def _quantize_static(
+    graph: bytes,
+    crops: Sequence[NDArray[np.uint8]],
+    folder: Path,
+    kept: Callable[[Any], list[str]],
+) -> Any:
+    """Quantize a graph but for the nodes whose names `kept` returns."""
     import onnx
 
     tools, prepare = import_quantization()
@@ -207,7 +246,7 @@ def _quantize_static(graph: bytes, crops: list[NDArray[np.uint8]], folder: Path)
             weight_type=tools.QuantType.QInt8,
             op_types_to_quantize=_KINDS,
             calibrate_method=tools.CalibrationMethod.MinMax,
-            nodes_to_exclude=[_head(onnx.load(str(prepared))).name],
+            nodes_to_exclude=kept(onnx.load(str(prepared))),
         )
     finally:
         logger.setLevel(level)
@@ -230,14 +269,18 @@ def _head(model: Any) -> Any:
 
 def _move_head(model: Any, by: float) -> None:
     """Add to the bias of the logit, the last channel of the head, which is in float32."""
+    _add_to_constant(model, _head(model).input[2], by)
+
+
+def _add_to_constant(model: Any, name: str, by: float) -> None:
+    """Add to the last number of a constant."""
     from onnx import numpy_helper
 
-    head = _head(model)
     for constant in model.graph.initializer:
-        if constant.name == head.input[2]:
-            bias = numpy_helper.to_array(constant).copy()
-            bias[-1] += by
-            constant.CopyFrom(numpy_helper.from_array(bias, constant.name))
+        if constant.name == name:
+            values = numpy_helper.to_array(constant).copy()
+            values[-1] += by
+            constant.CopyFrom(numpy_helper.from_array(values, constant.name))
 
 
 def _predict(graph: bytes, crops: list[NDArray[np.uint8]], threads: int) -> NDArray[np.float32]:
