@@ -19,8 +19,6 @@ again, and a training that was stopped is resumed.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import math
 import shutil
 import sys
@@ -34,31 +32,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from experiments.laboratories.data import LABELS as LABELS_FOLDER
+from experiments.laboratories.data import read_unsure
 from experiments.paper_ablations import (
-    AREAS_UM2,
     LABELS,
-    MATCH_UM,
     POSTS,
-    SCORES,
+    append,
     blobs_of,
+    counts_by_threshold,
     difference,
     every_nth,
     f_score,
+    options_parser,
+    parsed,
     read,
+    trained,
     tuned_elsewhere,
 )
 from segmitos.console import run_script
 from segmitos.detection.postprocess import Blobs
-from segmitos.evaluation.matching import match_points
 from segmitos.io.datasets import load_dataset
-from segmitos.training.checkpoint import load_checkpoint
-from segmitos.training.networks.registry import build_network
 from segmitos.training.predict import predictor
 from segmitos.training.recipe import Recipe
 from segmitos.training.sampling import TrainingImage, load_training_images
-from segmitos.training.train import train
 
-UNSURE = Path(__file__).resolve().parent / "labels"
 MPP = 0.5
 # Of MITOS-ATYPIA-14, at most so many fields a slide: H04 and H05 have three times as many.
 MOST_FIELDS = 20
@@ -89,28 +86,17 @@ RECIPE: dict[str, Any] = {
 def unsure_cells(dataset: str) -> dict[str, NDArray[np.float64]]:
     """Positions (n, 2) by image, in the file's pixels, of the tables in `experiments/labels`."""
     rows: dict[str, list[tuple[float, float]]] = {}
-    for table in sorted(UNSURE.glob("*.csv")):
-        with table.open(newline="") as file:
-            for row in csv.DictReader(file):
-                if row["dataset"] == dataset:
-                    place = (float(row["x_px"]), float(row["y_px"]))
-                    rows.setdefault(row["image"], []).append(place)
+    for table in sorted(LABELS_FOLDER.glob("*.csv")):
+        for named, image, place in read_unsure(table):
+            if named == dataset:
+                rows.setdefault(image, []).append(place)
     return {image: np.array(places) for image, places in rows.items()}
 
 
-def counts_by_threshold(blobs: Blobs, field: TrainingImage) -> NDArray[np.int64]:
+def both_counts(blobs: Blobs, field: TrainingImage) -> NDArray[np.int64]:
     """TP, FP, FN (2, scores, areas, 3): as published, and with unsure cells counted neither way."""
-    result = np.zeros((2, len(SCORES), len(AREAS_UM2), 3), np.int64)
-    xy = np.stack([blobs.x_px, blobs.y_px], axis=1)
-    for i, score in enumerate(SCORES):
-        for j, area in enumerate(AREAS_UM2):
-            kept = (blobs.score >= score) & (blobs.area_um2 >= area)
-            match = match_points(
-                xy[kept], field.mitoses_xy, MATCH_UM / MPP, ignored_xy=field.ignored_xy
-            )
-            result[PUBLISHED, i, j] = match.tp, match.fp + len(match.ignored), match.fn
-            result[UNSURE_OUT, i, j] = match.tp, match.fp, match.fn
-    return result
+    ways = (None, field.ignored_xy)
+    return np.stack([counts_by_threshold(blobs, field.mitoses_xy, MPP, way) for way in ways])
 
 
 def test_slide(
@@ -123,7 +109,7 @@ def test_slide(
         probability = predict(field.image)
         for name in posts:
             blobs = blobs_of(probability, POSTS[name], int(network.stride), MPP)
-            counts = counts_by_threshold(blobs, field)
+            counts = both_counts(blobs, field)
             tables[name] = tables.get(name, np.zeros_like(counts)) + counts
     return {name: table.tolist() for name, table in tables.items()}
 
@@ -170,9 +156,7 @@ def run(options: argparse.Namespace, set_: str) -> None:
             }
         )
         folder = options.out / "runs" / "-".join(map(str, key))
-        train(training, folder, recipe, accelerator="cpu", threads=options.threads)
-        network = build_network(recipe.network, pretrained=False)
-        network.load_state_dict(load_checkpoint(folder)[0]["ema"])
+        network = trained(training, recipe, folder, options.threads)
         posts = list(POSTS) if kind == "random" else ["full"]
         entry = {
             "set": set_,
@@ -181,13 +165,10 @@ def run(options: argparse.Namespace, set_: str) -> None:
             "steps": options.steps,
             "seed": seed,
             "slide": slide,
-            "posts": test_slide(network.eval(), fields[slide], posts),
+            "posts": test_slide(network, fields[slide], posts),
             "seconds": round(time.time() - began),
         }
-        with (options.out / "results.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        best = f_score(np.array(entry["posts"]["full"][PUBLISHED])).max()
-        print(*key, f"best F {best:.3f}, {entry['seconds']} s", flush=True)
+        append(options.out, entry)
         shutil.rmtree(folder)
 
 
@@ -265,9 +246,9 @@ def pooled(by_seed: dict[int, dict[str, list[int]]]) -> NDArray[np.float64]:
     return f_score(np.array([np.sum(list(slides.values()), axis=0) for slides in by_seed.values()]))
 
 
-def table(out: Path, set_: str) -> None:
-    """Print what is done of a set."""
-    entries = [entry for entry in read(out) if entry["set"] == set_]
+def table(out: Path, set_: str, steps: int) -> None:
+    """Print what is done of a set with that many steps."""
+    entries = [entry for entry in read(out) if (entry["set"], entry["steps"]) == (set_, steps)]
 
     def row(labels: str, completed: bool = False, post: str = "full") -> Row:
         name = labels + (", completed" if completed else "")
@@ -287,25 +268,17 @@ def table(out: Path, set_: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser = options_parser(__doc__.split("\n\n")[0], [0, 1, 2, 3, 4])
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=["mitos12"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--labels", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--completed", action="store_true", help="ignore unsure cells in training")
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--table", action="store_true", help="only print what is there")
-    options = parser.parse_args()
+    parser.add_argument("--steps", type=int, default=200)
+    options = parsed(parser)
     if not options.table:
-        if options.data is None:
-            parser.error("--data is needed, or --table")
-        options.out.mkdir(parents=True, exist_ok=True)
         for set_ in options.sets:
             run(options, set_)
     for set_ in options.sets:
-        table(options.out, set_)
+        table(options.out, set_, options.steps)
 
 
 if __name__ == "__main__":

@@ -157,14 +157,16 @@ def in_patches(
     return whole
 
 
-def counts_by_threshold(blobs: Blobs, truth_xy: np.ndarray, mpp: float) -> np.ndarray:
-    """(scores, areas, 3) of TP, FP, FN."""
+def counts_by_threshold(
+    blobs: Blobs, truth_xy: np.ndarray, mpp: float, ignored_xy: np.ndarray | None = None
+) -> np.ndarray:
+    """(scores, areas, 3) of TP, FP, FN; detections at ignored cells count neither way."""
     result = np.zeros((len(SCORES), len(AREAS_UM2), 3), np.int64)
     xy = np.stack([blobs.x_px, blobs.y_px], axis=1)
     for i, score in enumerate(SCORES):
         for j, area in enumerate(AREAS_UM2):
             kept = (blobs.score >= score) & (blobs.area_um2 >= area)
-            match = match_points(xy[kept], truth_xy, MATCH_UM / mpp)
+            match = match_points(xy[kept], truth_xy, MATCH_UM / mpp, ignored_xy=ignored_xy)
             result[i, j] = match.tp, match.fp, match.fn
     return result
 
@@ -200,9 +202,13 @@ def every_nth(cases: list[Case], count: int) -> list[Case]:
     return result
 
 
-def trained(cases: list[Case], row: dict[str, Any], seed: int, folder: Path, threads: int) -> Any:
-    """Train one network by the light protocol, or resume it."""
-    recipe = Recipe.from_dict({**LIGHT, **row, "seed": seed})
+def light(row: dict[str, Any], seed: int) -> Recipe:
+    """The recipe of a row."""
+    return Recipe.from_dict({**LIGHT, **row, "seed": seed})
+
+
+def trained(cases: list[Case], recipe: Recipe, folder: Path, threads: int) -> Any:
+    """Train one network, or resume it."""
     train(cases, folder, recipe, accelerator="cpu", threads=threads)
     network = build_network(recipe.network, pretrained=False)
     network.load_state_dict(load_checkpoint(folder)[0]["ema"])
@@ -249,7 +255,7 @@ def run_fields(data: Path, out: Path, seeds: list[int], rows: list[str], threads
                 held_out = [case for case in every if case.slide in slides]
                 folder = out / "runs" / f"{row}-{fold}-{seed}".replace(" ", "-")
                 training = every_nth(training, TRAIN_FIELDS)
-                network = trained(training, ROWS[row], seed, folder, threads)
+                network = trained(training, light(ROWS[row], seed), folder, threads)
                 if fold not in tested:
                     tested = {fold: load_training_images(every_nth(held_out, TEST_FIELDS), 0.25)}
                 entry = {
@@ -278,7 +284,7 @@ def run_tiles(data: Path, out: Path, seeds: list[int], rows: list[str], threads:
                 began = time.time()
                 training, held_out = order[1 - fold :: 2], order[fold::2]
                 folder = out / "runs" / f"tiles-{row}-{fold}-{seed}".replace(" ", "-")
-                network = trained(training, TILE_ROWS[row], seed, folder, threads)
+                network = trained(training, light(TILE_ROWS[row], seed), folder, threads)
                 predict, pooled = predictor(network), np.zeros(3, np.int64)
                 best = np.zeros((len(SCORES), len(AREAS_UM2), 3), np.int64)
                 post = POSTS["fixed 0.5"]
@@ -410,20 +416,36 @@ def table(out: Path) -> None:
             )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+def options_parser(description: str, seeds: list[int]) -> argparse.ArgumentParser:
+    """The options that both scripts of the paper's claims take."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--tiles", nargs="*", choices=list(TILE_ROWS), default=list(TILE_ROWS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=seeds)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--table", action="store_true", help="only print what is there")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options given, checked, and their folder for results made."""
     options = parser.parse_args()
     if not options.table:
         if options.data is None:
             parser.error("--data is needed, or --table")
-        options.out.mkdir(parents=True, exist_ok=True)
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--out {options.out} cannot be made: {error.strerror}")
+    return options
+
+
+def main() -> None:
+    parser = options_parser(__doc__.split("\n\n")[0], [0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--tiles", nargs="*", choices=list(TILE_ROWS), default=list(TILE_ROWS))
+    options = parsed(parser)
+    if not options.table:
         for seed in options.seeds:
             run_fields(options.data, options.out, [seed], options.rows, options.threads)
             run_tiles(options.data, options.out, [seed], options.tiles, options.threads)

@@ -7,7 +7,8 @@ large one, which sees the same patch at twice the resolution and begins with the
 small one. That one's begins with the encoder of a run of a network of the map, its first blocks
 frozen, or else with ImageNet's. A fold leaves out a laboratory and a third of the crops and of the
 background. How sure each verifier is of that background is taken from its logits; the joining rule
-and the threshold are of the laboratories that were left out. The model file takes the verifiers of
+and the threshold are of the laboratories that were left out. All verifiers are brought to int8
+first, so that what is measured is what the file holds. The model file takes the verifiers of
 both folds of the first seed. Stopped, it goes on after the last finished network.
 """
 

@@ -87,15 +87,22 @@ def mark_unsure(images: Sequence[LabImage], labels: Sequence[Path], some: bool =
     """
     by_name = {(image.laboratory, image.name): image for image in images}
     for table in labels:
-        with table.open(newline="") as file:
-            for row in csv.DictReader(file):
-                image = by_name.get((row["dataset"], row["image"]))
-                if image is not None:
-                    place = np.array([[float(row["x_px"]), float(row["y_px"])]])
-                    unsure = image.at_model_scale(place)
-                    image.unsure_xy = np.concatenate([image.unsure_xy, unsure])
-                elif not some:
-                    raise DataError(f"{table}: there is no image {row['dataset']} {row['image']}")
+        for dataset, name, place in read_unsure(table):
+            image = by_name.get((dataset, name))
+            if image is not None:
+                unsure = image.at_model_scale(np.array([place]))
+                image.unsure_xy = np.concatenate([image.unsure_xy, unsure])
+            elif not some:
+                raise DataError(f"{table}: there is no image {dataset} {name}")
+
+
+def read_unsure(table: Path) -> list[tuple[str, str, tuple[float, float]]]:
+    """Read data set, image and position, in the file's pixels, of a table's unsure cells."""
+    with table.open(newline="") as file:
+        return [
+            (row["dataset"], row["image"], (float(row["x_px"]), float(row["y_px"])))
+            for row in csv.DictReader(file)
+        ]
 
 
 def read_images(laboratory: str, cases: Sequence[Case]) -> list[LabImage]:

@@ -12,8 +12,8 @@ from experiments.label_kinds import (
     PUBLISHED,
     RECIPE,
     UNSURE_OUT,
+    both_counts,
     counts_by_seed,
-    counts_by_threshold,
     main,
     needed_slides,
     pooled,
@@ -43,14 +43,14 @@ def test_a_detection_at_an_unsure_cell_is_false_as_published_and_nothing_without
     probability[20:24, 20:24] = 0.9  # at (86, 86) px: the unsure cell
     held = MapAccumulator(2.0, 4, check_plausible=False)
     held.add(probability, 0, 0)
-    counts = counts_by_threshold(held.blobs(0.5), field_with([(22, 22)], [(86, 86)]))
+    counts = both_counts(held.blobs(0.5), field_with([(22, 22)], [(86, 86)]))
     half = int(np.searchsorted(SCORES, 0.5))
     assert counts[PUBLISHED, half, 0].tolist() == [1, 1, 0]
     assert counts[UNSURE_OUT, half, 0].tolist() == [1, 0, 0]
     assert counts[PUBLISHED, -1, 0].tolist() == [0, 0, 1]  # above 0.95 nothing is left
 
 
-def entry(seed, slide, best):
+def entry(seed, slide, best, steps=200):
     """One trained network, whose counts are perfect at one threshold and empty elsewhere."""
     table = np.zeros((2, len(SCORES), len(AREAS_UM2), 3), int)
     table[..., 2] = 10
@@ -59,7 +59,7 @@ def entry(seed, slide, best):
         "set": "mitos12",
         "labels": "r12",
         "completed": False,
-        "steps": 1,
+        "steps": steps,
         "seed": seed,
         "slide": slide,
         "posts": {"full": table.tolist()},
@@ -112,8 +112,28 @@ def test_the_recipe_of_every_kind_of_label_is_valid(kind):
 def test_the_table_is_printed_of_what_is_there(tmp_path, monkeypatch, capsys):
     lines = [entry(seed, slide, 3) for seed in (0, 1) for slide in "ABC"]
     lines += [{**line, "labels": "r12R24"} for line in lines]
+    # Of another length of training, and worse: not mixed in.
+    lines += [{**line, "steps": 400} for line in [entry(0, slide, 9) for slide in "AB"]]
+    lines += [entry(0, "C", 3, steps=400)]
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.setattr("sys.argv", ["label_kinds", "--out", str(tmp_path), "--table"])
     main()
     out = capsys.readouterr().out
     assert "| r12R24 against r12 | 2 | 1.000 (s.d. 0.000) | 1.000 (s.d. 0.000) | +0.000" in out
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--out", "here"], "--data is needed, or --table"),
+        (["--data", "d", "--out", "file/results"], "--out file/results cannot be made"),
+    ],
+)
+def test_wrong_calls_are_refused_in_one_line(tmp_path, monkeypatch, capsys, given, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("sys.argv", ["label_kinds", *given])
+    with pytest.raises(SystemExit) as refused:
+        main()
+    assert refused.value.code == 2
+    assert said in capsys.readouterr().err
