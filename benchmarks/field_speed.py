@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import tempfile
 import time
 from importlib.util import find_spec
@@ -43,7 +42,7 @@ from benchmarks.timing import (
     tissue_like,
     write_tissue,
 )
-from segmitos.console import run_script
+from segmitos.console import run_program
 from segmitos.detection.model import DEFAULT_MODEL, Model, available_threads
 
 Rows = dict[str, Timing]
@@ -305,4 +304,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main, "benchmarks.field_speed"))
+    run_program(main, "benchmarks.field_speed")

@@ -14,7 +14,6 @@ import argparse
 import functools
 import json
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
-from segmitos.console import run_script
+from segmitos.console import run_program
 from segmitos.io.slide import Slide, find_images
 
 Pixels = npt.NDArray[np.uint8]
@@ -221,4 +220,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main, "benchmarks.make_slide"))
+    run_program(main, "benchmarks.make_slide")

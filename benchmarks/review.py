@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.make_slide import Grid, read_frames, write_slide
 from benchmarks.timing import peak_memory_mb
-from segmitos.console import run_script
+from segmitos.console import run_program
 from segmitos.io.slide import Slide, find_images
 
 MPP = 0.25
@@ -275,4 +275,4 @@ def _cpu() -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main, "benchmarks.review"))
+    run_program(main, "benchmarks.review")

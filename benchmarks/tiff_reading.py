@@ -10,7 +10,6 @@ library, in turns; least time of three. Then one JPEG tile is overwritten in thr
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ import numpy as np
 import tifffile
 
 from benchmarks.timing import markdown
-from segmitos.console import run_script
+from segmitos.console import run_program
 from segmitos.errors import InputError, UsageError
 from segmitos.io.slide import Slide
 
@@ -151,4 +150,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    run_program(main, "benchmarks.tiff_reading")

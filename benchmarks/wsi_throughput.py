@@ -38,7 +38,7 @@ from benchmarks.timing import (
     time_network,
     time_slide,
 )
-from segmitos.console import run_script
+from segmitos.console import run_program
 from segmitos.detection.model import Model, available_threads
 from segmitos.detection.pipeline import DetectOptions, detect_slide
 from segmitos.io.points.detections import Detections
@@ -222,4 +222,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main, "benchmarks.wsi_throughput"))
+    run_program(main, "benchmarks.wsi_throughput")

@@ -12,7 +12,6 @@ called a look-alike a mitosis, but its look-alikes may lie 10 px off.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from scipy.optimize import linear_sum_assignment
 
-from segmitos.console import run_script
+from segmitos.console import run_program
 from segmitos.detection.model import DEVICES, Model
 from segmitos.detection.pipeline import DetectOptions, detect_slide
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
@@ -175,4 +174,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main, "experiments.accuracy"))
+    run_program(main, "experiments.accuracy")

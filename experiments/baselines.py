@@ -16,7 +16,6 @@ Detections with their scores are kept in OUT; what is there is not done again.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from benchmarks.timing import Timing, machine_line, median, run_isolated, time_n
 from experiments.accuracy import detect_all, row
 from experiments.random_forest import CandidateForest
 from experiments.sliding_window import STRIDE_PX, maxima, onnx_of, session, train_window, window_map
-from segmitos.console import run_script
+from segmitos.console import run_program
 from segmitos.detection.model import Model
 from segmitos.evaluation.matching import f_score, match_points
 from segmitos.evaluation.scoring import evaluate
@@ -260,4 +259,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main, "experiments.baselines"))
+    run_program(main, "experiments.baselines")

@@ -13,7 +13,6 @@ the rest as unknown fields.
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from segmitos.console import run_script
+from segmitos.console import run_program
 from segmitos.errors import ModelError
 from segmitos.io.files import write_bytes
 
@@ -179,4 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main, "experiments.convert_caffe"))
+    run_program(main, "experiments.convert_caffe")

@@ -21,6 +21,13 @@ fields=mitos14:$data/mitos-atypia-14
 crops=crops:$data/mitosis-crops
 license="research use only: trained on data under CC BY-NC-ND and challenge terms"
 
+# MiDeSeC's files say no scale.
+mkdir -p "$out/midesec"
+for file in "$data"/midesec/*; do
+    ln -sfn "$file" "$out/midesec/$(basename "$file")"
+done
+echo 0.25 > "$out/midesec/mpp.txt"
+
 # Every slide is matched to the staining of the seven slides of this training.
 mkdir -p "$out/slides"
 for slide in "$data"/mitos-atypia-14/*/; do
@@ -33,8 +40,8 @@ for seed in 0 1 2; do
         segmitos model export "$out/lite$seed" -o "$out/float$seed.segmitos" --name lite \
             --license "$license" --stain-of "mitos14:$out/slides"
     [ -e "$out/int8-$seed.segmitos" ] ||
-        segmitos model quantize "$fields" "mitos12:$data/mitos12" "points:$data/midesec" \
-            --mpp 0.25 --exclude H03 -m "$out/float$seed.segmitos" -o "$out/int8-$seed.segmitos"
+        segmitos model quantize "$fields" "mitos12:$data/mitos12" "points:$out/midesec" \
+            --exclude H03 -m "$out/float$seed.segmitos" -o "$out/int8-$seed.segmitos"
 done
 segmitos train "$fields" "$crops" --exclude H03 --recipe proposal -o "$out/proposal"
 [ -e "$out/proposal.segmitos" ] ||

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
+from segmitos.console import run_program
 from segmitos.detection.domain import (
     MAX_SQUARES,
     SQUARE_PX,
@@ -382,4 +383,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main, "experiments.domain")

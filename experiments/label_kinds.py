@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -49,7 +48,7 @@ from experiments.paper_ablations import (
     trained,
     tuned_elsewhere,
 )
-from segmitos.console import run_script
+from segmitos.console import run_program
 from segmitos.detection.postprocess import Blobs
 from segmitos.io.datasets import load_dataset
 from segmitos.training.predict import predictor
@@ -282,4 +281,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main, "experiments.label_kinds"))
+    run_program(main, "experiments.label_kinds")

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segmitos.console import run_script
+from segmitos.console import run_program
 from segmitos.detection.postprocess import smooth
 from segmitos.io.datasets import Case, load_dataset
 from segmitos.training.checkpoint import load_checkpoint
@@ -271,4 +270,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main, "experiments.mass_segmentation"))
+    run_program(main, "experiments.mass_segmentation")

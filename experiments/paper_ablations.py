@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from segmitos.console import run_script
+from segmitos.console import run_program
 from segmitos.detection.postprocess import FLOOR, Blobs, MapAccumulator, otsu_threshold, smooth
 from segmitos.evaluation.matching import match_points
 from segmitos.io.datasets import Case, load_dataset
@@ -453,4 +452,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main, "experiments.paper_ablations"))
+    run_program(main, "experiments.paper_ablations")

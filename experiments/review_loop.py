@@ -38,6 +38,7 @@ from experiments.laboratories.protocol import (
     is_mitosis,
     is_unsure,
 )
+from segmitos.console import run_program
 from segmitos.detection.model import find_model
 from segmitos.detection.model_file import read_model_file
 from segmitos.detection.verify import log_odds
@@ -257,4 +258,4 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "experiments.review_loop")

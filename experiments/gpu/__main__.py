@@ -14,12 +14,11 @@ and the proposal network need whole fields, which the file does not hold: train 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from segmitos.console import run_script
+from segmitos.console import run_program
 
 Number = TypeVar("Number", int, float)
 
@@ -97,4 +96,4 @@ def _train(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main, "experiments.gpu"))
+    run_program(main, "experiments.gpu")

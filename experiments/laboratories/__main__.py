@@ -44,6 +44,7 @@ from experiments.laboratories.protocol import (
     figures,
     fit_rule,
 )
+from segmitos.console import run_program
 from segmitos.detection.model import find_model
 from segmitos.detection.model_file import ModelFile, read_model_file
 from segmitos.training.networks.lite import LiteNetwork
@@ -67,8 +68,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    given.out.mkdir(parents=True, exist_ok=True)
     images = load_laboratories(given.data, sorted(LABELS.glob("*.csv")))
+    given.out.mkdir(parents=True, exist_ok=True)
     verifiers: dict[int, Verifiers] = {
         seed: {fold: _verifiers(images, fold, seed, given) for fold in given.folds or FOLDS}
         for seed in given.seeds
@@ -226,4 +227,4 @@ def _validation(content: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "experiments.laboratories")

@@ -54,7 +54,9 @@ def run_script(work: Callable[[], object], name: str = "segmitos") -> int:
         if end.code == 128 + signal.SIGTERM:
             # Of a training, which saved itself first.
             print(f"{name}: {MESSAGE}", file=sys.stderr)
-        return end.code if isinstance(end.code, int) else 0
+        if isinstance(end.code, str):
+            return _fail(end.code, 1, name)
+        return end.code or 0
     except click.Abort as abort:
         # What click makes of an interrupt.
         return _interrupted(abort.__cause__ or abort, name)
@@ -117,3 +119,8 @@ def run_console(main: Callable[[], int]) -> None:
     if failure:
         code = _fail(f"cannot write to standard output: {failure}", 1)
     finish(code)
+
+
+def run_program(work: Callable[[], object], name: str) -> None:
+    """Run the main function of a script as a process: as `run_script`, with signals and streams."""
+    run_console(lambda: run_script(work, name))

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.patches import OUTSIDE, judge_places
+from segmitos.detection.patches import cut_squares, judge_places
 from segmitos.detection.runtimes import Network
 from segmitos.detection.spec import CascadeSettings
 from segmitos.io.geometry import rescale
@@ -70,22 +70,14 @@ def run_cascade(
     corners = np.unique(corners, axis=0)
     if not len(corners):
         return np.zeros((height // stride, width // stride), np.float32)
-    padded = np.pad(
-        image,
-        ((settings.patch_px, settings.patch_px), (settings.patch_px, settings.patch_px), (0, 0)),
-        constant_values=OUTSIDE,
-    )
 
     def run(network: Network, corners: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return what a network says of the middle of each patch."""
-        shifted = corners + settings.patch_px
         rim = settings.margin_px // stride
         maps = []
-        for start in range(0, len(shifted), BATCH_SIZE):
-            some = shifted[start : start + BATCH_SIZE]
-            patches = np.stack(
-                [padded[y : y + settings.patch_px, x : x + settings.patch_px] for y, x in some]
-            )
+        for start in range(0, len(corners), BATCH_SIZE):
+            some = corners[start : start + BATCH_SIZE, ::-1]
+            patches = cut_squares(some, settings.patch_px, image)
             maps.append(network(patches)[:, rim:-rim, rim:-rim])
         return np.concatenate(maps)
 

@@ -34,13 +34,33 @@ def cut_patches(
         height: of the image.
         read: gives a region (height, width, 3) of the image from x, y, width and height.
     """
-    patches = np.full((len(xy), side, side, 3), OUTSIDE, np.uint8)
-    for patch, (left, top) in zip(patches, patch_corners(xy, side).tolist(), strict=True):
+    return _cut(patch_corners(xy, side), side, width, height, read)
+
+
+def cut_squares(
+    corners: NDArray[np.int64], side: int, image: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Cut squares (n, side, side, 3) of an image (h, w, 3) by their left and top corners (n, 2)."""
+    return _cut(corners, side, image.shape[1], image.shape[0], _reader(image))
+
+
+def _cut(
+    corners: NDArray[np.int64], side: int, width: int, height: int, read: Read
+) -> NDArray[np.uint8]:
+    patches = np.full((len(corners), side, side, 3), OUTSIDE, np.uint8)
+    for patch, (left, top) in zip(patches, corners.tolist(), strict=True):
         x0, y0 = max(0, left), max(0, top)
         x1, y1 = min(width, left + side), min(height, top + side)
         if x0 < x1 and y0 < y1:
             patch[y0 - top : y1 - top, x0 - left : x1 - left] = read(x0, y0, x1 - x0, y1 - y0)
     return patches
+
+
+def _reader(image: NDArray[np.uint8]) -> Read:
+    def read(x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        return image[y : y + height, x : x + width]
+
+    return read
 
 
 def judge_places(
@@ -54,12 +74,8 @@ def judge_places(
         xy: points, pixels of the image.
         side: of the squares, pixels.
     """
-
-    def read(x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        return image[y : y + height, x : x + width]
-
     parts = [np.zeros(0, np.float32)]
     for begin in range(0, len(xy), BATCH_SIZE):
-        some = xy[begin : begin + BATCH_SIZE]
-        parts.append(network(cut_patches(some, side, image.shape[1], image.shape[0], read)))
+        corners = patch_corners(xy[begin : begin + BATCH_SIZE], side)
+        parts.append(network(cut_squares(corners, side, image)))
     return np.concatenate(parts)
