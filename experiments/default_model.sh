@@ -9,11 +9,16 @@
 # laboratory, chooses rule and threshold on those left out, and writes OUT/lite.segmitos; last, the
 # domain check is set. It takes hours on a CPU. Stopped, it goes on where it was.
 set -eu
-if [ $# -ne 2 ] || [ ! -d "$1/mitos-atypia-14" ] || [ ! -d "$1/mitosis-crops" ]; then
+if [ $# -ne 2 ]; then
     echo "usage: sh experiments/default_model.sh DATA OUT" >&2
-    echo "DATA holds mitos-atypia-14, mitosis-crops, mitos12, midesec and background" >&2
     exit 2
 fi
+for folder in mitos-atypia-14 mitosis-crops mitos12 midesec background; do
+    if [ ! -d "$1/$folder" ]; then
+        echo "$1/$folder is not there: DATA holds all sets that the model learns from" >&2
+        exit 2
+    fi
+done
 data=$(cd "$1" && pwd)
 mkdir -p "$2"
 out=$(cd "$2" && pwd)

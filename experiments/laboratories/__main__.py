@@ -68,15 +68,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    # What may be wrong with the call is found before hours of training.
+    networks = read_model_file(find_model(given.networks))
+    begin = _encoder_of(given.begin)
     images = load_laboratories(given.data, sorted(LABELS.glob("*.csv")))
     given.out.mkdir(parents=True, exist_ok=True)
     verifiers: dict[int, Verifiers] = {
-        seed: {fold: _verifiers(images, fold, seed, given) for fold in given.folds or FOLDS}
+        seed: {fold: _verifiers(images, fold, seed, begin, given) for fold in given.folds or FOLDS}
         for seed in given.seeds
     }
     if given.folds:
         return
-    networks = read_model_file(find_model(given.networks))
     left_out = [_left_out(images, networks, verifiers[seed], seed, given) for seed in given.seeds]
     levels = [background_levels(images, found) for found in left_out]
     runs = [
@@ -123,9 +125,13 @@ def main() -> None:
 
 
 def _verifiers(
-    images: Sequence[LabImage], fold: int, seed: int, given: argparse.Namespace
+    images: Sequence[LabImage],
+    fold: int,
+    seed: int,
+    begin: dict[str, Tensor] | None,
+    given: argparse.Namespace,
 ) -> list[VerifierNetwork]:
-    """Train a fold's verifiers, or read those that are there."""
+    """Train a fold's verifiers, or read those that are there; the small one begins with `begin`."""
     stains = stains_of(images, fold)
     sources = [image.source for image in images]
     loaded: list[VerifierNetwork] = []
@@ -138,15 +144,15 @@ def _verifiers(
                 if step % 100 == 0:
                     print(f"{stem}: step {step}, loss {loss:.4f}", flush=True)
 
-            begin = loaded[0].encoder.state_dict() if loaded else _encoder_of(given.begin)
-            frozen = 3 if begin is not None and not loaded else 0
+            weights = loaded[0].encoder.state_dict() if loaded else begin
+            frozen = 3 if weights is not None and not loaded else 0
             recipe = VerifierRecipe(steps=steps, frozen_blocks=frozen, seed=seed)
             network = train_verifier(
-                sources, make_pools(images, fold), recipe, stains, TARGET, told, begin, input_px
+                sources, make_pools(images, fold), recipe, stains, TARGET, told, weights, input_px
             )
             partial = path.with_suffix(".partial")
-            weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-            save_file(weights, str(partial))
+            learnt = {name: value.contiguous() for name, value in network.state_dict().items()}
+            save_file(learnt, str(partial))
             partial.replace(path)
         loaded.append(restore_verifier(load_file(str(path))))
     return loaded

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from segmitos.errors import SegMitosError
+from segmitos.errors import InputError, SegMitosError
 from segmitos.interrupts import MESSAGE, Interrupted, end_in_order, finish
 from segmitos.io.error_log import CaughtBugs
 from segmitos.io.files import display_path
@@ -122,5 +122,17 @@ def run_console(main: Callable[[], int]) -> None:
 
 
 def run_program(work: Callable[[], object], name: str) -> None:
-    """Run the main function of a script as a process: as `run_script`, with signals and streams."""
-    run_console(lambda: run_script(work, name))
+    """Run the main function of a script as a process: as `run_script`, with signals and streams.
+
+    A file or folder that cannot be read or written is an error of one line, too.
+    """
+
+    def checked() -> object:
+        try:
+            return work()
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise InputError(f"{error.filename}: {error.strerror}") from error
+
+    run_console(lambda: run_script(checked, name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -49,21 +48,3 @@ def test_false_positives_are_told_apart_by_their_labels(tmp_path):
     assert scored.pooled.tp == 1
     said = accuracy.mistakes([case], found, scored)
     assert said == "1 called by one of three, 2 all rejected, 2 not labelled"
-
-
-def test_an_error_in_words_is_one_line(capsys):
-    def work() -> None:
-        sys.exit("no fields here")
-
-    assert run_script(work, "experiments.x") == 1
-    assert capsys.readouterr().err == "experiments.x: error: no fields here\n"
-
-
-@pytest.mark.slow
-def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
-    call = [sys.executable, "-m", "experiments.label_kinds", "--out", str(tmp_path), "--table"]
-    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 0

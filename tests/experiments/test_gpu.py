@@ -165,9 +165,9 @@ def test_weights_of_every_fold_are_read_by_the_laboratories(images, packed, tmp_
     for side in SIZES:
         train_verifiers(content, tmp_path, RECIPE, [0], side, "cpu", 600, told.append)
     assert sum("done after 3 steps" in line for line in told) == len(SIZES) * len(FOLDS)
-    given = argparse.Namespace(out=tmp_path, steps=(1, 1), begin=None)
+    given = argparse.Namespace(out=tmp_path, steps=(1, 1))
     for fold in FOLDS:
-        verifiers = _verifiers(images, fold, 0, given)
+        verifiers = _verifiers(images, fold, 0, None, given)
         assert [verifier.input_px for verifier in verifiers] == list(SIZES)
         for verifier in verifiers:
             assert torch.isfinite(verifier(torch.rand(2, 3, 80, 80) * 255)).all()

@@ -41,7 +41,11 @@ def cut_squares(
     corners: NDArray[np.int64], side: int, image: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
     """Cut squares (n, side, side, 3) of an image (h, w, 3) by their left and top corners (n, 2)."""
-    return _cut(corners, side, image.shape[1], image.shape[0], _reader(image))
+
+    def read(x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        return image[y : y + height, x : x + width]
+
+    return _cut(corners, side, image.shape[1], image.shape[0], read)
 
 
 def _cut(
@@ -54,13 +58,6 @@ def _cut(
         if x0 < x1 and y0 < y1:
             patch[y0 - top : y1 - top, x0 - left : x1 - left] = read(x0, y0, x1 - x0, y1 - y0)
     return patches
-
-
-def _reader(image: NDArray[np.uint8]) -> Read:
-    def read(x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        return image[y : y + height, x : x + width]
-
-    return read
 
 
 def judge_places(

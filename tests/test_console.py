@@ -1,0 +1,38 @@
+"""Programs beside the commands: one line for an error, silence where the reader is gone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from segmitos.console import run_script
+
+
+def test_an_error_in_words_is_one_line(capsys):
+    def work() -> None:
+        sys.exit("no fields here")
+
+    assert run_script(work, "experiments.x") == 1
+    assert capsys.readouterr().err == "experiments.x: error: no fields here\n"
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    call = [sys.executable, "-m", "experiments.label_kinds", "--out", str(tmp_path), "--table"]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    code = "import sys, pathlib; from segmitos.console import run_program; "
+    code += "run_program(lambda: pathlib.Path(sys.argv[1]).mkdir(), 'experiments.x')"
+    place = str(tmp_path / "file" / "out")
+    done = subprocess.run([sys.executable, "-c", code, place], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stderr == f"experiments.x: error: {place}: Not a directory\n"
