@@ -50,7 +50,7 @@ from segmitos.training.adapt_fit import (
     is_enough,
     validate_change,
 )
-from segmitos.training.judged import JudgedCandidates
+from segmitos.training.judged_candidates import JudgedCandidates
 from segmitos.training.networks.verifier import restore_verifier
 from segmitos.training.recipe import AdaptRecipe
 

@@ -86,7 +86,7 @@ def _pack(given: argparse.Namespace) -> None:
 def _train(given: argparse.Namespace) -> None:
     from experiments.gpu.packing import read_pack
     from experiments.gpu.training import train_verifiers
-    from segmitos.training.verify import VerifierRecipe
+    from segmitos.training.train_verifier import VerifierRecipe
 
     recipe = VerifierRecipe(steps=given.steps, batch=given.batch, pretrained=False)
     train_verifiers(

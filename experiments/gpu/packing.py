@@ -38,7 +38,7 @@ from segmitos.training.networks.registry import load_imagenet_lite0
 from segmitos.training.networks.verifier import PATCH_PX
 from segmitos.training.patches import read_side
 from segmitos.training.sampling import TrainingImage
-from segmitos.training.verify import Pool
+from segmitos.training.train_verifier import Pool
 
 FORMAT = 1
 _HEADER, _TENSORS, _IMAGE = "pack.json", "tensors.safetensors", "{:05d}.webp"

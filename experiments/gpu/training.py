@@ -28,7 +28,7 @@ from segmitos.training.checkpoint import (
     save_checkpoint,
 )
 from segmitos.training.networks.verifier import VerifierNetwork
-from segmitos.training.verify import Pool, VerifierRecipe, VerifierTraining, begin_encoder
+from segmitos.training.train_verifier import Pool, VerifierRecipe, VerifierTraining, begin_encoder
 
 _SAVE_S = 20.0
 

@@ -49,7 +49,7 @@ from segmitos.detection.model import find_model
 from segmitos.detection.model_file import ModelFile, read_model_file
 from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.verifier import VerifierNetwork, restore_verifier
-from segmitos.training.verify import VerifierRecipe, train_verifier
+from segmitos.training.train_verifier import VerifierRecipe, train_verifier
 from segmitos.training.weights import load_run
 
 Verifiers = dict[int, list[VerifierNetwork]]

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from experiments.laboratories.data import BACKGROUND, FIELDS, MPP, LabImage
 from segmitos.detection.stain import Stain
 from segmitos.training.nuclei import find_dark_nuclei
-from segmitos.training.verify import Pool
+from segmitos.training.train_verifier import Pool
 
 # The networks of the map have seen the first laboratory, so leaving it out says nothing.
 FOLDS = tuple(range(1, len(FIELDS)))

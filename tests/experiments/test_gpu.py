@@ -24,7 +24,7 @@ from experiments.laboratories.pools import FOLDS, SIZES, verifier_file
 from segmitos.errors import DataError, OutputError
 from segmitos.training import patches as cpu_patches
 from segmitos.training.patches import augmented_patches, draw_transforms
-from segmitos.training.verify import VerifierRecipe, _rate
+from segmitos.training.train_verifier import VerifierRecipe, _rate
 from tests.factories.synthetic_fields import write_cases
 
 RECIPE = VerifierRecipe(steps=3, batch=4, pretrained=False)

@@ -33,7 +33,7 @@ from segmitos.training.checkpoint import TrainingState, save_checkpoint
 from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.verifier import VerifierNetwork, restore_verifier
 from segmitos.training.sampling import TrainingImage
-from segmitos.training.verify import begin_encoder
+from segmitos.training.train_verifier import begin_encoder
 from tests.factories.synthetic_fields import write_cases
 
 RULE = Rule(1.0, 1.0, 0.0)

@@ -17,7 +17,7 @@ from segmitos.errors import DataError, ModelError, UsageError
 from segmitos.io.datasets import load_dataset
 from segmitos.training.adapt import adapt
 from segmitos.training.adapt_fit import Change, counts_at, cut_of, fit_change
-from segmitos.training.judged import JudgedCandidates, judged_candidates
+from segmitos.training.judged_candidates import JudgedCandidates, judged_candidates
 from segmitos.training.recipe import AdaptRecipe
 from segmitos.training.verifier_head import VerifierHead
 from tests.factories.toy_models import verifier_graph, write_toy, write_toy_verified

@@ -13,7 +13,7 @@ from segmitos.training.audit import AuditOptions, audit_labels
 from segmitos.training.nuclei import find_dark_nuclei
 from segmitos.training.patches import augmented_patches, draw_transforms, read_patch
 from segmitos.training.sampling import load_training_images
-from segmitos.training.verify import Pool, divided, drawn_by_score
+from segmitos.training.train_verifier import Pool, divided, drawn_by_score
 from tests.factories.synthetic_fields import write_cases
 
 

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -40,6 +41,7 @@ def in_processes(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
         pending.put(replace(job, settings=settings))
     outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
     stop = threading.Event()
+    start_resource_tracker()
     feeders = [
         threading.Thread(target=_feed, args=(pending, outcomes, stop), daemon=True)
         for _ in range(workers)
@@ -58,12 +60,24 @@ def in_processes(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
             feeder.join(timeout=0.2)
 
 
+def start_resource_tracker() -> None:
+    """Start Python's own process that removes the semaphores of pools, as one that says nothing.
+
+    An interrupt ends this process wherever a pool is being taken down; the warnings that follow
+    would come after the line that says what to do. To be called before a thread blocks signals,
+    since the start unblocks them in its thread.
+    """
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.pop()
+
+
 def _feed(
     pending: queue.SimpleQueue[Job], outcomes: queue.SimpleQueue[Outcome], stop: threading.Event
 ) -> None:
     """Keep one process busy until no job is left; replace it where it dies."""
-    # It is started with the first worker otherwise, and then unblocks the interrupt in this thread.
-    resource_tracker.ensure_running()
     # Worker processes inherit this: an interrupt is for their parent to act on.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     worker = _new_worker()

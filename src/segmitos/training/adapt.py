@@ -45,7 +45,7 @@ from segmitos.training.adapt_fit import (
 )
 from segmitos.training.checkpoint import STATE
 from segmitos.training.identity import IDENTITY, RunIdentity, check_split
-from segmitos.training.judged import JudgedCandidates, judged_candidates, settings_of
+from segmitos.training.judged_candidates import JudgedCandidates, judged_candidates, settings_of
 from segmitos.training.recipe import AdaptRecipe
 from segmitos.training.verifier_head import VerifierHead
 

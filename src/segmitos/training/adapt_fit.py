@@ -10,7 +10,7 @@ import numpy as np
 from segmitos.detection.postprocess import Thresholds
 from segmitos.detection.verify import log_odds
 from segmitos.evaluation.matching import f_score
-from segmitos.training.judged import Floats, JudgedCandidates, Mask
+from segmitos.training.judged_candidates import Floats, JudgedCandidates, Mask
 from segmitos.training.recipe import AdaptRecipe
 
 MIN_MARKS = 10

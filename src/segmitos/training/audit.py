@@ -20,7 +20,7 @@ from segmitos.errors import DataError
 from segmitos.io.pairs import is_near
 from segmitos.training.nuclei import find_dark_nuclei
 from segmitos.training.sampling import TrainingImage, common_stain
-from segmitos.training.verify import Pool, VerifierRecipe, score_patches, train_verifier
+from segmitos.training.train_verifier import Pool, VerifierRecipe, score_patches, train_verifier
 
 Kind = Literal["missed mitosis", "doubtful mitosis", "misplaced point"]
 OnEvent = Callable[[str], None]
