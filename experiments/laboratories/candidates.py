@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from experiments.laboratories.data import MPP, LabImage
 from segmitos.detection.cascade import run_cascade
+from segmitos.detection.model import BATCH_SIZE
 from segmitos.detection.model_file import ModelFile
 from segmitos.detection.patches import judge_places
 from segmitos.detection.postprocess import smooth
-from segmitos.detection.runtimes import Network, open_onnxruntime
+from segmitos.detection.runtimes import Network, in_batches, open_onnxruntime
 from segmitos.detection.spec import CascadeSettings, VerifierSettings
 from segmitos.detection.verify import find_candidates, log_odds
 from segmitos.errors import ModelError
@@ -88,7 +89,9 @@ class MapMaker:
         assert networks.proposal is not None
         self._proposal = start(networks.proposal, 3, threads)
         self._screening = start(screening, 1, threads)
-        self._networks = [start(graph, 3, threads) for graph in networks.networks]
+        self._networks = [
+            in_batches(start(graph, 3, 1), BATCH_SIZE, threads) for graph in networks.networks
+        ]
         self._stride = networks.spec.stride
 
     def candidates(self, image: LabImage, verifiers: Sequence[Network]) -> Scored:

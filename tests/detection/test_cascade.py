@@ -182,7 +182,8 @@ def test_where_everything_is_screened_out_the_map_is_zero():
     assert not found.any() and members[0].seen == 0
 
 
-def test_patches_go_through_the_networks_in_batches():
+def test_patches_are_cut_and_shown_in_chunks(monkeypatch):
+    monkeypatch.setattr("segmitos.detection.cascade.CHUNK_SIZE", 8)
     members = networks()
     run_cascade(field(1, 640, 640), PROPOSAL, members, settings(proposal_threshold=0.02), 4)
     sizes = [shape[0] for shape in members[0].shapes]

@@ -25,8 +25,8 @@ from segmitos.detection.runtimes import Network
 from segmitos.detection.spec import CascadeSettings
 from segmitos.io.geometry import rescale
 
-# Patches that go through a network together: enough to fill the CPU, few enough for its cache.
-BATCH_SIZE = 8
+# Patches that are cut together, to be in memory at once.
+CHUNK_SIZE = 64
 
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right in pixels of an image; it may reach beyond it."""
@@ -75,8 +75,8 @@ def run_cascade(
         """Return what a network says of the middle of each patch."""
         rim = settings.margin_px // stride
         maps = []
-        for start in range(0, len(corners), BATCH_SIZE):
-            some = corners[start : start + BATCH_SIZE, ::-1]
+        for start in range(0, len(corners), CHUNK_SIZE):
+            some = corners[start : start + CHUNK_SIZE, ::-1]
             patches = cut_squares(some, settings.patch_px, image)
             maps.append(network(patches)[:, rim:-rim, rim:-rim])
         return np.concatenate(maps)

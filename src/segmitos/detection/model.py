@@ -28,6 +28,7 @@ from segmitos.detection.runtimes import (
     compile_openvino,
     first_line,
     has_openvino,
+    in_batches,
     open_onnxruntime,
     runtime_errors,
 )
@@ -53,8 +54,13 @@ MAX_THREADS = 512
 # Tiles in the networks at once, where there are threads: each takes memory.
 MAX_STREAMS = 4
 MAX_OPENVINO_STREAMS = 2
+# Patches in a network at once: enough to be worth a call, few enough for a CPU's cache.
+BATCH_SIZE = 8
 # From so many pixels on a slide is worth the start of its own runtime.
 MIN_SLIDE_PX = 50_000_000
+
+Start = Callable[[bytes, str, int, bool], Network]
+"""Graph, what to call it, axes of its output, whether it sees patches -> what runs it."""
 
 Predict = Callable[[NDArray[np.uint8], Box | None, tuple[int, int]], NDArray[np.float32]]
 
@@ -148,8 +154,9 @@ class Model:
     def _on_openvino(cls, path: Path, file: ModelFile, threads: int) -> Model:
         streams = min(MAX_OPENVINO_STREAMS, threads)
 
-        def start(graph: bytes, name: str, rank: int) -> Network:
-            return compile_openvino(graph, f"{path}: {name}", threads, streams)
+        def start(graph: bytes, name: str, rank: int, patches: bool) -> Network:
+            network = compile_openvino(graph, f"{path}: {name}", threads, streams)
+            return in_batches(network, BATCH_SIZE, 1) if patches else network
 
         return cls(path, file, "openvino", _assemble(file, path, start), streams)
 
@@ -210,22 +217,25 @@ def _start(file: ModelFile, path: Path, device: str, threads: int) -> tuple[Pred
     """Start a model's graphs in ONNX Runtime."""
     used = device
 
-    def start(graph: bytes, name: str, rank: int) -> Network:
+    def start(graph: bytes, name: str, rank: int, patches: bool) -> Network:
         nonlocal used
-        network, used = open_onnxruntime(graph, f"{path}: {name}", device, threads, rank)
-        return network
+        spread = patches and device == "cpu"
+        each = 1 if spread else threads
+        network, used = open_onnxruntime(graph, f"{path}: {name}", device, each, rank)
+        return in_batches(network, BATCH_SIZE, threads) if spread else network
 
     predict = _assemble(file, path, start)
     return predict, used
 
 
-def _assemble(file: ModelFile, path: Path, start: Callable[[bytes, str, int], Network]) -> Predict:
+def _assemble(file: ModelFile, path: Path, start: Start) -> Predict:
     """Start the graphs of a file; return what gives the maps of images, verified where it can."""
     spec = file.spec
-    networks = [start(graph, network_entry(k), 3) for k, graph in enumerate(file.networks)]
-    proposal = None if file.proposal is None else start(file.proposal, PROPOSAL, 3)
-    screening = None if file.screening is None else start(file.screening, SCREENING, 1)
-    verifier = None if file.verifier is None else start(file.verifier, VERIFIER, 1)
+    patches = spec.cascade is not None
+    networks = [start(graph, network_entry(k), 3, patches) for k, graph in enumerate(file.networks)]
+    proposal = None if file.proposal is None else start(file.proposal, PROPOSAL, 3, False)
+    screening = None if file.screening is None else start(file.screening, SCREENING, 1, True)
+    verifier = None if file.verifier is None else start(file.verifier, VERIFIER, 1, True)
 
     def map_one(
         image: NDArray[np.uint8], output_box: Box | None, origin: tuple[int, int]

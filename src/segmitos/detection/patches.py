@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from segmitos.detection.runtimes import Network
 
-# Patches that go through such a network together.
-BATCH_SIZE = 32
+# Patches that are cut together, to be in memory at once.
+CHUNK_SIZE = 64
 # Gray that stands for what lies outside of the image: the mean that the networks subtract.
 OUTSIDE = 127
 
@@ -72,7 +72,7 @@ def judge_places(
         side: of the squares, pixels.
     """
     parts = [np.zeros(0, np.float32)]
-    for begin in range(0, len(xy), BATCH_SIZE):
-        corners = patch_corners(xy[begin : begin + BATCH_SIZE], side)
+    for begin in range(0, len(xy), CHUNK_SIZE):
+        corners = patch_corners(xy[begin : begin + CHUNK_SIZE], side)
         parts.append(network(cut_squares(corners, side, image)))
     return np.concatenate(parts)

@@ -10,6 +10,7 @@ import os
 import queue
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -135,6 +136,26 @@ def open_onnxruntime(
 
     on_gpu = session.get_providers()[0] == "CUDAExecutionProvider"
     return run, "cuda" if on_gpu else "cpu"
+
+
+def in_batches(network: Network, size: int, threads: int) -> Network:
+    """Return a network whose images go through it in batches, several at once.
+
+    Patches are small, so that threads which share one patch wait for each other after each layer.
+
+    Args:
+        network: to call; it uses one thread.
+        size: images of a batch at most.
+        threads: calls at once.
+    """
+    pool = ThreadPoolExecutor(threads)
+
+    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        step = min(size, -(-len(images) // threads))
+        batches = [images[begin : begin + step] for begin in range(0, len(images), step)]
+        return np.concatenate(list(pool.map(network, batches)))
+
+    return run
 
 
 def compile_openvino(
