@@ -219,9 +219,9 @@ def _validation(content: dict[str, Any]) -> dict[str, Any]:
     first = content["left_out"][0]["as_published"]
     tp, fp, fn = np.sum([first[name]["counts"] for name in LEFT_OUT], axis=0).tolist()
     return {
-        "data": "fields of mitos12 and MiDeSeC: no network of the map has seen either, and of the "
-        "verifiers only those count that had not seen the laboratory; joining rule and threshold "
-        "chosen on both together",
+        "data": "fields of mitos12 and MiDeSeC: no network of the map was trained on either, and "
+        "of the verifiers only those count that were not trained on the laboratory; joining rule "
+        "and threshold chosen on both together",
         "tp": tp,
         "fp": fp,
         "fn": fn,

@@ -13,7 +13,7 @@ from segmitos.detection.stain import Stain
 from segmitos.training.nuclei import find_dark_nuclei
 from segmitos.training.train_verifier import Pool
 
-# The networks of the map have seen the first laboratory, so leaving it out says nothing.
+# The networks of the map were trained on the first laboratory, so leaving it out says nothing.
 FOLDS = tuple(range(1, len(FIELDS)))
 SIZES = (64, 128)
 """Sides that the small and the large verifier see a patch at."""

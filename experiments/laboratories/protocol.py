@@ -15,7 +15,7 @@ from segmitos.errors import DataError
 from segmitos.evaluation.matching import match_points
 
 LEFT_OUT = FIELDS[1:]
-"""Laboratories that no network of the map has seen."""
+"""Laboratories that no network of the map was trained on."""
 DISTANCE_PX = 30.0
 """7.5 um at 0.25 um/px."""
 THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.025), 3)
