@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from experiments.laboratories.data import BACKGROUND, FIELDS, MPP, LabImage
 from segmitos.detection.stain import Stain
+from segmitos.io.pairs import is_near
 from segmitos.training.nuclei import find_dark_nuclei
 from segmitos.training.train_verifier import Pool
 
@@ -62,9 +62,9 @@ def make_pools(images: Sequence[LabImage], fold: int | None = None) -> dict[str,
             positives.setdefault(name, []).append(_rows(index, mitoses))
         nuclei = find_dark_nuclei(image.matched(), MPP)
         others = np.concatenate([nuclei, image.source.hard_negatives_xy])
-        keep = _beyond(others, mitoses, _NEAR_MITOSIS_PX)
-        keep &= _beyond(others, image.unsure_xy, _NEAR_UNSURE_PX)
-        negatives.setdefault(name, []).append(_rows(index, others[keep]))
+        near = is_near(others, mitoses, _NEAR_MITOSIS_PX)
+        near |= is_near(others, image.unsure_xy, _NEAR_UNSURE_PX)
+        negatives.setdefault(name, []).append(_rows(index, others[~near]))
     none = [np.zeros((0, 3))]
     return {
         name: Pool(
@@ -79,11 +79,3 @@ def make_pools(images: Sequence[LabImage], fold: int | None = None) -> dict[str,
 
 def _rows(index: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([np.full(len(points), float(index)), points])
-
-
-def _beyond(
-    points: NDArray[np.float64], others: NDArray[np.float64], distance_px: float
-) -> NDArray[np.bool_]:
-    if not len(points) or not len(others):
-        return np.ones(len(points), bool)
-    return np.asarray(cKDTree(others).query(points)[0] > distance_px)

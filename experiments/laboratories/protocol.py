@@ -13,6 +13,7 @@ from experiments.laboratories.candidates import Scored
 from experiments.laboratories.data import BACKGROUND, FIELDS, LabImage
 from segmitos.errors import DataError
 from segmitos.evaluation.matching import match_points
+from segmitos.io.pairs import is_near
 
 LEFT_OUT = FIELDS[1:]
 """Laboratories that no network of the map was trained on."""
@@ -97,9 +98,7 @@ def is_mitosis(image: LabImage, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def is_unsure(image: LabImage, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell which detections lie within 7.5 um of an unsure cell."""
-    apart = np.hypot(*(xy[:, None] - image.unsure_xy[None]).transpose(2, 0, 1))
-    result: NDArray[np.bool_] = (apart <= DISTANCE_PX).any(axis=1)
-    return result
+    return is_near(xy, image.unsure_xy, DISTANCE_PX)
 
 
 def count(image: LabImage, xy: NDArray[np.float64], leave_unsure_out: bool) -> tuple[int, int, int]:
