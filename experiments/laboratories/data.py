@@ -50,6 +50,7 @@ class LabImage:
 
     @property
     def area_mm2(self) -> float:
+        """Of the whole image, mm2."""
         height, width = self.source.image.shape[:2]
         return float(height * width * MPP**2 * 1e-6)
 
@@ -107,6 +108,10 @@ def read_unsure(table: Path) -> list[tuple[str, str, tuple[float, float]]]:
 
 
 def read_images(laboratory: str, cases: Sequence[Case]) -> list[LabImage]:
+    """Read a laboratory's cases at 0.25 um/px, each with the fold that leaves it out.
+
+    Fields belong to the fold of their laboratory; crops and background are divided by slide.
+    """
     images = []
     for case, source in zip(cases, load_training_images(cases, MPP), strict=True):
         if not source.centered:

@@ -11,7 +11,7 @@ from experiments.laboratories.data import BACKGROUND, FIELDS, MPP, LabImage
 from segmitos.detection.stain import Stain
 from segmitos.io.pairs import is_near
 from segmitos.training.nuclei import find_dark_nuclei
-from segmitos.training.train_verifier import Pool
+from segmitos.training.train_verifier import Pool, point_rows
 
 # The networks of the map were trained on the first laboratory, so leaving it out says nothing.
 FOLDS = tuple(range(1, len(FIELDS)))
@@ -59,12 +59,12 @@ def make_pools(images: Sequence[LabImage], fold: int | None = None) -> dict[str,
         name = "background" if image.laboratory in BACKGROUND else image.laboratory
         mitoses = image.source.mitoses_xy
         if image.laboratory in (*FIELDS, "crops"):
-            positives.setdefault(name, []).append(_rows(index, mitoses))
+            positives.setdefault(name, []).append(point_rows(index, mitoses))
         nuclei = find_dark_nuclei(image.matched(), MPP)
         others = np.concatenate([nuclei, image.source.hard_negatives_xy])
         near = is_near(others, mitoses, _NEAR_MITOSIS_PX)
         near |= is_near(others, image.unsure_xy, _NEAR_UNSURE_PX)
-        negatives.setdefault(name, []).append(_rows(index, others[~near]))
+        negatives.setdefault(name, []).append(point_rows(index, others[~near]))
     none = [np.zeros((0, 3))]
     return {
         name: Pool(
@@ -75,7 +75,3 @@ def make_pools(images: Sequence[LabImage], fold: int | None = None) -> dict[str,
         )
         for name, rows in negatives.items()
     }
-
-
-def _rows(index: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.column_stack([np.full(len(points), float(index)), points])

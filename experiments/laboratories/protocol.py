@@ -57,6 +57,7 @@ class Rule:
     intercept: float
 
     def score(self, found: Scored) -> NDArray[np.float64]:
+        """Return the joined scores (n,), 0 to 1, of candidates (n)."""
         z = self.map_weight * found.map_logit
         z = z + self.verifier_weight * found.verifier_logits.mean(axis=1)
         result: NDArray[np.float64] = 1 / (1 + np.exp(-(z + self.intercept)))
@@ -109,6 +110,7 @@ def count(image: LabImage, xy: NDArray[np.float64], leave_unsure_out: bool) -> t
 
 
 def f_score(counts: NDArray[np.int64]) -> float:
+    """Return F of true positives, false positives and false negatives (3,); 0 of nothing."""
     tp, fp, fn = counts.tolist()
     return float(2 * tp / max(1, 2 * tp + fp + fn))
 
@@ -125,7 +127,14 @@ class Counts:
     def of(
         self, laboratory: str, leave_unsure_out: bool, test: bool = False, group: str | None = None
     ) -> NDArray[np.int64]:
-        """Return counts (thresholds, 3) of a laboratory's images."""
+        """Return counts (thresholds, 3) of a laboratory's images: tp, fp, fn.
+
+        Args:
+            laboratory: its name.
+            leave_unsure_out: whether detections at unsure cells count neither way.
+            test: whether to count the test slide instead of all other images.
+            group: of crops, those that `crop_group` gives this name; None: all.
+        """
         total = np.zeros((len(THRESHOLDS), 3), np.int64)
         for index in self._found:
             image = self._images[index]

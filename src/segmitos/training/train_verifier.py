@@ -66,6 +66,11 @@ class Pool:
         self.scores = np.full(len(self.negatives), 0.3, np.float32)
 
 
+def point_rows(index: int, points_xy: Points) -> Points:
+    """Return points (n, 2) of the image of an index as rows (n, 3): index, x, y."""
+    return np.column_stack([np.full(len(points_xy), float(index)), points_xy])
+
+
 def train_verifier(
     sources: Sequence[TrainingImage],
     pools: Mapping[str, Pool],
