@@ -33,7 +33,14 @@ from experiments.laboratories.data import LABELS, TARGET, LabImage, load_laborat
 from experiments.laboratories.graphs import calibration_patches, int8_graph
 from experiments.laboratories.model import write_model
 from experiments.laboratories.pictures import write_pictures
-from experiments.laboratories.pools import FOLDS, SIZES, make_pools, stains_of, verifier_file
+from experiments.laboratories.pools import (
+    FOLDS,
+    SIZES,
+    fold_name,
+    make_pools,
+    stains_of,
+    verifier_file,
+)
 from experiments.laboratories.protocol import (
     LEFT_OUT,
     THRESHOLDS,
@@ -57,15 +64,24 @@ Verifiers = dict[int, list[VerifierNetwork]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = argparse.ArgumentParser(prog="python -m experiments.laboratories", description=__doc__)
+    parser.add_argument("data", type=Path, help="folder of all data sets")
+    parser.add_argument("out", type=Path, help="folder for weights, figures and the model file")
     parser.add_argument("--networks", default="lite", help="built-in name or .segmitos file")
-    parser.add_argument("--begin", type=Path, help="run of a network of the map")
-    parser.add_argument("--steps", type=int, nargs=2, default=[1200, 1000], help="of each size")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--folds", type=int, nargs="+", choices=FOLDS, help="train these and stop")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--begin", type=Path, help="run of a network of the map; else ImageNet")
+    parser.add_argument(
+        "--steps", type=int, nargs=2, default=[1200, 1000], help="of the small and the large one"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the trainings")
+    named = ", ".join(f"{fold}: {fold_name(fold)}" for fold in FOLDS)
+    parser.add_argument(
+        "--folds",
+        type=int,
+        nargs="+",
+        choices=FOLDS,
+        help=f"train the verifiers of these and stop ({named})",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     # What may be wrong with the call is found before hours of training.
