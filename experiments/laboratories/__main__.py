@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from experiments.laboratories.candidates import MapMaker, Scored, start
+from experiments.laboratories.candidates import (
+    MapMaker,
+    Scored,
+    load_scored,
+    save_scored,
+    start,
+)
 from experiments.laboratories.data import LABELS, TARGET, LabImage, load_laboratories
 from experiments.laboratories.graphs import calibration_patches, int8_graph
 from experiments.laboratories.model import write_model
@@ -191,10 +197,11 @@ def _left_out(
     given: argparse.Namespace,
 ) -> dict[int, Scored]:
     """Return the candidates of images that were left out, by verifiers that had not seen them."""
-    path = given.out / f"candidates-seed{seed}.pickle"
-    if path.exists():
-        result: dict[int, Scored] = pickle.loads(path.read_bytes())
-        return result
+    path = given.out / f"candidates-seed{seed}.safetensors"
+    made_of = _digest(images, networks, verifiers)
+    saved = load_scored(path, made_of)
+    if saved is not None:
+        return saved
     found = {}
     for fold, trained in verifiers.items():
         patches = calibration_patches(images, fold)
@@ -204,8 +211,20 @@ def _left_out(
         for index, image in enumerate(images):
             if image.fold == fold and not image.test:
                 found[index] = maker.candidates(image, judges)
-    path.write_bytes(pickle.dumps(found))
+    save_scored(path, found, made_of)
     return found
+
+
+def _digest(images: Sequence[LabImage], networks: ModelFile, verifiers: Verifiers) -> str:
+    """Tell what candidates are made of: the images, and all networks by their weights."""
+    digest = hashlib.sha256(networks.sha256.encode())
+    for image in images:
+        digest.update(f"{image.laboratory}/{image.name}/{image.fold}/{image.test};".encode())
+    for fold in sorted(verifiers):
+        for network in verifiers[fold]:
+            for name, value in sorted(network.state_dict().items()):
+                digest.update(f"{fold}/{name}:".encode() + value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _lowered(
