@@ -33,7 +33,9 @@ hard_negative = 0.3
 ```
 
 An unknown key, or a value of the wrong kind or out of range, is an error that names both. A key
-that neither the file nor what it extends gives has the default below, which is not that of `lite`.
+that neither the file nor what it extends gives has the default below, which is not always that of
+`lite`. `segmitos train` also takes `--recipe adapt`, which is no file: it fits the last layer of a
+model to a reader's marks ([review](review.md#back-into-training)).
 """
 TABLES = {"": Recipe, "labels": LabelRecipe, "augmentation": Augmentation, "sampling": Sampling}
 
@@ -52,6 +54,11 @@ def documented(kind: type) -> dict[str, str]:
     return found
 
 
+def about(kind: type) -> str:
+    """Return what a class is: its docstring without what it raises."""
+    return " ".join((inspect.getdoc(kind) or "").partition("Raises:")[0].split())
+
+
 def page() -> str:
     lines = [INTRODUCTION, "## Packaged recipes", "", "| name | what it is |", "|---|---|"]
     for name in recipe_names():
@@ -66,7 +73,8 @@ def page() -> str:
         defaults = json.loads(msgspec.json.encode(kind()))
         own = lite[table] if table else lite
         title = f"## `[{table}]`" if table else "## Keys"
-        lines += ["", title, "", "| key | default | in `lite` | meaning |", "|---|---|---|---|"]
+        lines += ["", title, "", about(kind), ""]
+        lines += ["| key | default | in `lite` | meaning |", "|---|---|---|---|"]
         for name, text in documented(kind).items():
             if isinstance(defaults[name], dict):
                 continue

@@ -135,10 +135,14 @@ def row(name: str, result: Evaluation, base: float | None = None) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--robustness", action="store_true")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.accuracy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of all data sets")
+    parser.add_argument("--model", type=Path, help="a .segmitos file; default: the built-in model")
+    parser.add_argument("--robustness", action="store_true", help="score changed images, too")
     parser.add_argument(
         "--mistakes", action="store_true", help="tell what false positives are labelled as"
     )

@@ -7,7 +7,8 @@
 # recipe and one of the `proposal` recipe learn from MITOS-ATYPIA-14 without H03 and from the crops;
 # the three are made int8. Then `experiments.laboratories` trains verifiers, each without one
 # laboratory, chooses rule and threshold on those left out, and writes OUT/lite.segmitos; last, the
-# domain check is set. It takes hours on a CPU. Stopped, it goes on where it was.
+# file gets the reference of the domain check, experiments/domain.json as it is. It takes hours on a
+# CPU. Stopped, it goes on where it was.
 set -eu
 if [ $# -ne 2 ]; then
     echo "usage: sh experiments/default_model.sh DATA OUT" >&2
@@ -57,4 +58,4 @@ segmitos train "$fields" "$crops" --exclude H03 --recipe proposal -o "$out/propo
         --proposal-network "$out/proposal.segmitos" -o "$out/networks.segmitos"
 python -m experiments.laboratories "$data" "$out" --networks "$out/networks.segmitos" \
     --begin "$out/lite0" --steps 360 1000
-python -m experiments.domain --data "$data" --into "$out/lite.segmitos"
+python -m experiments.domain --into "$out/lite.segmitos"

@@ -4,10 +4,10 @@
     python -m experiments.domain --into src/segmitos/detection/models/lite.segmitos
 
 DATA holds the folders of `FIELDS`. Fields of every laboratory are measured. The reference is made
-of all of them, its limits of laboratories left out. False alarms are counted on laboratories left
-out, catches on odd inputs that are made here of the same fields, and on pictures that are no tissue
-(scikit-image's). Writes the reference and prints the tables of docs/domain.md. The second command
-puts the reference of experiments/domain.json into model files.
+of members of each, its limits of laboratories left out. False alarms are counted on laboratories
+left out, catches on odd inputs that are made here of the same fields, and on pictures that are no
+tissue (scikit-image's). Writes the reference and prints the tables of docs/domain.md. The second
+command puts the reference of experiments/domain.json into model files.
 """
 
 from __future__ import annotations

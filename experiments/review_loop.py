@@ -71,12 +71,12 @@ class Laboratory:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("networks", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
+    parser = argparse.ArgumentParser(prog="python -m experiments.review_loop", description=__doc__)
+    parser.add_argument("data", type=Path, help="folder of all data sets")
+    parser.add_argument("networks", type=Path, help="OUT of experiments.laboratories")
+    parser.add_argument("out", type=Path, help="folder for the table and the figure")
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)

@@ -134,13 +134,17 @@ def test_every_page_is_in_the_navigation() -> None:
     assert named == {path.name for path in (ROOT / "docs").glob("*.md")}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+LINKED = sorted({*PAGES, *ROOT.glob("*.md"), *(ROOT / "experiments").glob("*.md")})
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
 def test_links_and_pictures_are_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", FENCE.sub("", page.read_text("utf-8"))):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
-            # The site holds what lies in docs/ alone.
-            assert page.name == "README.md" or (page.parent / target).is_relative_to(ROOT / "docs")
+            if page.parent == ROOT / "docs":
+                # The site holds what lies in docs/ alone.
+                assert (page.parent / target).is_relative_to(ROOT / "docs"), target
 
 
 def test_no_text_installs_from_an_index_that_does_not_have_the_package() -> None:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from experiments.laboratories.data import LabImage
 from experiments.laboratories.pools import learns, make_pools
-from segmitos.detection.patches import OUTSIDE
+from segmitos.detection.patches import OUTSIDE, patch_corners
 from segmitos.detection.runtimes import Network
 from segmitos.detection.stain import Stain
 from segmitos.errors import DataError, OutputError
@@ -255,7 +255,7 @@ def _grayed(pixels: NDArray[np.uint8], points_xy: NDArray[np.float64]) -> NDArra
     """Make gray what lies beyond the square that a patch of each point is read from."""
     side = read_side(PATCH_PX)
     result = np.full_like(pixels, OUTSIDE)
-    for left, top in np.floor(points_xy + 1).astype(int) - side // 2:
+    for left, top in patch_corners(points_xy, side):
         begin_y, begin_x = (max(0, place // _BLOCK_PX * _BLOCK_PX) for place in (top, left))
         end_y, end_x = (-(-(place + side) // _BLOCK_PX) * _BLOCK_PX for place in (top, left))
         part = np.s_[begin_y:end_y, begin_x:end_x]

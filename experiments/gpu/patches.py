@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from experiments.laboratories.data import TARGET, LabImage
-from segmitos.detection.patches import OUTSIDE
+from segmitos.detection.patches import OUTSIDE, patch_corners
 from segmitos.detection.stain import Stain
 from segmitos.training.networks.verifier import PATCH_PX
 from segmitos.training.patches import (
@@ -66,7 +66,7 @@ class PatchReader:
     ) -> tuple[Tensor, NDArray[np.float64]]:
         """Read squares as `read_patch` does; return them and their middles in them."""
         device = self._pixels.device
-        corners = np.floor(centers_xy + 1).astype(int) - side // 2
+        corners = patch_corners(centers_xy, side)
         bounds, gray = np.empty((len(indices), 4), int), np.empty(len(indices), bool)
         for row, (index, (x, y)) in enumerate(zip(indices, centers_xy, strict=True)):
             height, width = self._shapes[index].tolist()

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,25 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from experiments.laboratories.candidates import MapMaker, Scored, start
+from experiments.laboratories.candidates import (
+    MapMaker,
+    Scored,
+    load_scored,
+    save_scored,
+    start,
+)
 from experiments.laboratories.data import LABELS, TARGET, LabImage, load_laboratories
 from experiments.laboratories.graphs import calibration_patches, int8_graph
 from experiments.laboratories.model import write_model
 from experiments.laboratories.pictures import write_pictures
-from experiments.laboratories.pools import FOLDS, SIZES, make_pools, stains_of, verifier_file
+from experiments.laboratories.pools import (
+    FOLDS,
+    SIZES,
+    fold_name,
+    make_pools,
+    stains_of,
+    verifier_file,
+)
 from experiments.laboratories.protocol import (
     LEFT_OUT,
     THRESHOLDS,
@@ -57,15 +70,24 @@ Verifiers = dict[int, list[VerifierNetwork]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = argparse.ArgumentParser(prog="python -m experiments.laboratories", description=__doc__)
+    parser.add_argument("data", type=Path, help="folder of all data sets")
+    parser.add_argument("out", type=Path, help="folder for weights, figures and the model file")
     parser.add_argument("--networks", default="lite", help="built-in name or .segmitos file")
-    parser.add_argument("--begin", type=Path, help="run of a network of the map")
-    parser.add_argument("--steps", type=int, nargs=2, default=[1200, 1000], help="of each size")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--folds", type=int, nargs="+", choices=FOLDS, help="train these and stop")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--begin", type=Path, help="run of a network of the map; else ImageNet")
+    parser.add_argument(
+        "--steps", type=int, nargs=2, default=[1200, 1000], help="of the small and the large one"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the trainings")
+    named = ", ".join(f"{fold}: {fold_name(fold)}" for fold in FOLDS)
+    parser.add_argument(
+        "--folds",
+        type=int,
+        nargs="+",
+        choices=FOLDS,
+        help=f"train the verifiers of these and stop ({named})",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     # What may be wrong with the call is found before hours of training.
@@ -175,10 +197,11 @@ def _left_out(
     given: argparse.Namespace,
 ) -> dict[int, Scored]:
     """Return the candidates of images that were left out, by verifiers that had not seen them."""
-    path = given.out / f"candidates-seed{seed}.pickle"
-    if path.exists():
-        result: dict[int, Scored] = pickle.loads(path.read_bytes())
-        return result
+    path = given.out / f"candidates-seed{seed}.safetensors"
+    made_of = _digest(images, networks, verifiers)
+    saved = load_scored(path, made_of)
+    if saved is not None:
+        return saved
     found = {}
     for fold, trained in verifiers.items():
         patches = calibration_patches(images, fold)
@@ -188,8 +211,20 @@ def _left_out(
         for index, image in enumerate(images):
             if image.fold == fold and not image.test:
                 found[index] = maker.candidates(image, judges)
-    path.write_bytes(pickle.dumps(found))
+    save_scored(path, found, made_of)
     return found
+
+
+def _digest(images: Sequence[LabImage], networks: ModelFile, verifiers: Verifiers) -> str:
+    """Tell what candidates are made of: the images, and all networks by their weights."""
+    digest = hashlib.sha256(networks.sha256.encode())
+    for image in images:
+        digest.update(f"{image.laboratory}/{image.name}/{image.fold}/{image.test};".encode())
+    for fold in sorted(verifiers):
+        for network in verifiers[fold]:
+            for name, value in sorted(network.state_dict().items()):
+                digest.update(f"{fold}/{name}:".encode() + value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _lowered(
@@ -219,9 +254,9 @@ def _validation(content: dict[str, Any]) -> dict[str, Any]:
     first = content["left_out"][0]["as_published"]
     tp, fp, fn = np.sum([first[name]["counts"] for name in LEFT_OUT], axis=0).tolist()
     return {
-        "data": "fields of mitos12 and MiDeSeC: no network of the map has seen either, and of the "
-        "verifiers only those count that had not seen the laboratory; joining rule and threshold "
-        "chosen on both together",
+        "data": "fields of mitos12 and MiDeSeC: no network of the map was trained on either, and "
+        "of the verifiers only those count that were not trained on the laboratory; joining rule "
+        "and threshold chosen on both together",
         "tp": tp,
         "fp": fp,
         "fn": fn,

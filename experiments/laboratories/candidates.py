@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from experiments.laboratories.data import MPP, LabImage
 from segmitos.detection.cascade import run_cascade
@@ -19,6 +22,7 @@ from segmitos.detection.runtimes import Network, in_batches, open_onnxruntime
 from segmitos.detection.spec import CascadeSettings, VerifierSettings
 from segmitos.detection.verify import find_candidates, log_odds
 from segmitos.errors import ModelError
+from segmitos.io.files import write_bytes
 from segmitos.io.geometry import pad_to_multiple
 from segmitos.training.networks.verifier import PATCH_PX
 
@@ -65,6 +69,31 @@ class Scored:
     def lowered_by(self, levels: NDArray[np.float64]) -> Scored:
         """Return the candidates with a number (k,) for each verifier taken from its logits."""
         return replace(self, verifier_logits=self.verifier_logits - levels)
+
+
+def save_scored(path: Path, found: Mapping[int, Scored], made_of: str) -> None:
+    """Write the candidates of images by their index, and a digest of what they were made of."""
+    tensors = {
+        f"{index}/{field.name}": np.ascontiguousarray(getattr(of, field.name))
+        for index, of in found.items()
+        for field in fields(Scored)
+    }
+    about = {"made_of": made_of, "images": " ".join(map(str, found))}
+    write_bytes(path, save(tensors, about))
+
+
+def load_scored(path: Path, made_of: str) -> dict[int, Scored] | None:
+    """Read candidates back, in their order; None where there are none of this digest."""
+    if not path.exists():
+        return None
+    with safe_open(path, "np") as file:
+        about = file.metadata() or {}
+        if about.get("made_of") != made_of:
+            return None
+        return {
+            int(index): Scored(*(file.get_tensor(f"{index}/{f.name}") for f in fields(Scored)))
+            for index in about["images"].split()
+        }
 
 
 def start(graph: bytes, rank: int, threads: int) -> Network:

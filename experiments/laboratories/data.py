@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
 from segmitos.errors import DataError
 from segmitos.io.datasets import Case, load_dataset
+from segmitos.io.geometry import rescale
 from segmitos.training.sampling import TrainingImage, load_training_images
 
 MPP = 0.25
@@ -45,10 +46,11 @@ class LabImage:
 
     def at_model_scale(self, points_xy: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return positions (n, 2) in the file's pixels in those at 0.25 um/px."""
-        return (points_xy + 0.5) / self.ratio - 0.5
+        return rescale(points_xy, 1 / self.ratio)
 
     @property
     def area_mm2(self) -> float:
+        """Of the whole image, mm2."""
         height, width = self.source.image.shape[:2]
         return float(height * width * MPP**2 * 1e-6)
 
@@ -106,6 +108,10 @@ def read_unsure(table: Path) -> list[tuple[str, str, tuple[float, float]]]:
 
 
 def read_images(laboratory: str, cases: Sequence[Case]) -> list[LabImage]:
+    """Read a laboratory's cases at 0.25 um/px, each with the fold that leaves it out.
+
+    Fields belong to the fold of their laboratory; crops and background are divided by slide.
+    """
     images = []
     for case, source in zip(cases, load_training_images(cases, MPP), strict=True):
         if not source.centered:

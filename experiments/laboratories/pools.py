@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from experiments.laboratories.data import BACKGROUND, FIELDS, MPP, LabImage
 from segmitos.detection.stain import Stain
+from segmitos.io.pairs import is_near
 from segmitos.training.nuclei import find_dark_nuclei
-from segmitos.training.train_verifier import Pool
+from segmitos.training.train_verifier import Pool, point_rows
 
-# The networks of the map have seen the first laboratory, so leaving it out says nothing.
+# The networks of the map were trained on the first laboratory, so leaving it out says nothing.
 FOLDS = tuple(range(1, len(FIELDS)))
 SIZES = (64, 128)
 """Sides that the small and the large verifier see a patch at."""
@@ -59,12 +59,12 @@ def make_pools(images: Sequence[LabImage], fold: int | None = None) -> dict[str,
         name = "background" if image.laboratory in BACKGROUND else image.laboratory
         mitoses = image.source.mitoses_xy
         if image.laboratory in (*FIELDS, "crops"):
-            positives.setdefault(name, []).append(_rows(index, mitoses))
+            positives.setdefault(name, []).append(point_rows(index, mitoses))
         nuclei = find_dark_nuclei(image.matched(), MPP)
         others = np.concatenate([nuclei, image.source.hard_negatives_xy])
-        keep = _beyond(others, mitoses, _NEAR_MITOSIS_PX)
-        keep &= _beyond(others, image.unsure_xy, _NEAR_UNSURE_PX)
-        negatives.setdefault(name, []).append(_rows(index, others[keep]))
+        near = is_near(others, mitoses, _NEAR_MITOSIS_PX)
+        near |= is_near(others, image.unsure_xy, _NEAR_UNSURE_PX)
+        negatives.setdefault(name, []).append(point_rows(index, others[~near]))
     none = [np.zeros((0, 3))]
     return {
         name: Pool(
@@ -75,15 +75,3 @@ def make_pools(images: Sequence[LabImage], fold: int | None = None) -> dict[str,
         )
         for name, rows in negatives.items()
     }
-
-
-def _rows(index: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.column_stack([np.full(len(points), float(index)), points])
-
-
-def _beyond(
-    points: NDArray[np.float64], others: NDArray[np.float64], distance_px: float
-) -> NDArray[np.bool_]:
-    if not len(points) or not len(others):
-        return np.ones(len(points), bool)
-    return np.asarray(cKDTree(others).query(points)[0] > distance_px)

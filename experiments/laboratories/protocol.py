@@ -13,9 +13,10 @@ from experiments.laboratories.candidates import Scored
 from experiments.laboratories.data import BACKGROUND, FIELDS, LabImage
 from segmitos.errors import DataError
 from segmitos.evaluation.matching import match_points
+from segmitos.io.pairs import is_near
 
 LEFT_OUT = FIELDS[1:]
-"""Laboratories that no network of the map has seen."""
+"""Laboratories that no network of the map was trained on."""
 DISTANCE_PX = 30.0
 """7.5 um at 0.25 um/px."""
 THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.025), 3)
@@ -56,6 +57,7 @@ class Rule:
     intercept: float
 
     def score(self, found: Scored) -> NDArray[np.float64]:
+        """Return the joined scores (n,), 0 to 1, of candidates (n)."""
         z = self.map_weight * found.map_logit
         z = z + self.verifier_weight * found.verifier_logits.mean(axis=1)
         result: NDArray[np.float64] = 1 / (1 + np.exp(-(z + self.intercept)))
@@ -97,9 +99,7 @@ def is_mitosis(image: LabImage, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def is_unsure(image: LabImage, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell which detections lie within 7.5 um of an unsure cell."""
-    apart = np.hypot(*(xy[:, None] - image.unsure_xy[None]).transpose(2, 0, 1))
-    result: NDArray[np.bool_] = (apart <= DISTANCE_PX).any(axis=1)
-    return result
+    return is_near(xy, image.unsure_xy, DISTANCE_PX)
 
 
 def count(image: LabImage, xy: NDArray[np.float64], leave_unsure_out: bool) -> tuple[int, int, int]:
@@ -110,6 +110,7 @@ def count(image: LabImage, xy: NDArray[np.float64], leave_unsure_out: bool) -> t
 
 
 def f_score(counts: NDArray[np.int64]) -> float:
+    """Return F of true positives, false positives and false negatives (3,); 0 of nothing."""
     tp, fp, fn = counts.tolist()
     return float(2 * tp / max(1, 2 * tp + fp + fn))
 
@@ -126,7 +127,14 @@ class Counts:
     def of(
         self, laboratory: str, leave_unsure_out: bool, test: bool = False, group: str | None = None
     ) -> NDArray[np.int64]:
-        """Return counts (thresholds, 3) of a laboratory's images."""
+        """Return counts (thresholds, 3) of a laboratory's images: tp, fp, fn.
+
+        Args:
+            laboratory: its name.
+            leave_unsure_out: whether detections at unsure cells count neither way.
+            test: whether to count the test slide instead of all other images.
+            group: of crops, those that `crop_group` gives this name; None: all.
+        """
         total = np.zeros((len(THRESHOLDS), 3), np.int64)
         for index in self._found:
             image = self._images[index]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segmitos.detection.cascade import local_maxima, patch_corners
+from segmitos.detection.cascade import block_patch_corners, local_maxima
 from segmitos.detection.model import DEFAULT_MODEL
 from segmitos.detection.model_file import read_model_file
 from segmitos.detection.runtimes import open_onnxruntime
@@ -49,7 +49,7 @@ def test_a_patch_says_what_the_whole_image_says(data_dir, laboratory):
         whole = network(pixels[None])[0]
         proposals = local_maxima(proposal(pixels[None])[0], cascade.proposal_threshold)
         side, margin = cascade.patch_px, cascade.margin_px
-        for y, x in patch_corners(proposals, cascade, (0, 0)):
+        for y, x in block_patch_corners(proposals, cascade, (0, 0)):
             if y < 0 or x < 0 or y + side > height or x + side > width or patches > 12:
                 continue
             patches += 1

@@ -11,7 +11,7 @@ from segmitos.errors import InputError, UsageError
 from segmitos.evaluation import threshold_grid
 from segmitos.evaluation.matching import match_points
 from segmitos.evaluation.scoring import Counts
-from segmitos.evaluation.sweep import incremental_matching, neighbours_within, rank
+from segmitos.evaluation.sweep import incremental_matching, neighbors_within, rank
 from segmitos.evaluation.threshold_grid import best_of, level0_xy, redundant
 from segmitos.evaluation.tuning import tune
 
@@ -196,7 +196,7 @@ def test_the_sum_of_added_pairs_is_the_optimal_count_of_every_prefix(
     detected = generator.uniform(0, 60, (detected_count, 2))
     truth = generator.uniform(0, 60, (truth_count, 2))
     score = generator.choice([0.2, 0.4, 0.6, 0.8], detected_count)
-    adds = incremental_matching(neighbours_within(detected, truth, 12), list(range(detected_count)))
+    adds = incremental_matching(neighbors_within(detected, truth, 12), list(range(detected_count)))
     for length in range(detected_count + 1):
         assert adds[:length].sum() == match_points(detected[:length], truth, 12).tp
     ranked = rank([(detected, score, truth, 12.0, np.zeros((0, 2)))])

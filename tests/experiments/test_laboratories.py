@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-import pickle
 import sys
 
 import numpy as np
@@ -13,7 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.laboratories import __main__ as script
-from experiments.laboratories.candidates import Scored, screened_cascade
+from experiments.laboratories.candidates import (
+    Scored,
+    load_scored,
+    save_scored,
+    screened_cascade,
+)
 from experiments.laboratories.data import BACKGROUND, FIELDS, LabImage, read_images
 from experiments.laboratories.pools import FOLDS, SIZES, learns, make_pools, verifier_file
 from experiments.laboratories.protocol import (
@@ -137,6 +142,27 @@ def test_the_small_verifier_may_begin_with_the_encoder_of_a_run(tmp_path):
 
 
 @pytest.mark.slow
+def test_candidates_are_taken_again_only_from_the_same_networks(tmp_path):
+    images = [image("mitos12", 1, [(50, 50)])]
+    networks = read_model_file(DEFAULT_MODEL)
+    verifier = VerifierNetwork(64)
+    before = script._digest(images, networks, {1: [verifier]})
+    found = {
+        7: scored([(50, 50), (60, 70)], [1.0, 2.0], [[0.5, -1.0], [0.25, 3.0]]),
+        2: scored([], [], np.zeros((0, 2))),
+    }
+    path = tmp_path / "candidates.safetensors"
+    assert load_scored(path, before) is None
+    save_scored(path, found, before)
+    again = load_scored(path, before)
+    assert again is not None and list(again) == [7, 2]
+    for index, name in itertools.product(found, ("xy", "map_logit", "verifier_logits")):
+        np.testing.assert_array_equal(getattr(again[index], name), getattr(found[index], name))
+    verifier.head.bias.data += 0.1
+    assert load_scored(path, script._digest(images, networks, {1: [verifier]})) is None
+    assert load_scored(path, script._digest([], networks, {1: [VerifierNetwork(64)]})) is None
+
+
 def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypatch, capsys):
     images = []
     for seed, name in enumerate((*FIELDS, *BACKGROUND)):
@@ -165,7 +191,15 @@ def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypa
             if one.laboratory in BACKGROUND:
                 logit[:, 0] -= 9
             candidates[index] = Scored(xy, logit[:, 0], logit[:, 1:])
-    (tmp_path / "out" / "candidates-seed0.pickle").write_bytes(pickle.dumps(candidates))
+    trained = {
+        fold: [
+            restore_verifier(load_file(str(tmp_path / "out" / verifier_file(fold, side, 0))))
+            for side in SIZES
+        ]
+        for fold in FOLDS
+    }
+    made_of = script._digest(images, read_model_file(DEFAULT_MODEL), trained)
+    save_scored(tmp_path / "out" / "candidates-seed0.safetensors", candidates, made_of)
     monkeypatch.setattr(sys, "argv", ["x", str(tmp_path), str(tmp_path / "out"), "--seeds", "0"])
     script.main()
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())
@@ -180,13 +214,8 @@ def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypa
     # It screens as it was trained; the verifiers of the file are less by their levels.
     patches = rng.integers(0, 256, (4, 80, 80, 3), dtype=np.uint8)
     pixels = torch.from_numpy(patches).permute(0, 3, 1, 2).float()
-    trained = [
-        restore_verifier(load_file(str(tmp_path / "out" / verifier_file(fold, side, 0))))
-        for fold in FOLDS
-        for side in SIZES
-    ]
     with torch.inference_mode():
-        logits = np.stack([network(pixels).numpy() for network in trained])
+        logits = np.stack([network(pixels).numpy() for fold in FOLDS for network in trained[fold]])
     levels = background_levels(images, candidates)
     mean = (logits - np.concatenate([levels[fold] for fold in FOLDS])[:, None]).mean(axis=0)
     assert np.abs(levels[FOLDS[0]]).min() > 0.1

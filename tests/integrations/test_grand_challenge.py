@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,12 @@ def test_a_scale_that_is_no_number_is_refused(job: Path) -> None:
 def test_the_container_is_not_root_and_has_what_it_starts() -> None:
     text = (ROOT / "Containerfile").read_text()
     assert re.search(r"^USER user$", text, re.MULTILINE)
-    for copied in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
-        for name in copied.split():
-            assert (ROOT / name).exists(), name
+    copied = " ".join(re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE)).split()
+    for name in copied:
+        assert (ROOT / name).exists(), name
+    # Without these `pip install .` fails in the container.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    build = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = [build["hooks"]["custom"]["path"], project["project"]["readme"], *build["packages"]]
+    for name in ("pyproject.toml", *needed):
+        assert name in copied or Path(name).parts[0] in copied, name

@@ -170,9 +170,9 @@ def test_the_server_may_be_called_by_its_own_names_alone():
 
 
 @pytest.mark.parametrize(
-    "name", ["", "..", ".hidden", "a/b", "a\\b", "x" * 70, "consensus", "a\n", "a. "]
+    "name", ["", "..", ".hidden", "a/b", "a\\b", "x" * 70, "consensus", "Model", "a\n", "a. "]
 )
-def test_a_reader_whose_name_cannot_name_a_folder_is_refused(name):
+def test_a_reader_whose_name_cannot_name_a_folder_or_stands_for_another_is_refused(name):
     with pytest.raises(UsageError):
         check_name(name)
 

@@ -88,7 +88,7 @@ def run(
             outcomes[order[str(outcome.path)]] = outcome
             on_outcome(outcome)
     finally:
-        # A worker of a run that was killed may have outlived its job's turn, not the cohort.
+        # A worker of an earlier run that was killed may have begun a folder since `_prepare`.
         remove_stale_partials(out)
         failed = [failure_of(one) for one in outcomes.values() if one.status == "failed"]
         # Who interrupts does not want to wait for more libraries to load.

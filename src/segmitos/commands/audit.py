@@ -123,7 +123,7 @@ def _kinds(suspects: Sequence[Suspect]) -> list[str]:
 
 
 def _at_level_0(case: Case, suspect: Suspect) -> Suspect:
-    """Move a suspect from 0.25 um/px to the pixels of its image; labels to where they are."""
+    """Return a suspect with its position in pixels of its image, instead of at 0.25 um/px."""
     from dataclasses import replace
 
     import numpy as np

@@ -63,7 +63,12 @@ def info(model: str, json_out: bool) -> None:
 
 
 def model_card(about: Mapping[str, Any]) -> str:
-    """Return the model card of what `run_info` gathers, as text."""
+    """Return the model card as text.
+
+    Args:
+        about: the specification of a model file as plain values, its `sha256` and `bytes`, and the
+            number of its `networks`.
+    """
     thresholds, cascade, verifier = about["thresholds"], about["cascade"], about["verifier"]
     rows = [
         ("model", f"{about['name']}, {about['bytes'] / 1e6:.1f} MB, SHA-256 {about['sha256']}"),

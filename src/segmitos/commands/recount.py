@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("folder", type=FilePath)
+@click.argument("folder", type=FilePath, help="A result of detect, or an output folder of it.")
 @click.option(
     "--with",
     "corrected",

@@ -33,11 +33,7 @@ class _ResultsOrVerb(click.Group):
     """`segmitos review RESULTS` serves; `segmitos review agreement|export RESULTS` do not."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        if not any(arg in self.commands for arg in args[:1]) and args[:1] not in (
-            ["-h"],
-            ["--help"],
-            [],
-        ):
+        if args and args[0] not in (*self.commands, "-h", "--help"):
             args = ["serve", *args]
         return super().parse_args(context, args)
 
@@ -282,9 +278,8 @@ def _own_name() -> str:
         name = getpass.getuser()
     except (OSError, KeyError, ImportError):
         return "reader"
-    return "".join(sign if sign.isalnum() or sign in " -" else "-" for sign in name).strip("- ")[
-        :60
-    ]
+    plain = "".join(sign if sign.isalnum() or sign in " -" else "-" for sign in name)
+    return plain.strip("- ")[:60]
 
 
 def require_packages(*more: str) -> None:

@@ -61,7 +61,7 @@ def run_cascade(
         Probabilities (h / stride, w / stride), 0 where no patch was.
     """
     proposals = local_maxima(proposal(image[None])[0], settings.proposal_threshold)
-    corners = patch_corners(proposals, settings, origin)
+    corners = block_patch_corners(proposals, settings, origin)
     height, width = image.shape[:2]
     touching = _touches(corners, settings, output_box or (0, 0, height, width))
     proposals, corners = proposals[touching], corners[touching]
@@ -122,10 +122,10 @@ def passes_screening(
     return probability > settings.screening_threshold
 
 
-def patch_corners(
+def block_patch_corners(
     proposals: NDArray[np.int64], settings: CascadeSettings, origin: tuple[int, int]
 ) -> NDArray[np.int64]:
-    """Return the (top, left) corners (n, 2) of the patches of proposals (n, 2).
+    """Return the (top, left) corners (n, 2) of the patches round the blocks of proposals (n, 2).
 
     Args:
         proposals: (n, 2) row and column on the map of the proposal network.

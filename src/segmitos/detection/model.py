@@ -69,7 +69,10 @@ class Model:
     """A model file, loaded and ready to run.
 
     Attributes:
-        path: of the file; spec: its specification; sha256: of its bytes; device: that runs it;
+        path: of the file.
+        spec: its specification.
+        sha256: of its bytes.
+        device: that runs it: `cpu`, `cuda` or `openvino`.
         streams: as many threads may call `predict` at once, to use all of the CPU.
     """
 
@@ -136,8 +139,8 @@ class Model:
         streams = min(MAX_STREAMS, threads)
         free: queue.SimpleQueue[Predict] = queue.SimpleQueue()
         for stream in range(streams):
-            fraction = threads // streams + (stream < threads % streams)
-            free.put(_start(file, path, "cpu", fraction)[0])
+            own_threads = threads // streams + (stream < threads % streams)
+            free.put(_start(file, path, "cpu", own_threads)[0])
 
         def predict(
             images: NDArray[np.uint8], output_box: Box | None, origin: tuple[int, int]
@@ -314,7 +317,7 @@ def is_builtin(path: str | Path) -> bool:
 
 
 def available_threads() -> int:
-    """CPU threads that this process may use."""
+    """Return how many CPU threads this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from segmitos.io.pairs import is_near, pairs_within
 
-Neighbours = Sequence[Sequence[int]]
+Neighbors = Sequence[Sequence[int]]
 
 
-def neighbours_within(
+def neighbors_within(
     detected_xy: NDArray[Any], truth_xy: NDArray[Any], distance_px: float
 ) -> list[list[int]]:
     """Return, for each detection, the mitoses within the distance, nearest first."""
@@ -31,11 +31,11 @@ def neighbours_within(
     return result
 
 
-def incremental_matching(neighbours: Neighbours, order: Sequence[int]) -> NDArray[np.bool_]:
+def incremental_matching(neighbors: Neighbors, order: Sequence[int]) -> NDArray[np.bool_]:
     """Tell for each detection, added in `order`, whether it raises the largest matching.
 
     Args:
-        neighbours: of all detections (n).
+        neighbors: of all detections (n).
         order: indices of the detections that take part, first added first.
 
     Returns:
@@ -49,7 +49,7 @@ def incremental_matching(neighbours: Neighbours, order: Sequence[int]) -> NDArra
         came_from: dict[int, int] = {}
         queue = [detection]
         for current in queue:
-            for truth in neighbours[current]:
+            for truth in neighbors[current]:
                 if truth in came_from:
                     continue
                 came_from[truth] = current
@@ -66,9 +66,9 @@ def incremental_matching(neighbours: Neighbours, order: Sequence[int]) -> NDArra
                 return True
         return False
 
-    adds = np.zeros(len(neighbours), dtype=bool)
+    adds = np.zeros(len(neighbors), dtype=bool)
     for detection in order:
-        if neighbours[detection]:
+        if neighbors[detection]:
             adds[detection] = place(detection)
     return adds
 
@@ -118,7 +118,7 @@ def rank(
     scores = [np.zeros(0)]
     matches, unsure = [np.zeros(0, bool)], [np.zeros(0, bool)]
     for detected_xy, score, truth_xy, distance_px, ignored_xy in images:
-        near = neighbours_within(detected_xy, truth_xy, distance_px)
+        near = neighbors_within(detected_xy, truth_xy, distance_px)
         order = np.argsort(-np.asarray(score, np.float64), kind="stable")
         scores.append(np.asarray(score, np.float64)[order])
         matches.append(incremental_matching(near, order.tolist())[order])

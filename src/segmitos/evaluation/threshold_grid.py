@@ -17,7 +17,7 @@ from segmitos.detection.pipeline import SlideResult
 from segmitos.detection.postprocess import Blobs, MapAccumulator, Thresholds
 from segmitos.errors import UsageError
 from segmitos.evaluation.matching import RULES
-from segmitos.evaluation.sweep import incremental_matching, neighbours_within
+from segmitos.evaluation.sweep import incremental_matching, neighbors_within
 from segmitos.io.datasets import Case
 from segmitos.io.geometry import rescale
 from segmitos.io.pairs import is_near
@@ -107,7 +107,7 @@ def count_items(items: Sequence[Item]) -> tuple[tuple[str, ...], NDArray[np.int3
         row, reach = slides.index(item.slide), DISTANCE_UM / item.mpp
         for index, threshold in enumerate(MAP_THRESHOLDS):
             blobs, xy = item.blobs(threshold)
-            near = neighbours_within(xy, item.counted_xy, reach)
+            near = neighbors_within(xy, item.counted_xy, reach)
             unsure = is_near(xy, item.ignored_xy, reach)
             table[row, index, :, :, :2] += _count_blobs(blobs, near, unsure)
         table[row, ..., 2] += len(item.counted_xy)
@@ -186,11 +186,11 @@ def best_of(values: NDArray[np.float64], unused: NDArray[np.bool_]) -> tuple[int
     for b in range(len(values)):
         plateaus, count = label(best[b])
         for number in range(1, count + 1):
-            cells = np.argwhere(plateaus == number)
-            if chosen is None or len(cells) > chosen[0]:
-                apart = ((cells - cells.mean(axis=0)) ** 2).sum(axis=1)
-                a, s = cells[int(np.argmin(apart))]
-                chosen = len(cells), (b, int(a), int(s))
+            places = np.argwhere(plateaus == number)
+            if chosen is None or len(places) > chosen[0]:
+                apart = ((places - places.mean(axis=0)) ** 2).sum(axis=1)
+                a, s = places[int(np.argmin(apart))]
+                chosen = len(places), (b, int(a), int(s))
     assert chosen is not None
     return chosen[1]
 

@@ -27,6 +27,8 @@ from segmitos.io.text import read_text
 
 CONSENSUS = "consensus"
 """The reader whose decisions an adjudicator makes."""
+MODEL = "model"
+"""The model, as one more reader in comparisons."""
 _NAME = re.compile(r"^[^\W_][\w .'-]{0,59}\Z")
 _MIN_TOKEN = 22
 MAX_BODY_BYTES = 1_000_000
@@ -51,12 +53,13 @@ def check_name(name: str) -> str:
     """Return a reader's name, checked.
 
     Raises:
-        UsageError: for one that is empty, too long, or could not name a folder.
+        UsageError: for one that is empty, too long, could not name a folder, or stands for another.
     """
-    if not _NAME.match(name) or name.rstrip(". ") != name or name.casefold() == CONSENSUS:
+    is_taken = name.casefold() in (CONSENSUS, MODEL)
+    if not _NAME.match(name) or name.rstrip(". ") != name or is_taken:
         raise UsageError(
             f"reader {name!r}: give 1 to 60 letters, digits, spaces, - ' or . that begin with a "
-            f"letter or digit; {CONSENSUS!r} is the adjudicated reading"
+            f"letter or digit; {CONSENSUS!r} is the adjudicated reading, {MODEL!r} the model's"
         )
     return name
 

@@ -22,6 +22,7 @@ from segmitos.io.files import json_text
 from segmitos.io.outputs import PROGRAM
 from segmitos.io.tables import table_text
 from segmitos.report.html import render
+from segmitos.review.access import MODEL
 from segmitos.review.readings import MATCH_UM, SlideReadings
 
 Floats = NDArray[np.float64]
@@ -48,7 +49,7 @@ def agreement(slides: Sequence[SlideReadings], draws: int = DRAWS, seed: int = 0
     pairs = [
         _pair(slides, first, second, draws, seed) for first, second in combinations(readers, 2)
     ]
-    people = [reader for reader in readers if reader != "model"]
+    people = [reader for reader in readers if reader != MODEL]
     return {
         "readers": readers,
         "slides": [one.name for one in slides],

@@ -117,9 +117,10 @@ def link_earlier(service: Service, name: str, who: str) -> dict[str, Any]:
     visible = service.visible(result, who)
     new_xy = result.candidates.xy[visible]
     pairs = dict(match_points(old_xy, new_xy, LINK_UM / result.mpp).pairs)
+    at = earlier.last_at or "1970-01-01T00:00:00Z"
     events, linked = [], 0
     for number, mark in enumerate(old):
-        label, at = earlier.labels[mark], earlier.last_at or "1970-01-01T00:00:00Z"
+        label = earlier.labels[mark]
         identity = str(uuid.uuid5(_NAMESPACE, f"{result.key}|{who}|{mark}"))
         x, y = old_xy[number].tolist()
         if number in pairs:

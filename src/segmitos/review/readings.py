@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from segmitos.counting.reviewed_marks import MITOSES, Label
 from segmitos.evaluation.matching import match_points
 from segmitos.io.points.candidates import Candidates
+from segmitos.review.access import MODEL
 from segmitos.review.assess import Counted, count_windows, reviewed_marks
 from segmitos.review.results import Result
 from segmitos.review.screening import polygon
 from segmitos.review.state import ReviewState
 
-MODEL = "model"
-"""The model, as one more reader."""
 MATCH_UM = 7.5
 
 

@@ -53,6 +53,7 @@ RECIPE = "adapt"
 BUILTIN = "builtin:"
 RESULT = "adapted.json"
 PAGE = "training.html"
+_NOT_KEPT = "the model is the one that it started from"
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,6 @@ class Adapted:
         if self.rows:
             return "on slides that it was not fitted to the change is no better"
         return "there is one image alone, and so nothing to test the change on; review another"
-
-
-_NOT_KEPT = "the model is the one that it started from"
 
 
 def adapt(
@@ -188,7 +186,7 @@ def start_model(start: Path | str) -> Path:
 
 def is_model(start: Path | str | None) -> bool:
     """Tell whether what a training starts from is a model file, not a run."""
-    return start is not None and str(start).startswith(BUILTIN) | str(start).endswith(SUFFIX)
+    return start is not None and (str(start).startswith(BUILTIN) or str(start).endswith(SUFFIX))
 
 
 def _check_folder(folder: Path, identity: RunIdentity, restart: bool) -> None:
@@ -261,13 +259,15 @@ def _content(result: Adapted, file: ModelFile, start: Path | str) -> dict[str, A
     }
 
 
-def ratio(counts: tuple[int, int, int]) -> str:
-    """Return F of counts as text."""
+def _f_text(counts: tuple[int, int, int]) -> str:
+    """Return F of tp, fp and fn as text."""
     return ratio_text(f_score(*counts))
 
 
 def _line(row: Row, width: int) -> str:
-    sides = (f"{ratio(one)}  " + "".join(f"{n:5d}" for n in one) for one in (row.before, row.after))
+    sides = (
+        f"{_f_text(one)}  " + "".join(f"{n:5d}" for n in one) for one in (row.before, row.after)
+    )
     return f"{row.slide:<{width}}  " + "   ".join(sides)
 
 
@@ -280,7 +280,7 @@ def _page(result: Adapted) -> str:
         reason="" if result.kept else result.reason(),
         how=result.how,
         rows=[
-            (row.slide, [ratio(row.before), *row.before, ratio(row.after), *row.after])
+            (row.slide, [_f_text(row.before), *row.before, _f_text(row.after), *row.after])
             for row in result.rows
         ],
         note=result.note() if result.assisted else "",

@@ -20,7 +20,13 @@ from segmitos.errors import DataError
 from segmitos.io.pairs import is_near
 from segmitos.training.nuclei import find_dark_nuclei
 from segmitos.training.sampling import TrainingImage, common_stain
-from segmitos.training.train_verifier import Pool, VerifierRecipe, score_patches, train_verifier
+from segmitos.training.train_verifier import (
+    Pool,
+    VerifierRecipe,
+    point_rows,
+    score_patches,
+    train_verifier,
+)
 
 Kind = Literal["missed mitosis", "doubtful mitosis", "misplaced point"]
 OnEvent = Callable[[str], None]
@@ -154,15 +160,11 @@ def _pools(
     negatives = [np.zeros((0, 3))]
     for index in learns:
         source = sources[index]
-        positives.append(_rows(index, source.mitoses_xy))
+        positives.append(point_rows(index, source.mitoses_xy))
         others = np.concatenate([nuclei[index], source.hard_negatives_xy])
         avoid = np.concatenate([source.mitoses_xy, source.ignored_xy])
-        negatives.append(_rows(index, others[~is_near(others, avoid, _NEAR_PX)]))
+        negatives.append(point_rows(index, others[~is_near(others, avoid, _NEAR_PX)]))
     return {"": Pool(np.concatenate(positives), np.concatenate(negatives))}
-
-
-def _rows(index: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.column_stack([np.full(len(points), float(index)), points])
 
 
 def _suspects(

@@ -29,7 +29,7 @@ Probability = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What may happen to a crop; nothing happens with `NONE`.
+    """What may happen to a crop in training.
 
     Raises:
         UsageError: for chances of blur and sharpening above 1 together.
@@ -66,6 +66,7 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
+# Nothing happens.
 NONE = Augmentation(1, False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 

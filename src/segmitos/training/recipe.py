@@ -26,7 +26,9 @@ Probability = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Fractions of the kinds of crop in a batch; a kind without members leaves its to the others.
+    """Fractions of the kinds of crop in a batch; they need not add up to 1.
+
+    They are divided by their sum. A kind of which the data hold nothing is left out of it.
 
     Raises:
         UsageError: for fractions that are all 0, or background of external crops without mosaics.
@@ -66,7 +68,7 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One experiment. Sizes in pixels are at the recipe's own `mpp`.
+    """Every choice of one training. Sizes in pixels are at the recipe's own `mpp`.
 
     Raises:
         UsageError: for values that contradict each other. Ranges and kinds of single values are
@@ -74,7 +76,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """
 
     network: str = "lite"
-    """Name in `training.networks.NETWORKS`."""
+    """`lite`, `lite-half` (made for 0.5 um/px), `proposal`, or the paper's `fcn32s`, `fcn16s` and
+    `fcn8s`; `training.networks.NETWORKS` has all."""
     pretrained: bool = True
     """Whether the encoder starts from ImageNet weights, where the network has an encoder."""
     weights: str = ""
@@ -88,7 +91,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     batch: Annotated[int, Meta(ge=1, le=4096)] = 48
     """Crops in an optimizer step, over all devices together."""
     epochs: Annotated[int, Meta(ge=1, le=1_000_000)] = 12
-    """Rounds of `steps_per_epoch` steps; validation and a checkpoint follow each."""
+    """Rounds of `steps_per_epoch` steps; a checkpoint follows each, and validation where it is due
+    (`validate_every`)."""
     steps_per_epoch: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
     """Optimizer steps in an epoch; crops are drawn at random, so an epoch is no pass over data."""
     optimizer: Literal["adamw", "sgd"] = "adamw"

@@ -85,7 +85,7 @@ def train(
         time_budget_s: take fewer steps than the recipe's, so many as fit into this time by their
             speed here; None takes all.
         on_event: told of what happens, for progress.
-        accelerator: as in Lightning Fabric: auto, cpu, cuda.
+        accelerator: auto, cpu, cuda or mps.
         devices: processes or GPUs to train on.
         threads: of the CPU; None leaves torch's own choice.
 

@@ -66,6 +66,11 @@ class Pool:
         self.scores = np.full(len(self.negatives), 0.3, np.float32)
 
 
+def point_rows(index: int, points_xy: Points) -> Points:
+    """Return points (n, 2) of the image of an index as rows (n, 3): index, x, y."""
+    return np.column_stack([np.full(len(points_xy), float(index)), points_xy])
+
+
 def train_verifier(
     sources: Sequence[TrainingImage],
     pools: Mapping[str, Pool],
@@ -164,7 +169,7 @@ class VerifierTraining:
         Args:
             step: its number, from 0; what is drawn depends on it and the recipe's seed alone.
             read: returns augmented patches, on the device, of points (n, 3).
-            done: share of the training, 0 to 1, which sets the learning rate.
+            done: fraction of the training, 0 to 1, which sets the learning rate.
 
         Raises:
             DataError: where there are no positives, or no negatives.
@@ -172,15 +177,15 @@ class VerifierTraining:
         recipe = self._recipe
         torch.manual_seed(recipe.seed * 1_000_003 + step)
         rng = np.random.default_rng((recipe.seed, step))
-        points, target_share, origin = _draw(self._pools, recipe, step, rng)
-        patches = read(_moved(points, target_share, recipe, rng), rng)
+        points, is_positive, origin = _draw(self._pools, recipe, step, rng)
+        patches = read(_moved(points, is_positive, recipe, rng), rng)
         for group in self.optimizer.param_groups:
             group["lr"] = _rate(recipe, step, done)
         mixed = self._device.type == "cuda"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
             logits = self.network(patches).float()
         low, high = recipe.smoothing
-        wanted = torch.from_numpy(target_share.astype(np.float32)) * (high - low) + low
+        wanted = torch.from_numpy(is_positive.astype(np.float32)) * (high - low) + low
         loss = F.binary_cross_entropy_with_logits(logits, wanted.to(self._device))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -214,7 +219,12 @@ def _rate(recipe: VerifierRecipe, step: int, done: float) -> float:
 def _draw(
     pools: Mapping[str, Pool], recipe: VerifierRecipe, step: int, rng: np.random.Generator
 ) -> tuple[Points, NDArray[np.float64], list[tuple[str, int] | None]]:
-    """Return points (n, 3), 1 for positives, and for each negative where it came from."""
+    """Draw a batch.
+
+    Returns:
+        Points (n, 3); 1.0 for each positive and 0.0 for each negative (n,); and for each negative
+        its laboratory and its number there, None for a positive.
+    """
     positive = round(recipe.batch * recipe.positive_fraction)
     with_positives = [name for name in sorted(pools) if len(pools[name].positives)]
     with_negatives = [name for name in sorted(pools) if len(pools[name].negatives)]

@@ -89,7 +89,7 @@ class PixelCache:
         return part
 
     def clear(self) -> None:
-        """Let all go."""
+        """Drop all parts."""
         with self._lock:
             self._parts.clear()
             self._held = 0

@@ -23,7 +23,7 @@ PHASES = 256
 SUPPORT_PX = 1
 """Reach of the kernel (a triangle), in output pixels or source pixels, whichever are larger."""
 CHUNK_PX = 4096
-"""SlideBackend pixels read at a time along one axis, to bound memory."""
+"""Source pixels read at a time along one axis, to bound memory."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _resample(source: SlideBackend, level: int, x: Axis, y: Axis) -> Pixels:
 
 
 def _block_source(axis: Axis, block: int) -> tuple[int, int, tuple[float, float]]:
-    """SlideBackend pixels low..high that a block is made of, and its own box within them."""
+    """Source pixels low..high that a block is made of, and its own box within them."""
     begin, end = axis.edge(block * axis.block), axis.edge((block + 1) * axis.block)
     low = math.floor(begin) - axis.margin
     high = math.ceil(end) + axis.margin
@@ -163,7 +163,7 @@ def _overlap(axis: Axis, block: int) -> tuple[int, int, int]:
 
 
 def _canvas(source: SlideBackend, level: int, x: Axis, y: Axis) -> tuple[Pixels, int, int]:
-    """SlideBackend pixels for all blocks of a request, with their origin.
+    """Source pixels for all blocks of a request, with their origin.
 
     Only what the request's pixels reach is read: the rest of the border blocks stays empty.
     Beyond the image its border is repeated, so that no white leaks in by the kernel.

@@ -139,7 +139,7 @@ class TiffBackend:
         return whole[y : y + height, x : x + width].copy()
 
     def close(self) -> None:
-        """Close the file and let decoded pixels go."""
+        """Close the file and release decoded pixels."""
         self._file.close()
         self._cache.clear()
         self._whole.clear()

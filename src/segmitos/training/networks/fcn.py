@@ -124,12 +124,12 @@ class FCN(nn.Module):
             self.score_pool3 = nn.Conv2d(scaled(256), 2, 1)
             self.upscore8 = BilinearUpsampling(2, 8)
             predictions.append(self.score_pool3)
-        self._initialise(predictions)
+        self._initialize(predictions)
         # In the state: weights from elsewhere bring the scale that they were trained with.
         self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGE_STD).view(1, 3, 1, 1))
 
-    def _initialise(self, predictions: list[nn.Conv2d]) -> None:
+    def _initialize(self, predictions: list[nn.Conv2d]) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
