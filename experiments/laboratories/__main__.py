@@ -18,7 +18,7 @@ import argparse
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ from experiments.laboratories.protocol import (
     figures,
     fit_rule,
 )
+from experiments.laboratories.screening import Proposals, find_proposals, screening_network
 from segmitos.console import run_program
 from segmitos.detection.model import find_model
 from segmitos.detection.model_file import ModelFile, read_model_file
@@ -101,7 +102,10 @@ def main() -> None:
     }
     if given.folds:
         return
-    left_out = [_left_out(images, networks, verifiers[seed], seed, given) for seed in given.seeds]
+    proposals = find_proposals(images, networks, given.threads)
+    left_out = [
+        _left_out(images, networks, verifiers[seed], proposals, seed, given) for seed in given.seeds
+    ]
     levels = [background_levels(images, found) for found in left_out]
     runs = [
         {index: of.lowered_by(level[images[index].fold]) for index, of in found.items()}
@@ -112,7 +116,8 @@ def main() -> None:
     at = common_threshold(counts)
     first = verifiers[given.seeds[0]]
     # It screens as it was trained, and as it did on what it left out: its level is not taken off.
-    screening = int8_graph(first[FOLDS[0]][:1], calibration_patches(images, FOLDS[0]))
+    screens = screening_network(first[FOLDS[0]][0], images, proposals, FOLDS[0])
+    screening = int8_graph([screens], calibration_patches(images, FOLDS[0]))
     lowered = [network for fold in FOLDS for network in _lowered(first[fold], levels[0][fold])]
     together = int8_graph(lowered, calibration_patches(images, None))
     maker = MapMaker(networks, screening, given.threads)
@@ -193,6 +198,7 @@ def _left_out(
     images: Sequence[LabImage],
     networks: ModelFile,
     verifiers: Verifiers,
+    proposals: Mapping[int, Proposals],
     seed: int,
     given: argparse.Namespace,
 ) -> dict[int, Scored]:
@@ -206,7 +212,8 @@ def _left_out(
     for fold, trained in verifiers.items():
         patches = calibration_patches(images, fold)
         graphs = [int8_graph([network], patches) for network in trained]
-        maker = MapMaker(networks, graphs[0], given.threads)
+        screening = int8_graph([screening_network(trained[0], images, proposals, fold)], patches)
+        maker = MapMaker(networks, screening, given.threads)
         judges = [start(graph, 1, given.threads) for graph in graphs]
         for index, image in enumerate(images):
             if image.fold == fold and not image.test:

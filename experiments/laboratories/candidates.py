@@ -35,6 +35,7 @@ SETTINGS = VerifierSettings(
     intercept=0.0,
 )
 """Of the search for candidates; the weights are fitted later (`protocol.fit_rule`)."""
+SCREENING_THRESHOLD = 0.4
 
 
 def screened_cascade(networks: ModelFile) -> CascadeSettings:
@@ -50,7 +51,7 @@ def screened_cascade(networks: ModelFile) -> CascadeSettings:
         proposal_threshold=0.02,
         ensemble_threshold=0.15,
         screening_patch_px=PATCH_PX,
-        screening_threshold=0.4,
+        screening_threshold=SCREENING_THRESHOLD,
     )
 
 
@@ -106,7 +107,7 @@ class MapMaker:
 
     Args:
         networks: model file of the networks of the map and their proposal network.
-        screening: graph of the verifier that judges the proposals.
+        screening: graph that judges the proposals.
         threads: of a network.
 
     Raises:

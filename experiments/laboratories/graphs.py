@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from experiments.laboratories.data import MPP, LabImage
 from experiments.laboratories.pools import learns
-from segmitos.training.networks.verifier import PATCH_PX, VerifierNetwork
+from segmitos.training.networks.verifier import PATCH_PX
 from segmitos.training.nuclei import find_dark_nuclei
 from segmitos.training.patches import read_patch
 from segmitos.training.quantize import quantize_verifier
@@ -25,7 +25,7 @@ _IMAGES, _MITOSES, _NUCLEI = 12, 2, 4
 class _MeanVerifier(nn.Module):
     """Bytes (N, PATCH_PX, PATCH_PX, 3) -> probabilities (N,): of the mean logit."""
 
-    def __init__(self, networks: Sequence[VerifierNetwork]) -> None:
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
 
@@ -35,7 +35,7 @@ class _MeanVerifier(nn.Module):
         return torch.sigmoid(torch.stack(logits).mean(0))
 
 
-def verifier_graph(networks: Sequence[VerifierNetwork]) -> bytes:
+def verifier_graph(networks: Sequence[nn.Module]) -> bytes:
     """Return the graph of verifiers whose logits are averaged."""
     buffer = io.BytesIO()
     patch = torch.zeros(2, PATCH_PX, PATCH_PX, 3, dtype=torch.uint8)
@@ -55,7 +55,7 @@ def verifier_graph(networks: Sequence[VerifierNetwork]) -> bytes:
     return buffer.getvalue()
 
 
-def int8_graph(networks: Sequence[VerifierNetwork], patches: NDArray[np.uint8]) -> bytes:
+def int8_graph(networks: Sequence[nn.Module], patches: NDArray[np.uint8]) -> bytes:
     """Return the graph in int8, calibrated on patches (n, PATCH_PX, PATCH_PX, 3)."""
     return quantize_verifier(verifier_graph(networks), patches)
 

@@ -30,6 +30,7 @@ from experiments.laboratories.protocol import (
     common_threshold,
     fit_rule,
 )
+from experiments.laboratories.screening import Proposals, screening_network
 from segmitos.detection.model import DEFAULT_MODEL, Model
 from segmitos.detection.model_file import read_model_file
 from segmitos.detection.runtimes import open_onnxruntime
@@ -141,7 +142,6 @@ def test_the_small_verifier_may_begin_with_the_encoder_of_a_run(tmp_path):
     assert torch.equal(own["_conv_stem.weight"], weights["_conv_stem.weight"])
 
 
-@pytest.mark.slow
 def test_candidates_are_taken_again_only_from_the_same_networks(tmp_path):
     images = [image("mitos12", 1, [(50, 50)])]
     networks = read_model_file(DEFAULT_MODEL)
@@ -163,6 +163,7 @@ def test_candidates_are_taken_again_only_from_the_same_networks(tmp_path):
     assert load_scored(path, script._digest([], networks, {1: [VerifierNetwork(64)]})) is None
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypatch, capsys):
     images = []
     for seed, name in enumerate((*FIELDS, *BACKGROUND)):
@@ -200,6 +201,12 @@ def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypa
     }
     made_of = script._digest(images, read_model_file(DEFAULT_MODEL), trained)
     save_scored(tmp_path / "out" / "candidates-seed0.safetensors", candidates, made_of)
+    proposals = {
+        index: Proposals(rng.uniform(20, 100, (6, 2)), np.tile([0.9, 0.02], 3))
+        for index, one in enumerate(images)
+        if not one.test
+    }
+    monkeypatch.setattr(script, "find_proposals", lambda *given: proposals)
     monkeypatch.setattr(sys, "argv", ["x", str(tmp_path), str(tmp_path / "out"), "--seeds", "0"])
     script.main()
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())
@@ -211,15 +218,16 @@ def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypa
     model = Model.load(tmp_path / "out" / "lite.segmitos", "cpu", 1)
     assert model.predict(np.full((1, 256, 256, 3), 220, np.uint8)).shape == (1, 64, 64)
     assert (tmp_path / "out" / "reliability.png").exists()
-    # It screens as it was trained; the verifiers of the file are less by their levels.
+    # What screens is not less by its level, the verifiers of the file are.
     patches = rng.integers(0, 256, (4, 80, 80, 3), dtype=np.uint8)
     pixels = torch.from_numpy(patches).permute(0, 3, 1, 2).float()
     with torch.inference_mode():
         logits = np.stack([network(pixels).numpy() for fold in FOLDS for network in trained[fold]])
+        screens = screening_network(trained[FOLDS[0]][0], images, proposals, FOLDS[0])(pixels)
     levels = background_levels(images, candidates)
     mean = (logits - np.concatenate([levels[fold] for fold in FOLDS])[:, None]).mean(axis=0)
     assert np.abs(levels[FOLDS[0]]).min() > 0.1
     assert file.verifier is not None
-    for graph, logit in ((file.screening, logits[0]), (file.verifier, mean)):
+    for graph, logit in ((file.screening, screens.numpy()), (file.verifier, mean)):
         network, _ = open_onnxruntime(graph, "graph", "cpu", 1, 1)
         np.testing.assert_allclose(network(patches), 1 / (1 + np.exp(-logit)), atol=0.01)

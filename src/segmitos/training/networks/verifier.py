@@ -46,7 +46,8 @@ class VerifierNetwork(nn.Module):
         self.head = nn.Linear(features, 1)
         nn.init.normal_(self.head.weight, std=0.01)
 
-    def forward(self, patch_BCHW: Tensor) -> Tensor:
+    def pooled(self, patch_BCHW: Tensor) -> Tensor:
+        """Return the normalized features (N, F) that the head joins."""
         size = (self.input_px, self.input_px)
         x = F.interpolate(patch_BCHW, size, mode="bilinear", align_corners=False)
         _, at8, at16 = self.encoder.features(scaled(x))
@@ -56,7 +57,11 @@ class VerifierNetwork(nn.Module):
             self.pool8(at8).flatten(1),
             at8.amax((2, 3)),
         ]
-        logits: Tensor = self.head(self.dropout(self.norm(torch.cat(features, 1))))
+        normalized: Tensor = self.norm(torch.cat(features, 1))
+        return normalized
+
+    def forward(self, patch_BCHW: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.dropout(self.pooled(patch_BCHW)))
         return logits[:, 0]
 
 
