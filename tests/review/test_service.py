@@ -178,6 +178,17 @@ def test_blind_readers_get_no_score_state_or_order_of_the_model(results, serve):
             derived_file(service, Images(), "made", "Anna", kind)
 
 
+def test_a_blind_signature_counts_what_the_reader_decided_and_no_more(results, serve):
+    service = serve(results, blind=True)
+    own = event("add", mark=f"own-{'a' * 8}", x_px=1000.0, y_px=1000.0, label="mitosis")
+    service.post("made", "Anna", batch(service, own))
+    finish(service, Images(), "made", "Anna", batch(service, event("finish")))
+    signed = results / "reviews" / "made" / "Anna" / "reviewed.json"
+    content = json.loads(signed.read_text())
+    assert content["reviewed"]["count"] == content["reviewed"]["hotspot"]["count"] == 1
+    assert content["reviewed"]["score"]["systems"][0]["interval"]["count"] == 1
+
+
 def test_a_signed_review_is_closed_until_the_signature_is_taken_back(results, serve):
     service = serve(results)
     marks = ids(service)
