@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
+from segmitos.cli import main
 from segmitos.errors import DataError
+from segmitos.io.datasets import load_dataset
 from segmitos.io.points.classes import CLASSES
 from segmitos.io.points.read import read_annotations
 
@@ -85,3 +88,32 @@ def test_one_centroid_does_not_stand_for_two_cells(tmp_path):
     assert read_parts(12).xy.tolist() == [[11, 5]]
     with pytest.raises(DataError, match="feature 1: 2 outlines far apart are one object"):
         read_parts(200)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    Image.new("RGB", (90, 80), "white").save(tmp_path / "a_1.png")
+    (tmp_path / "a_1.csv").write_text("x,y\n10,20\n")
+    (tmp_path / "notes.csv").write_text("who,when\nAnna,today\n")
+    return tmp_path
+
+
+def test_a_table_without_its_image_is_named(folder):
+    assert len(load_dataset(f"points:{folder}")) == 1
+    (folder / "b_1.csv").write_text("x,y\n1,2\n")
+    with pytest.raises(DataError, match=r"b_1\.csv is of no image: b_1\.png or"):
+        load_dataset(f"points:{folder}")
+
+
+def test_two_tables_of_one_image_are_refused(folder):
+    (folder / "a_1.geojson").write_text("[]")
+    with pytest.raises(DataError, match=r"has two tables, a_1\.csv and .*a_1\.geojson"):
+        load_dataset(f"points:{folder}")
+
+
+def test_points_off_the_slide_are_not_converted(folder, capsys):
+    table, slide = folder / "far.csv", str(folder / "a_1.png")
+    table.write_text("x,y\n85,85\n")
+    call = ["convert", str(table), str(folder / "out.json"), "--to", "coco", "--slide", slide]
+    assert main(call) == 1 and not (folder / "out.json").exists()
+    assert "point (85, 85) lies outside its image of 90 x 80 px" in capsys.readouterr().err
