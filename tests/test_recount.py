@@ -136,6 +136,14 @@ def test_a_changed_result_is_not_counted_again(results, capsys):
     assert "candidates.csv is damaged or was changed" in error and error.count("\n") == 1
 
 
+def test_a_changed_result_is_not_reviewed(results, tmp_path, capsys):
+    file = corrected(results / "one", tmp_path / "edited.geojson", without_first_five)
+    summary = results / "one" / "summary.json"
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"mpp": 0.6}))
+    assert main(["recount", str(results / "one"), "--with", str(file)]) == 1
+    assert "summary.json is damaged or was changed" in capsys.readouterr().err
+
+
 def test_a_run_shows_the_readers_figures_in_its_tables(results, tmp_path):
     corrected(results / "one", tmp_path / "edited" / "one.geojson", without_first_five)
     call = ["recount", str(results), "--with", str(tmp_path / "edited"), "--reader", "Anna"]

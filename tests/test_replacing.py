@@ -85,6 +85,17 @@ def test_saved_detections_are_scored_with_their_warnings(data, toy, capsys) -> N
     assert capsys.readouterr().err.count(WARNED) == 2
 
 
+def test_saved_detections_of_regions_are_scored_with_a_warning(data, toy, capsys) -> None:
+    out, roi = str(data.parent / "out"), data.parent / "roi.geojson"
+    square = [[0, 0], [200, 0], [200, 200], [0, 200], [0, 0]]
+    roi.write_text(json.dumps({"type": "Polygon", "coordinates": [square]}))
+    call = ["detect", str(data), "-m", toy, "--roi", str(roi), "-o", out, "--threads=1"]
+    assert main(call) == 0
+    capsys.readouterr()
+    assert main(["evaluate", f"points:{data}", "--detections", out]) == 0
+    assert capsys.readouterr().err.count("mitoses outside of them count as missed") == 2
+
+
 @pytest.mark.parametrize(
     ("name", "file"),
     [

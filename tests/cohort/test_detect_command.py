@@ -176,6 +176,15 @@ def test_no_cell_is_a_formula(toy, fields, tmp_path):
     assert {row["name"] for row in rows(tmp_path / "out" / "cohort.csv")} >= {"'=cmd", "'@b"}
 
 
+def test_two_results_of_one_name_are_refused(toy, fields, tmp_path, capsys):
+    rows = [f"{fields / path},{name}" for path, name in (("a.png", "A"), ("b.png", "a"))]
+    (tmp_path / "table.csv").write_text("\n".join(["path,name", *rows]) + "\n")
+    call = ["detect", str(tmp_path / "table.csv"), "-m", toy, "--mpp=0.25", "-o"]
+    assert main([*call, str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "the name 'A' is that of another result" in error and "give it another name" in error
+
+
 def test_parquet_has_the_table(toy, fields, tmp_path):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")

@@ -166,3 +166,22 @@ def test_rounded_positions_are_not_moved(saved, tmp_path):
         one["geometry"]["coordinates"] = [round(v + 0.2, 1) for v in one["geometry"]["coordinates"]]
     found = recounted(result, tmp_path, edited)
     assert found.tally.moved == 0 and found.reviewed.hotspot == found.model.hotspot
+
+
+def test_a_cell_that_is_marked_twice_is_refused(saved, tmp_path):
+    result, collection = saved
+    again = point(1001.5, 1500.0)
+    with pytest.raises(DataError, match=r"feature 9: a mitosis 1\.9 um from that of feature 1,"):
+        recounted(result, tmp_path, [*features(collection), again])
+    again["properties"]["classification"]["name"] = "Unsure"
+    assert recounted(result, tmp_path, [*features(collection), again]).tally.confirmed == 8
+
+
+def test_outlines_of_cells_are_refused_and_others_passed_over(saved, tmp_path):
+    result, collection = saved
+    ring = [[900, 900], [930, 900], [930, 930], [900, 900]]
+    drawn = point(0, 0) | {"geometry": {"type": "Polygon", "coordinates": [ring]}}
+    with pytest.raises(DataError, match="feature 9 is an outline of class 'Mitotic figure'"):
+        recounted(result, tmp_path, [*features(collection), drawn])
+    drawn["properties"]["classification"]["name"] = "Tumor"
+    assert recounted(result, tmp_path, [*features(collection), drawn]).tally.confirmed == 8

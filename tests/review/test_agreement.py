@@ -179,6 +179,15 @@ def test_a_mark_that_one_reader_added_is_a_difference(service, tmp_path):
     assert (content["mitoses"], content["unsure"]) == (8, 1)
 
 
+def test_a_moved_mark_is_exported_where_its_reader_put_it(service, tmp_path):
+    mark = service.result("made").candidates.ids[0]
+    x, y = service.result("made").candidates.xy[0] + 40
+    read(service, "Anna", [M] * 8, event("move", mark=mark, x_px=x, y_px=y))
+    export_points(service, tmp_path / "mine")
+    (case,) = load_dataset(f"points:{tmp_path / 'mine'}")
+    assert [x, y] in case.mitoses_xy.tolist() and case.is_reviewed(case.mitoses_xy).all()
+
+
 def test_an_adjudicated_mark_goes_into_the_data_set_as_decided(service, tmp_path):
     read(service, "Anna", [M, M, M, A, L, L, M, U])
     read(service, "Ben", [M, M, M, M, L, L, L, U])

@@ -14,7 +14,7 @@ from segmitos.counting.saved import read_saved
 from segmitos.errors import DataError, InputError
 from segmitos.review.access import Reader
 from segmitos.review.events import read_batch
-from segmitos.review.finish import derived_file, finish, link_earlier, reopen
+from segmitos.review.finish import derived_file, finish, link_earlier, reopen, write_missing
 from segmitos.review.images import Images
 from segmitos.review.overview import training_queue, worklist_rows
 from segmitos.review.results import Worklist
@@ -176,6 +176,38 @@ def test_blind_readers_get_no_score_state_or_order_of_the_model(results, serve):
     for kind in (".geojson", ".html"):
         with pytest.raises(NotFoundError):
             derived_file(service, Images(), "made", "Anna", kind)
+
+
+def test_marks_and_regions_lie_on_the_image(results, serve):
+    service = serve(results)
+    outside = [
+        event("add", mark="own-1", x_px=-50.0, y_px=10.0, label="mitosis"),
+        event("move", mark=ids(service)[0], x_px=10.0, y_px=99999.0),
+        event("region", mark="region-1", outline=[[0, 0], [99999, 0], [0, 99]]),
+    ]
+    for one in outside:
+        with pytest.raises(DataError, match="lies outside the image of"):
+            service.post("made", "Anna", batch(service, one))
+
+
+def test_files_that_cannot_be_written_again_do_not_keep_others_from_their_review(results, serve):
+    service = serve(results)
+    finish(service, Images(), "made", "Anna", batch(service, event("finish")))
+    (results / "reviews" / "made" / "Anna" / "reviewed.json").unlink()
+    (results / "made" / "overview.jpg").unlink()
+    written, problems = write_missing(service, Images())
+    assert not written and problems[0].startswith("the files of Anna's review of made: cannot read")
+
+
+def test_a_blind_signature_counts_what_the_reader_decided_and_no_more(results, serve):
+    service = serve(results, blind=True)
+    own = event("add", mark=f"own-{'a' * 8}", x_px=1000.0, y_px=1000.0, label="mitosis")
+    service.post("made", "Anna", batch(service, own))
+    finish(service, Images(), "made", "Anna", batch(service, event("finish")))
+    signed = results / "reviews" / "made" / "Anna" / "reviewed.json"
+    content = json.loads(signed.read_text())
+    assert content["reviewed"]["count"] == content["reviewed"]["hotspot"]["count"] == 1
+    assert content["reviewed"]["score"]["systems"][0]["interval"]["count"] == 1
 
 
 def test_a_signed_review_is_closed_until_the_signature_is_taken_back(results, serve):

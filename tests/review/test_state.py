@@ -56,7 +56,7 @@ def test_a_models_mark_can_be_moved_and_not_removed():
     events = [make("move", "a", x_px=1.0, y_px=2.0), make("remove", "a")]
     assert fold(events).moved == {"a": (1.0, 2.0)}
     with pytest.raises(DataError, match="reject it instead"):
-        check(events[1], ReviewState(), {"a"}, set())
+        check(events[1], ReviewState(), {"a"}, set(), (100, 100))
 
 
 def test_regions_fields_comments_and_the_hotspot_are_kept():

@@ -76,7 +76,7 @@ def run(
         # Workers elsewhere stand in other folders, so that paths are whole.
         path = str(absolute_path(entry.path))
         job = Job(path, str(out), name, _settings_for(entry, settings))
-        problem = entry.problem or _other_name(name, entry)
+        problem = entry.problem or _other_name(name, entry, out)
         if problem:
             outcomes[name] = fail(job, problem)
             on_outcome(outcomes[name])
@@ -148,10 +148,15 @@ def _names(entries: Sequence[InputEntry], out: Path) -> list[str]:
     ]
 
 
-def _other_name(name: str, entry: InputEntry) -> str:
-    """Say that an input that a table names has its result under another name."""
+def _other_name(name: str, entry: InputEntry, out: Path) -> str:
+    """Say that an input that a table names has its result under another name, or could not have."""
     if entry.name is None or output_names([entry.path], [entry.name]) == [name]:
         return ""
+    if not (out / name).is_dir():
+        return (
+            f"{entry.path}: the name {entry.name!r} is that of another result or of a file of the "
+            "run, or differs from it in upper and lower case alone; give it another name"
+        )
     return (
         f"{entry.path}: its result is in the folder {name!r}, not {entry.name!r}; rename neither, "
         "or remove that folder"

@@ -114,7 +114,8 @@ def audit(data: DataSets, out: Path, threads: int | None, **given: Any) -> None:
         )
     for kind in _kinds(placed):
         print(f"{kind:<17} {sum(s.kind == kind for s in placed)}")
-    print(f"{len(placed)} suspects in {out / 'audit.csv'}; look at {out / 'audit-*.png'}")
+    look = f"; look at {out / 'audit-*.png'}" if placed else ""
+    print(f"{len(placed)} suspects in {out / 'audit.csv'}{look}")
     print(f"{in_words(written, 'image')} with these labels as unsure in {out / 'points'}")
 
 

@@ -78,6 +78,7 @@ def convert(
 
     Example: segmitos convert detections.geojson mitoses.json --to midog
     """
+    from segmitos.io.datasets.table import check_inside
     from segmitos.io.geometry import check_mpp
     from segmitos.io.outputs import check_file
     from segmitos.io.points.read import read_annotations
@@ -104,6 +105,8 @@ def convert(
         image=image,
         boxes=boxes,
     )
+    if size is not None:
+        check_inside(found.xy, size, source)
     lost = write_annotations(out, found, target, qupath, offset or (0.0, 0.0), size)
     if found.left_out:
         print(f"left out of {source}: {summary_of(found.left_out)}", file=sys.stderr)

@@ -140,6 +140,11 @@ def _saved(
         found[case.name] = read_detections(result.path / "detections.geojson")
         summary = result.summary(record) or {}
         warnings += [f"{case.name}: {one}" for one in summary.get("warnings", ())]
+        if (summary.get("settings") or {}).get("roi"):
+            warnings.append(
+                f"{case.name}: detected in regions alone (--roi); mitoses outside of them count as "
+                "missed"
+            )
         # The file's own scale wins here as it did there.
         own = str(summary.get("mpp_source", "")).startswith("embedded")
         settled.append(replace(case, mpp=found[case.name].mpp) if own else case)

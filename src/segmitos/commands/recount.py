@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from segmitos.commands.progress import in_words
-from segmitos.errors import InputError, UsageError
+from segmitos.errors import DataError, InputError, UsageError
 from segmitos.options import FilePath, counting_options, json_option, print_json
 
 if TYPE_CHECKING:
@@ -153,9 +153,10 @@ def _review(
     from segmitos.cohort.atomic_folder import OutputFolder
     from segmitos.counting.corrections import corrections, read_edited
     from segmitos.counting.recount import Review, recount
-    from segmitos.counting.saved import read_saved
+    from segmitos.counting.saved import TISSUE, read_saved
     from segmitos.io.files import write_bytes
-    from segmitos.io.outputs import check_folder
+    from segmitos.io.outputs import SUMMARY, check_folder
+    from segmitos.io.points.candidates import CANDIDATES
     from segmitos.report.result_files import open_image, read_pictures
     from segmitos.report.reviewed import (
         REVIEWED,
@@ -166,6 +167,11 @@ def _review(
     )
 
     saved = read_saved(folder)
+    result = OutputFolder(folder.absolute().parent, folder.absolute().name)
+    record = result.record()
+    changed = {SUMMARY, CANDIDATES, TISSUE} & set(result.changed_files())
+    if record is not None and changed:
+        raise DataError(f"{folder / min(changed)} is damaged or was changed; run detect again")
     counted = [key for key in changes if key in ("min_score", "min_area_um2")]
     if counted:
         raise UsageError(
@@ -181,7 +187,6 @@ def _review(
         check_reader(target, who["reader"])
         check_folder(target, REVIEWED, REVIEWED_GEOJSON)
     picture, crops = read_pictures(folder)
-    record = OutputFolder(folder.parent, folder.name).record()
     slide = None if record is None else open_image(saved, Path(record.input.path))
     try:
         files = reviewed_files(saved, review, picture, crops, slide)

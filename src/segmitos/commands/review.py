@@ -119,8 +119,11 @@ def serve(
         print(f"left out: {problem}")
     store = Store(database) if database else Store.in_folder(worklist.home)
     service = Service(worklist, store, "training" if mode == "training" else "report", blind)
-    for folder in write_missing(service, Images()):
+    written, problems = write_missing(service, Images())
+    for folder in written:
         print(f"written again: {folder}")
+    for problem in problems:
+        print(f"not written: {problem}")
 
     def on_ready(addresses: list[tuple[Reader, str]]) -> None:
         print(f"{in_words(len(worklist.all()), 'slide')} of {results}; stop with Ctrl-C")

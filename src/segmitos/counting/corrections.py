@@ -28,6 +28,8 @@ from segmitos.io.points.geojson_features import point_ids
 MATCH_UM = 7.5
 # Programs round positions when they write them; nearer than this a mark has not been moved.
 SAME_PLACE_UM = 0.5
+# Nearer than this two mitoses are one: the plates of an anaphase are further apart.
+ONE_CELL_UM = 3.0
 # With fewer detections, all may have been rejected and others added.
 _TELLING = 3
 _ATYPICAL, _UNDECIDED = "atypical", "undecided"
@@ -44,7 +46,13 @@ def read_edited(path: Path, saved: SavedResult) -> list[Annotation]:
     _, name, _ = own_member(content)
     if name and name != saved.candidates.name:
         raise DataError(f"{path} is of the image {name}, the result of {saved.candidates.name}")
-    marks, _ = read_features(path, content)
+    marks, outlines = read_features(path, content)
+    for outline in outlines:
+        if outline.kind is not None and CLASSES.label(outline.kind) is not None:
+            raise DataError(
+                f"{outline.where} is an outline of class {outline.kind!r}: marks are points; put a "
+                "point there, or delete it"
+            )
     xy = np.array([(mark.x_px, mark.y_px) for mark in marks]).reshape(-1, 2)
     places = from_qupath(xy, saved.summary.bounds_px).tolist()
     return [replace(mark, x_px=x, y_px=y) for mark, (x, y) in zip(marks, places, strict=True)]
@@ -71,6 +79,7 @@ def corrections(saved: SavedResult, edited: Sequence[Annotation]) -> list[Review
     added_ids = _own_ids(edited, candidates)
     xy, same_px = candidates.xy, SAME_PLACE_UM / saved.summary.mpp
     marks: list[ReviewedMark] = []
+    sources: list[Annotation] = []
     for index, (mark, label) in enumerate(zip(edited, labels, strict=True)):
         place = matched.get(index)
         if place is not None:
@@ -81,7 +90,8 @@ def corrections(saved: SavedResult, edited: Sequence[Annotation]) -> list[Review
                 verdict = None
             x, y = _unless_moved(mark, xy[place], same_px)
             marks.append(ReviewedMark(identity, x, y, verdict, identity))
-        elif mark.kind is not None and plain_name(mark.kind) == "ignore*":
+            sources.append(mark)
+        elif mark.kind is not None and CLASSES.is_ignored(mark.kind):
             continue
         elif label is None:
             kind = "no class" if mark.kind is None else f"the class {mark.kind!r}"
@@ -91,6 +101,8 @@ def corrections(saved: SavedResult, edited: Sequence[Annotation]) -> list[Review
             )
         else:
             marks.append(ReviewedMark(added_ids[index], mark.x_px, mark.y_px, label))
+            sources.append(mark)
+    _refuse_doubled(sources, marks, saved.summary.mpp)
     taken = set(matched.values())
     marks += [
         ReviewedMark(candidates.ids[place], x, y, "look-alike", candidates.ids[place])
@@ -98,6 +110,24 @@ def corrections(saved: SavedResult, edited: Sequence[Annotation]) -> list[Review
         if candidates.is_detection[place] and place not in taken
     ]
     return marks
+
+
+def _refuse_doubled(
+    sources: Sequence[Annotation], marks: Sequence[ReviewedMark], mpp: float
+) -> None:
+    """Refuse a cell that counts twice, say the model's mark and one clicked on top of it."""
+    counted = [index for index, mark in enumerate(marks) if mark.is_mitosis]
+    xy = np.array([(marks[index].x_px, marks[index].y_px) for index in counted]).reshape(-1, 2)
+    near = pairs_within(xy, xy, ONE_CELL_UM / mpp)
+    for one, other, apart in zip(near.first, near.second, near.distance, strict=True):
+        added = marks[counted[other]].candidate is None or marks[counted[one]].candidate is None
+        if one < other and added:
+            first, second = sources[counted[one]], sources[counted[other]]
+            raise DataError(
+                f"{second.where}: a mitosis {apart * mpp:.1f} um from that of "
+                f"{first.where.rpartition(', ')[2]}, which is there too: one cell would count "
+                "twice; delete one of the marks"
+            )
 
 
 def _unless_moved(

@@ -118,6 +118,7 @@ def recount(
     screened: bool | Callable[[Hotspot], bool] = False,
     tubules: int | None = None,
     nuclei: int | None = None,
+    only_decided: bool = False,
 ) -> Recount:
     """Count again as a reader decided.
 
@@ -132,6 +133,8 @@ def recount(
             tells it of a window.
         tubules: score 1 to 3 for tubule formation, for a grade.
         nuclei: score 1 to 3 for nuclear pleomorphism.
+        only_decided: leave undecided detections out of the count, of a reader who was not shown
+            what the model detected; they still widen the range.
 
     Raises:
         UsageError: for a mark of an unknown candidate, two marks of one candidate, an unknown
@@ -164,7 +167,7 @@ def recount(
         interval = reviewed_interval(
             tally.confirmed,
             tally.added,
-            tally.undecided + tally.unsure,
+            tally.unsure + (0 if only_decided else tally.undecided),
             saved.validation,
             _is_whole(screened, window),
         )
@@ -174,7 +177,8 @@ def recount(
     if hotspot == "fixed":
         fixed = (model.hotspot, model.fields)
     count_reviewed = partial(count_at, fixed=fixed)
-    reviewed = count_reviewed(xy[mitoses | undecided], interval_of=interval_of)
+    counted = mitoses if only_decided else mitoses | undecided
+    reviewed = count_reviewed(xy[counted], interval_of=interval_of)
     windows = [window for window in (reviewed.hotspot, reviewed.fields) if window is not None]
     whole = [_is_whole(screened, window) for window in windows]
     reviewed = _with_note(reviewed, whole, saved.validation is not None)

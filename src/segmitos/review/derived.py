@@ -96,8 +96,9 @@ def recount_review(result: Result, state: ReviewState) -> Recount:
     return recount(
         result.saved,
         marks,
-        hotspot="follow" if fixed is None else fixed_windows(result, fixed),
+        hotspot="follow" if fixed is None else fixed_windows(result, fixed, result.saved.tissue),
         screened=is_screened,
+        only_decided=state.blind,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segmitos.errors import DataError
+from segmitos.errors import DataError, SegMitosError
 from segmitos.evaluation.matching import match_points
 from segmitos.io.files import write_bytes
 from segmitos.report.reviewed import REVIEWED_JSON
@@ -69,15 +69,24 @@ def write_review(service: Service, images: Images, result: Result, who: str) -> 
     return folder
 
 
-def write_missing(service: Service, images: Images) -> list[Path]:
-    """Write the files of signed reviews that a kill kept from being written."""
-    written = []
+def write_missing(service: Service, images: Images) -> tuple[list[Path], list[str]]:
+    """Write the files of signed reviews that a kill kept from being written.
+
+    Returns:
+        Folders that were written, and what kept others from it: the rest can be reviewed all the
+        same.
+    """
+    written: list[Path] = []
+    problems: list[str] = []
     for result in service.worklist.all().values():
         for who, state in service.states(result).items():
             folder = review_folder(service, result, who)
             if state.finished and not (folder / REVIEWED_JSON).is_file():
-                written.append(write_review(service, images, result, who))
-    return written
+                try:
+                    written.append(write_review(service, images, result, who))
+                except SegMitosError as error:
+                    problems.append(f"the files of {who}'s review of {result.name}: {error}")
+    return written, problems
 
 
 def review_folder(service: Service, result: Result, who: str) -> Path:

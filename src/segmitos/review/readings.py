@@ -92,7 +92,7 @@ def read_slide(
 
 
 def union_of_marks(result: Result, states: Mapping[str, ReviewState]) -> list[Unit]:
-    """Return every detection and every place that a reader marked.
+    """Return every detection and every place that a reader marked, where readers moved it to.
 
     Marks that readers added are one where they lie within 7.5 um, one to one; so are an added mark
     and a candidate that its reader has not decided on.
@@ -106,6 +106,14 @@ def union_of_marks(result: Result, states: Mapping[str, ReviewState]) -> list[Un
         Unit(places[place][0], places[place][1], candidates.ids[place]) for place in sorted(wanted)
     ]
     by_id = {unit.candidate: unit for unit in units}
+    for unit in units:
+        moved = [
+            state.moved[mark]
+            for state in states.values()
+            if (mark := unit.candidate or "") in state.moved and mark in state.labels
+        ]
+        if moved:
+            unit.x_px, unit.y_px = np.mean(moved, axis=0).tolist()
     for who, state in states.items():
         for mark, label in state.labels.items():
             if mark in by_id:

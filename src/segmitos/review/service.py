@@ -312,7 +312,7 @@ class Service:
                     continue
                 if state.finished and not (event.kind == "undo" and event.mark == state.finished):
                     raise ConflictError("this review is finished; take the signature back first")
-                check(event, state, ids, known)
+                check(event, state, ids, known, result.size_px)
                 added.append(self._complete(event, result, by or who))
                 known.add(event.id)
                 if event.kind in ("add", "remove", "region", "undo", "finish"):

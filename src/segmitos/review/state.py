@@ -140,7 +140,13 @@ def _is_own(mark: str) -> bool:
     return mark.startswith(OWN)
 
 
-def check(event: Event, state: ReviewState, candidates: Container[str], known: set[str]) -> None:
+def check(
+    event: Event,
+    state: ReviewState,
+    candidates: Container[str],
+    known: set[str],
+    size_px: tuple[int, int],
+) -> None:
     """Refuse an event that cannot be done in a state.
 
     Args:
@@ -148,6 +154,7 @@ def check(event: Event, state: ReviewState, candidates: Container[str], known: s
         state: before it.
         candidates: ids of the model's marks that the reader may decide on.
         known: ids of this reader's events so far.
+        size_px: width and height of the image, level 0.
 
     Raises:
         DataError: in one line.
@@ -165,5 +172,16 @@ def check(event: Event, state: ReviewState, candidates: Container[str], known: s
         raise DataError(
             f"only marks and regions of one's own can be removed, not {mark!r}; reject it instead"
         )
+    # Outlines are rounded, and fields of a screening may stick out.
+    places, slack = list(event.outline or ()) if event.kind == "region" else [], 1.0
+    if event.x_px is not None and event.y_px is not None and event.kind in ("add", "move"):
+        places, slack = [(event.x_px, event.y_px)], 0.0
+    low, right, bottom = -0.5 - slack, size_px[0] - 0.5 + slack, size_px[1] - 0.5 + slack
+    for x, y in places:
+        if not (low <= x <= right and low <= y <= bottom):
+            raise DataError(
+                f"({x:g}, {y:g}) of {mark!r} lies outside the image of {size_px[0]} x "
+                f"{size_px[1]} px"
+            )
     if event.kind == "undo" and mark not in known:
         raise DataError(f"there is no event {mark!r} of this reader to undo")

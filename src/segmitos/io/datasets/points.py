@@ -24,10 +24,10 @@ An export without objects is an empty collection, and says that there is no mito
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 
-from segmitos.errors import DataError, ScaleError
+from segmitos.errors import DataError, ScaleError, SegMitosError
 from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.table import check_inside, image_header, require_folder
 from segmitos.io.geometry import check_mpp
@@ -39,6 +39,8 @@ from segmitos.io.problems import Problems, collected
 from segmitos.io.slide import find_images
 from segmitos.io.slide.refused import UNREAD_SUFFIXES
 from segmitos.io.text import parse_mpp, read_text
+
+_SUFFIXES = (".csv", ".geojson")
 
 
 def points(path: Path, problems: Problems | None = None) -> list[Case]:
@@ -88,8 +90,15 @@ def _annotated_images(
                     f"{image} has no annotations: {image.with_suffix('.csv').name} or "
                     f"{image.with_suffix('.geojson').name} is missing (an empty table means none)"
                 )
+            if polygons == "refuse" and len(several := _tables_of(image)) > 1:
+                raise DataError(
+                    f"{image} has two tables, {several[0].name} and {several[1]}; keep one of them"
+                )
             cases.append(_case(image, table, path, polygons))
     tables = {table_of(image) for image in images}
+    for orphan in _orphans(images, tables) if polygons == "refuse" else ():
+        with collected(problems):
+            raise DataError(f"{orphan} is of no image: {orphan.stem}.png or the like is missing")
     for image in sorted(path.rglob("*")):
         is_unread = image.suffix.lower() in UNREAD_SUFFIXES and table_of(image) not in tables
         with collected(problems):
@@ -166,12 +175,30 @@ def _written(folder: Path, root: Path, name: str) -> tuple[Path | None, str]:
 
 
 def _table_of(image: Path) -> Path | None:
-    for folder in (image.parent, image.parent / "points"):
-        for suffix in (".csv", ".geojson"):
-            table = folder / (image.stem + suffix)
-            if table.is_file():
-                return table
-    return None
+    return next(iter(_tables_of(image)), None)
+
+
+def _tables_of(image: Path) -> list[Path]:
+    """Return the tables of an image's name; more than one may say different things."""
+    folders = (image.parent, image.parent / "points")
+    tables = [folder / (image.stem + suffix) for folder in folders for suffix in _SUFFIXES]
+    return [table for table in tables if table.is_file()]
+
+
+def _orphans(images: Sequence[Path], used: Container[Path | None]) -> Iterator[Path]:
+    """Yield tables of points that lie beside images and belong to none."""
+    beside = {image.parent for image in images}
+    for folder in sorted(beside | {folder / "points" for folder in beside}):
+        for table in sorted(folder.glob("*.csv")):
+            if table in used or table.name.startswith("."):
+                continue
+            try:
+                is_table = len(read_annotations(table)) > 0
+            except SegMitosError:
+                # Some other table, of which nothing is known.
+                continue
+            if is_table:
+                yield table
 
 
 def _export_of(image: Path) -> Path | None:

@@ -41,6 +41,8 @@ UNSURE_CLASSES = _names(
     unsure mitotic figure, uncertain mitotic figure, possible mitotic figure
     """
 )
+_DENIALS = _names("negative, no, none, not, false, rejected, other")
+"""Parts of a derived class that take back what stands before them."""
 IGNORED_CLASS = "ignore*"
 """QuPath's class of what is left out."""
 
@@ -74,10 +76,20 @@ class Classes:
     def label(self, name: str) -> Label | None:
         """Return the label of a class name (`Mitosis: atypical` is a `Mitosis`), None if unknown.
 
-        `Mitosis: unsure` and the like are unsure: the part after the colon says so.
+        `Mitosis: unsure` and the like are unsure: the part after the colon says so. `Mitosis:
+        Negative` and the like say two things, and are unknown, unless the name as a whole is known.
         """
-        parts = [self._labels.get(plain_name(part)) for part in name.split(":")]
-        return "unsure" if "unsure" in parts else parts[0]
+        if plain_name(name) in self._labels:
+            return self._labels[plain_name(name)]
+        names = [plain_name(part) for part in name.split(":")]
+        parts = [self._labels.get(part) for part in names]
+        if "unsure" in parts:
+            return "unsure"
+        denied = any(
+            label == "non-mitosis" or part in _DENIALS or part in self._ignored
+            for part, label in zip(names[1:], parts[1:], strict=True)
+        )
+        return None if parts[0] == "mitosis" and denied else parts[0]
 
     def is_ignored(self, name: str) -> bool:
         """Tell whether objects of a class are to be left out."""

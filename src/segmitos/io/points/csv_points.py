@@ -14,6 +14,7 @@ from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.classes import CLASSES, Classes, Label
 from segmitos.io.problems import collected, refuse_all
 from segmitos.io.tables import Table, read_table
+from segmitos.io.text import parse_decimal
 
 _X_AND_Y = (
     ("x_px", "y_px"),
@@ -26,6 +27,7 @@ _CLASS_COLUMNS = (
     *("label", "labels", "class", "class name", "class_name", "classification", "category"),
     *("category_name", "type", "cell type", "cell_type", "kind", "annotation", "diagnosis"),
     *("mitosis", "is_mitosis"),
+    *("class_id", "class id", "category_id", "category id", "label_id", "label id"),
 )
 # Of words that say nothing of what a point is.
 _NO_CLASS_COLUMNS = frozenset(
@@ -35,6 +37,7 @@ _NO_CLASS_COLUMNS = frozenset(
         *("date", "time", "object id", "parent", "roi", "server", "project", "scanner", ""),
     }
 )
+_IMAGE_COLUMNS = ("image", "image name", "image_name", "file", "filename", "file_name", "slide")
 _NUMBER_COLUMNS = frozenset(
     {*(name for pair in _X_AND_Y for name in pair), "score", "area_um2", "confidence"}
     | {"x_um", "y_um"}
@@ -77,6 +80,8 @@ def read_csv_annotations(
         )
     problems: list[str] = []
     rows = list(table.named(problems))
+    _check_one_image(table, rows)
+    _check_decimals(table, rows, [name for name in header if name in _NUMBER_COLUMNS])
     label_column = _class_column(table, header, rows, classes)
     labels: list[Label] = []
     values = []
@@ -106,6 +111,51 @@ def read_csv_annotations(
         name=path.stem,
         laboratory=next(iter(laboratories), ""),
     )
+
+
+def _check_one_image(table: Table, rows: list[tuple[int, dict[str, str]]]) -> None:
+    """Refuse points of several images, and rows that stand for several points.
+
+    Raises:
+        DataError: naming the column.
+    """
+    for column in _IMAGE_COLUMNS:
+        names = list(dict.fromkeys(cells[column] for _, cells in rows if cells.get(column)))
+        if len(names) > 1:
+            raise DataError(
+                f"{table.path}: the column {column} names {len(names)} images, such as "
+                f"{names[0][:60]!r} and {names[1][:60]!r}; write a table for each"
+            )
+    for line, cells in rows:
+        count = parse_decimal(cells.get("num points", ""))
+        if count is not None and count > 1:
+            raise DataError(
+                f"{table.where(line)}: one row for {count:g} points, whose places it does not say; "
+                "export objects as GeoJSON instead"
+            )
+
+
+def _check_decimals(
+    table: Table, rows: list[tuple[int, dict[str, str]]], columns: list[str]
+) -> None:
+    """Refuse decimal points beside decimal commas: one of them parts thousands.
+
+    Raises:
+        DataError: with a value of either kind.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    for line, cells in rows:
+        for name in columns:
+            for sign in ".,":
+                if sign in cells[name]:
+                    found.setdefault(sign, (line, cells[name]))
+    if len(found) > 1:
+        (line, value), (other_line, other) = sorted(found.values())
+        raise DataError(
+            f"{table.where(line)}: {value[:40]!r} beside {other[:40]!r} in line {other_line}: a "
+            "decimal comma and a decimal point, or one for thousands? write all numbers alike, "
+            "without a sign for thousands"
+        )
 
 
 def _numbers(
@@ -186,7 +236,14 @@ def _check_columns(table: Table, header: list[str], rows: list[tuple[int, dict[s
 
 
 def _label(table: Table, text: str, line: int, column: str, classes: Classes) -> Label:
-    label = classes.label(text) or _YES_NO.get(text)
+    label = classes.label(text)
+    if label is None and column.endswith("id"):
+        # Of two classes the first may be 0 or 1, and mitoses may be either.
+        raise DataError(
+            f"{table.where(line)}: {column} {text[:60]!r} is a number that may mean anything; name "
+            "the column 'label' and write 'mitosis', 'non-mitosis' or 'unsure'"
+        )
+    label = label or _YES_NO.get(text)
     if label is None and column in ("mitosis", "is_mitosis"):
         label = _TRUE_FALSE.get(text.lower())
     if label is None:

@@ -41,6 +41,8 @@ EXCLUDED_CLASSES = frozenset({IGNORED_CLASS, "ignore", "necrosis"})
 """Outlines of these classes are left out of the image."""
 OTHER_REGION_CLASSES = frozenset({"hotspot", "ten fields", "tissue", "tumor", "tumour", "stroma"})
 """Outlines of these classes say nothing about where mitoses are marked."""
+# The two plates of an anaphase are no further apart than so many times their length.
+_PLATES_APART = 3.0
 _CONTAINERS = ("root", "tmaCore", "tile", "PathRootObject", "TMACoreObject", "PathTileObject")
 _CELLS = ("detection", "cell", "PathDetectionObject", "PathCellObject")
 
@@ -183,6 +185,7 @@ def read_geojson_annotations(
         with collected(problems):
             role = _role(outline, polygons, classes)
             if role == "cell":
+                _check_one_cell(outline)
                 cells.append(outline.centroid())
             elif role == "included":
                 included.append(outline)
@@ -233,6 +236,21 @@ def _role(
         f"{outline.where} is a Polygon of class {outline.kind or 'none'}: mitoses are points; draw "
         "points, or ask for polygons='centroid' to take the middle of each outline"
     )
+
+
+def _check_one_cell(outline: Outline) -> None:
+    """Refuse an object of several outlines that are too far apart for one cell: its middle is none.
+
+    Raises:
+        DataError: naming the feature.
+    """
+    boxes = np.array([[rings[0].min(axis=0), rings[0].max(axis=0)] for rings in outline.polygons])
+    spread = np.ptp(boxes.mean(axis=1), axis=0).max()
+    if spread > _PLATES_APART * np.ptp(boxes, axis=1).max():
+        raise DataError(
+            f"{outline.where}: {len(outline.polygons)} outlines far apart are one object; split it "
+            "(Split annotations in QuPath), so that each is a cell"
+        )
 
 
 def _label(point: Annotation, classes: Classes) -> Label | None:

@@ -104,15 +104,34 @@ def _union(polygons: Sequence[Polygon]) -> BaseGeometry:
 
 
 def _draw(polygons: Sequence[Polygon], scale: float, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Draw polygons, without their holes, into a mask (height, width); see `Regions.mask`."""
-    from PIL import Image, ImageDraw
+    """Draw polygons, without their holes, into a mask (height, width); see `Regions.mask`.
 
+    A pixel is inside where its center is, so that the mask has the polygons' area but for chance.
+    """
     result = np.zeros(shape, np.bool_)
-    for rings in polygons:
-        picture = Image.new("1", (shape[1], shape[0]))
-        draw = ImageDraw.Draw(picture)
-        for index, ring in enumerate(rings):
-            corners = ring * scale - 0.5
-            draw.polygon([(x, y) for x, y in corners.tolist()], fill=1 if index == 0 else 0)
-        result |= np.asarray(picture)
+    for outer, *holes in polygons:
+        first, drawn = _fill(outer * scale - 0.5, shape)
+        for hole in holes:
+            top, cut = _fill(hole * scale - 0.5, shape)
+            low, high = max(first, top), min(first + len(drawn), top + len(cut))
+            if low < high:
+                drawn[low - first : high - first] &= ~cut[low - top : high - top]
+        result[first : first + len(drawn)] |= drawn
     return result
+
+
+def _fill(corners: NDArray[np.float64], shape: tuple[int, int]) -> tuple[int, NDArray[np.bool_]]:
+    """Return the first row of a mask that a ring reaches, and its rows, True inside (even-odd)."""
+    height, width = shape
+    first = int(np.clip(np.ceil(corners[:, 1].min()), 0, height))
+    last = int(np.clip(np.floor(corners[:, 1].max()) + 1, first, height))
+    # At each place where an edge crosses a row, inside and outside change for all to its right.
+    changes = np.zeros((last - first, width + 1), np.bool_)
+    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        low, high = min(y0, y1), max(y0, y1)
+        start, stop = (int(np.clip(np.ceil(y), first, last)) for y in (low, high))
+        rows = np.arange(start, stop)
+        if len(rows):
+            x = np.ceil(x0 + (rows - y0) * ((x1 - x0) / (y1 - y0)))
+            changes[rows - first, np.clip(x, 0, width).astype(np.intp)] ^= True
+    return first, np.logical_xor.accumulate(changes[:, :width], axis=1)
