@@ -133,8 +133,8 @@ def recount(
             tells it of a window.
         tubules: score 1 to 3 for tubule formation, for a grade.
         nuclei: score 1 to 3 for nuclear pleomorphism.
-        only_decided: leave undecided detections out of the count, of a reader who was not shown
-            what the model detected; they still widen the range.
+        only_decided: leave undecided detections out of the count and its range, of a reader who
+            was not shown what the model detected.
 
     Raises:
         UsageError: for a mark of an unknown candidate, two marks of one candidate, an unknown
