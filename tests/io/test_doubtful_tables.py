@@ -35,6 +35,12 @@ def test_two_signs_for_decimals_are_refused(tmp_path, text):
         read(tmp_path, text)
 
 
+def test_commas_that_may_all_stand_for_thousands_are_refused(tmp_path):
+    with pytest.raises(DataError, match="line 2: '1,506': a decimal comma, or one for thousands"):
+        read(tmp_path, "x_px\ty_px\n1,506\t304\n2,000\t17\n")
+    assert read(tmp_path, "x_px\ty_px\n1,506\t304,5\n").xy.tolist() == [[1.506, 304.5]]
+
+
 def test_one_sign_for_decimals_is_read(tmp_path):
     assert read(tmp_path, "x_px;y_px\n1506,25;304\n").xy.tolist() == [[1506.25, 304]]
 

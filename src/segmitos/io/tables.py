@@ -17,8 +17,13 @@ from typing import Any
 from segmitos.errors import DataError
 from segmitos.io.text import parse_decimal, read_text
 
-# "1,506" in a file whose columns are parted by commas: a thousand, or one and a half?
+# "1,506" where decimal commas are not sure: a thousand, or one and a half?
 _AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
+
+
+def may_be_thousands(text: str) -> bool:
+    """Tell whether a comma in a number may stand for thousands as well as for decimals."""
+    return _AMBIGUOUS.fullmatch(text.strip()) is not None
 
 
 def parse_number(text: str, where: str, delimiter: str = ";") -> float:
@@ -33,8 +38,7 @@ def parse_number(text: str, where: str, delimiter: str = ";") -> float:
     Raises:
         DataError: naming the value.
     """
-    is_ambiguous = delimiter == "," and _AMBIGUOUS.fullmatch(text.strip())
-    value = None if is_ambiguous else parse_decimal(text)
+    value = None if delimiter == "," and may_be_thousands(text) else parse_decimal(text)
     if value is None:
         raise DataError(f"{where} {text.strip()[:60]!r} is not a number")
     return value

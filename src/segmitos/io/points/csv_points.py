@@ -13,7 +13,7 @@ from segmitos.io.geometry import LARGEST_PX
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.classes import CLASSES, Classes, Label
 from segmitos.io.problems import collected, refuse_all
-from segmitos.io.tables import Table, read_table
+from segmitos.io.tables import Table, may_be_thousands, read_table
 from segmitos.io.text import parse_decimal
 
 _X_AND_Y = (
@@ -140,15 +140,27 @@ def _check_decimals(
 ) -> None:
     """Refuse decimal points beside decimal commas: one of them parts thousands.
 
+    Commas between tabs that are all followed by three digits are refused, too: Excel writes both
+    decimals and thousands so, as its language has it.
+
     Raises:
         DataError: with a value of either kind.
     """
     found: dict[str, tuple[int, str]] = {}
+    commas: list[tuple[int, str]] = []
     for line, cells in rows:
         for name in columns:
             for sign in ".,":
                 if sign in cells[name]:
                     found.setdefault(sign, (line, cells[name]))
+            if "," in cells[name]:
+                commas.append((line, cells[name]))
+    if table.delimiter == "\t" and commas and all(may_be_thousands(text) for _, text in commas):
+        line, value = commas[0]
+        raise DataError(
+            f"{table.where(line)}: {value[:40]!r}: a decimal comma, or one for thousands? write "
+            "numbers with a decimal point, without a sign for thousands"
+        )
     if len(found) > 1:
         (line, value), (other_line, other) = sorted(found.values())
         raise DataError(
