@@ -155,18 +155,18 @@ def _check_decimals(
                     found.setdefault(sign, (line, cells[name]))
             if "," in cells[name]:
                 commas.append((line, cells[name]))
-    if table.delimiter == "\t" and commas and all(may_be_thousands(text) for _, text in commas):
-        line, value = commas[0]
-        raise DataError(
-            f"{table.where(line)}: {value[:40]!r}: a decimal comma, or one for thousands? write "
-            "numbers with a decimal point, without a sign for thousands"
-        )
     if len(found) > 1:
         (line, value), (other_line, other) = sorted(found.values())
         raise DataError(
             f"{table.where(line)}: {value[:40]!r} beside {other[:40]!r} in line {other_line}: a "
             "decimal comma and a decimal point, or one for thousands? write all numbers alike, "
             "without a sign for thousands"
+        )
+    if table.delimiter == "\t" and commas and all(may_be_thousands(text) for _, text in commas):
+        line, value = commas[0]
+        raise DataError(
+            f"{table.where(line)}: {value[:40]!r}: a decimal comma, or one for thousands? write "
+            "numbers with a decimal point, without a sign for thousands"
         )
 
 
