@@ -35,7 +35,8 @@ _RIM_PX = 96
 _TILE_PX, _CONTEXT_PX = 1024, 160
 # What the networks find is the highest probability so near to a proposal.
 _NEAR_PX = 16
-# Of the proposals in which the networks find more than `_FIND`, this share passes.
+# Of the proposals that the verifier lets through and in which the networks find more than `_FIND`,
+# this share passes.
 _FIND, _PASSING = 0.3, 0.98
 _BATCH = 64
 
@@ -68,7 +69,7 @@ class ScreeningNetwork(nn.Module):
         self.head = nn.Linear(len(weight), 2)
         with torch.no_grad():
             self.head.weight.copy_(torch.stack([verifier.head.weight[0], weight]))
-            self.head.bias.copy_(torch.tensor([float(verifier.head.bias), bias]))
+            self.head.bias.copy_(torch.tensor([verifier.head.bias.item(), bias]))
 
     def forward(self, patch_BCHW: Tensor) -> Tensor:
         logits: Tensor = self.head(self.verifier.pooled(patch_BCHW))
@@ -114,7 +115,8 @@ def screening_network(
     """Give a fold's small verifier its second output.
 
     It learns from the images that the fold learns from, each laboratory of equal weight; its bias
-    lets the share `_PASSING` of the finds through in fields that the fold leaves out.
+    lets the share `_PASSING` of the finds that the verifier lets through pass, in fields that the
+    fold leaves out.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -136,13 +138,14 @@ def screening_network(
     fields = (FIELDS[fold], *BACKGROUND)
     left_out = [i for i in proposals if images[i].fold == fold and images[i].laboratory in fields]
     features, found = _of(verifier, images, proposals, left_out)
-    finds = (features @ model.coef_[0])[found > _FIND]
+    lowest = np.log(SCREENING_THRESHOLD / (1 - SCREENING_THRESHOLD))
+    own = features @ verifier.head.weight[0].detach().numpy() + verifier.head.bias.item()
+    finds = (features @ model.coef_[0])[(found > _FIND) & (own > lowest)]
     if not len(finds):
         raise DataError(
             f"the networks find nothing above {_FIND} in the fields that {fold_name(fold)} means: "
             "how much the screen may drop cannot be told"
         )
-    lowest = np.log(SCREENING_THRESHOLD / (1 - SCREENING_THRESHOLD))
     bias = float(lowest - np.quantile(finds, 1 - _PASSING))
     return ScreeningNetwork(verifier, torch.from_numpy(model.coef_[0]).float(), bias).eval()
 
