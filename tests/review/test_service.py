@@ -202,12 +202,18 @@ def test_files_that_cannot_be_written_again_do_not_keep_others_from_their_review
 def test_a_blind_signature_counts_what_the_reader_decided_and_no_more(results, serve):
     service = serve(results, blind=True)
     own = event("add", mark=f"own-{'a' * 8}", x_px=1000.0, y_px=1000.0, label="mitosis")
-    service.post("made", "Anna", batch(service, own))
+    seen = event("decide", mark=ids(service)[0], label="look-alike")
+    service.post("made", "Anna", batch(service, own, seen))
     finish(service, Images(), "made", "Anna", batch(service, event("finish")))
     signed = results / "reviews" / "made" / "Anna" / "reviewed.json"
     content = json.loads(signed.read_text())
     assert content["reviewed"]["count"] == content["reviewed"]["hotspot"]["count"] == 1
     assert content["reviewed"]["score"]["systems"][0]["interval"]["count"] == 1
+    assert content["tally"]["undecided"] == 0 and content["settled"]
+    # QuPath's file says the same, when it is counted again.
+    saved = read_saved(results / "made")
+    edited = read_edited(signed.with_suffix(".geojson"), saved)
+    assert recount(saved, corrections(saved, edited)).reviewed.count == 1
 
 
 def test_a_signed_review_is_closed_until_the_signature_is_taken_back(results, serve):

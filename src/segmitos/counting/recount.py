@@ -58,7 +58,8 @@ class Recount:
         hotspot_moved: whether the hotspot is another than the model's.
         screened: whether the reader looked at all of the windows.
         grade: Nottingham grade by each system's mitotic score, where the other scores are given.
-        marks: as given, with every detection of the model among them, ordered by y, then x.
+        marks: as given, with every detection of the model among them unless they are left out,
+            ordered by y, then x.
     """
 
     model: Count
@@ -133,8 +134,8 @@ def recount(
             tells it of a window.
         tubules: score 1 to 3 for tubule formation, for a grade.
         nuclei: score 1 to 3 for nuclear pleomorphism.
-        only_decided: leave undecided detections out of the count and its range, of a reader who
-            was not shown what the model detected.
+        only_decided: leave undecided detections out, for a reader who is not told what the model
+            detected.
 
     Raises:
         UsageError: for a mark of an unknown candidate, two marks of one candidate, an unknown
@@ -146,6 +147,8 @@ def recount(
         raise UsageError(f"hotspot {hotspot!r}: choose 'follow' or 'fixed'")
     summary, settings = saved.summary, settings or saved.settings
     everything = with_undecided(saved, marks)
+    if only_decided:
+        everything = tuple(mark for mark in everything if not is_open(mark, saved.candidates))
     count_at = partial(
         count,
         mpp=summary.mpp,
@@ -167,7 +170,7 @@ def recount(
         interval = reviewed_interval(
             tally.confirmed,
             tally.added,
-            tally.unsure + (0 if only_decided else tally.undecided),
+            tally.unsure + tally.undecided,
             saved.validation,
             _is_whole(screened, window),
         )
@@ -177,8 +180,7 @@ def recount(
     if hotspot == "fixed":
         fixed = (model.hotspot, model.fields)
     count_reviewed = partial(count_at, fixed=fixed)
-    counted = mitoses if only_decided else mitoses | undecided
-    reviewed = count_reviewed(xy[counted], interval_of=interval_of)
+    reviewed = count_reviewed(xy[mitoses | undecided], interval_of=interval_of)
     windows = [window for window in (reviewed.hotspot, reviewed.fields) if window is not None]
     whole = [_is_whole(screened, window) for window in windows]
     reviewed = _with_note(reviewed, whole, saved.validation is not None)
