@@ -18,10 +18,10 @@ from segmitos.training.combine import store_half_precision
 from segmitos.training.networks.proposal import ProposalNetwork
 
 DESCRIPTION = (
-    "five plain convolutions at 0.5 um per pixel propose, a verifier screens; networks of the "
-    "`lite` recipe, averaged, make the map in patches; verifiers (EfficientNet-Lite0 to stride 16, "
-    "patches of 20 um at two resolutions) judge its candidates; each verifier left out one "
-    "laboratory"
+    "five plain convolutions at 0.5 um per pixel propose; a verifier that also says what the map "
+    "will find screens; networks of the `lite` recipe, averaged, make the map in patches; "
+    "verifiers (EfficientNet-Lite0 to stride 16, patches of 20 um at two resolutions) judge its "
+    "candidates; each verifier left out one laboratory"
 )
 LICENSE = "research use only: trained on data under CC BY-NC-ND and challenge terms"
 
