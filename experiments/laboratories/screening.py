@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from experiments.laboratories.candidates import SCREENING_THRESHOLD, screened_cascade, start
 from experiments.laboratories.data import BACKGROUND, FIELDS, LabImage
-from experiments.laboratories.pools import fold_name, learns
+from experiments.laboratories.pools import learns
 from segmitos.detection.cascade import local_maxima
 from segmitos.detection.model_file import ModelFile
 from segmitos.detection.patches import OUTSIDE, cut_squares, patch_corners
@@ -36,7 +36,7 @@ _TILE_PX, _CONTEXT_PX = 1024, 160
 # What the networks find is the highest probability so near to a proposal.
 _NEAR_PX = 16
 # Of the proposals that the verifier lets through and in which the networks find more than `_FIND`,
-# this share passes.
+# this fraction passes.
 _FIND, _PASSING = 0.3, 0.98
 _BATCH = 64
 
@@ -115,19 +115,21 @@ def screening_network(
     """Give a fold's small verifier its second output.
 
     It learns from the images that the fold learns from, each laboratory of equal weight; its bias
-    lets the share `_PASSING` of the finds that the verifier lets through pass, in fields that the
-    fold leaves out.
+    lets the fraction `_PASSING` of the proposals pass in which the networks find something, in
+    fields that the fold leaves out.
     """
     from sklearn.linear_model import LogisticRegression
 
-    learnt, shares = [], []
+    learnt, weights = [], []
     for laboratory in sorted({images[index].laboratory for index in proposals}):
         own = [i for i in proposals if images[i].laboratory == laboratory]
-        one = _of(verifier, images, proposals, [i for i in own if learns(images[i], fold)])
+        one = _features_and_found(
+            verifier, images, proposals, [i for i in own if learns(images[i], fold)]
+        )
         learnt.append(one)
-        shares.append(np.full(len(one[1]), 1 / max(1, len(one[1]))))
+        weights.append(np.full(len(one[1]), 1 / max(1, len(one[1]))))
     features, found = (np.concatenate(part) for part in zip(*learnt, strict=True))
-    weight = np.concatenate(shares)
+    weight = np.concatenate(weights)
     weight /= weight.mean()
     # A probability to learn is both answers, each with its part of the weight.
     model = LogisticRegression(C=0.01, max_iter=300).fit(
@@ -137,20 +139,20 @@ def screening_network(
     )
     fields = (FIELDS[fold], *BACKGROUND)
     left_out = [i for i in proposals if images[i].fold == fold and images[i].laboratory in fields]
-    features, found = _of(verifier, images, proposals, left_out)
+    features, found = _features_and_found(verifier, images, proposals, left_out)
     lowest = np.log(SCREENING_THRESHOLD / (1 - SCREENING_THRESHOLD))
     own = features @ verifier.head.weight[0].detach().numpy() + verifier.head.bias.item()
     finds = (features @ model.coef_[0])[(found > _FIND) & (own > lowest)]
     if not len(finds):
         raise DataError(
-            f"the networks find nothing above {_FIND} in the fields that {fold_name(fold)} means: "
-            "how much the screen may drop cannot be told"
+            f"the networks find nothing above {_FIND} in the fields of {FIELDS[fold]} and of the "
+            "background that are left out: how much the screen may drop cannot be told"
         )
     bias = float(lowest - np.quantile(finds, 1 - _PASSING))
     return ScreeningNetwork(verifier, torch.from_numpy(model.coef_[0]).float(), bias).eval()
 
 
-def _of(
+def _features_and_found(
     verifier: VerifierNetwork,
     images: Sequence[LabImage],
     proposals: Mapping[int, Proposals],

@@ -47,6 +47,18 @@ def test_batches_run_at_once():
     assert len(in_batches(Network(wait_for=2), 4, 2)(given)) == 8
 
 
+def test_one_thread_is_that_of_the_caller():
+    # So that callers which each have a stream of a runtime do not wait for one another.
+    seen = []
+
+    def network(images: np.ndarray) -> np.ndarray:
+        seen.append(threading.current_thread())
+        return np.zeros(len(images), np.float32)
+
+    in_batches(network, 2, 1)(np.zeros((5, 4, 4, 3), np.uint8))
+    assert seen == [threading.current_thread()] * 3
+
+
 def test_what_a_network_raises_is_raised():
     def broken(images: np.ndarray) -> np.ndarray:
         raise ValueError("no memory")

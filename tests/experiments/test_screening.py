@@ -70,7 +70,7 @@ def test_what_the_networks_find_is_learned_and_the_verifier_is_kept(verifier):
     passes = torch.sigmoid(both[:, 1]).numpy() > 0.4
     is_find = proposals[2].found > 0.3
     assert 0 < is_find.sum() < len(is_find)
-    # The share of finds that passes is met on the fields left out, here exactly these.
+    # The fraction of finds that passes is met on the fields left out, here exactly these.
     assert passes[is_find].mean() >= 0.95
     assert passes[~is_find].mean() < 0.2
 

@@ -170,7 +170,7 @@ def recount(
         interval = reviewed_interval(
             tally.confirmed,
             tally.added,
-            tally.unsure + tally.undecided,
+            tally.undecided + tally.unsure,
             saved.validation,
             _is_whole(screened, window),
         )

@@ -146,14 +146,14 @@ def in_batches(network: Network, size: int, threads: int) -> Network:
     Args:
         network: to call; it uses one thread.
         size: images of a batch at most.
-        threads: calls at once.
+        threads: calls at once; 1 calls it in the thread of the caller.
     """
-    pool = ThreadPoolExecutor(threads)
+    run_all = map if threads == 1 else ThreadPoolExecutor(threads).map
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         step = min(size, -(-len(images) // threads))
         batches = [images[begin : begin + step] for begin in range(0, len(images), step)]
-        return np.concatenate(list(pool.map(network, batches)))
+        return np.concatenate(list(run_all(network, batches)))
 
     return run
 
