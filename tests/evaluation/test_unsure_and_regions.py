@@ -75,6 +75,33 @@ def test_nothing_outside_the_reviewed_regions_counts():
     assert result.match.ignored == (0,) and result.match.ignored_truth == (1, 2)
 
 
+BORDER = Regions((rectangle(0, 0, 200, 200),))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_at_the_border_a_detection_and_its_mitosis_may_lie_on_two_sides(rule):
+    """Of 0.25 um: pairs are 6 px apart, within every rule's distance."""
+
+    def of(mitoses, *places):
+        pooled = evaluate([make_case(mitoses, regions=BORDER)], found(*places), rule).pooled
+        return pooled.tp, pooled.fp, pooled.fn, pooled.ignored
+
+    assert of([(203, 50)], (197, 50)) == (0, 0, 0, 1), "its mitosis was not reviewed"
+    assert of([(197, 50)], (203, 50)) == (1, 0, 0, 0), "the mitosis was found"
+    assert of([(197, 50)], (203, 50), (197, 53)) == (1, 0, 0, 1), "what lies inside comes first"
+    assert of([(197, 50)], (203, 50), (204, 50)) == (1, 0, 0, 1), "only one of them found it"
+    assert of([(150, 50)], (203, 50)) == (0, 0, 1, 1)
+    assert of([(203, 50)], (150, 50)) == (0, 1, 0, 0)
+
+
+def test_curves_agree_with_the_counts_at_the_border():
+    case = make_case([(197, 50), (203, 150), (100, 100)], regions=BORDER)
+    places = [(203, 50), (197, 150), (100, 103), (60, 60)]
+    ranked = rank_cases([case], found(*places))
+    _, tp, fp = ranked.at_distinct_scores()
+    assert (tp[-1], fp[-1]) == counts(case, found(*places))[:2] == (2, 1)
+
+
 def test_curves_agree_with_the_counts():
     case = make_case([(100, 100)], [(300, 300)], Regions((rectangle(0, 0, 600, 600),)))
     places = [(101, 100), (302, 300), (500, 500), (900, 900), (102, 101)]

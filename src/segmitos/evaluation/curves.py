@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from segmitos.errors import UsageError
 from segmitos.evaluation.gallery import choose_crops, gallery_picture
-from segmitos.evaluation.matching import RULES
+from segmitos.evaluation.matching import RULES, counted_detections
 from segmitos.evaluation.scoring import Evaluation
 from segmitos.evaluation.sweep import RankedDetections, rank
 from segmitos.io.datasets import Case
@@ -80,14 +80,15 @@ def rank_cases(
         found = detections[case.name]
         mpp = found.mpp if case.mpp is None else case.mpp
         distance = RULES["one-to-one"].distance_um / mpp
-        inside, truth_inside = case.is_reviewed(found.xy), case.is_reviewed(case.mitoses_xy)
+        mitoses_xy = case.mitoses_xy[case.is_reviewed(case.mitoses_xy)]
+        counted = counted_detections(found.xy, case.is_reviewed(found.xy), mitoses_xy, distance)
         images.append(
             (
-                found.xy[inside],
-                np.asarray(getattr(found, field))[inside],
-                case.mitoses_xy[truth_inside],
+                found.xy[counted],
+                np.asarray(getattr(found, field))[counted],
+                mitoses_xy,
                 distance,
-                case.unsure_xy,
+                case.ignored_xy,
             )
         )
     ranked = rank(images)

@@ -105,6 +105,13 @@ RULES: dict[str, Rule] = {
 }
 
 
+def find_rule(name: str) -> Rule:
+    """Return a rule by its name. Raises UsageError where there is none."""
+    if name not in RULES:
+        raise UsageError(f"unknown matching rule {name!r}: choose one of {', '.join(RULES)}")
+    return RULES[name]
+
+
 def match_points(
     detected_xy: NDArray[Any],
     truth_xy: NDArray[Any],
@@ -117,7 +124,7 @@ def match_points(
     Args:
         detected_xy: (n, 2), in the order in which they were detected (only `paper` depends on it).
         truth_xy: (m, 2), the same frame.
-        distance_px: largest distance of a pair; `RULES[rule].distance_um / mpp` for a rule's own.
+        distance_px: largest distance of a pair; `find_rule(rule).distance_um / mpp` for its own.
         rule: a name in `RULES`.
         ignored_xy: unsure cells (k, 2): a detection within the distance of one, and matched to no
             mitosis, counts neither way.
@@ -128,23 +135,54 @@ def match_points(
     Raises:
         UsageError: for an unknown rule, a distance that is not positive, or arrays not (n, 2).
     """
-    if rule not in RULES:
-        raise UsageError(f"unknown matching rule {rule!r}: choose one of {', '.join(RULES)}")
+    published = find_rule(rule)
     if not (math.isfinite(distance_px) and distance_px > 0):
         raise UsageError(f"matching distance {distance_px} px must be above 0")
     detected, truth = _as_points(detected_xy, "detections"), _as_points(truth_xy, "mitoses")
-    near = pairs_within(detected, truth, distance_px, RULES[rule].strict)
-    tp, not_false, pairs = _METHODS[RULES[rule].method](detected, truth, near)
+    near = pairs_within(detected, truth, distance_px, published.strict)
+    tp, not_false, pairs = _METHODS[published.method](detected, truth, near)
     ignored: tuple[int, ...] = ()
     if ignored_xy is not None and len(ignored_xy):
         unsure = _as_points(ignored_xy, "unsure cells")
-        at_unsure = pairs_within(detected, unsure, distance_px, RULES[rule].strict).first
+        at_unsure = pairs_within(detected, unsure, distance_px, published.strict).first
         free = np.setdiff1d(at_unsure, [i for i, _ in pairs])
         if not_false > tp:
             free = np.setdiff1d(free, near.first)
         ignored = tuple(free.tolist())
     false = len(detected) - not_false - len(ignored)
     return Match(tp, false, len(truth) - tp, tuple(pairs), ignored)
+
+
+def counted_detections(
+    detected_xy: NDArray[Any],
+    inside: NDArray[np.bool_],
+    truth_xy: NDArray[Any],
+    distance_px: float,
+    strict: bool = False,
+) -> NDArray[np.bool_]:
+    """Tell which detections take part where only some regions were reviewed.
+
+    Those in the regions; and at their border, of the detections outside, the nearest one to each
+    mitosis that no detection inside can match.
+
+    Args:
+        detected_xy: (n, 2).
+        inside: whether each lies in the reviewed regions (n,).
+        truth_xy: mitoses in the reviewed regions (m, 2).
+        distance_px: largest distance of a match.
+        strict: whether a pair at exactly the distance is too far.
+    """
+    result = inside.copy()
+    if inside.all():
+        return result
+    near = pairs_within(detected_xy, truth_xy, distance_px, strict)
+    reached = np.zeros(len(truth_xy), bool)
+    reached[near.second[inside[near.first]]] = True
+    for index in np.argsort(near.distance, kind="stable"):
+        mitosis = near.second[index]
+        if not reached[mitosis]:
+            reached[mitosis] = result[near.first[index]] = True
+    return result
 
 
 def match_case(
@@ -155,9 +193,7 @@ def match_case(
     ignored_xy: NDArray[Any] | None = None,
 ) -> Match:
     """Match with the rule's own distance, turned into pixels of `mpp` um. Raises as above."""
-    if rule not in RULES:
-        raise UsageError(f"unknown matching rule {rule!r}: choose one of {', '.join(RULES)}")
-    return match_points(detected_xy, truth_xy, RULES[rule].distance_um / mpp, rule, ignored_xy)
+    return match_points(detected_xy, truth_xy, find_rule(rule).distance_um / mpp, rule, ignored_xy)
 
 
 def precision(tp: int, fp: int) -> float:

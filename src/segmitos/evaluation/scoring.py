@@ -15,7 +15,9 @@ from segmitos.evaluation.matching import (
     RULES,
     Match,
     bootstrap_interval,
+    counted_detections,
     f_score,
+    find_rule,
     match_case,
     precision,
     recall,
@@ -242,10 +244,18 @@ def _evaluate_case(case: Case, detections: Mapping[str, Detections], rule: str) 
 
 def _match(case: Case, detected_xy: NDArray[np.float64], mpp: float, rule: str) -> Match:
     """Match detections (n, 2) to a case's mitoses inside its reviewed regions."""
-    inside = np.flatnonzero(case.is_reviewed(detected_xy))
+    published = find_rule(rule)
     truth = np.flatnonzero(case.is_reviewed(case.mitoses_xy))
-    match = match_case(detected_xy[inside], case.mitoses_xy[truth], mpp, rule, case.unsure_xy)
-    outside = np.setdiff1d(np.arange(len(detected_xy)), inside)
+    mitoses_xy = case.mitoses_xy[truth]
+    counted = counted_detections(
+        detected_xy,
+        case.is_reviewed(detected_xy),
+        mitoses_xy,
+        published.distance_um / mpp,
+        published.strict,
+    )
+    inside, outside = np.flatnonzero(counted), np.flatnonzero(~counted)
+    match = match_case(detected_xy[inside], mitoses_xy, mpp, rule, case.ignored_xy)
     return Match(
         match.tp,
         match.fp,

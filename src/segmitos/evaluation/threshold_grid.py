@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from segmitos.detection.pipeline import SlideResult
 from segmitos.detection.postprocess import Blobs, MapAccumulator, Thresholds
 from segmitos.errors import UsageError
-from segmitos.evaluation.matching import RULES
+from segmitos.evaluation.matching import RULES, counted_detections
 from segmitos.evaluation.sweep import incremental_matching, neighbors_within
 from segmitos.io.datasets import Case
 from segmitos.io.geometry import rescale
@@ -40,7 +40,8 @@ class Item(NamedTuple):
         truth_xy: mitoses (n, 2) in level-0 pixels.
         mpp: um per level-0 pixel.
         slide: name.
-        ignored_xy: unsure cells (k, 2): a blob there counts neither way.
+        ignored_xy: unsure cells and mitoses that were not reviewed (k, 2): a blob there counts
+            neither way.
         regions: where every mitosis is marked; None is everywhere.
     """
 
@@ -59,7 +60,7 @@ class Item(NamedTuple):
             case.mitoses_xy,
             result.mpp,
             case.slide,
-            case.unsure_xy,
+            case.ignored_xy,
             case.regions,
         )
 
@@ -78,7 +79,7 @@ class Item(NamedTuple):
         """Return the blobs that count, and their centers in level-0 pixels."""
         blobs = self.source.blobs(threshold)
         xy = level0_xy(self.source, blobs, self.mpp)
-        kept = self.inside(xy)
+        kept = counted_detections(xy, self.inside(xy), self.counted_xy, DISTANCE_UM / self.mpp)
         columns = {
             field.name: getattr(blobs, field.name)[kept]
             for field in fields(blobs)

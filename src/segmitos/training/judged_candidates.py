@@ -21,7 +21,7 @@ from segmitos.detection.tissue import find_tissue
 from segmitos.detection.verify import log_odds
 from segmitos.detection.view import SlideView
 from segmitos.errors import ModelError
-from segmitos.evaluation.matching import RULES, match_points
+from segmitos.evaluation.matching import RULES, counted_detections, match_points
 from segmitos.io.datasets import Case
 from segmitos.io.geometry import rescale
 from segmitos.training.verifier_head import VerifierHead
@@ -116,10 +116,12 @@ def _judge(
         blobs = accumulator.blobs(max(FLOOR, settings.candidate_threshold))
         xy = np.stack([blobs.x_px, blobs.y_px], axis=1)
         places = rescale(xy, view.ratio)
-        inside = case.is_reviewed(places)
-        xy, places, map_score = xy[inside], places[inside], blobs.score[inside]
-        is_mitosis, left_out = _labels(case, places, slide.require_mpp())
-        missed = int(case.is_reviewed(case.mitoses_xy).sum() - is_mitosis.sum())
+        marked = case.mitoses_xy[case.is_reviewed(case.mitoses_xy)]
+        reach = RULES["one-to-one"].distance_um / slide.require_mpp()
+        counted = counted_detections(places, case.is_reviewed(places), marked, reach)
+        xy, places, map_score = xy[counted], places[counted], blobs.score[counted]
+        is_mitosis, left_out = _labels(places, marked, reach, case.ignored_xy)
+        missed = int(len(marked) - is_mitosis.sum())
         xy, is_mitosis, map_score = xy[~left_out], is_mitosis[~left_out], map_score[~left_out]
         features = head.features(
             cut_patches(xy, settings.patch_px, view.width, view.height, view.read)
@@ -134,11 +136,9 @@ def _judge(
     return JudgedCandidates(case.slide, group, features, score, is_mitosis, max(0, missed))
 
 
-def _labels(case: Case, places: Floats, mpp: float) -> tuple[Mask, Mask]:
-    """Tell which places are mitoses, and which are near an unsure cell alone."""
-    reach = RULES["one-to-one"].distance_um / mpp
-    marked = case.mitoses_xy[case.is_reviewed(case.mitoses_xy)]
-    match = match_points(places, marked, reach, ignored_xy=case.unsure_xy)
+def _labels(places: Floats, marked: Floats, reach: float, ignored: Floats) -> tuple[Mask, Mask]:
+    """Tell which places are marked mitoses, and which are near a cell to ignore alone."""
+    match = match_points(places, marked, reach, ignored_xy=ignored)
     is_mitosis, left_out = np.zeros(len(places), bool), np.zeros(len(places), bool)
     is_mitosis[[detected for detected, _ in match.pairs]] = True
     left_out[list(match.ignored)] = True

@@ -13,7 +13,7 @@ from torch import nn
 
 from segmitos.detection.postprocess import blobs_of_map
 from segmitos.detection.stain import Stain
-from segmitos.evaluation.matching import Match, match_points
+from segmitos.evaluation.matching import Match, counted_detections, match_points
 from segmitos.evaluation.scoring import Counts
 from segmitos.training.predict import predictor
 from segmitos.training.recipe import Recipe
@@ -88,16 +88,23 @@ def _detect(probability: NDArray[np.float32], source: TrainingImage, recipe: Rec
     sigma_um = recipe.smoothing_sigma_um
     blobs = blobs_of_map(probability, recipe.mpp, stride, sigma_um, THRESHOLD)
     points = np.stack([blobs.x_px, blobs.y_px], 1)
-    inside = source.is_reviewed(points)
-    return source, points[inside], blobs.score[inside]
+    reviewed = source.is_reviewed(points)
+    counted = counted_detections(points, reviewed, _mitoses_of(source), DISTANCE_UM / recipe.mpp)
+    return source, points[counted], blobs.score[counted]
+
+
+def _mitoses_of(source: TrainingImage) -> NDArray[np.float64]:
+    """Return the reviewed mitoses of an image (n, 2)."""
+    return source.mitoses_xy[source.is_reviewed(source.mitoses_xy)]
 
 
 def _match(found: _Found, threshold: float, mpp: float) -> Match:
     """Match the blobs from a score on to reviewed mitoses; unsure cells count neither way."""
     source, points, scores = found
-    mitoses = source.mitoses_xy[source.is_reviewed(source.mitoses_xy)]
-    reach = DISTANCE_UM / mpp
-    return match_points(points[scores >= threshold], mitoses, reach, ignored_xy=source.ignored_xy)
+    unreviewed = source.mitoses_xy[~source.is_reviewed(source.mitoses_xy)]
+    ignored = np.concatenate([source.ignored_xy, unreviewed])
+    kept, reach = points[scores >= threshold], DISTANCE_UM / mpp
+    return match_points(kept, _mitoses_of(source), reach, ignored_xy=ignored)
 
 
 def _count(found: Sequence[_Found], threshold: float, mpp: float) -> Counts:
@@ -117,7 +124,7 @@ def _examples(found: Sequence[_Found], mpp: float) -> tuple[Example, ...]:
             if index not in match.ignored:
                 kind: Kind = "found" if index in matched else "wrong"
                 by_kind[kind].append(_example(source, kind, point, float(score)))
-        mitoses = source.mitoses_xy[source.is_reviewed(source.mitoses_xy)]
+        mitoses = _mitoses_of(source)
         of_truth = {mitosis for _, mitosis in match.pairs}
         for index, point in enumerate(mitoses):
             if index not in of_truth:

@@ -78,6 +78,15 @@ class Case:
             return np.ones(len(points_xy), np.bool_)
         return self.regions.contains(points_xy)
 
+    @property
+    def ignored_xy(self) -> Points:
+        """What a detection may lie at and count neither way, unless it matches a reviewed mitosis.
+
+        Unsure cells, and mitoses outside of the reviewed regions (n, 2).
+        """
+        outside = self.mitoses_xy[~self.is_reviewed(self.mitoses_xy)]
+        return np.concatenate([self.unsure_xy.reshape(-1, 2), outside.reshape(-1, 2)])
+
     def open_image(self) -> Slide:
         """Open the image at its scale: the file's own, else `mpp`.
 
