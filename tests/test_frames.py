@@ -82,6 +82,8 @@ def test_regions_drawn_in_qupath_limit_the_work_where_they_were_drawn(work, tmp_
         ([polygon(0, 0, 400, 320, "Tumor"), polygon(150, 0, 250, 320, "Ignore*")], CELLS[:1]),
         ([polygon(150, 0, 250, 320, "Ignore*")], CELLS[:1]),
         ([polygon(150, 0, 250, 320, "Necrosis")], CELLS[:1]),
+        ([polygon(150, 0, 250, 320, "Exclude")], CELLS[:1]),
+        ([polygon(0, 0, 400, 320, "Tumor"), polygon(150, 0, 250, 320, "artefact")], CELLS[:1]),
         ([polygon(0, 0, 400, 150), polygon(0, 0, 150, 320, "Ignore*")], CELLS[1:2]),
     ],
 )

@@ -37,7 +37,18 @@ REVIEWED_CLASSES = frozenset(
     {"region*", "region", "roi", "reviewed", "reviewed region", "reviewed area"}
 )
 """Outlines of these classes, and those without one, are where every mitosis is marked."""
-EXCLUDED_CLASSES = frozenset({IGNORED_CLASS, "ignore", "necrosis"})
+EXCLUDED_CLASSES = frozenset(
+    {
+        IGNORED_CLASS,
+        "ignore",
+        "necrosis",
+        "exclude",
+        "excluded",
+        "exclusion",
+        "artefact",
+        "artifact",
+    }
+)
 """Outlines of these classes are left out of the image."""
 OTHER_REGION_CLASSES = frozenset({"hotspot", "ten fields", "tissue", "tumor", "tumour", "stroma"})
 """Outlines of these classes say nothing about where mitoses are marked."""

@@ -27,8 +27,8 @@ _GEOMETRIES = frozenset(
 def read_regions(path: Path) -> Regions:
     """Read regions from GeoJSON: features, as QuPath exports them, or bare geometries.
 
-    Every outline is a region whatever its class, but for those of `Ignore*` and `Necrosis`, which
-    are cut out, and for outlines of cells (mitosis, hard negative, unsure), which are passed over
+    Every outline is a region whatever its class, but for those of `EXCLUDED_CLASSES`, which are cut
+    out, and for outlines of cells (mitosis, hard negative, unsure), which are passed over
     as points are. Where only outlines to cut out are there, the region is everything but them.
 
     Returns:
