@@ -365,6 +365,8 @@ def main() -> int:
     parser.add_argument("-o", "--out", type=Path, default=REFERENCE)
     parser.add_argument("--into", type=Path, nargs="+", help="model files that get the reference")
     options = parser.parse_args()
+    if options.into and (options.data is not None or options.out != REFERENCE):
+        parser.error("--into puts the reference that is there into model files: no --data, no -o")
     for path in options.into or ():
         put_into(path)
     if options.into:

@@ -25,14 +25,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from experiments.laboratories.candidates import (
     MapMaker,
     Scored,
+    in_patches,
     load_scored,
     save_scored,
+    screened_cascade,
     start,
 )
 from experiments.laboratories.data import LABELS, TARGET, LabImage, load_laboratories
@@ -61,11 +64,13 @@ from experiments.laboratories.screening import Proposals, find_proposals, screen
 from segmitos.console import run_program
 from segmitos.detection.model import find_model
 from segmitos.detection.model_file import ModelFile, read_model_file
+from segmitos.errors import UsageError
 from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.verifier import VerifierNetwork, restore_verifier
 from segmitos.training.train_verifier import VerifierRecipe, train_verifier
 from segmitos.training.weights import load_run
 
+_RECIPE = "recipe"
 Verifiers = dict[int, list[VerifierNetwork]]
 """Of one seed: by fold, the small one and the large one."""
 
@@ -92,7 +97,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     # What may be wrong with the call is found before hours of training.
-    networks = read_model_file(find_model(given.networks))
+    networks = in_patches(read_model_file(find_model(given.networks)))
     begin = _encoder_of(given.begin)
     images = load_laboratories(given.data, sorted(LABELS.glob("*.csv")))
     given.out.mkdir(parents=True, exist_ok=True)
@@ -164,25 +169,38 @@ def _verifiers(
     loaded: list[VerifierNetwork] = []
     for input_px, steps in zip(SIZES, given.steps, strict=True):
         path = given.out / verifier_file(fold, input_px, seed)
-        if not path.exists():
+        weights = loaded[0].encoder.state_dict() if loaded else begin
+        frozen = 3 if weights is not None and not loaded else 0
+        recipe = VerifierRecipe(steps=steps, frozen_blocks=frozen, seed=seed)
+        if path.exists():
+            _check_recipe(path, recipe)
+        else:
             stem = path.stem
 
             def told(step: int, loss: float, stem: str = stem) -> None:
                 if step % 100 == 0:
                     print(f"{stem}: step {step}, loss {loss:.4f}", flush=True)
 
-            weights = loaded[0].encoder.state_dict() if loaded else begin
-            frozen = 3 if weights is not None and not loaded else 0
-            recipe = VerifierRecipe(steps=steps, frozen_blocks=frozen, seed=seed)
             network = train_verifier(
                 sources, make_pools(images, fold), recipe, stains, TARGET, told, weights, input_px
             )
             partial = path.with_suffix(".partial")
             learnt = {name: value.contiguous() for name, value in network.state_dict().items()}
-            save_file(learnt, str(partial))
+            save_file(learnt, str(partial), {_RECIPE: str(recipe)})
             partial.replace(path)
         loaded.append(restore_verifier(load_file(str(path))))
     return loaded
+
+
+def _check_recipe(path: Path, recipe: VerifierRecipe) -> None:
+    """Raise UsageError where saved weights say that another recipe made them."""
+    with safe_open(path, "pt") as file:
+        said = (file.metadata() or {}).get(_RECIPE, str(recipe))
+    if said != str(recipe):
+        raise UsageError(
+            f"{path} was trained by {said}, not by {recipe}: give the same --steps and --begin, or "
+            "another folder"
+        )
 
 
 def _encoder_of(run: Path | None) -> dict[str, Tensor] | None:
@@ -224,7 +242,7 @@ def _left_out(
 
 def _digest(images: Sequence[LabImage], networks: ModelFile, verifiers: Verifiers) -> str:
     """Tell what candidates are made of: the images, and all networks by their weights."""
-    digest = hashlib.sha256(networks.sha256.encode())
+    digest = hashlib.sha256(f"{networks.sha256} {screened_cascade(networks)}".encode())
     for image in images:
         digest.update(f"{image.laboratory}/{image.name}/{image.fold}/{image.test};".encode())
     for fold in sorted(verifiers):

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from experiments.laboratories.data import MPP, LabImage
-from segmitos.detection.cascade import run_cascade
+from segmitos.detection.cascade import CascadeMap
 from segmitos.detection.model import BATCH_SIZE
 from segmitos.detection.model_file import ModelFile
 from segmitos.detection.patches import judge_places
@@ -24,6 +24,7 @@ from segmitos.detection.verify import find_candidates, log_odds
 from segmitos.errors import ModelError
 from segmitos.io.files import write_bytes
 from segmitos.io.geometry import pad_to_multiple
+from segmitos.training.halves import without_halves
 from segmitos.training.networks.verifier import PATCH_PX
 
 SETTINGS = VerifierSettings(
@@ -52,7 +53,16 @@ def screened_cascade(networks: ModelFile) -> CascadeSettings:
         ensemble_threshold=0.15,
         screening_patch_px=PATCH_PX,
         screening_threshold=SCREENING_THRESHOLD,
+        patch_px=192,
+        margin_px=64,
+        # Of the `lite` recipe.
+        grid_px=16,
     )
+
+
+def in_patches(networks: ModelFile) -> ModelFile:
+    """Return a model file whose networks of the map see patches whole, not in two halves."""
+    return replace(networks, networks=tuple(without_halves(graph) for graph in networks.networks))
 
 
 @dataclass(frozen=True)
@@ -127,7 +137,7 @@ class MapMaker:
     def candidates(self, image: LabImage, verifiers: Sequence[Network]) -> Scored:
         """Find and score the candidates of an image."""
         pixels = image.matched()
-        map_ = run_cascade(
+        cascade = CascadeMap(
             pad_to_multiple(pixels, 32),
             self._proposal,
             self._networks,
@@ -135,6 +145,7 @@ class MapMaker:
             self._stride,
             screening=self._screening,
         )
+        map_ = cascade.fill()
         smoothed = smooth(map_, SETTINGS.smoothing_sigma_um, MPP * self._stride)
         _, score, xy = find_candidates(smoothed, SETTINGS.candidate_threshold, self._stride)
         logits = [

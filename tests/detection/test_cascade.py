@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segmitos.detection.cascade import local_maxima, run_cascade
+from segmitos.detection.cascade import CascadeMap, local_maxima
 from segmitos.detection.spec import CascadeSettings, cascade_context
 
 CELL = 16
@@ -61,6 +61,11 @@ def field(seed: int, height: int, width: int) -> np.ndarray:
         y, x, radius = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(5, 14)
         image[(rows - y) ** 2 + (columns - x) ** 2 <= radius**2] = rng.integers(20, 110)
     return image
+
+
+def run_cascade(image, proposal, members, chosen, stride, box=None, **more) -> np.ndarray:
+    cascade = CascadeMap(image, proposal, members, chosen, stride, **more)
+    return cascade.fill(None if box is None else np.array([box]))
 
 
 def by_hand(image, chosen, members):
@@ -217,6 +222,7 @@ def test_patches_that_write_nothing_asked_for_are_left_out():
         {},
         {"block_px": 64, "patch_px": 128, "margin_px": 8},
         {"block_px": 96, "patch_px": 160},
+        {"patch_px": 64, "margin_px": 8, "grid_px": 16},
         SCREENED,
         {"screening_patch_px": 160, "screening_threshold": 0.4},
     ],
@@ -242,6 +248,21 @@ def test_the_whole_equals_its_parts_to_the_bit(changes):
         np.testing.assert_array_equal(part[:, first // 4 :], whole[:, (left + first) // 4 :])
 
 
+def test_what_was_run_is_not_run_again():
+    image = field(11, 320, 448)
+    members, screening = networks(), Screening()
+    cascade = CascadeMap(image, PROPOSAL, members, settings(**SCREENED), 4, screening=screening)
+    assert cascade.fill(np.array([[0, 0, 160, 200]])).any()
+    seen, screened = members[0].seen, len(screening.patches)
+    cascade.fill(np.array([[0, 0, 160, 200], [10, 10, 90, 90]]))
+    cascade.fill(np.zeros((0, 4), np.int64))
+    assert (members[0].seen, len(screening.patches)) == (seen, screened)
+    again = networks()
+    whole = run_cascade(image, PROPOSAL, again, settings(**SCREENED), 4, screening=screening)
+    np.testing.assert_array_equal(cascade.fill(), whole)
+    assert members[0].seen > seen and members[0].seen <= again[0].seen + seen
+
+
 def test_a_plateau_and_a_border_are_local_maxima_and_the_threshold_is_exceeded():
     map_ = np.zeros((4, 5), np.float32)
     map_[0, 0], map_[2, 2], map_[2, 3] = 0.4, 0.7, 0.7
@@ -258,6 +279,7 @@ def test_a_plateau_and_a_border_are_local_maxima_and_the_threshold_is_exceeded()
         {"block_px": 48},
         {"margin_px": 0},
         {"margin_px": 40},
+        {"patch_px": 64, "margin_px": 8},
         {"screening_patch_px": 8},
         {"screening_patch_px": 600},
         {"screening_threshold": 0.5},

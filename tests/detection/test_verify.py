@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
+from segmitos.detection.cascade import CascadeMap
 from segmitos.detection.patches import cut_patches
-from segmitos.detection.spec import VerifierSettings
-from segmitos.detection.verify import join_scores, verify_map
+from segmitos.detection.spec import CascadeSettings, VerifierSettings
+from segmitos.detection.verify import join_scores, map_of_candidates, verify_map
 
 SETTINGS = VerifierSettings(
     patch_px=16,
@@ -67,6 +69,64 @@ def test_candidates_outside_of_the_output_box_are_left_out():
     image, map_ = _image_and_map()
     verified = verify_map(image, map_, _dark, SETTINGS, 8, 2.0, (0, 0, 64, 160))
     assert verified[3:5, 5:7].all() and not verified[8:].any()
+
+
+class DarkPixels:
+    """A network of the map: 1 where pixels are dark; counts the patches that it sees."""
+
+    def __init__(self, stride: int) -> None:
+        self.stride, self.seen = stride, 0
+
+    def __call__(self, images):
+        self.seen += len(images)
+        dark = images[:, :: self.stride, :: self.stride, 0] < 100
+        return dark.astype(np.float32)
+
+
+def _cascade(image):
+    chosen = CascadeSettings(
+        proposal_network="dark",
+        proposal_mpp=0.5,
+        proposal_stride_px=16,
+        proposal_threshold=0.2,
+        block_px=32,
+        patch_px=96,
+        margin_px=16,
+    )
+    network = DarkPixels(4)
+    return CascadeMap(image, DarkPixels(16), [network], chosen, 4), network
+
+
+@pytest.mark.parametrize("sigma_um", [0.0, 2.0])
+@pytest.mark.parametrize(
+    ("top", "left", "height", "width"),
+    [(250, 300, 12, 90), (150, 252, 90, 8), (244, 244, 70, 70), (257, 300, 8, 8), (96, 96, 9, 9)],
+)
+def test_a_candidate_that_crosses_the_box_is_mapped_whole(top, left, height, width, sigma_um):
+    image = np.full((512, 512, 3), 230, np.uint8)
+    image[top : top + height, left : left + width] = 30
+    settings = msgspec.structs.replace(SETTINGS, smoothing_sigma_um=sigma_um)
+    box = (0, 0, 256, 512)
+    found = map_of_candidates(_cascade(image)[0], settings, 4, 1.0, box)
+    whole = _cascade(image)[0].fill()
+    verified, expected = (
+        verify_map(image, map_, _dark, settings, 4, 1.0, box)[:64] for map_ in (found, whole)
+    )
+    np.testing.assert_array_equal(verified, expected)
+    assert expected.any() or top >= 256
+
+
+def test_what_lies_beyond_the_box_and_crosses_nothing_is_not_looked_at():
+    image = np.full((512, 512, 3), 230, np.uint8)
+    image[96:106, 96:106] = image[304:314, 96:106] = image[250:260, 400:410] = 30
+    cascade, network = _cascade(image)
+    map_of_candidates(cascade, SETTINGS, 4, 1.0, (0, 0, 256, 512))
+    crossing = network.seen
+    image[250:260, 400:410] = 230
+    cascade, network = _cascade(image)
+    map_ = map_of_candidates(cascade, SETTINGS, 4, 1.0, (0, 0, 256, 512))
+    assert network.seen < crossing
+    assert map_[25, 25] and not map_[77, 25]
 
 
 def test_patches_are_gray_beyond_the_image():

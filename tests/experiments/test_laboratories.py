@@ -34,12 +34,12 @@ from experiments.laboratories.screening import Proposals, screening_network
 from segmitos.detection.model import DEFAULT_MODEL, Model
 from segmitos.detection.model_file import read_model_file
 from segmitos.detection.runtimes import open_onnxruntime
-from segmitos.errors import DataError
+from segmitos.errors import DataError, UsageError
 from segmitos.training.checkpoint import TrainingState, save_checkpoint
 from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.verifier import VerifierNetwork, restore_verifier
 from segmitos.training.sampling import TrainingImage
-from segmitos.training.train_verifier import begin_encoder
+from segmitos.training.train_verifier import VerifierRecipe, begin_encoder
 from tests.factories.synthetic_fields import write_cases
 
 RULE = Rule(1.0, 1.0, 0.0)
@@ -213,7 +213,7 @@ def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypa
     assert figures["left_out"][0]["as_published"].keys() >= {"mitos12", "midesec", "pooled"}
     file = read_model_file(tmp_path / "out" / "lite.segmitos")
     assert file.spec.cascade == screened_cascade(read_model_file(DEFAULT_MODEL))
-    assert file.screening is not None and file.spec.context_px == 208
+    assert file.screening is not None and file.spec.context_px == 192
     assert file.spec.thresholds.min_score == figures["threshold"]
     model = Model.load(tmp_path / "out" / "lite.segmitos", "cpu", 1)
     assert model.predict(np.full((1, 256, 256, 3), 220, np.uint8)).shape == (1, 64, 64)
@@ -231,3 +231,13 @@ def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypa
     for graph, logit in ((file.screening, screens.numpy()), (file.verifier, mean)):
         network, _ = open_onnxruntime(graph, "graph", "cpu", 1, 1)
         np.testing.assert_allclose(network(patches), 1 / (1 + np.exp(-logit)), atol=0.01)
+
+
+def test_weights_of_another_recipe_are_refused(tmp_path):
+    path = tmp_path / "verifier.safetensors"
+    recipe = VerifierRecipe(steps=7)
+    for about in (None, {"recipe": str(recipe)}):
+        save_file({"a": torch.zeros(1)}, str(path), about)
+        script._check_recipe(path, recipe)
+    with pytest.raises(UsageError, match=r"steps=7.*not by.*steps=8"):
+        script._check_recipe(path, dataclasses.replace(recipe, steps=8))

@@ -30,19 +30,12 @@ CHUNK_SIZE = 64
 
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right in pixels of an image; it may reach beyond it."""
+Boxes = NDArray[np.int64]
+"""Boxes (n, 4)."""
 
 
-def run_cascade(
-    image: NDArray[np.uint8],
-    proposal: Network,
-    networks: Sequence[Network],
-    settings: CascadeSettings,
-    stride: int,
-    output_box: Box | None = None,
-    origin: tuple[int, int] = (0, 0),
-    screening: Network | None = None,
-) -> NDArray[np.float32]:
-    """Return the map of one image.
+class CascadeMap:
+    """The map of one image, made where it is asked for.
 
     Args:
         image: (h, w, 3) uint8 RGB at the model's scale, sides multiples of 32.
@@ -50,53 +43,91 @@ def run_cascade(
         networks: the others; all but the first see what the first one chose.
         settings: of the cascade.
         stride: image pixels per pixel of the map.
-        output_box: only this part of the map will be used; patches that write nothing there are
-            left out.
         origin: (x, y) of the image on its slide, multiples of 32 px: blocks are counted from the
             slide's corner.
         screening: patches (n, side, side, 3) uint8 -> probabilities (n,); None keeps all
             proposals.
-
-    Returns:
-        Probabilities (h / stride, w / stride), 0 where no patch was.
     """
-    proposals = local_maxima(proposal(image[None])[0], settings.proposal_threshold)
-    corners = block_patch_corners(proposals, settings, origin)
-    height, width = image.shape[:2]
-    touching = _touches(corners, settings, output_box or (0, 0, height, width))
-    proposals, corners = proposals[touching], corners[touching]
-    if screening is not None:
-        corners = corners[passes_screening(image, proposals, screening, settings)]
-    corners = np.unique(corners, axis=0)
-    if not len(corners):
-        return np.zeros((height // stride, width // stride), np.float32)
 
-    def run(network: Network, corners: NDArray[np.int64]) -> NDArray[np.float32]:
+    def __init__(
+        self,
+        image: NDArray[np.uint8],
+        proposal: Network,
+        networks: Sequence[Network],
+        settings: CascadeSettings,
+        stride: int,
+        origin: tuple[int, int] = (0, 0),
+        screening: Network | None = None,
+    ) -> None:
+        self._image = image
+        self._networks = networks
+        self._settings = settings
+        self._stride = stride
+        self._screening = screening
+        self._proposals = local_maxima(proposal(image[None])[0], settings.proposal_threshold)
+        self._corners = block_patch_corners(self._proposals, settings, origin)
+        self._done = np.zeros(len(self._corners), bool)
+        # Patches may begin outside of the image.
+        self._around = settings.patch_px // stride
+        height, width = image.shape[:2]
+        self._map = np.pad(np.zeros((height // stride, width // stride), np.float32), self._around)
+
+    def fill(self, boxes: Boxes | None = None) -> NDArray[np.float32]:
+        """Run the patches that write into any of the boxes, and were not run before.
+
+        Args:
+            boxes: top, left, bottom, right (n, 4) in pixels of the image; None is all of it.
+
+        Returns:
+            Probabilities (h / stride, w / stride), 0 where no patch was.
+        """
+        if boxes is None:
+            boxes = np.array([(0, 0, *self._image.shape[:2])])
+        begin = self._corners + self._settings.margin_px
+        wanted = np.zeros(len(begin), bool)
+        for top, left, bottom, right in np.unique(boxes, axis=0).tolist():
+            end = begin + self._written_px
+            wanted |= np.all((end > (top, left)) & (begin < (bottom, right)), axis=1)
+        wanted &= ~self._done
+        self._done |= wanted
+        proposals, corners = self._proposals[wanted], self._corners[wanted]
+        if self._screening is not None:
+            passed = passes_screening(self._image, proposals, self._screening, self._settings)
+            corners = corners[passed]
+        if len(corners):
+            self._run(np.unique(corners, axis=0))
+        return self._map[self._around : -self._around, self._around : -self._around]
+
+    @property
+    def _written_px(self) -> int:
+        return self._settings.patch_px - 2 * self._settings.margin_px
+
+    def _run(self, corners: NDArray[np.int64]) -> None:
+        """Write what the networks say of patches (n, 2), by their top and left corners."""
+        settings, stride = self._settings, self._stride
+        total = self._middles(self._networks[0], corners)
+        if len(self._networks) > 1 and settings.ensemble_threshold > 0:
+            found = total.max(axis=(1, 2)) > settings.ensemble_threshold
+            corners, total = corners[found], total[found]
+        if not len(corners):
+            return
+        for network in self._networks[1:]:
+            total += self._middles(network, corners)
+        total /= np.float32(len(self._networks))
+        places = (corners + settings.margin_px) // stride + self._around
+        for middle, (row, column) in zip(total, places, strict=True):
+            part = self._map[row : row + middle.shape[0], column : column + middle.shape[1]]
+            np.maximum(part, middle, out=part)
+
+    def _middles(self, network: Network, corners: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return what a network says of the middle of each patch."""
-        rim = settings.margin_px // stride
+        rim = self._settings.margin_px // self._stride
         maps = []
         for start in range(0, len(corners), CHUNK_SIZE):
             some = corners[start : start + CHUNK_SIZE, ::-1]
-            patches = cut_squares(some, settings.patch_px, image)
+            patches = cut_squares(some, self._settings.patch_px, self._image)
             maps.append(network(patches)[:, rim:-rim, rim:-rim])
         return np.concatenate(maps)
-
-    total = run(networks[0], corners)
-    if len(networks) > 1 and settings.ensemble_threshold > 0:
-        found = total.max(axis=(1, 2)) > settings.ensemble_threshold
-        corners, total = corners[found], total[found]
-    if len(corners):
-        for network in networks[1:]:
-            total += run(network, corners)
-        total /= np.float32(len(networks))
-    # Patches may begin outside of the image.
-    around = settings.patch_px // stride
-    result = np.pad(np.zeros((height // stride, width // stride), np.float32), around)
-    places = (corners + settings.margin_px) // stride + around
-    for middle, (row, column) in zip(total, places, strict=True):
-        part = result[row : row + middle.shape[0], column : column + middle.shape[1]]
-        np.maximum(part, middle, out=part)
-    return result[around:-around, around:-around]
 
 
 def local_maxima(map_: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
@@ -142,10 +173,3 @@ def block_patch_corners(
         blocks * settings.block_px - (settings.patch_px - settings.block_px) // 2 - origin_yx
     )
     return corners
-
-
-def _touches(corners: NDArray[np.int64], settings: CascadeSettings, box: Box) -> NDArray[np.bool_]:
-    """Tell which patches write into a box."""
-    begin, end = corners + settings.margin_px, corners + settings.patch_px - settings.margin_px
-    result: NDArray[np.bool_] = np.all((end > box[:2]) & (begin < box[2:]), axis=1)
-    return result

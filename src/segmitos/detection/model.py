@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.cascade import Box, run_cascade
+from segmitos.detection.cascade import Box, CascadeMap
 from segmitos.detection.model_file import (
     PROPOSAL,
     SCREENING,
@@ -33,7 +33,7 @@ from segmitos.detection.runtimes import (
     runtime_errors,
 )
 from segmitos.detection.spec import ModelSpec
-from segmitos.detection.verify import grown, verify_map
+from segmitos.detection.verify import map_of_candidates, verify_map
 from segmitos.errors import ModelError, UsageError
 
 __all__ = [
@@ -244,16 +244,15 @@ def _assemble(file: ModelFile, path: Path, start: Start) -> Predict:
         image: NDArray[np.uint8], output_box: Box | None, origin: tuple[int, int]
     ) -> NDArray[np.float32]:
         if spec.cascade is not None and proposal is not None:
-            return run_cascade(
-                image,
-                proposal,
-                networks,
-                spec.cascade,
-                spec.stride,
-                output_box,
-                origin,
-                screening,
+            cascade = CascadeMap(
+                image, proposal, networks, spec.cascade, spec.stride, origin, screening
             )
+            if output_box is None:
+                return cascade.fill()
+            if spec.verifier is None:
+                return cascade.fill(np.array([output_box]))
+            map_mpp = spec.mpp * spec.stride
+            return map_of_candidates(cascade, spec.verifier, spec.stride, map_mpp, output_box)
         total = networks[0](image[None])[0]
         for network in networks[1:]:
             total = total + network(image[None])[0]
@@ -263,8 +262,7 @@ def _assemble(file: ModelFile, path: Path, start: Start) -> Predict:
     def predict(
         images: NDArray[np.uint8], output_box: Box | None, origin: tuple[int, int]
     ) -> NDArray[np.float32]:
-        box = output_box if verifier is None else grown(output_box)
-        maps = [map_one(image, box, origin) for image in images]
+        maps = [map_one(image, output_box, origin) for image in images]
         expected = (images.shape[1] // spec.stride, images.shape[2] // spec.stride)
         for map_ in maps:
             if map_.shape != expected:

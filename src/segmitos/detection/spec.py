@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -42,6 +42,8 @@ class CascadeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Side of a patch, centered on its block."""
     margin_px: _Pixels
     """What lies nearer to the border of a patch is not used: the padding reaches it."""
+    grid_px: Literal[16, 32] = 32
+    """Coarsest stride of the networks: patches and image must lie alike on their grid."""
 
     def __post_init__(self) -> None:
         block, step = self.block_px, self.proposal_stride_px
@@ -49,10 +51,12 @@ class CascadeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             raise ValueError(f"patch_px {self.patch_px} must be a multiple of 32, up to 1024")
         if not step or not block or block % step:
             raise ValueError(f"block_px {block} is not a multiple of proposal_stride_px {step}")
-        if block % 32 or self.patch_px - block < 0 or (self.patch_px - block) % 64:
+        around, grid = self.patch_px - block, self.grid_px
+        if block % 32 or around < 0 or around % (2 * grid):
             raise ValueError(
                 f"patch_px {self.patch_px} must be block_px {block}, a multiple of 32, and a "
-                "multiple of 64: patches lie on the networks' grid of 32 px, as the image does"
+                f"multiple of {2 * grid}: patches lie on the networks' grid of {grid} px, as the "
+                "image does"
             )
         side = self.screening_patch_px
         if side and not 16 <= side <= 512:

@@ -13,17 +13,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.cascade import Box
+from segmitos.detection.cascade import Box, Boxes, CascadeMap
 from segmitos.detection.connected import Indices, measure_regions
 from segmitos.detection.patches import judge_places
-from segmitos.detection.postprocess import smooth
+from segmitos.detection.postprocess import smooth, smoothing_radius
 from segmitos.detection.runtimes import Network
 from segmitos.detection.spec import VerifierSettings
 from segmitos.io.geometry import rescale
 
 # Log-odds are kept within those of this probability.
 _EPSILON = 1e-5
-# A candidate that touches the output box is mapped whole, if it reaches no further beyond it.
+# A candidate that crosses the border of the output box is mapped whole so far beyond it.
 REACH_PX = 64
 
 
@@ -89,12 +89,48 @@ def find_candidates(
     return (rows, columns, member), score, xy
 
 
-def grown(box: Box | None) -> Box | None:
-    """Return the part of the map that candidates of an output box are sought in."""
-    if box is None:
-        return None
+def map_of_candidates(
+    cascade: CascadeMap,
+    settings: VerifierSettings,
+    stride: int,
+    map_mpp: float,
+    output_box: Box,
+) -> NDArray[np.float32]:
+    """Return a cascade's map in an output box, and beyond it where candidates cross its border.
+
+    A candidate is mapped whole if it reaches no further than `REACH_PX` from where it crosses.
+
+    Args:
+        cascade: of the image.
+        settings: of the verifier.
+        stride: image pixels per pixel of the map.
+        map_mpp: um per pixel of the map.
+        output_box: top, left, bottom, right in pixels of the image.
+    """
+    # As far as smoothing looks from the first line beyond the box.
+    seen_px = (smoothing_radius(settings.smoothing_sigma_um, map_mpp) + 1) * stride
+    map_ = cascade.fill(_grown(output_box, seen_px))
+    smoothed = smooth(map_, settings.smoothing_sigma_um, map_mpp)
+    rows, columns = np.nonzero(smoothed > settings.candidate_threshold)
+    top, left, bottom, right = (edge // stride for edge in output_box)
+    beside = (rows >= top - 1) & (rows <= bottom) & (columns >= left - 1) & (columns <= right)
+    within = (rows > top) & (rows < bottom - 1) & (columns > left) & (columns < right - 1)
+    crossing = beside & ~within
+    y, x = rows[crossing] * stride, columns[crossing] * stride
+    reached = np.stack(
+        [y - REACH_PX, x - REACH_PX, y + stride + REACH_PX, x + stride + REACH_PX], axis=1
+    )
+    # The image holds no more round its output box.
+    furthest = _grown(output_box, REACH_PX)
+    reached[:, :2] = np.maximum(reached[:, :2], furthest[:, :2])
+    reached[:, 2:] = np.minimum(reached[:, 2:], furthest[:, 2:])
+    return cascade.fill(reached)
+
+
+def _grown(box: Box, pixels: int) -> Boxes:
+    """Return a box (1, 4) that reaches further on all sides."""
     top, left, bottom, right = box
-    return top - REACH_PX, left - REACH_PX, bottom + REACH_PX, right + REACH_PX
+    return np.array([[top - pixels, left - pixels, bottom + pixels, right + pixels]], np.int64)
 
 
 def join_scores(

@@ -24,6 +24,7 @@ from segmitos.detection.model_file import (
 from segmitos.detection.postprocess import tuned_thresholds
 from segmitos.detection.spec import CascadeSettings, ModelSpec, cascade_context
 from segmitos.errors import ModelError, UsageError
+from segmitos.training.halves import without_halves
 
 # Constants of fewer numbers are not worth rounding.
 MIN_HALF_PRECISION = 64
@@ -82,6 +83,10 @@ def combine(
             ensemble_threshold=ensemble_threshold,
             **{**SIZES, **sizes},
         )
+        graphs = {
+            entry: graph if entry == PROPOSAL else without_halves(graph)
+            for entry, graph in graphs.items()
+        }
     if ensemble_threshold and (cascade is None or len(files) < 2):
         raise UsageError(
             f"ensemble threshold {ensemble_threshold:g} needs a proposal network and two networks: "

@@ -15,7 +15,7 @@ The export of `slide.svs` is `slide.geojson` or `slide.svs.geojson`, beside the 
 `annotations` next to it. Every point has a class: `Mitotic figure`, `Hard negative` for look-
 alikes, `Unsure` for neither; outlines of these classes stand for their centroid. Outlines without a
 class, or of class `Region*`, are the reviewed regions: every mitosis in them is marked, and nothing
-outside is used. `Ignore*`, `Exclude`, `Necrosis` and `Artifact` are cut out of them, or of the whole
+outside is used. `Ignore*`, `Exclude`, `Necrosis` and `Artifact` are cut out of them, or of all the
 image. `Hotspot`, `Tumor`, `Stroma` and `Tissue` are passed over; another class is refused by name,
 since nobody can tell what it means. Positions are in QuPath's frame, which begins at the bounds of
 the scanned area.
