@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from segmitos.cli import main
@@ -98,6 +99,22 @@ def test_nothing_is_wrong_with_a_sound_case(case):
 )
 def test_what_looks_wrong(case, changes, problems):
     assert find_problems([dataclasses.replace(case, **changes)]) == problems
+
+
+def test_pixels_that_are_not_square_keep_no_point_off_the_image_from_being_found(tmp_path):
+    oblong = (10_000 / 0.25, 10_000 / 0.5)
+    (tmp_path / "clicks").mkdir()
+    image, table = tmp_path / "clicks" / "a.tif", tmp_path / "clicks" / "a.csv"
+    tifffile.imwrite(image, FIELD.pixels, resolution=oblong, resolutionunit="CENTIMETER")
+    spec = f"points:{tmp_path / 'clicks'}"
+    table.write_text("x,y\n70,21\n")
+    (case,) = load_dataset(spec, mpp=0.25, override_mpp=True)
+    assert case.size_px == (96, 64)
+    assert describe([case])["sizes_px"] == {"96 x 64": 1}
+    assert load_dataset(spec)[0].mpp is None
+    table.write_text("x,y\n700,21\n")
+    with pytest.raises(DataError, match="lies outside"):
+        load_dataset(spec, mpp=0.25, override_mpp=True)
 
 
 def test_missing_and_damaged_files(case, tmp_path):

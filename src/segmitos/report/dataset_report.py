@@ -73,7 +73,8 @@ def _total(areas: Sequence[float | None]) -> float | None:
 
 def _size(image: Path) -> tuple[int, int] | None:
     try:
-        with Slide.open(image) as slide:
+        # Its scale is not asked for, and need not be one that can be used.
+        with Slide.open(image, 1.0, True) as slide:
             return slide.width, slide.height
     except InputError:
         return None
