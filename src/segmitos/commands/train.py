@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -213,13 +212,14 @@ def split(cases: Sequence[Case], patterns: Sequence[str]) -> tuple[list[Case], l
         DataError: for a pattern that names nothing, or fewer than two slides for `auto`.
     """
     from segmitos.evaluation.folds import hold_out
+    from segmitos.io.datasets.load import matches
 
     kept: set[str] = set()
     for pattern in patterns:
         if pattern == AUTO:
             kept |= {case.name for case in hold_out(cases)}
             continue
-        named = {c.name for c in cases if fnmatch(c.slide, pattern) or fnmatch(c.name, pattern)}
+        named = {case.name for case in cases if matches(case, pattern)}
         if not named:
             slides = sorted({case.slide for case in cases})
             shown = ", ".join(slides[:12]) + (" ..." if len(slides) > 12 else "")
