@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segmitos.commands.train import split
+from segmitos.commands.train import describe_split, split
 from segmitos.errors import DataError, InputError, ScaleError, UsageError
 from segmitos.evaluation.scoring import evaluate
 from segmitos.io.datasets import FORMATS, Case, guess_format, load_dataset
@@ -111,6 +111,14 @@ def test_slides_of_one_name_in_two_data_sets_are_two(slides, tmp_path_factory):
     nothing = Detections(*np.zeros((4, 0)), mpp=0.25)
     scored = evaluate(fields, {case.name: nothing for case in fields}).slides
     assert (scored["mitos14/A03"].fn, scored["clicks/A03"].fn) == (2, 1)
+
+
+def test_a_patients_other_scan_in_training_is_told(slides):
+    cases = load_dataset(f"mitos14:{slides}")
+    told = describe_split(*split(cases, ["H03"]))
+    assert "warning: H03 is of the same patient as A03, which is trained on" in told
+    assert "warning" not in describe_split(*split(cases, ["A04"]))
+    assert "warning" not in describe_split(*split(cases, ["?03"]))
 
 
 # AMIDA13 has TUPAC16's layout, a database may be of any set, `Info.txt` is too common a name.

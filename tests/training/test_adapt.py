@@ -238,8 +238,9 @@ def test_the_verb_prints_the_table_and_says_what_was_assisted(reviewed, toy, tmp
     assert content["assisted"] == ["one", "three"] and content["rows"][-1]["slide"] == "all"
     assert main(given) == 2
     assert "--start-from builtin:lite" in capsys.readouterr().err
-    assert main([*given, "--start-from", str(toy), "--epochs", "3"]) == 2
-    assert "--epochs does not go with" in capsys.readouterr().err
+    for unused in (["--epochs", "3"], ["--no-resume"], ["--devices", "2"], ["--seed", "0"]):
+        assert main([*given, "--start-from", str(toy), *unused]) == 2
+        assert f"{unused[0]} does not go with" in capsys.readouterr().err
 
 
 def test_other_recipes_do_not_start_from_a_model_file(reviewed, toy, tmp_path, capsys):

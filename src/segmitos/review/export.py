@@ -212,13 +212,20 @@ def _link(source: Path, target: Path) -> None:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
 
 
-def export_events(service: Service, out: Path) -> int:
-    """Write all events as JSON lines, in their order; returns how many. Raises OutputError."""
+def export_events(service: Service, out: Path, readers: Sequence[str] | None = None) -> int:
+    """Write all events, or those of some readers, as JSON lines in their order.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        OutputError: where the file cannot be written.
+    """
     names = {result.key: name for name, result in service.worklist.all().items()}
     lines = []
-    for key, readers in service.store.all_events().items():
-        for events in readers.values():
-            for event in events:
+    for key, by_reader in service.store.all_events().items():
+        for who, events in by_reader.items():
+            for event in events if readers is None or who in readers else ():
                 about = {"slide": names.get(key), **key._asdict()}
                 lines.append(json.dumps({**about, **json.loads(event_json(event))}))
     write_bytes(out, "".join(f"{line}\n" for line in lines).encode("utf-8"))
