@@ -28,6 +28,7 @@ from segmitos.options import (
 SCORES, TUNED = "evaluation.json", "thresholds.json"
 _FILES = ("rules.json", "cases.csv", "evaluation.html")
 _TUNING = ("thresholds.png",)
+_MAX_ROWS = 200
 
 if TYPE_CHECKING:
     from segmitos.detection.pipeline import SlideResult
@@ -237,13 +238,14 @@ def _write_report(
     slides = [row(name, n, main.slide_intervals[name]) for name, n in main.slides.items()]
     rules = [row(name, one.pooled, one.intervals["f_score"]) for name, one in every.items()]
     content: dict[str, Any] = {
+        "hidden": max(0, len(slides) - _MAX_ROWS),
         "about": (
             f"{in_words(len(cases), 'image')} of {in_words(len(main.slides), 'slide')}; "
             f"rule {main.rule}, within {main.distance_um:g} um; "
             f"intervals by bootstrap over {main.groups}s"
         ),
         "warnings": list(warnings),
-        "rows": [row("pooled", main.pooled, main.intervals["f_score"]), *slides[:200]],
+        "rows": [row("pooled", main.pooled, main.intervals["f_score"]), *slides[:_MAX_ROWS]],
         "rules": rules,
     }
     pictures = evaluation_pictures(cases, found, main)
