@@ -78,10 +78,9 @@ def evaluate(
         raise UsageError("--tune needs the model's maps; it does not go with --detections")
     if tune and rule != "one-to-one":
         raise UsageError(f"--tune counts one-to-one; it does not go with --rule {rule}")
-    if detections is not None:
-        if model is not None or device != "auto":
-            option = "--device" if model is None else "--model"
-            raise UsageError(f"--detections scores what was found; it does not go with {option}")
+    if detections is not None and (model is not None or device != "auto"):
+        option = "--device" if model is None else "--model"
+        raise UsageError(f"--detections scores what was found; it does not go with {option}")
     if tune and out is None:
         raise UsageError("--tune needs -o DIR to write thresholds.json to")
     if out is not None:

@@ -146,8 +146,8 @@ def _write_slide(
         raise InputError(f"{result.title}: the slide is not at {image}; say where with --slides")
     if result.page is not None and not _is_largest(image, result):
         raise InputError(
-            f"{result.title}: page {result.page} was reviewed (detect --page), and a data set takes "
-            "a file's largest image; save the page as an image of its own and review that"
+            f"{result.title}: page {result.page} was reviewed (detect --page), and a data set "
+            "takes a file's largest image; save the page as an image of its own and review that"
         )
     _link(image, folder / image.name)
     write_text(folder / "mpp.txt", f"{result.mpp!r}\n")
