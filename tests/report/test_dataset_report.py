@@ -279,6 +279,8 @@ def test_conversion_to_points_keeps_everything(tmp_path, layout):
     assert after.hard_negatives_xy.tolist() == before[0].hard_negatives_xy.tolist()
     assert after.mpp == before[0].mpp
     assert after.slide == before[0].slide.replace("/", "_")
+    if before[0].patient != before[0].slide:
+        assert after.patient == before[0].patient
     assert find_problems([after]) == [] and not list((tmp_path / "to").rglob(".*"))
 
 
@@ -294,6 +296,17 @@ def test_slides_of_several_scales_are_converted_together(case, tmp_path):
     convert_dataset([case, other], tmp_path / "to")
     found = load_dataset(f"points:{tmp_path / 'to'}")
     assert [(after.slide, after.mpp) for after in found] == [("s", 0.25), ("t", 0.5)]
+
+
+def test_two_scans_of_a_patient_stay_together_in_a_conversion(case, tmp_path):
+    scans = [dataclasses.replace(case, slide=slide, patient="03") for slide in ("A03", "H03")]
+    convert_dataset(scans, tmp_path / "to")
+    found = load_dataset(f"points:{tmp_path / 'to'}")
+    assert [(after.slide, after.patient) for after in found] == [("A03", "03"), ("H03", "03")]
+    other = dataclasses.replace(case, slide="B03", patient="03", dataset="theirs")
+    convert_dataset([*scans, other], tmp_path / "both")
+    found = load_dataset(f"points:{tmp_path / 'both'}")
+    assert [after.patient for after in found] == ["ours/03", "theirs/03", "ours/03"]
 
 
 def test_conversions_that_would_lose_something_are_refused(case, tmp_path):
