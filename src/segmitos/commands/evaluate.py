@@ -145,6 +145,12 @@ def _saved(
             raise DataError(f"{result.path / changed[0]} is damaged or was changed; detect again")
         found[case.name] = read_detections(result.path / "detections.geojson")
         summary = result.summary(record) or {}
+        size = summary.get("width_px"), summary.get("height_px")
+        if case.size_px is not None and size != case.size_px:
+            raise DataError(
+                f"case {case.name} has {case.size_px[0]} x {case.size_px[1]} px, and {result.path} "
+                f"is of {size[0]} x {size[1]} px: another page of the file (detect --page)?"
+            )
         warnings += [f"{case.name}: {one}" for one in summary.get("warnings", ())]
         if (summary.get("settings") or {}).get("roi"):
             warnings.append(
