@@ -108,7 +108,8 @@ def test_slides_of_one_name_in_two_data_sets_are_two(slides, tmp_path_factory):
     training, held_out = split(found, ["A03"])
     assert len(held_out) == 3 and not {case.name for case in training} & {"A03_5"}
     fields = [replace(case, mpp=0.25) for case in found]
-    nothing = Detections(*np.zeros((4, 0)), 0.25)
+    none = np.zeros(0)
+    nothing = Detections(none, none, none, none, 0.25)
     scored = evaluate(fields, {case.name: nothing for case in fields}).slides
     assert (scored["mitos14/A03"].fn, scored["clicks/A03"].fn) == (2, 1)
 
