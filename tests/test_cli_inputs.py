@@ -131,6 +131,15 @@ def test_demo_takes_the_scale_of_the_image(
         ),
         ("detect a.png --mpp 0.25 -o a.png", "a.png: it is a file; name a folder"),
         ("dataset describe points:. --sheet sheet.txt", "give a name that ends in .png"),
+        (
+            "evaluate points:. --detections out -m other.segmitos",
+            "--detections scores what was found; it does not go with --model",
+        ),
+        ("evaluate points:. --detections out --device cuda", "does not go with --device"),
+        (
+            "evaluate points:. --tune -o tuned --rule midog",
+            "--tune counts one-to-one; it does not go with --rule midog",
+        ),
         ("detect a.png --threads 0", "0 is not in the range 1<=x<=512; see"),
         ("detect a.png --field-diameter-mm 5", "5.0 is not in the range 0.4<=x<=0.69; see"),
     ],

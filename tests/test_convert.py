@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 
 import numpy as np
 import pytest
+import tifffile
 
 from segmitos.cli import main
 from segmitos.io.points.annotations import Annotations
@@ -230,3 +232,20 @@ def test_a_column_of_words_nobody_knows_is_refused_where_there_are_no_classes(tm
     assert not (tmp_path / "a.geojson").exists()
     table.write_text("x_px,y_px,annotator,cells\n10,20,Ann,3\n30,40,Ben,4\n")
     assert main(["convert", str(table), str(tmp_path / "a.geojson"), "--mpp", "0.25"]) == 0
+
+
+@pytest.mark.parametrize("kind", ["geojson", "csv", "coco"])
+def test_the_scale_that_a_file_of_points_states_holds(tmp_path, capsys, kind):
+    found = Annotations.from_groups(np.array([[100.0, 40.0]]), np.zeros((0, 2)), np.zeros((0, 2)))
+    source, image = tmp_path / f"a.{kind.replace('coco', 'json')}", tmp_path / "a.tif"
+    write_annotations(source, dataclasses.replace(found, mpp=0.25, name="a.tif"), kind)
+    coarse = (10_000 / 0.5, 10_000 / 0.5)
+    pixels = np.full((200, 300, 3), 200, np.uint8)
+    tifffile.imwrite(image, pixels, resolution=coarse, resolutionunit="CENTIMETER")
+    for given in (["--slide", str(image)], ["--mpp", "0.5"], []):
+        out = tmp_path / "out.json"
+        assert main(["convert", str(source), str(out), "--to", "midog", "--overwrite", *given]) == 0
+        (point,) = json.loads(out.read_text())["points"]
+        assert point["point"][:2] == pytest.approx([0.025, 0.01])
+        said = capsys.readouterr().err
+        assert ("says 0.25 um/px, 0.5 was given" in said) == bool(given)

@@ -85,6 +85,30 @@ def test_saved_detections_are_scored_with_their_warnings(data, toy, capsys) -> N
     assert capsys.readouterr().err.count(WARNED) == 2
 
 
+def test_slides_that_a_page_leaves_out_are_told(data, toy, capsys, monkeypatch) -> None:
+    out = data.parent / "out"
+    assert main(calls("evaluate", data, toy, out)) == 0
+    assert "more slides" not in (out / "evaluation.html").read_text()
+    monkeypatch.setattr("segmitos.commands.evaluate._MAX_ROWS", 1)
+    assert main(calls("evaluate", data, toy, out)) == 0
+    assert "1 more slides are in evaluation.json" in (out / "evaluation.html").read_text()
+
+
+def test_saved_detections_of_another_page_are_not_scored(data, toy, capsys) -> None:
+    for table in sorted(data.glob("*.csv")):
+        image = table.with_suffix(".tif")
+        pixels = tifffile.imread(image)
+        with tifffile.TiffWriter(image) as file:
+            file.write(pixels, photometric="rgb", metadata=None)
+            file.write(pixels[:90, :80], photometric="rgb", metadata=None)
+    out = str(data.parent / "out")
+    call = ["detect", str(data), "-m", toy, "--mpp", "0.25", "-o", out, "--threads=1"]
+    assert main([*call, "--page", "2"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", f"points:{data}", "--detections", out]) == 1
+    assert "is of 80 x 90 px: another page of the file" in capsys.readouterr().err
+
+
 def test_saved_detections_of_regions_are_scored_with_a_warning(data, toy, capsys) -> None:
     out, roi = str(data.parent / "out"), data.parent / "roi.geojson"
     square = [[0, 0], [200, 0], [200, 200], [0, 200], [0, 0]]

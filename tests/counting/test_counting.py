@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segmitos.counting.count import count
 from segmitos.counting.grading import Unavailable, field_area_mm2
 from segmitos.counting.window_search import max_count_window
 from segmitos.counting.window_shapes import Box, Disc
@@ -223,3 +224,18 @@ def test_bad_calls_are_named():
         hotspot(one, 0.25, 9000, 9000, min_tissue_fraction=1.5)
     with pytest.raises(ScaleError):
         hotspot(one, 0, 9000, 9000)
+
+
+@pytest.mark.parametrize(
+    ("positions", "said"),
+    [
+        (np.array([[5.0, 5.0, 0.9], [6.0, 6.0, 0.8]]), r"\(n, 2\), not \(2, 3\)"),
+        (np.array([5.0, 5.0]), r"not \(2,\)"),
+        (np.array([[np.nan, 5.0]]), "finite"),
+    ],
+)
+def test_what_is_no_list_of_positions_is_not_counted(positions, said):
+    with pytest.raises(UsageError, match=said):
+        hotspot(positions, 0.25, 9000, 9000)
+    with pytest.raises(UsageError, match=said):
+        count(positions, 0.25, 9000, 9000)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from segmitos.detection.postprocess import MapAccumulator
@@ -138,6 +139,19 @@ def test_crops_take_the_scale_of_the_case(tmp_path):
     assert 13 <= red.any(axis=0).sum() <= 15
     ys, xs = np.nonzero(red[40:90, 40:90])
     assert (xs.mean() + 40, ys.mean() + 40) == pytest.approx((63.5, 63.5), abs=1)
+
+
+def test_crops_are_at_the_scale_that_a_case_insists_on(tmp_path):
+    pixels = np.full((400, 400, 3), 230, np.uint8)
+    pixels[190:211, 190:211] = 20
+    oblong = (10_000 / 0.5, 10_000 / 1.0)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, resolution=oblong, resolutionunit="CENTIMETER")
+    none = np.zeros((0, 2))
+    case = Case("a", tmp_path / "a.tif", none, none, 0.25, "a", override_mpp=True)
+    drawn = opened(gallery.gallery_picture([case], [gallery.Crop("a", 200, 200, math.nan)]))
+    dark = (drawn[8:110, 8:136].max(axis=2) < 60).sum()
+    # Without the scale that was insisted on, each of its pixels would be two or more.
+    assert dark == pytest.approx(21 * 21, 0.1)
 
 
 def test_no_scores_no_curves(study):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from segmitos.commands.train import describe_split, split
 from segmitos.errors import DataError, InputError, ScaleError, UsageError
+from segmitos.evaluation.scoring import evaluate
 from segmitos.io.datasets import FORMATS, Case, guess_format, load_dataset
+from segmitos.io.points.detections import Detections
 from tests.factories.dataset_layouts import LAYOUTS, draw, mitos14, points, save, write
 
 FIELD = draw((96, 64), (70, 21), (30, 47))
@@ -88,6 +92,34 @@ def test_names_of_several_data_sets_are_kept_apart(slides, tmp_path_factory):
     assert [case.name for case in both][-1] == "s1_a"
     with pytest.raises(DataError, match=r"there twice, e\.g\. mitos14/A03/A03_00Aa"):
         load_dataset([f"mitos14:{slides}", f"mitos14:{other}"])
+
+
+def test_slides_of_one_name_in_two_data_sets_are_two(slides, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other") / "clicks"
+    other.mkdir()
+    for name in ("A03_5.png", "B01_0.png"):
+        save(FIELD.pixels, other / name)
+        (other / name).with_suffix(".csv").write_text("x,y\n70,21\n")
+    both = [f"mitos14:{slides}", f"points:{other}"]
+    found = load_dataset(both)
+    assert {case.slide for case in found} == {"mitos14/A03", "A04", "H03", "clicks/A03", "B01"}
+    assert [case.name for case in load_dataset(both, ["clicks/A03"])] == ["A03_5"]
+    assert len(load_dataset(both, ["A03"])) == 3
+    training, held_out = split(found, ["A03"])
+    assert len(held_out) == 3 and not {case.name for case in training} & {"A03_5"}
+    fields = [replace(case, mpp=0.25) for case in found]
+    none = np.zeros(0)
+    nothing = Detections(none, none, none, none, 0.25)
+    scored = evaluate(fields, {case.name: nothing for case in fields}).slides
+    assert (scored["mitos14/A03"].fn, scored["clicks/A03"].fn) == (2, 1)
+
+
+def test_a_patients_other_scan_in_training_is_told(slides):
+    cases = load_dataset(f"mitos14:{slides}")
+    told = describe_split(*split(cases, ["H03"]))
+    assert "warning: H03 is of the same patient as A03, which is trained on" in told
+    assert "warning" not in describe_split(*split(cases, ["A04"]))
+    assert "warning" not in describe_split(*split(cases, ["?03"]))
 
 
 # AMIDA13 has TUPAC16's layout, a database may be of any set, `Info.txt` is too common a name.

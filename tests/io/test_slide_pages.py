@@ -63,6 +63,31 @@ def test_each_page_has_its_own_pyramid(tmp_path: Path, picture: np.ndarray) -> N
         assert np.array_equal(slide.read(0, 0, 150, 100, 0.5), little)
 
 
+def test_a_page_has_the_scale_that_it_states_itself(tmp_path: Path, picture: np.ndarray) -> None:
+    path = tmp_path / "made.svs"
+    tiles = {"tile": (128, 128), "compression": "jpeg", "photometric": "rgb", "metadata": None}
+    small, text = np.ascontiguousarray(picture[::2, ::2]), "Aperio Image Library v12\r\n"
+    with tifffile.TiffWriter(path) as file:
+        file.write(picture, description=f"{text}|AppMag = 40|MPP = 0.25", **tiles)
+        file.write(small, description=f"{text}-> half the size", **tiles)
+        file.write(small, description=f"{text}|AppMag = 20|MPP = 0.5", **tiles)
+        file.write(small, **tiles)
+        file.write(picture, **tiles)
+    found = [Slide.open(path, page=page).mpp for page in range(1, 6)]
+    assert found == [0.25, None, 0.5, None, 0.25]
+
+
+def test_a_region_that_was_saved_from_an_aperio_slide_is_an_image(
+    tmp_path: Path, picture: np.ndarray
+) -> None:
+    path = tmp_path / "region.tif"
+    text = "Aperio Image Library v12\r\n|AppMag = 20|MPP = 0.4990"
+    tifffile.imwrite(path, picture, photometric="rgb", description=text, metadata=None)
+    with Slide.open(path) as slide:
+        assert slide.mpp == 0.499
+        assert np.array_equal(slide.read(0, 0, slide.width, slide.height), picture)
+
+
 def test_pages_are_those_of_tiff_files(tmp_path: Path, picture: np.ndarray) -> None:
     slides.save_png(tmp_path / "a.png", picture)
     assert Slide.open(tmp_path / "a.png", page=1).width == 300

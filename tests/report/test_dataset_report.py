@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from segmitos.cli import main
@@ -98,6 +99,22 @@ def test_nothing_is_wrong_with_a_sound_case(case):
 )
 def test_what_looks_wrong(case, changes, problems):
     assert find_problems([dataclasses.replace(case, **changes)]) == problems
+
+
+def test_pixels_that_are_not_square_keep_no_point_off_the_image_from_being_found(tmp_path):
+    oblong = (10_000 / 0.25, 10_000 / 0.5)
+    (tmp_path / "clicks").mkdir()
+    image, table = tmp_path / "clicks" / "a.tif", tmp_path / "clicks" / "a.csv"
+    tifffile.imwrite(image, FIELD.pixels, resolution=oblong, resolutionunit="CENTIMETER")
+    spec = f"points:{tmp_path / 'clicks'}"
+    table.write_text("x,y\n70,21\n")
+    (case,) = load_dataset(spec, mpp=0.25, override_mpp=True)
+    assert case.size_px == (96, 64)
+    assert describe([case])["sizes_px"] == {"96 x 64": 1}
+    assert load_dataset(spec)[0].mpp is None
+    table.write_text("x,y\n700,21\n")
+    with pytest.raises(DataError, match="lies outside"):
+        load_dataset(spec, mpp=0.25, override_mpp=True)
 
 
 def test_missing_and_damaged_files(case, tmp_path):
@@ -262,6 +279,8 @@ def test_conversion_to_points_keeps_everything(tmp_path, layout):
     assert after.hard_negatives_xy.tolist() == before[0].hard_negatives_xy.tolist()
     assert after.mpp == before[0].mpp
     assert after.slide == before[0].slide.replace("/", "_")
+    if before[0].patient != before[0].slide:
+        assert after.patient == before[0].patient
     assert find_problems([after]) == [] and not list((tmp_path / "to").rglob(".*"))
 
 
@@ -277,6 +296,17 @@ def test_slides_of_several_scales_are_converted_together(case, tmp_path):
     convert_dataset([case, other], tmp_path / "to")
     found = load_dataset(f"points:{tmp_path / 'to'}")
     assert [(after.slide, after.mpp) for after in found] == [("s", 0.25), ("t", 0.5)]
+
+
+def test_two_scans_of_a_patient_stay_together_in_a_conversion(case, tmp_path):
+    scans = [dataclasses.replace(case, slide=slide, patient="03") for slide in ("A03", "H03")]
+    convert_dataset(scans, tmp_path / "to")
+    found = load_dataset(f"points:{tmp_path / 'to'}")
+    assert [(after.slide, after.patient) for after in found] == [("A03", "03"), ("H03", "03")]
+    other = dataclasses.replace(case, slide="B03", patient="03", dataset="theirs")
+    convert_dataset([*scans, other], tmp_path / "both")
+    found = load_dataset(f"points:{tmp_path / 'both'}")
+    assert [after.patient for after in found] == ["ours/03", "theirs/03", "ours/03"]
 
 
 def test_conversions_that_would_lose_something_are_refused(case, tmp_path):

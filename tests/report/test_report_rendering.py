@@ -277,6 +277,7 @@ def test_evaluation_page(browser, tmp_path):
         "warnings": ["a.png: --mpp 0.3 is not what the file says"],
         "rows": [{"name": name, **row} for name in names],
         "rules": [{"name": "one-to-one", **row}],
+        "hidden": 7,
     }
     drawn = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (700, 900, 3), np.uint8)).save(

@@ -246,6 +246,11 @@ def test_nothing_decided_is_said_and_events_are_lines_of_json(service, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert {line["kind"] for line in lines} == {"decide", "finish"}
     assert all(line["reader"] == "Anna" and line["slide"] == "made" for line in lines)
+    read(service, "Ben", [L] * 8)
+    assert export_events(service, tmp_path / "of-ben.jsonl", ["Ben"]) == 9
+    text = (tmp_path / "of-ben.jsonl").read_text()
+    readers = {json.loads(line)["reader"] for line in text.splitlines()}
+    assert readers == {"Ben"}
 
 
 def run(*arguments) -> subprocess.CompletedProcess[str]:

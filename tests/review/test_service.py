@@ -7,20 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
+from segmitos.cli import main
 from segmitos.counting.corrections import corrections, read_edited
 from segmitos.counting.recount import recount
 from segmitos.counting.saved import read_saved
 from segmitos.errors import DataError, InputError
 from segmitos.review.access import Reader
 from segmitos.review.events import read_batch
+from segmitos.review.export import export_points
 from segmitos.review.finish import derived_file, finish, link_earlier, reopen, write_missing
 from segmitos.review.images import Images
 from segmitos.review.overview import training_queue, worklist_rows
 from segmitos.review.results import Worklist
 from segmitos.review.service import ConflictError, ForbiddenError, NotFoundError, Service
 from segmitos.review.store import Store
-from tests.factories.reviews import MPP, event, make_result
+from tests.factories.reviews import MPP, event, make_result, picture_of
+from tests.factories.toy_models import write_toy
 
 ANNA = Reader("Anna", "x" * 32, True)
 
@@ -339,8 +343,6 @@ def test_a_folder_without_results_is_refused_and_a_damaged_one_named(tmp_path, r
 
 
 def test_a_crop_shows_the_mark_in_its_middle(results, serve):
-    from tests.factories.reviews import picture_of
-
     service = serve(results)
     mark = ids(service)[0]
     result, x, y = service.position("made", "Anna", mark)
@@ -348,3 +350,48 @@ def test_a_crop_shows_the_mark_in_its_middle(results, serve):
     middle = crop.shape[0] // 2
     assert crop.shape[0] == round(64 / MPP)
     assert crop[middle - 2 : middle + 2, middle - 2 : middle + 2].mean() < 110
+
+
+@pytest.fixture
+def insisted(tmp_path) -> Path:
+    """Results of `detect --override-mpp` and of `detect --page`; returns their folder."""
+    field = np.full((700, 900, 3), (222, 178, 200), np.uint8)
+    field[391:410, 591:610] = (30, 20, 40)
+    twice_as_coarse = (10_000 / 0.5, 10_000 / 0.5)
+    tifffile.imwrite(
+        tmp_path / "scale.tif", field, resolution=twice_as_coarse, resolutionunit="CENTIMETER"
+    )
+    with tifffile.TiffWriter(tmp_path / "pages.tif") as pages:
+        pages.write(np.full((800, 1000, 3), 240, np.uint8), photometric="rgb")
+        pages.write(field, photometric="rgb")
+    model = write_toy(tmp_path / "toy.segmitos")
+    given = ["-m", str(model), "-o", str(tmp_path / "results"), "--mpp", "0.25"]
+    given += ["--threads", "1", "--no-tissue-mask", "--quiet"]
+    assert main(["detect", str(tmp_path / "scale.tif"), *given, "--override-mpp"]) == 0
+    assert main(["detect", str(tmp_path / "pages.tif"), *given, "--page", "2"]) == 0
+    return tmp_path / "results"
+
+
+@pytest.mark.parametrize("name", ["scale", "pages"])
+def test_pictures_are_of_the_page_and_at_the_scale_that_detection_read(insisted, name):
+    result = Worklist(insisted).all()[name]
+    apart = np.hypot(*(result.candidates.xy - np.array([600, 400])).T)
+    x, y = result.candidates.xy[int(apart.argmin())]
+    assert apart.min() < 3
+    images = Images()
+    dark = np.argwhere(picture_of(images.crop(result, x, y, 64)).mean(axis=2) < 110)
+    assert np.allclose(dark.mean(axis=0), 127.5, atol=2) and len(dark) == pytest.approx(361, 0.1)
+    coarse = picture_of(images.tile(result, 1, 0, 0))
+    assert coarse.shape[:2] == (350, 450)
+    dark = np.argwhere(coarse.mean(axis=2) < 110)
+    assert np.allclose(dark.mean(axis=0), (200, 300), atol=1.5)
+
+
+def test_one_page_of_several_is_no_data_set(insisted, serve, tmp_path):
+    service = serve(insisted)
+    result = service.result("pages")
+    decided = event("decide", mark=result.candidates.ids[0], label="mitosis")
+    service.post("pages", "Anna", batch(service, decided, name="pages"))
+    with pytest.raises(InputError, match=r"page 2 was reviewed .* save the page"):
+        export_points(service, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -15,6 +16,7 @@ from segmitos.detection.pipeline import DetectOptions, detect_slide
 from segmitos.detection.postprocess import FLOOR
 from segmitos.errors import DataError, ModelError, UsageError
 from segmitos.io.datasets import load_dataset
+from segmitos.report.dataset_report import describe
 from segmitos.training.adapt import adapt
 from segmitos.training.adapt_fit import Change, counts_at, cut_of, fit_change
 from segmitos.training.judged_candidates import JudgedCandidates, judged_candidates
@@ -106,6 +108,22 @@ def test_a_slide_is_scored_by_a_change_that_was_not_fitted_to_it(reviewed, toy, 
     assert result.rows[0].after == counts_at(found[0], change.score(found[0]), cut)
     held_out = adapt(reviewed[1:], tmp_path / "other", toy, reviewed[:1], threads=1)
     assert held_out.rows == result.rows[:1]
+
+
+def test_two_scans_of_a_patient_are_held_out_together(reviewed, toy, tmp_path):
+    patients = [
+        dataclasses.replace(case, patient="1" if case.slide in ("one", "two") else "2")
+        for case in reviewed
+    ]
+    found, _ = candidates_of(patients, toy)
+    groups = {one.slide: one.group for one in found}
+    assert groups["one"] == groups["two"] != groups["three"]
+    only = [case for case in patients if case.patient == "1"]
+    assert {one.group for one in candidates_of(only, toy)[0]} == {case.name for case in only}
+    assert "F is too high" in adapt(only, tmp_path / "run", toy, threads=1).how
+    assert describe(reviewed)["patients"] == 3
+    two_sets = [dataclasses.replace(case, dataset=case.slide, patient="1") for case in reviewed]
+    assert describe(two_sets)["patients"] == 3
 
 
 def made(score, is_mitosis, features=None):
@@ -238,8 +256,9 @@ def test_the_verb_prints_the_table_and_says_what_was_assisted(reviewed, toy, tmp
     assert content["assisted"] == ["one", "three"] and content["rows"][-1]["slide"] == "all"
     assert main(given) == 2
     assert "--start-from builtin:lite" in capsys.readouterr().err
-    assert main([*given, "--start-from", str(toy), "--epochs", "3"]) == 2
-    assert "--epochs does not go with" in capsys.readouterr().err
+    for unused in (["--epochs", "3"], ["--no-resume"], ["--devices", "2"], ["--seed", "0"]):
+        assert main([*given, "--start-from", str(toy), *unused]) == 2
+        assert f"{unused[0]} does not go with" in capsys.readouterr().err
 
 
 def test_other_recipes_do_not_start_from_a_model_file(reviewed, toy, tmp_path, capsys):

@@ -6,14 +6,21 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from segmitos.cli import main
 from segmitos.detection.patches import OUTSIDE
 from segmitos.errors import DataError
+from segmitos.io.datasets import load_dataset
+from segmitos.io.pairs import is_near
+from segmitos.io.points.regions import Regions
+from segmitos.training import audit
 from segmitos.training.audit import AuditOptions, audit_labels
 from segmitos.training.nuclei import find_dark_nuclei
 from segmitos.training.patches import augmented_patches, draw_transforms, read_patch
 from segmitos.training.sampling import load_training_images
 from segmitos.training.train_verifier import Pool, divided, drawn_by_score
+from tests.factories.points import rectangle
 from tests.factories.synthetic_fields import write_cases
 
 
@@ -38,6 +45,69 @@ def test_a_slide_alone_cannot_be_audited(tmp_path):
     images = load_training_images(write_cases(tmp_path, slides=1, fields=2), 0.25)
     with pytest.raises(DataError, match="at least two slides"):
         audit_labels(images, AuditOptions())
+
+
+@pytest.fixture
+def sure_networks(monkeypatch):
+    """Networks that take every cell for a mitosis; returns the places that each learnt from."""
+    learnt: list[Pool] = []
+
+    def train(sources, pools, recipe, stains, target):
+        learnt.extend(pools.values())
+
+    monkeypatch.setattr(audit, "train_verifier", train)
+    monkeypatch.setattr(audit, "score_patches", lambda network, image, xy: np.full(len(xy), 5.0))
+    return learnt
+
+
+def test_two_scans_of_a_patient_are_never_on_two_sides(tmp_path, sure_networks):
+    cases = [
+        dataclasses.replace(case, patient="1" if case.slide in ("S0", "S1") else "2")
+        for case in write_cases(tmp_path, slides=3, fields=1)
+    ]
+    images = load_training_images(cases, 0.25)
+    audit_labels(images, AuditOptions(folds=3, seeds=1))
+    learnt = [set(pool.positives[:, 0].astype(int)) for pool in sure_networks]
+    assert sorted(learnt, key=sorted) == [{0, 1}, {2}]
+    with pytest.raises(DataError, match="of two patients"):
+        audit_labels(images[:2], AuditOptions())
+
+
+def test_where_nobody_looked_nothing_is_suspected_and_nothing_taught(tmp_path, sure_networks):
+    cases = write_cases(tmp_path, slides=2, fields=1)
+    left = Regions((rectangle(0, 0, 96, 192),))
+    half = [
+        dataclasses.replace(
+            case,
+            regions=left,
+            mitoses_xy=case.mitoses_xy[:1],
+            hard_negatives_xy=case.hard_negatives_xy[:0],
+        )
+        for case in cases
+    ]
+    suspects = audit_labels(load_training_images(half, 0.25), AuditOptions(folds=2, seeds=1))
+    assert suspects and max(suspect.x for suspect in suspects) < 97
+    assert max(pool.negatives[:, 1].max() for pool in sure_networks) < 97
+
+
+def test_suspects_lie_on_the_file_whose_own_scale_holds(tmp_path, sure_networks):
+    clicks = tmp_path / "clicks"
+    cases = write_cases(clicks, slides=2, fields=1)
+    (clicks / "mpp.txt").write_text("0.5")
+    for case in cases:
+        with Image.open(case.image) as image:
+            image.save(case.image, dpi=(25_400 / 0.25,) * 2)
+        rows = [f"{x:.2f},{y:.2f},non-mitosis" for x, y in case.hard_negatives_xy]
+        rows += [f"{x:.2f},{y:.2f},mitosis" for x, y in case.mitoses_xy]
+        case.image.with_suffix(".csv").write_text("\n".join(["x,y,label", *rows]) + "\n")
+    given = ["--folds", "2", "--seeds", "1", "--threads", "1"]
+    out = tmp_path / "audit"
+    assert main(["dataset", "audit", f"points:{clicks}", "-o", str(out), *given]) == 0
+    for case, doubted in zip(cases, load_dataset(f"points:{out / 'points'}"), strict=True):
+        assert is_near(doubted.unsure_xy, case.hard_negatives_xy, 1).sum() >= 2
+        assert len(doubted.hard_negatives_xy) + is_near(
+            case.hard_negatives_xy, doubted.unsure_xy, 1
+        ).sum() == len(case.hard_negatives_xy)
 
 
 def test_dark_nuclei_are_found_where_they_are_and_pale_tissue_has_none():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from segmitos.cli import main
-from segmitos.errors import UsageError
+from segmitos.errors import DataError, UsageError
 from segmitos.evaluation.threshold_grid import AREAS_UM2, MAP_THRESHOLDS, SCORES
 from segmitos.io.datasets import Case
 from segmitos.training import crossval
@@ -42,6 +43,27 @@ def test_common_own_and_held_out_thresholds_are_told_apart():
     assert result["held_out"]["tp"] == 4 and result["validation"]["tp"] == 4
     assert rows["b"]["crops"]["recall"] == pytest.approx(7 / 8)
     assert "+0.700" in table_lines(result)[1]
+
+
+def test_several_seeds_are_no_more_slides():
+    folds = (("a", {"S0": table(70, (9, 1, 1))}), ("b", {"S1": table(70, (10, 0, 0))}))
+    once, twice = (
+        summarize([FoldCounts(name, seed, fields, {}) for seed in seeds for name, fields in folds])
+        for seeds in ((0,), (0, 4))
+    )
+    assert twice["held_out"]["tp"] == 2 * once["held_out"]["tp"] == 38
+    for result in (once, twice):
+        counts = {key: result["validation"][key] for key in ("tp", "fp", "fn")}
+        assert counts == {"tp": 19, "fp": 1, "fn": 1}
+        assert result["validation"]["data"].startswith("2 slides, ")
+    assert "networks of 2 seeds" in twice["validation"]["data"]
+
+
+def test_one_fold_alone_has_no_figure_at_thresholds_of_others():
+    result = summarize([FoldCounts("a", seed, {"S0": table(70, (9, 1, 1))}, {}) for seed in (0, 1)])
+    assert result["common"]["tp"] == 18 and result["held_out"]["f_score"] is None
+    assert result["validation"] == {}
+    assert table_lines(result)[1].split()[5:8] == ["0.900", "-", "0.900"]
 
 
 def test_crops_alone_choose_no_thresholds():
@@ -102,6 +124,25 @@ def test_laboratories_are_left_out_one_by_one(trained, tmp_path):
     assert trained["seed-0/lab_1"] == {"S0", "S2"}
 
 
+def test_a_seed_given_twice_is_one_training(trained, tmp_path):
+    cases = write_cases(tmp_path / "fields", slides=2)
+    result = cross_validate(cases, tmp_path / "cv", RECIPE, "slide", 2, (0, 0))
+    assert len(result["rows"]) == 2 and result["settings"]["seeds"] == [0]
+
+
+def test_a_patients_other_scan_is_not_trained_on(trained, tmp_path):
+    made = write_cases(tmp_path / "fields", slides=4, fields=1)
+    about = (("one", "1"), ("two", "1"), ("two", "2"), ("three", "3"))
+    cases = [
+        dataclasses.replace(case, laboratory=laboratory, patient=patient)
+        for case, (laboratory, patient) in zip(made, about, strict=True)
+    ]
+    cross_validate(cases, tmp_path / "cv", RECIPE, "laboratory")
+    assert trained["seed-0/one"] == {"S2", "S3"} and trained["seed-0/two"] == {"S3"}
+    with pytest.raises(DataError, match="all other cases are of the patients"):
+        cross_validate(cases[:3], tmp_path / "other", RECIPE, "laboratory")
+
+
 def test_only_one_fold_is_done_where_asked(trained, tmp_path):
     cases = write_cases(tmp_path / "fields")
     result = cross_validate(cases, tmp_path / "cv", RECIPE, "slide", 3, only=["fold-2"])
@@ -122,6 +163,28 @@ def test_saved_counts_of_another_training_are_not_taken(tmp_path):
     for content in (b"", b"PK\x03\x04 broken", b"\x80\x04K\x01."):
         path.write_bytes(content)
         assert crossval._load_counts(path, identity, cases) is None
+
+
+def test_corrected_labels_of_a_tested_slide_are_counted_anew(monkeypatch, tmp_path):
+    counted = []
+
+    def count(cases):
+        counted.append(cases)
+        slides = sorted({case.slide for case in cases})
+        return slides, np.stack([table(70, (9, 1, 1))] * len(slides)) if slides else []
+
+    state = SimpleNamespace(identity="a training", recipe=RECIPE.to_dict())
+    monkeypatch.setattr(crossval, "load_state", lambda run: state)
+    monkeypatch.setattr(crossval, "map_cases", lambda run, cases, threads: cases)
+    monkeypatch.setattr(crossval, "count_items", count)
+    cases = write_cases(tmp_path)
+    crossval._counted(tmp_path, "a", 0, cases, None)
+    first = len(counted)
+    crossval._counted(tmp_path, "a", 0, cases, None)
+    assert len(counted) == first
+    fewer = dataclasses.replace(cases[0], mitoses_xy=cases[0].mitoses_xy[1:])
+    crossval._counted(tmp_path, "a", 0, [fewer, *cases[1:]], None)
+    assert len(counted) == 2 * first
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def audit(data: DataSets, out: Path, threads: int | None, **given: Any) -> None:
     sources = load_training_images(chosen, MPP)
     print_warnings(warnings_of(sources))
     suspects = audit_labels(sources, options, lambda text: print(text, flush=True), threads)
-    placed = [_at_level_0(chosen[suspect.source], suspect) for suspect in suspects]
+    placed = [_at_level_0(suspect, sources[suspect.source].ratio) for suspect in suspects]
     with new_folder(out) as folder:
         write_text(folder / "audit.csv", _table(chosen, placed))
         _write_sheets(chosen, placed, folder)
@@ -123,17 +123,15 @@ def _kinds(suspects: Sequence[Suspect]) -> list[str]:
     return sorted({suspect.kind for suspect in suspects})
 
 
-def _at_level_0(case: Case, suspect: Suspect) -> Suspect:
-    """Return a suspect with its position in pixels of its image, instead of at 0.25 um/px."""
+def _at_level_0(suspect: Suspect, ratio: float) -> Suspect:
+    """Return a suspect with its position in pixels of its file instead of those of the networks."""
     from dataclasses import replace
 
     import numpy as np
 
     from segmitos.io.geometry import rescale
-    from segmitos.training.audit import MPP
 
-    assert case.mpp is not None
-    x, y = rescale(np.array([suspect.x, suspect.y]), MPP / case.mpp)
+    x, y = rescale(np.array([suspect.x, suspect.y]), ratio)
     return replace(suspect, x=float(x), y=float(y))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from segmitos.commands.progress import in_words, print_warnings
-from segmitos.errors import UsageError
+from segmitos.errors import ScaleError, UsageError
 from segmitos.options import POINT_FORMATS, FilePath, overwrite_option, qupath_option
 
 if TYPE_CHECKING:
@@ -81,7 +82,6 @@ def convert(
     from segmitos.io.datasets.table import check_inside
     from segmitos.io.geometry import check_mpp
     from segmitos.io.outputs import check_file
-    from segmitos.io.points.read import read_annotations
     from segmitos.io.points.write import FORMATS, summary_of, write_annotations
 
     if mpp is not None:
@@ -96,9 +96,9 @@ def convert(
     size, offset = None, None
     if slide is not None:
         size, offset, mpp = _frame(slide, mpp)
-    found = read_annotations(
+    found = _read(
         source,
-        mpp=mpp,
+        mpp,
         qupath_offset_px=offset,
         polygons="centroid" if polygons else "refuse",
         classes=names,
@@ -113,6 +113,30 @@ def convert(
     if lost:
         print(f"not in {out}, as {target} cannot hold it: {summary_of(lost)}", file=sys.stderr)
     print(f"{_described(found, lost)} in {out} ({target})")
+
+
+def _read(source: Path, mpp: float | None, **how: Any) -> Annotations:
+    """Read points; the scale that their file states holds, `mpp` fills in where it states none."""
+    from segmitos.io.geometry import same_scale
+    from segmitos.io.points.read import read_annotations
+
+    try:
+        found = read_annotations(source, **how)
+    except ScaleError:
+        if mpp is None:
+            raise
+        # In millimetres, or with positions in um that fit no scale.
+        return read_annotations(source, mpp, **how)
+    if mpp is None or found.mpp is None:
+        return replace(found, mpp=found.mpp or mpp)
+    if not same_scale(found.mpp, mpp):
+        print_warnings(
+            [
+                f"{source} says {found.mpp:.4g} um/px, {mpp:.4g} was given (--mpp, or by the image "
+                f"of --slide); {found.mpp:.4g} is used"
+            ]
+        )
+    return found
 
 
 def _frame(

@@ -28,6 +28,7 @@ from segmitos.options import (
 SCORES, TUNED = "evaluation.json", "thresholds.json"
 _FILES = ("rules.json", "cases.csv", "evaluation.html")
 _TUNING = ("thresholds.png",)
+_MAX_ROWS = 200
 
 if TYPE_CHECKING:
     from segmitos.detection.pipeline import SlideResult
@@ -75,6 +76,11 @@ def evaluate(
     """
     if tune and detections is not None:
         raise UsageError("--tune needs the model's maps; it does not go with --detections")
+    if tune and rule != "one-to-one":
+        raise UsageError(f"--tune counts one-to-one; it does not go with --rule {rule}")
+    if detections is not None and (model is not None or device != "auto"):
+        option = "--device" if model is None else "--model"
+        raise UsageError(f"--detections scores what was found; it does not go with {option}")
     if tune and out is None:
         raise UsageError("--tune needs -o DIR to write thresholds.json to")
     if out is not None:
@@ -139,6 +145,12 @@ def _saved(
             raise DataError(f"{result.path / changed[0]} is damaged or was changed; detect again")
         found[case.name] = read_detections(result.path / "detections.geojson")
         summary = result.summary(record) or {}
+        size = summary.get("width_px"), summary.get("height_px")
+        if case.size_px is not None and size != case.size_px:
+            raise DataError(
+                f"case {case.name} has {case.size_px[0]} x {case.size_px[1]} px, and {result.path} "
+                f"is of {size[0]} x {size[1]} px: another page of the file (detect --page)?"
+            )
         warnings += [f"{case.name}: {one}" for one in summary.get("warnings", ())]
         if (summary.get("settings") or {}).get("roi"):
             warnings.append(
@@ -231,13 +243,14 @@ def _write_report(
     slides = [row(name, n, main.slide_intervals[name]) for name, n in main.slides.items()]
     rules = [row(name, one.pooled, one.intervals["f_score"]) for name, one in every.items()]
     content: dict[str, Any] = {
+        "hidden": max(0, len(slides) - _MAX_ROWS),
         "about": (
             f"{in_words(len(cases), 'image')} of {in_words(len(main.slides), 'slide')}; "
             f"rule {main.rule}, within {main.distance_um:g} um; "
             f"intervals by bootstrap over {main.groups}s"
         ),
         "warnings": list(warnings),
-        "rows": [row("pooled", main.pooled, main.intervals["f_score"]), *slides[:200]],
+        "rows": [row("pooled", main.pooled, main.intervals["f_score"]), *slides[:_MAX_ROWS]],
         "rules": rules,
     }
     pictures = evaluation_pictures(cases, found, main)

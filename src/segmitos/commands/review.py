@@ -228,7 +228,7 @@ def export(
     check_readers(service, names)
     if events:
         check_file(out, overwrite)
-        print(f"{in_words(export_events(service, out), 'event')}: {out}")
+        print(f"{in_words(export_events(service, out, names or None), 'event')}: {out}")
         return
     content = export_points(service, out, names or None, rule)
     print(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,7 +141,15 @@ def train(
         raise UsageError("--no-resume and --restart exclude each other")
     adapts = recipe == "adapt"
     if adapts:
-        _check_adapt(start_from, epochs=epochs, seed=seed, time_budget=time_budget)
+        _check_adapt(
+            start_from,
+            epochs=epochs is not None,
+            seed=seed is not None,
+            time_budget=time_budget is not None,
+            accelerator=accelerator not in ("auto", "cpu"),
+            devices=devices != 1,
+            no_resume=no_resume,
+        )
     else:
         chosen = load_recipe(recipe, epochs=epochs, seed=seed)
     training, held_out = split(data.load(), validation or ())
@@ -168,12 +175,12 @@ def train(
     print(finish(out, held_out, threads).text())
 
 
-def _check_adapt(start_from: str | None, **unused: float | None) -> None:
-    """Refuse options that mean nothing to `adapt`. Raises UsageError."""
+def _check_adapt(start_from: str | None, **unused: bool) -> None:
+    """Refuse options that mean nothing to `adapt`, where they are given. Raises UsageError."""
     if start_from is None:
         raise UsageError("--recipe adapt needs a model to adapt: --start-from builtin:lite")
-    for name, value in unused.items():
-        if value is not None:
+    for name, is_given in unused.items():
+        if is_given:
             raise UsageError(f"--{name.replace('_', '-')} does not go with --recipe adapt")
 
 
@@ -187,7 +194,8 @@ def _adapt(
 ) -> None:
     from segmitos.training.adapt import adapt
 
-    print(f"adapting {start_from} to {_described(training)}", flush=True)
+    lines = [f"adapting {start_from} to {_described(training)}", *_seen_before(training, held_out)]
+    print("\n".join(lines), flush=True)
     with Bar("finding candidates", len(training) + len(held_out)) as bar:
         adapted = adapt(
             training,
@@ -213,13 +221,14 @@ def split(cases: Sequence[Case], patterns: Sequence[str]) -> tuple[list[Case], l
         DataError: for a pattern that names nothing, or fewer than two slides for `auto`.
     """
     from segmitos.evaluation.folds import hold_out
+    from segmitos.io.datasets.load import matches
 
     kept: set[str] = set()
     for pattern in patterns:
         if pattern == AUTO:
             kept |= {case.name for case in hold_out(cases)}
             continue
-        named = {c.name for c in cases if fnmatch(c.slide, pattern) or fnmatch(c.name, pattern)}
+        named = {case.name for case in cases if matches(case, pattern)}
         if not named:
             slides = sorted({case.slide for case in cases})
             shown = ", ".join(slides[:12]) + (" ..." if len(slides) > 12 else "")
@@ -241,7 +250,23 @@ def describe_split(training: Sequence[Case], held_out: Sequence[Case]) -> str:
             "warning: no validation slides, so that what the network is worth stays unknown and "
             "its thresholds are not tuned; give --validation SLIDE, or --validation auto"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_seen_before(training, held_out)])
+
+
+def _seen_before(training: Sequence[Case], held_out: Sequence[Case]) -> list[str]:
+    """Warn of slides that validate, another scan of whose patient is trained on."""
+    from segmitos.evaluation.folds import group_of
+
+    trained = {group_of(case): case.slide for case in training}
+    seen = sorted({(c.slide, trained[group_of(c)]) for c in held_out if group_of(c) in trained})
+    if not seen:
+        return []
+    slide, other = seen[0]
+    more = f" (and {len(seen) - 1} more)" if len(seen) > 1 else ""
+    return [
+        f"warning: {slide} is of the same patient as {other}, which is trained on{more}: its cells "
+        "are seen in training, and the score will be too high; --exclude the other scan"
+    ]
 
 
 def _described(cases: Sequence[Case]) -> str:

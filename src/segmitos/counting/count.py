@@ -22,6 +22,7 @@ from segmitos.counting.intervals import (
     count_interval,
     score_is_uncertain,
 )
+from segmitos.counting.window_shapes import as_points
 from segmitos.counting.windows import (
     NO_MITOSES,
     SHAPES,
@@ -170,12 +171,13 @@ def count(
         fixed: hotspot and field window to count in, in place of a search; None in it is searched.
 
     Raises:
-        UsageError: for a size that is not positive; ScaleError: for an impossible scale.
+        UsageError: for a size that is not positive, or positions that are not (n, 2) and finite;
+            ScaleError: for an impossible scale.
     """
     settings = settings or CountSettings()
     if width_px <= 0 or height_px <= 0:
         raise UsageError(f"an image of {width_px} x {height_px} px: both must be above 0")
-    points = np.asarray(points_xy, dtype=np.float64).reshape(-1, 2)
+    points = as_points(points_xy)
     area = width_px * height_px * mpp**2 / 1e6 if tissue is None else tissue.area_mm2
     windows = find_windows(points, mpp, width_px, height_px, settings, tissue, fixed)
     interval = interval_of or (lambda number, window: count_interval(number, validation))

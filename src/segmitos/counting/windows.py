@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from segmitos.counting.grading import FIELDS, Unavailable, field_area_mm2
 from segmitos.counting.window_search import max_count_window
-from segmitos.counting.window_shapes import Box, Disc, Points, Window
+from segmitos.counting.window_shapes import Box, Disc, Points, Window, as_points
 from segmitos.errors import UsageError
 from segmitos.io.geometry import check_mpp, from_corner
 
@@ -108,7 +108,8 @@ def hotspot(
         anywhere, or `NO_MITOSES` where a window has room and there is nothing to count in it.
 
     Raises:
-        UsageError: for an unknown shape, an area that is not positive, or a fraction outside 0..1.
+        UsageError: for an unknown shape, an area that is not positive, a fraction outside 0..1, or
+            positions that are not (n, 2) and finite.
         ScaleError: for an impossible scale.
     """
     check_mpp(mpp, "hotspot")
@@ -120,7 +121,7 @@ def hotspot(
     if 2 * half_x > width_px * (1 + 1e-9) or 2 * half_y > height_px * (1 + 1e-9):
         size = _size(width_px * mpp, height_px * mpp)
         return Unavailable(f"the image is {size}: smaller than {what}")
-    points = np.asarray(points_xy, dtype=np.float64).reshape(-1, 2)
+    points = as_points(points_xy)
     # Pixel centers are at integers, so the image begins half a pixel before them.
     left, top = half_x - 0.5, half_y - 0.5
     bounds = (left, top, max(left, width_px - half_x - 0.5), max(top, height_px - half_y - 0.5))

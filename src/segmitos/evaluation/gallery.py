@@ -92,8 +92,6 @@ def _caption(crop: Crop) -> str:
 
 def _read_crops(cases: Sequence[Case], crops: Sequence[Crop]) -> list[NDArray[np.uint8]]:
     """Read the crops in one visit to each image."""
-    from segmitos.io.slide import Slide
-
     by_name = {case.name: case for case in cases}
     unknown = next((crop.case for crop in crops if crop.case not in by_name), None)
     if unknown is not None:
@@ -103,7 +101,7 @@ def _read_crops(cases: Sequence[Case], crops: Sequence[Crop]) -> list[NDArray[np
         case = by_name[name]
         if not case.image.exists():
             raise InputError(f"cannot read {case.image}: the gallery needs the images")
-        with Slide.open(case.image, mpp=case.mpp) as slide:
+        with case.open_image() as slide:
             for index, crop in enumerate(crops):
                 if crop.case == name:
                     pixels[index] = read_crop(slide, crop.x_px, crop.y_px, _CROP_UM, _CROP_PX)

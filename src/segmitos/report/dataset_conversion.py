@@ -22,8 +22,9 @@ def convert_dataset(cases: Sequence[Case], out: Path) -> int:
     """Write cases as a `points` folder: each image beside a CSV of its points.
 
     Images are copied as they are; a slide's images lie in a folder named after it, with their
-    scale in `mpp.txt` and their laboratory in `laboratory.txt`. Reviewed regions become
-    `IMAGE.regions.geojson`, confidence a column. Pixel masks are not part of the format.
+    scale in `mpp.txt`, their laboratory in `laboratory.txt`, and their patient in `patient.txt`
+    where that is not the slide. Reviewed regions become `IMAGE.regions.geojson`, confidence a
+    column. Pixel masks are not part of the format.
 
     Returns:
         The number of images written.
@@ -65,6 +66,12 @@ def convert_dataset(cases: Sequence[Case], out: Path) -> int:
             texts[folder / "mpp.txt"] = f"{mpp!r}\n"
         if laboratories[folder]:
             texts[folder / "laboratory.txt"] = f"{laboratories[folder]}\n"
+    several = len({case.dataset for case in cases}) > 1
+    for target, case in targets.items():
+        if case.patient not in ("", case.slide):
+            # Patients of one number in two data sets are two.
+            patient = f"{case.dataset}/{case.patient}" if several else case.patient
+            texts[target.parent / "patient.txt"] = f"{patient}\n"
     _check_place(targets, texts, out)
     for target, case in targets.items():
         _copy(case.image, target.parent / f"{target.name}{case.image.suffix}")

@@ -15,6 +15,7 @@ from segmitos.counting.reviewed_marks import Label
 from segmitos.errors import InputError, OutputError
 from segmitos.io.files import json_text, new_folder, write_bytes, write_text
 from segmitos.io.geometry import to_qupath
+from segmitos.io.slide import Slide
 from segmitos.io.tables import table_text
 from segmitos.review.access import CONSENSUS
 from segmitos.review.assisted import NOTE
@@ -143,6 +144,11 @@ def _write_slide(
     image = result.image
     if image is None or not image.exists():
         raise InputError(f"{result.title}: the slide is not at {image}; say where with --slides")
+    if result.page is not None and not _is_largest(image, result):
+        raise InputError(
+            f"{result.title}: page {result.page} was reviewed (detect --page), and a data set "
+            "takes a file's largest image; save the page as an image of its own and review that"
+        )
     _link(image, folder / image.name)
     write_text(folder / "mpp.txt", f"{result.mpp!r}\n")
     table = table_text(("x_px", "y_px", "label", "confidence"), cells)
@@ -159,6 +165,16 @@ def _write_slide(
         "model": result.summary.model,
         "screened": any(state.regions for state in states.values()),
     }
+
+
+def _is_largest(image: Path, result: Result) -> bool:
+    """Tell whether the page that was reviewed is what a reader of the file takes by itself."""
+    try:
+        with Slide.open(image, result.mpp, True) as slide:
+            return (slide.width, slide.height) == result.size_px
+    except InputError:
+        # Several are of like size: none of them is taken.
+        return False
 
 
 def _regions_text(result: Result, regions: Sequence[Outline]) -> str:
@@ -196,13 +212,20 @@ def _link(source: Path, target: Path) -> None:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
 
 
-def export_events(service: Service, out: Path) -> int:
-    """Write all events as JSON lines, in their order; returns how many. Raises OutputError."""
+def export_events(service: Service, out: Path, readers: Sequence[str] | None = None) -> int:
+    """Write all events, or those of some readers, as JSON lines in their order.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        OutputError: where the file cannot be written.
+    """
     names = {result.key: name for name, result in service.worklist.all().items()}
     lines = []
-    for key, readers in service.store.all_events().items():
-        for events in readers.values():
-            for event in events:
+    for key, by_reader in service.store.all_events().items():
+        for who, events in by_reader.items():
+            for event in events if readers is None or who in readers else ():
                 about = {"slide": names.get(key), **key._asdict()}
                 lines.append(json.dumps({**about, **json.loads(event_json(event))}))
     write_bytes(out, "".join(f"{line}\n" for line in lines).encode("utf-8"))

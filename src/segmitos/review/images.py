@@ -29,6 +29,9 @@ _MAX_CACHED_BYTES = 96 * 2**20
 # A picture without a pyramid is whole in memory; a second copy of it would be as large.
 _MAX_HANDLES = 2
 
+_Source = tuple[Path, int | None, float]
+"""A file, which of its images, and the scale that detection read it at."""
+
 
 def levels(width_px: int, height_px: int) -> int:
     """Return how many levels a slide has, from the finest to one of a single tile."""
@@ -46,8 +49,8 @@ class Images:
 
     def __init__(self) -> None:
         self._cache = ByteCache(_MAX_CACHED_BYTES)
-        self._free: OrderedDict[tuple[Path, int], Slide] = OrderedDict()
-        self._out: dict[Path, int] = {}
+        self._free: OrderedDict[tuple[_Source, int], Slide] = OrderedDict()
+        self._out: dict[_Source, int] = {}
         self._changed = threading.Condition()
         self._count = 0
 
@@ -104,14 +107,15 @@ class Images:
             raise InputError(
                 f"{result.title}: the slide is not at {path}; say where it is with --slides"
             )
-        slide = self._take(path, result)
+        source = path, result.page, result.mpp
+        slide = self._take(source, result)
         try:
             yield slide
         finally:
             with self._changed:
-                self._out[path] -= 1
+                self._out[source] -= 1
                 self._count += 1
-                self._free[path, self._count] = slide
+                self._free[source, self._count] = slide
                 spare = [
                     self._free.popitem(last=False)[1] for _ in range(len(self._free) - _MAX_OPEN)
                 ]
@@ -119,25 +123,25 @@ class Images:
             for one in spare:
                 one.close()
 
-    def _take(self, path: Path, result: Result) -> Slide:
+    def _take(self, source: _Source, result: Result) -> Slide:
         with self._changed:
             while True:
-                key = next((key for key in reversed(self._free) if key[0] == path), None)
+                key = next((key for key in reversed(self._free) if key[0] == source), None)
                 if key is not None:
-                    self._out[path] = self._out.get(path, 0) + 1
+                    self._out[source] = self._out.get(source, 0) + 1
                     return self._free.pop(key)
-                if self._out.get(path, 0) < _MAX_HANDLES:
-                    self._out[path] = self._out.get(path, 0) + 1
+                if self._out.get(source, 0) < _MAX_HANDLES:
+                    self._out[source] = self._out.get(source, 0) + 1
                     break
                 self._changed.wait()
         slide = None
         try:
-            slide = _open(path, result)
+            slide = _open(source[0], result)
             return slide
         finally:
             if slide is None:
                 with self._changed:
-                    self._out[path] -= 1
+                    self._out[source] -= 1
                     self._changed.notify_all()
 
     def close(self) -> None:
@@ -189,7 +193,8 @@ class ByteCache:
 
 
 def _open(path: Path, result: Result) -> Slide:
-    slide = Slide.open(path, mpp=result.mpp)
+    # As detection read it: at its scale, whatever the file says, and the same of several images.
+    slide = Slide.open(path, result.mpp, True, result.page)
     if (slide.width, slide.height) != result.size_px:
         size = f"{slide.width} x {slide.height} px"
         slide.close()

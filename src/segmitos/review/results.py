@@ -53,6 +53,12 @@ class Result:
         return self.summary.mpp
 
     @property
+    def page(self) -> int | None:
+        """Number of the image in a TIFF of several, where one was chosen."""
+        page = self.summary.settings.get("page")
+        return page if isinstance(page, int) else None
+
+    @property
     def size_px(self) -> tuple[int, int]:
         """Width and height, level 0."""
         return self.summary.width_px, self.summary.height_px

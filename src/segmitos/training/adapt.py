@@ -25,6 +25,7 @@ from segmitos.detection.model_file import (
     write_model_file,
 )
 from segmitos.errors import DataError, ModelError, UsageError
+from segmitos.evaluation.folds import group_of
 from segmitos.evaluation.matching import f_score
 from segmitos.evaluation.scoring import ratio_text
 from segmitos.io.datasets import Case
@@ -126,8 +127,9 @@ def adapt(
         cases: with mitoses, look-alikes, unsure cells and reviewed regions.
         folder: of the run; gets NAME.segmitos, adapted.json, identity.json and training.html.
         start: `builtin:NAME`, or the path of a model file with a verifier.
-        validation_cases: what the change is tested on; without any, each slide is tested by a
-            change that was fitted to the others (each case, where there is one slide).
+        validation_cases: what the change is tested on; without any, each patient's slides are
+            tested by a change that was fitted to the others (each case, where there is one
+            patient).
         recipe: how strongly the model is held; None takes `AdaptRecipe()`.
         restart: whether to replace another run in the folder.
         threads: of the CPU; None takes all that this process may use.
@@ -169,7 +171,7 @@ def adapt(
         model=folder / f"{folder.resolve().name}{SUFFIX}",
         kept=kept,
         rows=(*rows, *([pooled(rows)] if len(rows) > 1 else [])),
-        how=_how(found, held_out),
+        how=_how(cases, held_out),
         mitoses=int(kinds.sum()),
         others=int((~kinds).sum()),
         assisted=tuple(assisted_slides(case.image for case in every)),
@@ -206,10 +208,10 @@ def _check_folder(folder: Path, identity: RunIdentity, restart: bool) -> None:
         )
 
 
-def _how(found: Sequence[JudgedCandidates], held_out: Sequence[JudgedCandidates]) -> str:
+def _how(cases: Sequence[Case], held_out: Sequence[JudgedCandidates]) -> str:
     if held_out:
         return "none of which the change was fitted to"
-    if len({one.slide for one in found}) > 1:
+    if len({group_of(case) for case in cases}) > 1:
         return "each by a change that was fitted to the others"
     return "each image by a change that was fitted to the slide's others, so that F is too high"
 

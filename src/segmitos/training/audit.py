@@ -85,7 +85,8 @@ def audit_labels(
         The suspects, the surest missed mitoses first, then doubtful and misplaced ones.
 
     Raises:
-        DataError: for fewer than two slides, or none with mitoses in a fold's rest.
+        DataError: for fewer than two slides, of two patients, or none with mitoses in a fold's
+            rest.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -93,7 +94,7 @@ def audit_labels(
     target = common_stain(sources)
     images = [source.matched(target) for source in sources]
     nuclei = [
-        np.zeros((0, 2)) if source.centered else find_dark_nuclei(image, MPP)
+        np.zeros((0, 2)) if source.centered else _nuclei(source, image)
         for source, image in zip(sources, images, strict=True)
     ]
     stains = [source.stain for source in sources if source.stain is not None]
@@ -121,23 +122,34 @@ def audit_labels(
     )
 
 
+def _nuclei(source: TrainingImage, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the dark nuclei (n, 2) where somebody looked for mitoses."""
+    found = find_dark_nuclei(image, MPP)
+    return found[source.is_reviewed(found)]
+
+
 def _folds(sources: Sequence[TrainingImage], folds: int) -> list[int]:
-    """Return the fold of each source; slides with many mitoses are spread over the folds."""
+    """Return the fold of each source; slides with many mitoses are spread over the folds.
+
+    Two scans of one patient show the same cells, and are not divided.
+    """
+    groups = [source.group or source.slide for source in sources]
     mitoses: dict[str, int] = {}
-    for source in sources:
-        mitoses[source.slide] = mitoses.get(source.slide, 0) + len(source.mitoses_xy)
+    for group, source in zip(groups, sources, strict=True):
+        mitoses[group] = mitoses.get(group, 0) + len(source.mitoses_xy)
     if len(mitoses) < 2:
         raise DataError(
-            "the audit needs at least two slides: each is judged by networks of the others"
+            "the audit needs at least two slides, of two patients: each is judged by networks of "
+            "the others"
         )
     count = min(folds, len(mitoses))
     held = [0] * count
     fold_of: dict[str, int] = {}
-    for slide in sorted(mitoses, key=lambda name: (-mitoses[name], name)):
+    for group in sorted(mitoses, key=lambda name: (-mitoses[name], name)):
         lightest = held.index(min(held))
-        fold_of[slide] = lightest
-        held[lightest] += mitoses[slide] + 1
-    return [fold_of[source.slide] for source in sources]
+        fold_of[group] = lightest
+        held[lightest] += mitoses[group] + 1
+    return [fold_of[group] for group in groups]
 
 
 def _points(source: TrainingImage, nuclei: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos._version import __version__
-from segmitos.errors import UsageError
-from segmitos.evaluation.folds import By, assign_folds
+from segmitos.errors import DataError, UsageError
+from segmitos.evaluation.folds import By, assign_folds, group_of
 from segmitos.evaluation.scoring import Counts, ratio_text
 from segmitos.evaluation.threshold_grid import best_place, count_items, thresholds_at
 from segmitos.io.datasets import Case
@@ -28,6 +29,7 @@ from segmitos.io.files import write_bytes, write_json
 from segmitos.io.outputs import PROGRAM, check_folder
 from segmitos.training.checkpoint import load_state
 from segmitos.training.finish import map_cases
+from segmitos.training.identity import RunIdentity
 from segmitos.training.recipe import Recipe
 from segmitos.training.run import OnEvent
 from segmitos.training.train import train
@@ -97,18 +99,17 @@ def cross_validate(
     unknown = sorted(set(only) - set(divided))
     if unknown:
         raise UsageError(f"fold {unknown[0]!r} is not one of {', '.join(divided)}")
+    trained_on = {name: _others(divided, name) for name in divided}
     done = []
-    for seed in seeds:
+    # A seed given twice is one training, and counts once.
+    for seed in dict.fromkeys(seeds):
         seeded = Recipe.from_dict({**recipe.to_dict(), "seed": seed})
         for name, tested in divided.items():
             run = folder / f"seed-{seed}" / _file_name(name)
             if only and name not in only and not (run / "counts.npz").exists():
                 continue
-            keys = {case.slide for case in tested}
-            others = [c for n, of in divided.items() if n != name for c in of]
-            training = [case for case in others if case.slide not in keys]
             train(
-                training,
+                trained_on[name],
                 run,
                 seeded,
                 on_event=on_fold(name, seed),
@@ -121,7 +122,7 @@ def cross_validate(
         "settings": {
             "by": by,
             "folds": {name: sorted({c.slide for c in of}) for name, of in divided.items()},
-            "seeds": list(seeds),
+            "seeds": list(dict.fromkeys(seeds)),
             "recipe": recipe.to_dict(),
             "version": __version__,
         },
@@ -129,6 +130,23 @@ def cross_validate(
     }
     write_json(folder / RESULT, result)
     return result
+
+
+def _others(divided: Mapping[str, Sequence[Case]], name: str) -> list[Case]:
+    """Return what a fold is trained on: the other folds, but for its own slides and patients.
+
+    Two scans of one patient show the same cells, though they may be of two laboratories.
+    """
+    slides = {case.slide for case in divided[name]}
+    groups = {group_of(case) for case in divided[name]}
+    others = [case for fold, of in divided.items() if fold != name for case in of]
+    kept = [case for case in others if case.slide not in slides and group_of(case) not in groups]
+    if not kept:
+        raise DataError(
+            f"{name}: all other cases are of the patients that it tests, so that there is nothing "
+            "to train on"
+        )
+    return kept
 
 
 def summarize(done: Sequence[FoldCounts]) -> dict[str, Any]:
@@ -147,12 +165,32 @@ def summarize(done: Sequence[FoldCounts]) -> dict[str, Any]:
         "thresholds": asdict(thresholds_at(common)),
         "rows": [{**row, **{kind: row[kind].to_dict() for kind in _KINDS}} for row in rows],
         **{kind: counts.to_dict() for kind, counts in total.items()},
-        # What `segmitos model export --thresholds` reads.
-        "validation": {
-            **total["held_out"].to_dict(),
-            "data": f"{len(tables)} slides, each by a network that was not trained on it, "
-            "thresholds chosen on the other folds",
-        },
+        "validation": _validation(done, [row["held_out"] for row in rows]),
+    }
+
+
+def _validation(done: Sequence[FoldCounts], held_out: Sequence[Counts]) -> dict[str, Any]:
+    """Return what `segmitos model export --thresholds` reads: the counts of one network a slide.
+
+    Those of several seeds are averaged: the slides are no more for them. Nothing where no fold had
+    thresholds of others.
+    """
+    seeds = Counter(one.fold for one in done)
+    pairs = list(zip(done, held_out, strict=True))
+    sums = [
+        sum(getattr(counts, name) / seeds[one.fold] for one, counts in pairs)
+        for name in ("tp", "fp", "fn")
+    ]
+    counts = Counts(*(round(value) for value in sums))
+    if not counts.tp + counts.fn:
+        return {}
+    slides = {(one.fold, slide) for one in done for slide in one.fields}
+    most = max(seeds.values())
+    networks = "a network" if most == 1 else f"networks of {most} seeds (their mean)"
+    return {
+        **counts.to_dict(),
+        "data": f"{len(slides)} slides, each by {networks} not trained on it, "
+        "thresholds chosen on the other folds",
     }
 
 
@@ -167,7 +205,8 @@ def _row(one: FoldCounts, common: tuple[int, int, int], done: Sequence[FoldCount
         "seed": one.seed,
         "slides": sorted([*one.fields, *one.crops]),
         "common": _at(own, common),
-        "held_out": _at(own, best_place(np.stack(rest)) if rest else common),
+        # Without another fold there are no thresholds of others, and so no such figure.
+        "held_out": _at(own if rest else [], best_place(np.stack(rest)) if rest else common),
         "own_best": _at(own, best_place(np.stack(own)) if own else common),
         "crops": _at(list(one.crops.values()), common),
     }
@@ -184,8 +223,11 @@ def _at(tables: Sequence[Counted], place: tuple[int, int, int]) -> Counts:
 def _counted(
     run: Path, fold: str, seed: int, tested: Sequence[Case], threads: int | None
 ) -> FoldCounts:
-    """Return the counts of a fold: saved ones if they are of this very training, else anew."""
-    path, identity = run / "counts.npz", load_state(run).identity
+    """Return the counts of a fold: saved ones if of this very training and labels, else anew."""
+    path, state = run / "counts.npz", load_state(run)
+    of_tested = RunIdentity.of([], tested, Recipe.from_dict(state.recipe, str(run))).digest
+    # Of the training, and of what is tested: its labels may have been corrected since.
+    identity = f"{state.identity} {of_tested}"
     saved = _load_counts(path, identity, tested)
     if saved is None:
         saved = {}

@@ -21,6 +21,7 @@ from segmitos.detection.tissue import find_tissue
 from segmitos.detection.verify import log_odds
 from segmitos.detection.view import SlideView
 from segmitos.errors import ModelError
+from segmitos.evaluation.folds import group_of
 from segmitos.evaluation.matching import RULES, counted_detections, match_points
 from segmitos.io.datasets import Case
 from segmitos.io.geometry import rescale
@@ -36,7 +37,8 @@ class JudgedCandidates:
 
     Attributes:
         slide: that they are on.
-        group: that is held out together: the slide, or the case where there is but one slide.
+        group: that is held out together: the patient's slides, or the case where there is but one
+            patient.
         features: what goes into the verifiers' last layers (n, d).
         score: log-odds of the model's joined score (n,).
         is_mitosis: (n,).
@@ -66,12 +68,12 @@ def judged_candidates(
     Raises:
         InputError: for an image that cannot be read; ScaleError for one of unknown scale.
     """
-    slides = {case.slide for case in cases}
+    groups = {group_of(case) for case in cases}
     found = []
     with tempfile.TemporaryDirectory() as folder:
         model = _without_verifier(file, Path(folder) / f"map{SUFFIX}", threads)
         for case in cases:
-            group = case.slide if len(slides) > 1 else case.name
+            group = group_of(case) if len(groups) > 1 else case.name
             found.append(_judge(case, group, file.spec, model, head))
             advance()
     return found

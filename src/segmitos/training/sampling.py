@@ -22,6 +22,7 @@ from segmitos.detection.stain import (
 )
 from segmitos.detection.view import check_scale
 from segmitos.errors import DataError
+from segmitos.evaluation.folds import group_of
 from segmitos.io.datasets import Case
 from segmitos.io.datasets.masks import read_grey
 from segmitos.io.geometry import rescale
@@ -71,6 +72,10 @@ class TrainingImage:
     """Of the things at `mitoses_xy`, where they have a size of their own (masses)."""
     warnings: tuple[str, ...] = ()
     """What a user should know of its scale, a line each."""
+    ratio: float = 1.0
+    """Level-0 pixels of its file per pixel."""
+    group: str = ""
+    """What is never divided (`evaluation.folds.group_of`): its slide where it is empty."""
 
     def is_reviewed(self, points_xy: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Tell which points (n, 2) lie where every mitosis is marked."""
@@ -123,6 +128,8 @@ def load_training_images(cases: Sequence[Case], mpp: float) -> list[TrainingImag
                 reviewed=reviewed,
                 radii_px=None if case.radii_px is None else np.asarray(case.radii_px) / ratio,
                 warnings=tuple(f"{case.name}: {warning}" for warning in warnings),
+                ratio=ratio,
+                group=group_of(case),
             )
         )
     _measure_stains(sources)

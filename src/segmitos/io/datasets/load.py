@@ -99,15 +99,15 @@ def load_dataset(
         if len(problems) == 1:
             raise DataError(problems.pop())
         return []
-    found = _named_apart(found)
+    found = _slides_apart(_named_apart(found))
     chosen = found
     if cases:
         for pattern in cases:
             _require_match(found, pattern, "--cases")
-        chosen = [case for case in chosen if any(_matches(case, p) for p in cases)]
+        chosen = [case for case in chosen if any(matches(case, p) for p in cases)]
     for pattern in exclude:
         _require_match(found, pattern, "--exclude")
-    chosen = [case for case in chosen if not any(_matches(case, p) for p in exclude)]
+    chosen = [case for case in chosen if not any(matches(case, p) for p in exclude)]
     if not chosen:
         raise DataError(f"no case is left of {len(found)} after --cases and --exclude")
     scaled = _scaled(chosen, mpp, override_mpp)
@@ -137,6 +137,23 @@ def _scaled(cases: list[Case], mpp: float | None, override: bool) -> list[Case]:
             "or insist with --override-mpp"
         )
     return [dataclasses.replace(case, mpp=mpp) if case.mpp is None else case for case in cases]
+
+
+# The slides of AMIDA13 are those of the same numbers in TUPAC16.
+_PART_OF = {"amida13": "tupac16"}
+
+
+def _slides_apart(cases: list[Case]) -> list[Case]:
+    """Put the data set before the slides of a name that two data sets have: they are two slides."""
+    sets: dict[str, set[str]] = {}
+    for case in cases:
+        sets.setdefault(case.slide, set()).add(_PART_OF.get(case.dataset, case.dataset))
+    return [
+        dataclasses.replace(case, slide=f"{case.dataset}/{case.slide}")
+        if len(sets[case.slide]) > 1
+        else case
+        for case in cases
+    ]
 
 
 def _named_apart(cases: list[Case]) -> list[Case]:
@@ -201,12 +218,14 @@ def guess_format(path: Path) -> str:
     )
 
 
-def _matches(case: Case, pattern: str) -> bool:
-    return fnmatch(case.slide, pattern) or fnmatch(case.name, pattern)
+def matches(case: Case, pattern: str) -> bool:
+    """Tell whether a pattern is of a case: of its name or its slide, with its data set or not."""
+    slide = case.slide.removeprefix(f"{case.dataset}/")
+    return any(fnmatch(name, pattern) for name in (slide, case.slide, case.name))
 
 
 def _require_match(cases: Sequence[Case], pattern: str, option: str) -> None:
-    if any(_matches(case, pattern) for case in cases):
+    if any(matches(case, pattern) for case in cases):
         return
     slides = sorted({case.slide for case in cases})
     shown = ", ".join(slides[:12]) + (", ..." if len(slides) > 12 else "")

@@ -7,7 +7,8 @@ at, the polygons of `field.regions.geojson` (or of `field.geojson` itself) are t
 An image has no mitosis only if its table is there and empty; without one it is an error, since
 nobody may have looked. Frames of one slide share what stands before the last `_`, or lie in a
 folder named after it. The scale is the image's own, or what stands in a file `mpp.txt` in its
-folder or one above; `laboratory.txt` names the laboratory in the same way.
+folder or one above; `laboratory.txt` names the laboratory in the same way, and `patient.txt` the
+patient, without which each slide is another one's.
 
 **qupath** is what a pathologist drew in QuPath: images with the GeoJSON of File > Export objects.
 
@@ -127,7 +128,7 @@ def _case(image: Path, table: Path, root: Path, polygons: Polygons) -> Case:
         unsure_xy=found.of("unsure"),
         mpp=own_mpp if given is None else given,
         slide=slide,
-        patient=slide,
+        patient=_written(image.parent, root, "patient.txt")[1] or slide,
         dataset=root.name,
         size_px=size,
         regions=regions,

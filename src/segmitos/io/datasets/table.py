@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.errors import DataError, InputError
+from segmitos.errors import DataError, InputError, ScaleError
 from segmitos.io.geometry import LARGEST_PX
 from segmitos.io.problems import NAMED, collected, refuse_all
 from segmitos.io.tables import Table, parse_number, read_table
+
+if TYPE_CHECKING:
+    from segmitos.io.slide import Slide
 
 # A point may lie this far beyond the border: annotations are rounded.
 SLACK_PX = 2.0
@@ -107,7 +111,8 @@ def image_size(path: Path) -> tuple[int, int]:
     from segmitos.io.slide import Slide
 
     try:
-        with Slide.open(path) as slide:
+        # Its scale is not asked for, and need not be one that can be used.
+        with Slide.open(path, 1.0, True) as slide:
             return slide.width, slide.height
     except InputError as error:
         raise DataError(str(error)) from error
@@ -119,16 +124,27 @@ def image_header(
     """Read an image's width and height, scale, and where QuPath's frame begins, from its header.
 
     One damaged image does not keep a data set from being described: `find_problems` names it, and
-    so does whatever reads it. Size and scale are None where they cannot be read.
+    so does whatever reads it. Size and scale are None where they cannot be read, the scale alone
+    where pixels are not square.
     """
+    try:
+        slide, mpp = _open_header(path)
+        with slide:
+            x, y = slide.bounds[:2]
+            return (slide.width, slide.height), mpp, (float(x), float(y))
+    except InputError:
+        return None, None, (0.0, 0.0)
+
+
+def _open_header(path: Path) -> tuple[Slide, float | None]:
+    """Open an image, and return its scale: None for pixels that are not square, too."""
     from segmitos.io.slide import Slide
 
     try:
-        with Slide.open(path) as slide:
-            x, y = slide.bounds[:2]
-            return (slide.width, slide.height), slide.mpp, (float(x), float(y))
-    except InputError:
-        return None, None, (0.0, 0.0)
+        slide = Slide.open(path)
+    except ScaleError:
+        return Slide.open(path, 1.0, True), None
+    return slide, slide.mpp
 
 
 def is_inside(

@@ -32,7 +32,7 @@ class Chosen:
     Attributes:
         format: what the file is.
         levels: the images of each level, finest first; several where channels are apart.
-        description: text of the file's first image.
+        description: text that tells its scale.
     """
 
     format: str
@@ -71,8 +71,9 @@ def choose_image(path: Path, images: Sequence[Directory], number: int | None) ->
     if first.text(tags.SOFTWARE) == PROGRAM:
         raise InputError(f"{path}: a probability map that {PROGRAM} wrote, not an image")
     if number is not None:
-        return _numbered(path, images, number, description)
-    if description.startswith("Aperio "):
+        return _numbered(path, images, number)
+    # Without tiles it is a region that was saved from a slide, an image like others.
+    if description.startswith("Aperio ") and any(image.is_tiled for image in images):
         return _aperio(path, [image for image in images if image.is_tiled])
     if vendor_of(first):
         return None
@@ -87,10 +88,10 @@ def choose_image(path: Path, images: Sequence[Directory], number: int | None) ->
     if len(like) > 1:
         raise _several(path, like, len(images))
     _check_contiguous(path, largest)
-    return _with_levels("TIFF", largest, images, description)
+    return _with_levels("TIFF", largest, images, _text_of(largest, first))
 
 
-def _numbered(path: Path, images: Sequence[Directory], number: int, description: str) -> Chosen:
+def _numbered(path: Path, images: Sequence[Directory], number: int) -> Chosen:
     if not 1 <= number <= len(images):
         raise UsageError(f"{path}: has no page {number}; it holds {_listed(images)}")
     image = images[number - 1]
@@ -104,7 +105,7 @@ def _numbered(path: Path, images: Sequence[Directory], number: int, description:
         if not other.flags & _REDUCED:
             break
         following.append(other)
-    return _with_levels("TIFF", image, following, description)
+    return _with_levels("TIFF", image, following, _text_of(image, images[0]))
 
 
 def _several(path: Path, like: Sequence[Directory], count: int) -> InputError:
@@ -201,6 +202,12 @@ def _shaped_count(text: str, image: Directory) -> int:
         return 1
     samples = image.integers(tags.SAMPLES)
     return total // (image.area * max(1, int(samples[0]) if len(samples) else 1))
+
+
+def _text_of(image: Directory, first: Directory) -> str:
+    """The text that tells an image's scale: its own, or that of a first image of its size."""
+    own = image.text(tags.DESCRIPTION)
+    return own or (first.text(tags.DESCRIPTION) if image.size == first.size else "")
 
 
 def _with_levels(
