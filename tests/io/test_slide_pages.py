@@ -88,6 +88,21 @@ def test_a_region_that_was_saved_from_an_aperio_slide_is_an_image(
         assert np.array_equal(slide.read(0, 0, slide.width, slide.height), picture)
 
 
+@pytest.mark.parametrize(("text_mpp", "warned"), [(0.25, True), (1.0, False), (1.01, False)])
+def test_tags_and_text_of_two_scales_are_told(
+    tmp_path: Path, picture: np.ndarray, text_mpp: float, warned: bool
+) -> None:
+    path, text = tmp_path / "smaller.tif", f"Aperio Image Library v12\r\n|MPP = {text_mpp}"
+    saved = {"photometric": "rgb", "metadata": None, "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, picture, description=text, resolution=(10_000, 10_000), **saved)
+    with Slide.open(path) as slide:
+        assert slide.mpp == pytest.approx(1.0)
+        told = [one for one in slide.warnings if "and 0.25 (aperio.MPP); 1 is used" in one]
+        assert bool(told) == bool(slide.warnings) == warned
+    with Slide.open(path, mpp=0.25, override_mpp=True) as slide:
+        assert slide.mpp == 0.25
+
+
 def test_pages_are_those_of_tiff_files(tmp_path: Path, picture: np.ndarray) -> None:
     slides.save_png(tmp_path / "a.png", picture)
     assert Slide.open(tmp_path / "a.png", page=1).width == 300

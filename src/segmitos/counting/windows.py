@@ -142,7 +142,7 @@ def hotspot(
     middle = _centered(points, window, bounds, center, count)
     if measure is None or measure(np.array([middle]))[0] >= min_tissue_fraction:
         center = middle
-    fraction = 1.0 if measure is None else float(measure(np.array([center]))[0])
+    fraction = 1.0 if measure is None else min(1.0, float(measure(np.array([center]))[0]))
     return Hotspot(
         shape=shape,
         area_mm2=area_mm2,

@@ -22,6 +22,7 @@ from segmitos.training.checkpoint import STATE, load_state
 from segmitos.training.recipe import AdaptRecipe, Recipe
 
 IDENTITY = "identity.json"
+_REMEDY = "name another folder, or begin anew (train --restart; of a crossval, remove that folder)"
 # Files larger than this are told by their size and by blocks spread evenly over them.
 _WHOLE_BYTES = 64 << 20
 _BLOCK_BYTES = 1 << 20
@@ -120,20 +121,13 @@ def resume_recipe(folder: Path, identity: RunIdentity) -> Recipe | None:
         saved = msgspec.json.decode((folder / IDENTITY).read_bytes(), type=RunIdentity)
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
-            f"{folder} holds a run that does not say what it was trained on ({error}); name "
-            "another folder, or --restart to train from nothing"
+            f"{folder} holds a run that does not say what it was trained on ({error}); {_REMEDY}"
         ) from error
     if saved.digest != state.identity:
-        raise UsageError(
-            f"{folder}: {IDENTITY} and {STATE} are not of the same run; name another folder, or "
-            "--restart to train from nothing"
-        )
+        raise UsageError(f"{folder}: {IDENTITY} and {STATE} are not of the same run; {_REMEDY}")
     differences = identity.differences(saved)
     if differences:
-        raise UsageError(
-            f"{folder} holds another run: {'; '.join(differences)}. Name another folder, or "
-            "--restart to train from nothing"
-        )
+        raise UsageError(f"{folder} holds another run: {'; '.join(differences)}; {_REMEDY}")
     return Recipe.from_dict(state.recipe, str(folder))
 
 

@@ -49,12 +49,14 @@ class Scale:
         mpp_y: likewise.
         tag: where it stands.
         text: what stands there, where it is not understood.
+        other: another scale that the file states elsewhere, in words; empty where none differs.
     """
 
     mpp_x: float
     mpp_y: float
     tag: str
     text: str = ""
+    other: str = ""
 
     @property
     def is_understood(self) -> bool:
@@ -113,6 +115,11 @@ def choose_scale(
         warnings = (
             f"{path}: the file says {own_mpp:.4g} um/px ({stated.tag}), {given:.4g} was given; "
             f"{own_mpp:.4g} is used (to insist on {given:.4g}: --override-mpp)",
+        )
+    elif stated.other:
+        warnings = (
+            f"{path}: the file says {own_mpp:.4g} um/px ({stated.tag}) and {stated.other}; "
+            f"{own_mpp:.4g} is used (to insist on the other: --mpp and --override-mpp)",
         )
     return own_mpp, f"embedded: {stated.tag}", warnings
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import segmitos.io.slide.tiff_tags as tags
+from segmitos.io.geometry import same_scale
 from segmitos.io.slide.scale import (
     MM_PER_INCH,
     UM_PER_UNIT,
@@ -82,8 +84,13 @@ def generic(description: str, page: Directory) -> Scale | None:
     resolution = None
     if density[0] is not None and density[1] is not None:
         resolution = scale_of_dpi(density[0] * per_inch, density[1] * per_inch, "TIFF resolution")
-    # Converters keep Aperio's text.
-    return first_understood([imagej, resolution, aperio(description)])
+    chosen, text = first_understood([imagej, resolution]), aperio(description)
+    if chosen is None or not chosen.is_understood or text is None or not text.is_understood:
+        return first_understood([chosen, text])
+    if same_scale(chosen.mpp_x, text.mpp_x):
+        return chosen
+    # Converters that make an image smaller keep Aperio's text as it was.
+    return replace(chosen, other=f"{text.mpp_x:.4g} ({text.tag})")
 
 
 def _imagej(description: str, density: tuple[float | None, float | None]) -> Scale | None:
