@@ -96,6 +96,17 @@ def test_the_specification_tells_of_the_cascade(parts, tmp_path):
     assert read.context_px == 160 - 48 and read.thresholds == SPEC.thresholds
 
 
+def test_patches_may_lie_on_a_finer_grid(parts, tmp_path):
+    out, sizes = tmp_path / "both.segmitos", {"patch_px": 192, "margin_px": 64}
+    with pytest.raises(UsageError, match="patches lie on the networks' grid of 32 px"):
+        combine([parts["sharp"]], out, parts["proposal"], **sizes)
+    given = ["model", "combine", str(parts["sharp"]), "--proposal-network", str(parts["proposal"])]
+    given += ["--patch-px", "192", "--margin-px", "64", "--grid-px", "16", "-o", str(out)]
+    assert main(given) == 0
+    cascade = Model.load(out, "cpu", 1).spec.cascade
+    assert cascade is not None and (cascade.patch_px, cascade.grid_px) == (192, 16)
+
+
 def test_half_precision_makes_the_graph_smaller_and_hardly_changes_the_map(parts, tmp_path):
     combine([parts["sharp"]], tmp_path / "half.segmitos", half_precision=True)
     image = field(5, 128, 160)[None]
@@ -116,6 +127,10 @@ def test_what_does_not_fit_together_is_refused_by_name(parts, tmp_path):
         combine([parts["sharp"]], out, parts["proposal"], **{**SIZES, "margin_px": 80})
     with pytest.raises(UsageError, match="size 'patch': choose among block_px, patch_px, margin"):
         combine([parts["sharp"]], out, patch=160)
+    with pytest.raises(UsageError, match="patch_px means nothing without a proposal network"):
+        combine([parts["sharp"]], out, patch_px=160)
+    with pytest.raises(UsageError, match="grid_px 8 is neither 16 nor 32"):
+        combine([parts["sharp"]], out, parts["proposal"], grid_px=8)
     with pytest.raises(ModelError, match=r"the proposal network reads 0\.25"):
         combine([parts["coarse"]], out, parts["sharp"])
     for networks, proposal in ((["sharp"], parts["proposal"]), (["soft", "sharp"], None)):

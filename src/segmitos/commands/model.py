@@ -201,6 +201,11 @@ def export(
 @click.option("--block-px", type=int, help="A patch is cut round each such block with a proposal.")
 @click.option("--margin-px", type=int, help="Border of a patch that is not used.")
 @click.option(
+    "--grid-px",
+    type=int,
+    help="The networks' coarsest stride, 16 or 32: patches lie on this grid (recipe lite: 16).",
+)
+@click.option(
     "--half-precision",
     is_flag=True,
     help="Store weights in float16: half the size; probabilities change by about 0.001.",

@@ -47,6 +47,8 @@ class CascadeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     def __post_init__(self) -> None:
         block, step = self.block_px, self.proposal_stride_px
+        if self.grid_px not in (16, 32):
+            raise ValueError(f"grid_px {self.grid_px} is neither 16 nor 32")
         if self.patch_px % 32 or not 32 <= self.patch_px <= 1024:
             raise ValueError(f"patch_px {self.patch_px} must be a multiple of 32, up to 1024")
         if not step or not block or block % step:

@@ -28,7 +28,7 @@ from segmitos.training.halves import without_halves
 
 # Constants of fewer numbers are not worth rounding.
 MIN_HALF_PRECISION = 64
-SIZES = {"block_px": 32, "patch_px": 224, "margin_px": 80}
+SIZES = {"block_px": 32, "patch_px": 224, "margin_px": 80, "grid_px": 32}
 
 
 def combine(
@@ -58,7 +58,8 @@ def combine(
             network has.
         name: of the new model.
         description: one line; None takes the first network's.
-        sizes: `block_px`, `patch_px` and `margin_px` of `CascadeSettings`, in place of `SIZES`.
+        sizes: `block_px`, `patch_px`, `margin_px` and `grid_px` of `CascadeSettings`, in place of
+            `SIZES`.
 
     Returns:
         The specification of what was written.
@@ -70,6 +71,8 @@ def combine(
     unknown = sorted(set(sizes) - set(SIZES))
     if unknown:
         raise UsageError(f"size {unknown[0]!r}: choose among {', '.join(SIZES)}")
+    if sizes and proposal_network is None:
+        raise UsageError(f"{next(iter(sizes))} means nothing without a proposal network")
     files = _read_alike(networks)
     spec = files[0].spec
     graphs = {network_entry(index): file.networks[0] for index, file in enumerate(files)}
