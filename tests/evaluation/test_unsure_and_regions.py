@@ -91,6 +91,9 @@ def test_at_the_border_a_detection_and_its_mitosis_may_lie_on_two_sides(rule):
     assert of([(197, 50)], (203, 50), (197, 53)) == (1, 0, 0, 1), "what lies inside comes first"
     assert of([(197, 50)], (203, 50), (204, 50)) == (1, 0, 0, 1), "only one of them found it"
     assert of([(150, 50)], (203, 50)) == (0, 0, 1, 1)
+    # Two mitoses, each found from outside; and one from inside, which is near both.
+    assert of([(197, 50), (197, 60)], (201, 52), (201, 65))[:3] == (2, 0, 0)
+    assert of([(197, 50), (197, 58)], (196, 55), (202, 48))[:3] == (2, 0, 0)
     assert of([(203, 50)], (150, 50)) == (0, 1, 0, 0)
 
 

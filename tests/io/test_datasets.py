@@ -10,8 +10,10 @@ import pytest
 
 from segmitos.commands.train import describe_split, split
 from segmitos.errors import DataError, InputError, ScaleError, UsageError
+from segmitos.evaluation.folds import group_of
 from segmitos.evaluation.scoring import evaluate
 from segmitos.io.datasets import FORMATS, Case, guess_format, load_dataset
+from segmitos.io.datasets.load import _slides_apart, matches
 from segmitos.io.points.detections import Detections
 from tests.factories.dataset_layouts import LAYOUTS, draw, mitos14, points, save, write
 
@@ -112,6 +114,21 @@ def test_slides_of_one_name_in_two_data_sets_are_two(slides, tmp_path_factory):
     nothing = Detections(none, none, none, none, 0.25)
     scored = evaluate(fields, {case.name: nothing for case in fields}).slides
     assert (scored["mitos14/A03"].fn, scored["clicks/A03"].fn) == (2, 1)
+
+
+def test_slides_of_amida13_are_those_of_tupac16():
+    none = np.zeros((0, 2))
+    apart = _slides_apart(
+        [
+            Case(name, Path("a.png"), none, none, 0.25, "01", dataset=name)
+            for name in ("amida13", "tupac16", "clicks")
+        ]
+    )
+    assert [one.slide for one in apart] == ["tupac16/01", "tupac16/01", "clicks/01"]
+    for some in (apart, [replace(one, slide="01") for one in apart]):
+        amida, tupac, clicks = map(group_of, some)
+        assert amida == tupac != clicks
+    assert matches(apart[0], "01") and matches(apart[0], "tupac16/01")
 
 
 def test_a_patients_other_scan_in_training_is_told(slides):

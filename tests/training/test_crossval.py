@@ -59,6 +59,14 @@ def test_several_seeds_are_no_more_slides():
     assert "networks of 2 seeds" in twice["validation"]["data"]
 
 
+def test_the_mean_of_seeds_loses_no_mitosis():
+    seeds = [{"S0": table(70, (18, 0, 1))}, {"S0": table(70, (19, 0, 0))}]
+    done = [FoldCounts("a", seed, fields, {}) for seed, fields in enumerate(seeds)]
+    done += [FoldCounts("b", seed, {"S1": table(70, (5, 1, 0))}, {}) for seed in (0, 1)]
+    counts = summarize(done)["validation"]
+    assert (counts["tp"] + counts["fn"], counts["fp"]) == (19 + 5, 1)
+
+
 def test_one_fold_alone_has_no_figure_at_thresholds_of_others():
     result = summarize([FoldCounts("a", seed, {"S0": table(70, (9, 1, 1))}, {}) for seed in (0, 1)])
     assert result["common"]["tp"] == 18 and result["held_out"]["f_score"] is None

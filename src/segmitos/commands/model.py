@@ -197,13 +197,17 @@ def export(
     show_default=True,
     help="Networks after the first see patches in which the first found more; 0: every patch.",
 )
-@click.option("--patch-px", type=int, help="Side of a patch in pixels.")
-@click.option("--block-px", type=int, help="A patch is cut round each such block with a proposal.")
-@click.option("--margin-px", type=int, help="Border of a patch that is not used.")
+@click.option("--patch-px", type=int, help="Side of a patch in pixels; default: 224.")
+@click.option(
+    "--block-px",
+    type=int,
+    help="A patch is cut round each block of this side that has a proposal; default: 32.",
+)
+@click.option("--margin-px", type=int, help="Border of a patch that is not used; default: 80.")
 @click.option(
     "--grid-px",
     type=int,
-    help="The networks' coarsest stride, 16 or 32: patches lie on this grid (recipe lite: 16).",
+    help="The networks' coarsest stride, on whose grid patches lie: 16 or 32 (default).",
 )
 @click.option(
     "--half-precision",

@@ -98,7 +98,8 @@ def map_of_candidates(
 ) -> NDArray[np.float32]:
     """Return a cascade's map in an output box, and beyond it where candidates cross its border.
 
-    A candidate is mapped whole if it reaches no further than `REACH_PX` from where it crosses.
+    A candidate is mapped whole if it, and what smoothing sees round it, reaches no further than
+    `REACH_PX` from where it crosses.
 
     Args:
         cascade: of the image.
@@ -106,6 +107,9 @@ def map_of_candidates(
         stride: image pixels per pixel of the map.
         map_mpp: um per pixel of the map.
         output_box: top, left, bottom, right in pixels of the image.
+
+    Returns:
+        Probabilities (h / stride, w / stride).
     """
     # As far as smoothing looks from the first line beyond the box.
     seen_px = (smoothing_radius(settings.smoothing_sigma_um, map_mpp) + 1) * stride

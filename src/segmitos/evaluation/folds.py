@@ -120,7 +120,8 @@ def _by_laboratory(cases: Sequence[Case]) -> dict[str, list[Case]]:
 
 def group_of(case: Case) -> str:
     """Return what is never divided: the patient of a data set, its slide where that is not told."""
-    return f"{case.dataset}/{case.patient or case.slide}"
+    slide = case.slide.removeprefix(f"{case.collection}/")
+    return f"{case.collection}/{case.patient or slide}"
 
 
 def _groups(cases: Sequence[Case]) -> dict[str, list[Case]]:

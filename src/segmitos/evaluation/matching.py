@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -162,8 +162,9 @@ def counted_detections(
 ) -> NDArray[np.bool_]:
     """Tell which detections take part where only some regions were reviewed.
 
-    Those in the regions; and at their border, of the detections outside, the nearest one to each
-    mitosis that no detection inside can match.
+    Those in the regions; and at their border, of the detections outside, those without which fewer
+    mitoses would be matched one to one. That is decided on all detections that are given, so that a
+    curve may differ from the counts at a threshold by a detection at the border.
 
     Args:
         detected_xy: (n, 2).
@@ -175,13 +176,12 @@ def counted_detections(
     result = inside.copy()
     if inside.all():
         return result
-    near = pairs_within(detected_xy, truth_xy, distance_px, strict)
-    reached = np.zeros(len(truth_xy), bool)
-    reached[near.second[inside[near.first]]] = True
-    for index in np.argsort(near.distance, kind="stable"):
-        mitosis = near.second[index]
-        if not reached[mitosis]:
-            reached[mitosis] = result[near.first[index]] = True
+    detected, truth = _as_points(detected_xy, "detections"), _as_points(truth_xy, "mitoses")
+    near = pairs_within(detected, truth, distance_px, strict)
+    # Of matchings with as many pairs, the one with the most detections inside.
+    far = np.where(inside[near.first], 0.0, distance_px * (len(truth) + 1))
+    pairs = _optimal(detected, truth, replace(near, distance=near.distance + far))[2]
+    result[[first for first, _ in pairs]] = True
     return result
 
 

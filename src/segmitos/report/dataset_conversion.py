@@ -68,7 +68,7 @@ def convert_dataset(cases: Sequence[Case], out: Path) -> int:
             texts[folder / "laboratory.txt"] = f"{laboratories[folder]}\n"
     several = len({case.dataset for case in cases}) > 1
     for target, case in targets.items():
-        if case.patient not in ("", case.slide):
+        if case.patient and (several or case.patient != case.slide):
             # Patients of one number in two data sets are two.
             patient = f"{case.dataset}/{case.patient}" if several else case.patient
             texts[target.parent / "patient.txt"] = f"{patient}\n"

@@ -181,7 +181,9 @@ def _validation(done: Sequence[FoldCounts], held_out: Sequence[Counts]) -> dict[
         sum(getattr(counts, name) / seeds[one.fold] for one, counts in pairs)
         for name in ("tp", "fp", "fn")
     ]
-    counts = Counts(*(round(value) for value in sums))
+    # Rounded so that no mitosis is lost or added.
+    tp, truth = round(sums[0]), round(sums[0] + sums[2])
+    counts = Counts(tp, round(sums[1]), truth - tp)
     if not counts.tp + counts.fn:
         return {}
     slides = {(one.fold, slide) for one in done for slide in one.fields}

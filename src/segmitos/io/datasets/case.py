@@ -79,6 +79,11 @@ class Case:
         return self.regions.contains(points_xy)
 
     @property
+    def collection(self) -> str:
+        """The data set whose slides these are: those of AMIDA13 are TUPAC16's of that number."""
+        return "tupac16" if self.dataset == "amida13" else self.dataset
+
+    @property
     def ignored_xy(self) -> Points:
         """What a detection may lie at and count neither way, unless it matches a reviewed mitosis.
 

@@ -139,17 +139,13 @@ def _scaled(cases: list[Case], mpp: float | None, override: bool) -> list[Case]:
     return [dataclasses.replace(case, mpp=mpp) if case.mpp is None else case for case in cases]
 
 
-# The slides of AMIDA13 are those of the same numbers in TUPAC16.
-_PART_OF = {"amida13": "tupac16"}
-
-
 def _slides_apart(cases: list[Case]) -> list[Case]:
     """Put the data set before the slides of a name that two data sets have: they are two slides."""
     sets: dict[str, set[str]] = {}
     for case in cases:
-        sets.setdefault(case.slide, set()).add(_PART_OF.get(case.dataset, case.dataset))
+        sets.setdefault(case.slide, set()).add(case.collection)
     return [
-        dataclasses.replace(case, slide=f"{case.dataset}/{case.slide}")
+        dataclasses.replace(case, slide=f"{case.collection}/{case.slide}")
         if len(sets[case.slide]) > 1
         else case
         for case in cases
@@ -220,7 +216,7 @@ def guess_format(path: Path) -> str:
 
 def matches(case: Case, pattern: str) -> bool:
     """Tell whether a pattern is of a case: of its name or its slide, with its data set or not."""
-    slide = case.slide.removeprefix(f"{case.dataset}/")
+    slide = case.slide.removeprefix(f"{case.collection}/")
     return any(fnmatch(name, pattern) for name in (slide, case.slide, case.name))
 
 
