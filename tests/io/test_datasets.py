@@ -10,7 +10,6 @@ import pytest
 
 from segmitos.commands.train import describe_split, split
 from segmitos.errors import DataError, InputError, ScaleError, UsageError
-from segmitos.evaluation.folds import group_of
 from segmitos.evaluation.scoring import evaluate
 from segmitos.io.datasets import FORMATS, Case, guess_format, load_dataset
 from segmitos.io.datasets.load import _slides_apart, matches
@@ -126,7 +125,7 @@ def test_slides_of_amida13_are_those_of_tupac16():
     )
     assert [one.slide for one in apart] == ["tupac16/01", "tupac16/01", "clicks/01"]
     for some in (apart, [replace(one, slide="01") for one in apart]):
-        amida, tupac, clicks = map(group_of, some)
+        amida, tupac, clicks = (one.group for one in some)
         assert amida == tupac != clicks
     assert matches(apart[0], "01") and matches(apart[0], "tupac16/01")
 

@@ -255,10 +255,8 @@ def describe_split(training: Sequence[Case], held_out: Sequence[Case]) -> str:
 
 def _seen_before(training: Sequence[Case], held_out: Sequence[Case]) -> list[str]:
     """Warn of slides that validate, another scan of whose patient is trained on."""
-    from segmitos.evaluation.folds import group_of
-
-    trained = {group_of(case): case.slide for case in training}
-    seen = sorted({(c.slide, trained[group_of(c)]) for c in held_out if group_of(c) in trained})
+    trained = {case.group: case.slide for case in training}
+    seen = sorted({(c.slide, trained[c.group]) for c in held_out if c.group in trained})
     if not seen:
         return []
     slide, other = seen[0]

@@ -22,7 +22,6 @@ from segmitos.counting.intervals import (
     count_interval,
     score_is_uncertain,
 )
-from segmitos.counting.window_shapes import as_points
 from segmitos.counting.windows import (
     NO_MITOSES,
     SHAPES,
@@ -31,6 +30,7 @@ from segmitos.counting.windows import (
     hotspot,
 )
 from segmitos.errors import UsageError
+from segmitos.io.geometry import as_points
 
 if TYPE_CHECKING:
     from segmitos.detection.tissue import TissueMask

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from segmitos.errors import UsageError
 
 Points = NDArray[np.float64]
 Rectangle = tuple[float, float, float, float]
 
 ROUNDING = 1 + 1e-9
 """A point on the border counts; positions computed to put it there may be off by rounding."""
-
-
-def as_points(values: NDArray[Any]) -> Points:
-    """Return positions (n, 2) as floats. Raises UsageError for what is none."""
-    points = np.asarray(values, dtype=np.float64)
-    if points.size == 0:
-        return np.zeros((0, 2))
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise UsageError(f"positions must be an array of shape (n, 2), not {points.shape}")
-    if not np.isfinite(points).all():
-        raise UsageError("positions must be finite")
-    return points
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from segmitos.counting.grading import FIELDS, Unavailable, field_area_mm2
 from segmitos.counting.window_search import max_count_window
-from segmitos.counting.window_shapes import Box, Disc, Points, Window, as_points
+from segmitos.counting.window_shapes import Box, Disc, Points, Window
 from segmitos.errors import UsageError
-from segmitos.io.geometry import check_mpp, from_corner
+from segmitos.io.geometry import as_points, check_mpp, from_corner
 
 if TYPE_CHECKING:
     from segmitos.detection.tissue import TissueMask

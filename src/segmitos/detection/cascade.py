@@ -31,7 +31,7 @@ CHUNK_SIZE = 64
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right in pixels of an image; it may reach beyond it."""
 Boxes = NDArray[np.int64]
-"""Boxes (n, 4)."""
+"""Several boxes, one a row (n, 4)."""
 
 
 class CascadeMap:
@@ -83,24 +83,21 @@ class CascadeMap:
         """
         if boxes is None:
             boxes = np.array([(0, 0, *self._image.shape[:2])])
-        begin = self._corners + self._settings.margin_px
+        settings = self._settings
+        begin = self._corners + settings.margin_px
+        end = self._corners + settings.patch_px - settings.margin_px
         wanted = np.zeros(len(begin), bool)
         for top, left, bottom, right in np.unique(boxes, axis=0).tolist():
-            end = begin + self._written_px
             wanted |= np.all((end > (top, left)) & (begin < (bottom, right)), axis=1)
         wanted &= ~self._done
         self._done |= wanted
         proposals, corners = self._proposals[wanted], self._corners[wanted]
         if self._screening is not None:
-            passed = passes_screening(self._image, proposals, self._screening, self._settings)
+            passed = passes_screening(self._image, proposals, self._screening, settings)
             corners = corners[passed]
         if len(corners):
             self._run(np.unique(corners, axis=0))
         return self._map[self._around : -self._around, self._around : -self._around]
-
-    @property
-    def _written_px(self) -> int:
-        return self._settings.patch_px - 2 * self._settings.margin_px
 
     def _run(self, corners: NDArray[np.int64]) -> None:
         """Write what the networks say of patches (n, 2), by their top and left corners."""

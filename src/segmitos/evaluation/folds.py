@@ -55,7 +55,7 @@ def assign_folds(cases: Sequence[Case], by: By, count: int | None = None) -> dic
         number_of |= _balanced(kind, count)
     folds: dict[str, list[Case]] = {f"fold-{index + 1}": [] for index in range(count)}
     for case in cases:
-        folds[f"fold-{number_of[group_of(case)] + 1}"].append(case)
+        folds[f"fold-{number_of[case.group] + 1}"].append(case)
     return folds
 
 
@@ -104,7 +104,7 @@ def hold_out(cases: Sequence[Case]) -> list[Case]:
                 break
             if key not in chosen and not (chosen and held + number[key] > most * total):
                 chosen[key] = number[key]
-    return [case for case in cases if group_of(case) in chosen]
+    return [case for case in cases if case.group in chosen]
 
 
 def _by_laboratory(cases: Sequence[Case]) -> dict[str, list[Case]]:
@@ -118,16 +118,10 @@ def _by_laboratory(cases: Sequence[Case]) -> dict[str, list[Case]]:
     return dict(sorted(folds.items()))
 
 
-def group_of(case: Case) -> str:
-    """Return what is never divided: the patient of a data set, its slide where that is not told."""
-    slide = case.slide.removeprefix(f"{case.collection}/")
-    return f"{case.collection}/{case.patient or slide}"
-
-
 def _groups(cases: Sequence[Case]) -> dict[str, list[Case]]:
     groups: dict[str, list[Case]] = {}
     for case in cases:
-        groups.setdefault(group_of(case), []).append(case)
+        groups.setdefault(case.group, []).append(case)
     return groups
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.errors import UsageError
+from segmitos.io.geometry import as_points
 from segmitos.io.pairs import Pairs, pairs_within
 
 Points = NDArray[np.float64]
@@ -138,12 +139,12 @@ def match_points(
     published = find_rule(rule)
     if not (math.isfinite(distance_px) and distance_px > 0):
         raise UsageError(f"matching distance {distance_px} px must be above 0")
-    detected, truth = _as_points(detected_xy, "detections"), _as_points(truth_xy, "mitoses")
+    detected, truth = as_points(detected_xy, "detections"), as_points(truth_xy, "mitoses")
     near = pairs_within(detected, truth, distance_px, published.strict)
     tp, not_false, pairs = _METHODS[published.method](detected, truth, near)
     ignored: tuple[int, ...] = ()
     if ignored_xy is not None and len(ignored_xy):
-        unsure = _as_points(ignored_xy, "unsure cells")
+        unsure = as_points(ignored_xy, "unsure cells")
         at_unsure = pairs_within(detected, unsure, distance_px, published.strict).first
         free = np.setdiff1d(at_unsure, [i for i, _ in pairs])
         if not_false > tp:
@@ -176,7 +177,7 @@ def counted_detections(
     result = inside.copy()
     if inside.all():
         return result
-    detected, truth = _as_points(detected_xy, "detections"), _as_points(truth_xy, "mitoses")
+    detected, truth = as_points(detected_xy, "detections"), as_points(truth_xy, "mitoses")
     near = pairs_within(detected, truth, distance_px, strict)
     # Of matchings with as many pairs, the one with the most detections inside.
     far = np.where(inside[near.first], 0.0, distance_px * (len(truth) + 1))
@@ -246,17 +247,6 @@ def bootstrap_interval(
         return math.nan, math.nan
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
-
-
-def _as_points(values: NDArray[Any], what: str) -> Points:
-    points = np.asarray(values, dtype=np.float64)
-    if points.size == 0:
-        return np.zeros((0, 2))
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise UsageError(f"{what} must be an array of shape (n, 2), not {points.shape}")
-    if not np.isfinite(points).all():
-        raise UsageError(f"{what} must have finite coordinates")
-    return points
 
 
 def _optimal(detected: Points, truth: Points, near: Pairs) -> _Counted:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.errors import ScaleError
+from segmitos.errors import ScaleError, UsageError
 
 T = TypeVar("T", float, NDArray[Any])
 
@@ -90,6 +90,26 @@ def pad_to_multiple(image: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8
 def same_scale(one_mpp: float, other_mpp: float) -> bool:
     """Tell whether two scales are taken for one: they differ by no more than 2 %."""
     return abs(one_mpp - other_mpp) <= SAME_WITHIN * max(one_mpp, other_mpp)
+
+
+def as_points(values: NDArray[Any], what: str = "positions") -> NDArray[np.float64]:
+    """Return positions (n, 2) as floats.
+
+    Args:
+        values: (n, 2), or nothing of any shape.
+        what: to call them in an error.
+
+    Raises:
+        UsageError: for another shape, or numbers that are not finite.
+    """
+    points = np.asarray(values, dtype=np.float64)
+    if points.size == 0:
+        return np.zeros((0, 2))
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise UsageError(f"{what} must be an array of shape (n, 2), not {points.shape}")
+    if not np.isfinite(points).all():
+        raise UsageError(f"{what} must have finite coordinates")
+    return points
 
 
 def check_mpp(value: float, what: str = "mpp", largest: float = LARGEST_MPP) -> float:

@@ -70,7 +70,7 @@ def convert_dataset(cases: Sequence[Case], out: Path) -> int:
     for target, case in targets.items():
         if case.patient and (several or case.patient != case.slide):
             # Patients of one number in two data sets are two.
-            patient = f"{case.dataset}/{case.patient}" if several else case.patient
+            patient = case.group if several else case.patient
             texts[target.parent / "patient.txt"] = f"{patient}\n"
     _check_place(targets, texts, out)
     for target, case in targets.items():

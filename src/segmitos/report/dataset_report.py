@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.errors import InputError
+from segmitos.errors import DataError, InputError
 from segmitos.io.datasets import Case
+from segmitos.io.datasets.table import image_size
 from segmitos.io.pairs import pairs_within
-from segmitos.io.slide import Slide
 
 _DUPLICATE_UM = 2.0
 _CENTRE_PX = 2.0
@@ -38,7 +38,7 @@ def describe(cases: Sequence[Case]) -> dict[str, Any]:
         "datasets": ", ".join(sorted({case.dataset for case in cases})),
         "cases": len(cases),
         "slides": len(per_slide),
-        "patients": len({(case.dataset, case.patient or case.slide) for case in cases}),
+        "patients": len({case.group for case in cases}),
         "mitoses": int(sum(len(case.mitoses_xy) for case in cases)),
         "hard_negatives": int(sum(len(case.hard_negatives_xy) for case in cases)),
         "unsure": int(sum(len(case.unsure_xy) for case in cases)),
@@ -73,10 +73,8 @@ def _total(areas: Sequence[float | None]) -> float | None:
 
 def _size(image: Path) -> tuple[int, int] | None:
     try:
-        # Its scale is not asked for, and need not be one that can be used.
-        with Slide.open(image, 1.0, True) as slide:
-            return slide.width, slide.height
-    except InputError:
+        return image_size(image)
+    except DataError:
         return None
 
 

@@ -25,7 +25,6 @@ from segmitos.detection.model_file import (
     write_model_file,
 )
 from segmitos.errors import DataError, ModelError, UsageError
-from segmitos.evaluation.folds import group_of
 from segmitos.evaluation.matching import f_score
 from segmitos.evaluation.scoring import ratio_text
 from segmitos.io.datasets import Case
@@ -211,7 +210,7 @@ def _check_folder(folder: Path, identity: RunIdentity, restart: bool) -> None:
 def _how(cases: Sequence[Case], held_out: Sequence[JudgedCandidates]) -> str:
     if held_out:
         return "none of which the change was fitted to"
-    if len({group_of(case) for case in cases}) > 1:
+    if len({case.group for case in cases}) > 1:
         return "each by a change that was fitted to the others"
     return "each image by a change that was fitted to the slide's others, so that F is too high"
 

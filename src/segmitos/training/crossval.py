@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from segmitos._version import __version__
 from segmitos.errors import DataError, UsageError
-from segmitos.evaluation.folds import By, assign_folds, group_of
+from segmitos.evaluation.folds import By, assign_folds
 from segmitos.evaluation.scoring import Counts, ratio_text
 from segmitos.evaluation.threshold_grid import best_place, count_items, thresholds_at
 from segmitos.io.datasets import Case
@@ -138,9 +138,9 @@ def _others(divided: Mapping[str, Sequence[Case]], name: str) -> list[Case]:
     Two scans of one patient show the same cells, though they may be of two laboratories.
     """
     slides = {case.slide for case in divided[name]}
-    groups = {group_of(case) for case in divided[name]}
+    groups = {case.group for case in divided[name]}
     others = [case for fold, of in divided.items() if fold != name for case in of]
-    kept = [case for case in others if case.slide not in slides and group_of(case) not in groups]
+    kept = [case for case in others if case.slide not in slides and case.group not in groups]
     if not kept:
         raise DataError(
             f"{name}: all other cases are of the patients that it tests, so that there is nothing "

@@ -21,7 +21,6 @@ from segmitos.detection.tissue import find_tissue
 from segmitos.detection.verify import log_odds
 from segmitos.detection.view import SlideView
 from segmitos.errors import ModelError
-from segmitos.evaluation.folds import group_of
 from segmitos.evaluation.matching import RULES, counted_detections, match_points
 from segmitos.io.datasets import Case
 from segmitos.io.geometry import rescale
@@ -68,12 +67,12 @@ def judged_candidates(
     Raises:
         InputError: for an image that cannot be read; ScaleError for one of unknown scale.
     """
-    groups = {group_of(case) for case in cases}
+    groups = {case.group for case in cases}
     found = []
     with tempfile.TemporaryDirectory() as folder:
         model = _without_verifier(file, Path(folder) / f"map{SUFFIX}", threads)
         for case in cases:
-            group = group_of(case) if len(groups) > 1 else case.name
+            group = case.group if len(groups) > 1 else case.name
             found.append(_judge(case, group, file.spec, model, head))
             advance()
     return found

@@ -22,7 +22,6 @@ from segmitos.detection.stain import (
 )
 from segmitos.detection.view import check_scale
 from segmitos.errors import DataError
-from segmitos.evaluation.folds import group_of
 from segmitos.io.datasets import Case
 from segmitos.io.datasets.masks import read_grey
 from segmitos.io.geometry import rescale
@@ -75,7 +74,7 @@ class TrainingImage:
     ratio: float = 1.0
     """Level-0 pixels of its file per pixel."""
     group: str = ""
-    """What is never divided (`evaluation.folds.group_of`): its slide where it is empty."""
+    """What is never divided (`Case.group`): its slide where it is empty."""
 
     def is_reviewed(self, points_xy: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Tell which points (n, 2) lie where every mitosis is marked."""
@@ -129,7 +128,7 @@ def load_training_images(cases: Sequence[Case], mpp: float) -> list[TrainingImag
                 radii_px=None if case.radii_px is None else np.asarray(case.radii_px) / ratio,
                 warnings=tuple(f"{case.name}: {warning}" for warning in warnings),
                 ratio=ratio,
-                group=group_of(case),
+                group=case.group,
             )
         )
     _measure_stains(sources)

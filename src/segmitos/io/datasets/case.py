@@ -84,6 +84,12 @@ class Case:
         return "tupac16" if self.dataset == "amida13" else self.dataset
 
     @property
+    def group(self) -> str:
+        """What is never divided: the patient of a data set, its slide where that is not told."""
+        slide = self.slide.removeprefix(f"{self.collection}/")
+        return f"{self.collection}/{self.patient or slide}"
+
+    @property
     def ignored_xy(self) -> Points:
         """What a detection may lie at and count neither way, unless it matches a reviewed mitosis.
 
