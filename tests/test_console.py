@@ -36,3 +36,41 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, place], capture_output=True, text=True)
     assert done.returncode != 0
     assert done.stderr == f"experiments.x: error: {place}: Not a directory\n"
+
+
+@pytest.mark.parametrize("place", ["__del__", "a weak reference", "a C callback"])
+def test_an_interrupt_where_nothing_can_be_raised_ends_the_program_all_the_same(place):
+    code = """
+import ctypes, os, signal, sys, time, weakref
+from segmitos.console import run_program
+
+class Object:
+    pass
+
+class Closing:
+    def __del__(self):
+        interrupt()
+
+def interrupt(*arguments):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.01)
+    return 0
+
+def work():
+    if sys.argv[1] == "__del__":
+        Closing()
+    elif sys.argv[1] == "a weak reference":
+        thing = Object()
+        reference = weakref.ref(thing, interrupt)
+        del thing
+    else:
+        ctypes.CFUNCTYPE(ctypes.c_int)(interrupt)()
+    time.sleep(20)
+    print("went on")
+
+run_program(work, "experiments.x")
+"""
+    done = subprocess.run([sys.executable, "-c", code, place], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stdout == ""
+    assert done.stderr == "experiments.x: interrupted; run the same command again to go on\n"

@@ -11,6 +11,8 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from sys import UnraisableHookArgs
     from types import FrameType
 
 MESSAGE = "interrupted; run the same command again to go on"
@@ -42,6 +44,7 @@ def end_at_once() -> None:
 def end_in_order() -> None:
     """Let the first signal raise `Interrupted` in the main thread, the second end the process."""
     _handle(_raise)
+    sys.unraisablehook = _raise_later_or(sys.unraisablehook)
 
 
 def _handle(handler: object) -> None:
@@ -79,6 +82,21 @@ def _raise_when_safe(number: int, frame: FrameType | None) -> None:
         signal.setitimer(signal.ITIMER_REAL, _RETRY_S)
         return
     raise Interrupted(_received)
+
+
+def _raise_later_or(hook: Callable[[UnraisableHookArgs], object]) -> Callable[..., None]:
+    """Return a hook for what cannot be raised where it happens, as in a finalizer.
+
+    Python would print an interrupt there and go on, as if none had come; it is raised again.
+    """
+
+    def raise_later(unraisable: UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, Interrupted):
+            signal.setitimer(signal.ITIMER_REAL, _RETRY_S)
+        else:
+            hook(unraisable)
+
+    return raise_later
 
 
 def _is_half_made(frame: FrameType | None) -> bool:
