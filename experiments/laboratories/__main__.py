@@ -16,40 +16,22 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from experiments.laboratories.candidates import (
-    MapMaker,
-    Scored,
-    in_patches,
-    load_scored,
-    save_scored,
-    screened_cascade,
-    start,
-)
-from experiments.laboratories.data import LABELS, TARGET, LabImage, load_laboratories
+from experiments.laboratories.candidates import MapMaker, Scored, in_patches, start
+from experiments.laboratories.data import LABELS, LabImage, load_laboratories
+from experiments.laboratories.folds import Verifiers, encoder_of, fold_verifiers, score_left_out
 from experiments.laboratories.graphs import calibration_patches, int8_graph
 from experiments.laboratories.model import write_model
 from experiments.laboratories.pictures import write_pictures
-from experiments.laboratories.pools import (
-    FOLDS,
-    SIZES,
-    fold_name,
-    make_pools,
-    stains_of,
-    verifier_file,
-)
+from experiments.laboratories.pools import FOLDS, SIZES, fold_name
 from experiments.laboratories.protocol import (
     LEFT_OUT,
     THRESHOLDS,
@@ -60,19 +42,11 @@ from experiments.laboratories.protocol import (
     figures,
     fit_rule,
 )
-from experiments.laboratories.screening import Proposals, find_proposals, screening_network
+from experiments.laboratories.screening import find_proposals, screening_network
 from segmitos.console import run_program
 from segmitos.detection.model import find_model
-from segmitos.detection.model_file import ModelFile, read_model_file
-from segmitos.errors import UsageError
-from segmitos.training.networks.lite import LiteNetwork
-from segmitos.training.networks.verifier import VerifierNetwork, restore_verifier
-from segmitos.training.train_verifier import VerifierRecipe, train_verifier
-from segmitos.training.weights import load_run
-
-_RECIPE = "recipe"
-Verifiers = dict[int, list[VerifierNetwork]]
-"""Of one seed: by fold, the small one and the large one."""
+from segmitos.detection.model_file import read_model_file
+from segmitos.training.networks.verifier import VerifierNetwork
 
 
 def main() -> None:
@@ -98,18 +72,29 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     # What may be wrong with the call is found before hours of training.
     networks = in_patches(read_model_file(find_model(given.networks)))
-    begin = _encoder_of(given.begin)
+    begin = encoder_of(given.begin)
     images = load_laboratories(given.data, sorted(LABELS.glob("*.csv")))
     given.out.mkdir(parents=True, exist_ok=True)
     verifiers: dict[int, Verifiers] = {
-        seed: {fold: _verifiers(images, fold, seed, begin, given) for fold in given.folds or FOLDS}
+        seed: {
+            fold: fold_verifiers(images, fold, seed, begin, given.steps, given.out)
+            for fold in given.folds or FOLDS
+        }
         for seed in given.seeds
     }
     if given.folds:
         return
     proposals = find_proposals(images, networks, given.threads)
     left_out = [
-        _left_out(images, networks, verifiers[seed], proposals, seed, given) for seed in given.seeds
+        score_left_out(
+            images,
+            networks,
+            verifiers[seed],
+            proposals,
+            given.out / f"candidates-seed{seed}.safetensors",
+            given.threads,
+        )
+        for seed in given.seeds
     ]
     levels = [background_levels(images, found) for found in left_out]
     runs = [
@@ -154,102 +139,6 @@ def main() -> None:
         float(THRESHOLDS[at]),
         _validation(content),
     )
-
-
-def _verifiers(
-    images: Sequence[LabImage],
-    fold: int,
-    seed: int,
-    begin: dict[str, Tensor] | None,
-    given: argparse.Namespace,
-) -> list[VerifierNetwork]:
-    """Train a fold's verifiers, or read those that are there; the small one begins with `begin`."""
-    stains = stains_of(images, fold)
-    sources = [image.source for image in images]
-    loaded: list[VerifierNetwork] = []
-    for input_px, steps in zip(SIZES, given.steps, strict=True):
-        path = given.out / verifier_file(fold, input_px, seed)
-        weights = loaded[0].encoder.state_dict() if loaded else begin
-        frozen = 3 if weights is not None and not loaded else 0
-        recipe = VerifierRecipe(steps=steps, frozen_blocks=frozen, seed=seed)
-        if path.exists():
-            _check_recipe(path, recipe)
-        else:
-            stem = path.stem
-
-            def told(step: int, loss: float, stem: str = stem) -> None:
-                if step % 100 == 0:
-                    print(f"{stem}: step {step}, loss {loss:.4f}", flush=True)
-
-            network = train_verifier(
-                sources, make_pools(images, fold), recipe, stains, TARGET, told, weights, input_px
-            )
-            partial = path.with_suffix(".partial")
-            learnt = {name: value.contiguous() for name, value in network.state_dict().items()}
-            save_file(learnt, str(partial), {_RECIPE: str(recipe)})
-            partial.replace(path)
-        loaded.append(restore_verifier(load_file(str(path))))
-    return loaded
-
-
-def _check_recipe(path: Path, recipe: VerifierRecipe) -> None:
-    """Raise UsageError where saved weights say that another recipe made them."""
-    with safe_open(path, "pt") as file:
-        said = (file.metadata() or {}).get(_RECIPE, str(recipe))
-    if said != str(recipe):
-        raise UsageError(
-            f"{path} was trained by {said}, not by {recipe}: give the same --steps and --begin, or "
-            "another folder"
-        )
-
-
-def _encoder_of(run: Path | None) -> dict[str, Tensor] | None:
-    """Return the weights of a run's network; None where none is named."""
-    if run is None:
-        return None
-    network = LiteNetwork()
-    load_run(network, run)
-    return network.state_dict()
-
-
-def _left_out(
-    images: Sequence[LabImage],
-    networks: ModelFile,
-    verifiers: Verifiers,
-    proposals: Mapping[int, Proposals],
-    seed: int,
-    given: argparse.Namespace,
-) -> dict[int, Scored]:
-    """Return the candidates of images that were left out, by verifiers that had not seen them."""
-    path = given.out / f"candidates-seed{seed}.safetensors"
-    made_of = _digest(images, networks, verifiers)
-    saved = load_scored(path, made_of)
-    if saved is not None:
-        return saved
-    found = {}
-    for fold, trained in verifiers.items():
-        patches = calibration_patches(images, fold)
-        graphs = [int8_graph([network], patches) for network in trained]
-        screening = int8_graph([screening_network(trained[0], images, proposals, fold)], patches)
-        maker = MapMaker(networks, screening, given.threads)
-        judges = [start(graph, 1, given.threads) for graph in graphs]
-        for index, image in enumerate(images):
-            if image.fold == fold and not image.test:
-                found[index] = maker.candidates(image, judges)
-    save_scored(path, found, made_of)
-    return found
-
-
-def _digest(images: Sequence[LabImage], networks: ModelFile, verifiers: Verifiers) -> str:
-    """Tell what candidates are made of: the images, and all networks by their weights."""
-    digest = hashlib.sha256(f"{networks.sha256} {screened_cascade(networks)}".encode())
-    for image in images:
-        digest.update(f"{image.laboratory}/{image.name}/{image.fold}/{image.test};".encode())
-    for fold in sorted(verifiers):
-        for network in verifiers[fold]:
-            for name, value in sorted(network.state_dict().items()):
-                digest.update(f"{fold}/{name}:".encode() + value.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _lowered(

@@ -206,11 +206,20 @@ def common_threshold(runs: Sequence[Counts]) -> int:
     return int(np.argmax(np.where(few, score, -1.0)))
 
 
-def figures(images: Sequence[LabImage], run: Counts, at: int) -> dict[str, Any]:
-    """Return every figure of one run at a common threshold."""
+def figures(
+    images: Sequence[LabImage], run: Counts, at: int, left_out: Sequence[str] = LEFT_OUT
+) -> dict[str, Any]:
+    """Return every figure of one run at a common threshold.
+
+    Args:
+        images: of all laboratories.
+        run: counts of those that were left out.
+        at: index of the threshold.
+        left_out: laboratories whose mitoses are counted.
+    """
     result: dict[str, Any] = {"threshold": float(THRESHOLDS[at])}
     for unsure, key in ((False, "as_published"), (True, "unsure_left_out")):
-        tables = {name: run.of(name, unsure) for name in LEFT_OUT}
+        tables = {name: run.of(name, unsure) for name in left_out}
         pooled = sum(table[at] for table in tables.values())
         curves = {name: [f_score(row) for row in table] for name, table in tables.items()}
         result[key] = {
@@ -225,8 +234,8 @@ def figures(images: Sequence[LabImage], run: Counts, at: int) -> dict[str, Any]:
         gaps = [max(curve) - curve[at] for curve in curves.values()]
         result[key]["pooled"] = f_score(np.asarray(pooled))
         result[key]["calibration_gap"] = float(np.mean(gaps))
-    lowest = {name: run.of(name, False)[0] for name in LEFT_OUT}
-    result["calibration"] = {name: run.calibration(name) for name in LEFT_OUT}
+    lowest = {name: run.of(name, False)[0] for name in left_out}
+    result["calibration"] = {name: run.calibration(name) for name in left_out}
     result["recall_at_lowest_threshold"] = {
         n: float(c[0] / (c[0] + c[2])) for n, c in lowest.items()
     }
@@ -243,10 +252,12 @@ def figures(images: Sequence[LabImage], run: Counts, at: int) -> dict[str, Any]:
     return result
 
 
-def candidate_recall(images: Sequence[LabImage], found: Found) -> dict[str, tuple[float, float]]:
+def candidate_recall(
+    images: Sequence[LabImage], found: Found, left_out: Sequence[str] = LEFT_OUT
+) -> dict[str, tuple[float, float]]:
     """Return, by laboratory, the share of mitoses among candidates, and candidates per mm2."""
     result = {}
-    for name in LEFT_OUT:
+    for name in left_out:
         chosen = [
             (images[index], candidates)
             for index, candidates in found.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import io
@@ -18,8 +17,8 @@ from experiments.gpu.__main__ import main
 from experiments.gpu.packing import pack, read_pack
 from experiments.gpu.patches import PatchReader, compressed
 from experiments.gpu.training import train_verifiers
-from experiments.laboratories.__main__ import _verifiers
 from experiments.laboratories.data import TARGET, read_images
+from experiments.laboratories.folds import fold_verifiers
 from experiments.laboratories.pools import FOLDS, SIZES, verifier_file
 from segmitos.errors import DataError, OutputError
 from segmitos.training import patches as cpu_patches
@@ -165,9 +164,8 @@ def test_weights_of_every_fold_are_read_by_the_laboratories(images, packed, tmp_
     for side in SIZES:
         train_verifiers(content, tmp_path, RECIPE, [0], side, "cpu", 600, told.append)
     assert sum("done after 3 steps" in line for line in told) == len(SIZES) * len(FOLDS)
-    given = argparse.Namespace(out=tmp_path, steps=(1, 1))
     for fold in FOLDS:
-        verifiers = _verifiers(images, fold, 0, None, given)
+        verifiers = fold_verifiers(images, fold, 0, None, (1, 1), tmp_path)
         assert [verifier.input_px for verifier in verifiers] == list(SIZES)
         for verifier in verifiers:
             assert torch.isfinite(verifier(torch.rand(2, 3, 80, 80) * 255)).all()

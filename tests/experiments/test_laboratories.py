@@ -7,12 +7,14 @@ import itertools
 import json
 import sys
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.laboratories import __main__ as script
+from experiments.laboratories import folds, unseen
 from experiments.laboratories.candidates import (
     Scored,
     load_scored,
@@ -32,7 +34,7 @@ from experiments.laboratories.protocol import (
 )
 from experiments.laboratories.screening import Proposals, screening_network
 from segmitos.detection.model import DEFAULT_MODEL, Model
-from segmitos.detection.model_file import read_model_file
+from segmitos.detection.model_file import read_model_file, write_model_file
 from segmitos.detection.runtimes import open_onnxruntime
 from segmitos.errors import DataError, UsageError
 from segmitos.training.checkpoint import TrainingState, save_checkpoint
@@ -133,8 +135,8 @@ def test_a_fold_learns_nothing_of_what_it_leaves_out(tmp_path):
 def test_the_small_verifier_may_begin_with_the_encoder_of_a_run(tmp_path):
     weights = LiteNetwork().state_dict()
     save_checkpoint(tmp_path, {"ema": weights}, TrainingState(step=1, identity="x"))
-    begin = script._encoder_of(tmp_path)
-    assert begin is not None and script._encoder_of(None) is None
+    begin = folds.encoder_of(tmp_path)
+    assert begin is not None and folds.encoder_of(None) is None
     verifier = VerifierNetwork()
     begin_encoder(verifier, begin)
     own = verifier.encoder.state_dict()
@@ -146,7 +148,7 @@ def test_candidates_are_taken_again_only_from_the_same_networks(tmp_path):
     images = [image("mitos12", 1, [(50, 50)])]
     networks = read_model_file(DEFAULT_MODEL)
     verifier = VerifierNetwork(64)
-    before = script._digest(images, networks, {1: [verifier]})
+    before = folds._digest(images, networks, {1: [verifier]})
     found = {
         7: scored([(50, 50), (60, 70)], [1.0, 2.0], [[0.5, -1.0], [0.25, 3.0]]),
         2: scored([], [], np.zeros((0, 2))),
@@ -159,8 +161,8 @@ def test_candidates_are_taken_again_only_from_the_same_networks(tmp_path):
     for index, name in itertools.product(found, ("xy", "map_logit", "verifier_logits")):
         np.testing.assert_array_equal(getattr(again[index], name), getattr(found[index], name))
     verifier.head.bias.data += 0.1
-    assert load_scored(path, script._digest(images, networks, {1: [verifier]})) is None
-    assert load_scored(path, script._digest([], networks, {1: [VerifierNetwork(64)]})) is None
+    assert load_scored(path, folds._digest(images, networks, {1: [verifier]})) is None
+    assert load_scored(path, folds._digest([], networks, {1: [VerifierNetwork(64)]})) is None
 
 
 @pytest.mark.slow
@@ -199,7 +201,7 @@ def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypa
         ]
         for fold in FOLDS
     }
-    made_of = script._digest(images, read_model_file(DEFAULT_MODEL), trained)
+    made_of = folds._digest(images, read_model_file(DEFAULT_MODEL), trained)
     save_scored(tmp_path / "out" / "candidates-seed0.safetensors", candidates, made_of)
     proposals = {
         index: Proposals(rng.uniform(20, 100, (6, 2)), np.tile([0.9, 0.02], 3))
@@ -233,11 +235,58 @@ def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypa
         np.testing.assert_allclose(network(patches), 1 / (1 + np.exp(-logit)), atol=0.01)
 
 
+@pytest.mark.slow
+def test_an_unseen_laboratory_is_scored_by_the_rule_of_a_model(tmp_path, monkeypatch, capsys):
+    images = []
+    for seed, name in enumerate((*FIELDS, *BACKGROUND)):
+        images += read_images(name, write_cases(tmp_path / name, slides=1, fields=2, seed=seed))
+    for one in images:
+        if one.laboratory not in FIELDS:
+            one.fold = 0
+    images[1].test = True
+    networks = read_model_file(DEFAULT_MODEL)
+    spec = msgspec.structs.replace(networks.spec, datasets=("crops", "mitos12"))
+    own = tmp_path / "own.segmitos"
+    write_model_file(own, spec, networks.graphs)
+    out = tmp_path / "out"
+    out.mkdir()
+    torch.manual_seed(0)
+    for side in SIZES:
+        path = out / verifier_file(0, side, 0)
+        save_file(VerifierNetwork(side).state_dict(), str(path))
+    trained = [restore_verifier(load_file(str(out / verifier_file(0, side, 0)))) for side in SIZES]
+    found = {}
+    for index, one in enumerate(images):
+        if one.fold == 0:
+            # Two mitoses are found in each field, and one other cell is marked.
+            xy = np.concatenate([one.source.mitoses_xy[:2], [(1.0, 1.0)]])
+            sure = [0.0] * 3 if one.laboratory in BACKGROUND else [9.0] * 3
+            found[index] = Scored(xy, np.array(sure) - 5, np.zeros((3, 2)))
+    in_patches = unseen.in_patches(read_model_file(own))
+    made_of = folds._digest(images, in_patches, {0: trained})
+    save_scored(out / "candidates-unseen-seed0.safetensors", found, made_of)
+    monkeypatch.setattr(unseen, "load_laboratories", lambda data, labels: images)
+    monkeypatch.setattr(unseen, "find_proposals", lambda *given: {})
+    call = ["x", str(tmp_path), str(out), "--networks"]
+    monkeypatch.setattr(sys, "argv", [*call, str(own)])
+    unseen.main()
+    figures = json.loads((out / "unseen.json").read_text())[0]
+    assert figures["threshold"] == networks.spec.thresholds.min_score
+    assert networks.spec.verifier is not None
+    assert figures["rule"]["map_weight"] == networks.spec.verifier.map_weight
+    missed = [len(one.source.mitoses_xy) - 2 for one in images[:2]]
+    assert figures["as_published"]["mitos14"]["counts"] == [2, 1, missed[0]]
+    assert figures["H03"]["counts"] == [2, 1, missed[1]]
+    monkeypatch.setattr(sys, "argv", [*call, "lite"])
+    with pytest.raises(UsageError, match="lite: its networks learnt from mitos14"):
+        unseen.main()
+
+
 def test_weights_of_another_recipe_are_refused(tmp_path):
     path = tmp_path / "verifier.safetensors"
     recipe = VerifierRecipe(steps=7)
     for about in (None, {"recipe": str(recipe)}):
         save_file({"a": torch.zeros(1)}, str(path), about)
-        script._check_recipe(path, recipe)
+        folds._check_recipe(path, recipe)
     with pytest.raises(UsageError, match=r"steps=7.*not by.*steps=8"):
-        script._check_recipe(path, dataclasses.replace(recipe, steps=8))
+        folds._check_recipe(path, dataclasses.replace(recipe, steps=8))

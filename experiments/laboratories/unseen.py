@@ -1,0 +1,116 @@
+"""Scores MITOS-ATYPIA-14 as a laboratory that nothing has seen.
+
+    python -m experiments.laboratories.unseen DATA OUT --networks FILE --begin RUN
+
+The networks of the built-in model's map learnt from MITOS-ATYPIA-14. Here other networks stand for
+them, of the same recipe, that learnt from the other laboratories, and verifiers that leave this one
+out are trained in the same way. The joining rule and the threshold are those of a model file: they
+were chosen on mitos12 and MiDeSeC. So no label of this laboratory taught or chose anything. (What
+the screen lets through is set on the left-out fields, without labels, as for the other two.) The
+paper's validation slide, of the same laboratory, is scored on its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from experiments.laboratories.candidates import in_patches
+from experiments.laboratories.data import FIELDS, LABELS, TEST_SLIDE, load_laboratories
+from experiments.laboratories.folds import encoder_of, fold_verifiers, score_left_out
+from experiments.laboratories.protocol import (
+    THRESHOLDS,
+    Counts,
+    Rule,
+    background_levels,
+    candidate_recall,
+    f_score,
+    figures,
+)
+from experiments.laboratories.screening import find_proposals
+from segmitos.console import run_program
+from segmitos.detection.model import find_model
+from segmitos.detection.model_file import ModelFile, read_model_file
+from segmitos.errors import UsageError
+
+FOLD = 0
+LABORATORY = FIELDS[FOLD]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.laboratories.unseen", description=__doc__
+    )
+    parser.add_argument("data", type=Path, help="folder of all data sets")
+    parser.add_argument("out", type=Path, help="folder for weights and figures")
+    parser.add_argument(
+        "--networks", required=True, help=".segmitos file that did not learn from the laboratory"
+    )
+    parser.add_argument("--begin", type=Path, help="run of one of these networks; else ImageNet")
+    parser.add_argument("--model", default="lite", help="whose rule and threshold are taken")
+    parser.add_argument(
+        "--steps", type=int, nargs=2, default=[360, 1000], help="of the small and the large one"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the verifiers")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    networks = in_patches(read_model_file(find_model(given.networks)))
+    if LABORATORY in networks.spec.datasets:
+        raise UsageError(f"{given.networks}: its networks learnt from {LABORATORY}")
+    rule, at = rule_of(read_model_file(find_model(given.model)))
+    begin = encoder_of(given.begin)
+    images = load_laboratories(given.data, sorted(LABELS.glob("*.csv")))
+    given.out.mkdir(parents=True, exist_ok=True)
+    proposals = find_proposals(images, networks, given.threads)
+    content = []
+    for seed in given.seeds:
+        verifiers = fold_verifiers(images, FOLD, seed, begin, given.steps, given.out)
+        found = score_left_out(
+            images,
+            networks,
+            {FOLD: verifiers},
+            proposals,
+            given.out / f"candidates-unseen-seed{seed}.safetensors",
+            given.threads,
+            with_test=True,
+        )
+        level = background_levels(images, found)[FOLD]
+        run = {index: candidates.lowered_by(level) for index, candidates in found.items()}
+        counts = Counts(images, run, rule)
+        slide = counts.of(LABORATORY, False, test=True)
+        content.append(
+            {
+                "seed": seed,
+                "steps": given.steps,
+                "rule": vars(rule),
+                "candidates": candidate_recall(images, run, [LABORATORY]),
+                **figures(images, counts, at, [LABORATORY]),
+                TEST_SLIDE: {"counts": slide[at].tolist(), "f_score": f_score(slide[at])},
+            }
+        )
+    (given.out / "unseen.json").write_text(json.dumps(content, indent=1) + "\n")
+    print(json.dumps(content, indent=1))
+
+
+def rule_of(model: ModelFile) -> tuple[Rule, int]:
+    """Return a model file's joining rule, and the index of its threshold.
+
+    Raises:
+        UsageError: where it has no verifiers, or a threshold that is not among those of the
+            protocol.
+    """
+    settings, threshold = model.spec.verifier, model.spec.thresholds.min_score
+    at = np.flatnonzero(np.isclose(THRESHOLDS, threshold))
+    if settings is None or not len(at):
+        raise UsageError(f"{model.spec.name} is no model that experiments.laboratories wrote")
+    rule = Rule(settings.map_weight, settings.verifier_weight, settings.intercept)
+    return rule, int(at[0])
+
+
+if __name__ == "__main__":
+    run_program(main, "experiments.laboratories.unseen")
