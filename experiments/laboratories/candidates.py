@@ -117,18 +117,18 @@ class MapMaker:
 
     Args:
         networks: model file of the networks of the map and their proposal network.
-        screening: graph that judges the proposals.
+        screening: graph that judges the proposals; None lets all of them through.
         threads: of a network.
 
     Raises:
         ModelError: where the file has no proposal network.
     """
 
-    def __init__(self, networks: ModelFile, screening: bytes, threads: int) -> None:
+    def __init__(self, networks: ModelFile, screening: bytes | None, threads: int) -> None:
         self._cascade = screened_cascade(networks)
         assert networks.proposal is not None
         self._proposal = start(networks.proposal, 3, threads)
-        self._screening = start(screening, 1, threads)
+        self._screening = None if screening is None else start(screening, 1, threads)
         self._networks = [
             in_batches(start(graph, 3, 1), BATCH_SIZE, threads) for graph in networks.networks
         ]
