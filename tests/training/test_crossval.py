@@ -45,6 +45,19 @@ def test_common_own_and_held_out_thresholds_are_told_apart():
     assert "+0.700" in table_lines(result)[1]
 
 
+def test_thresholds_are_not_chosen_on_another_scan_of_a_patient():
+    """By laboratory the scans of a patient may be of two folds."""
+    groups = {"A03": "d/03", "H03": "d/03", "H05": "d/05"}
+    one = FoldCounts("aperio", 0, {"A03": table(70, (99, 0, 0))}, {}, groups)
+    tables = {"H03": table(70, (99, 0, 0)), "H05": table(80, (10, 0, 0))}
+    two = FoldCounts("hamamatsu", 0, tables, {}, groups)
+    rows = {row["fold"]: row for row in summarize([one, two])["rows"]}
+    # Tuned on H05 alone, whose best threshold is not that of patient 03.
+    assert rows["aperio"]["held_out"]["tp"] == 2
+    # Nothing is left to choose the thresholds of the other fold on.
+    assert rows["hamamatsu"]["held_out"]["f_score"] is None
+
+
 def test_several_seeds_are_no_more_slides():
     folds = (("a", {"S0": table(70, (9, 1, 1))}), ("b", {"S1": table(70, (10, 0, 0))}))
     once, twice = (

@@ -182,8 +182,7 @@ def _score(
         warning = WARNING.format(len(assisted), len({case.image for case in cases}), NOTE)
         print_warnings([warning])
         warnings = [*warnings, warning]
-    slides = {case.slide for case in cases}
-    groups = "slide" if len(slides) > 1 else "case"
+    groups = "slide" if len({case.group for case in cases}) > 1 else "case"
     main = evaluate(cases, found, "one-to-one" if rule == "all" else rule, groups)
     every = compare_rules(cases, found, groups) if rule == "all" or out is not None else {}
     content = {"program": PROGRAM, **main.to_dict(), "warnings": list(warnings)}
@@ -268,6 +267,7 @@ def _tune(
     json_out: bool,
 ) -> None:
     from segmitos.evaluation.curves import tuning_picture
+    from segmitos.evaluation.scoring import ratio_text
     from segmitos.evaluation.threshold_grid import Item
     from segmitos.evaluation.tuning import thresholds_content, tune
     from segmitos.io.files import write_bytes, write_json
@@ -288,5 +288,6 @@ def _tune(
     )
     print(f"F on these cases {result.counts.f_score:.3f} (too high: it was tuned on them)")
     if result.cross_validated is not None:
-        print(f"F with thresholds cross-validated over slides {result.cross_validated.f_score:.3f}")
+        f = ratio_text(result.cross_validated.f_score)
+        print(f"F with thresholds cross-validated over slides {f}")
     print(f"written: {out / TUNED}", file=sys.stderr)

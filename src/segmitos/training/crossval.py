@@ -12,7 +12,7 @@ import io
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,14 @@ class FoldCounts:
         seed: of the training.
         fields: per slide of fields, (map thresholds, areas, scores, 3) counts of the tuning grid.
         crops: the same of external crops, which say what recall is and little of precision.
+        groups: the patient of a slide (`Case.group`), the slide where it is not there.
     """
 
     fold: str
     seed: int
     fields: dict[str, Counted]
     crops: dict[str, Counted]
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 def cross_validate(
@@ -201,7 +203,15 @@ _KINDS = ("common", "held_out", "own_best", "crops")
 
 def _row(one: FoldCounts, common: tuple[int, int, int], done: Sequence[FoldCounts]) -> Any:
     own = list(one.fields.values())
-    rest = [table for other in done if other.fold != one.fold for table in other.fields.values()]
+    seen = {one.groups.get(slide, slide) for slide in one.fields}
+    # Thresholds are not chosen on another scan of a patient either.
+    rest = [
+        table
+        for other in done
+        if other.fold != one.fold
+        for slide, table in other.fields.items()
+        if other.groups.get(slide, slide) not in seen
+    ]
     return {
         "fold": one.fold,
         "seed": one.seed,
@@ -245,7 +255,8 @@ def _counted(
     for key, table in saved.items():
         kind, _, slide = key.partition("/")
         kinds[kind][slide] = table
-    return FoldCounts(fold, seed, kinds["fields"], kinds["crops"])
+    groups = {case.slide: case.group for case in tested}
+    return FoldCounts(fold, seed, kinds["fields"], kinds["crops"], groups)
 
 
 def _load_counts(path: Path, identity: str, tested: Sequence[Case]) -> dict[str, Counted] | None:

@@ -50,9 +50,9 @@ class Finished:
         held_out = self.tuning.cross_validated
         if held_out is None:
             lines.append(
-                f"F {ratio_text(own.f_score)} on the slide that the thresholds were tuned on, "
-                "which is too high. For a held-out score, validate on two slides or more, or score "
-                "on others: segmitos evaluate"
+                f"F {ratio_text(own.f_score)} on {'the slide' if self.slides == 1 else 'slides'} "
+                "that the thresholds were tuned on, which is too high. For a held-out score, "
+                "validate on slides of two patients or more, or score on others: segmitos evaluate"
             )
         else:
             lines.append(
