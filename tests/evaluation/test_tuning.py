@@ -112,7 +112,7 @@ def test_cross_validation_uses_other_slides_only():
 
 def test_two_scans_of_a_patient_are_left_out_together():
     items, patients = make_items(), {"S0": "a", "S1": "a", "S2": "b"}
-    result = tune([Item(*item, group=patients[item[3]]) for item in items])
+    result = tune([Item(*item)._replace(group=patients[item[3]]) for item in items])
     expected = Counts()
     for patient in ("a", "b"):
         held_out, others = [], []
@@ -121,7 +121,7 @@ def test_two_scans_of_a_patient_are_left_out_together():
         chosen = tune(others).thresholds
         expected += count_plainly(held_out, chosen.threshold, chosen.min_area_um2, chosen.min_score)
     assert result.cross_validated == expected
-    assert tune([Item(*item, group="a") for item in items]).cross_validated is None
+    assert tune([Item(*item)._replace(group="a") for item in items]).cross_validated is None
 
 
 def test_mean_of_slides():
