@@ -145,6 +145,22 @@ def test_what_does_not_fit_together_is_refused_by_name(parts, tmp_path):
         combine([out], tmp_path / "again.segmitos", parts["proposal"])
 
 
+def test_the_score_of_one_network_is_not_taken_for_that_of_all(parts, tmp_path):
+    file = read_model_file(parts["sharp"])
+    for scored, told in (
+        ({"f_score": 0.8, "data": "2 slides"}, "2 slides, by the first network alone"),
+        ({"f_score": 0.8}, "data not stated, by the first network alone"),
+        ({}, None),
+    ):
+        spec = msgspec.structs.replace(file.spec, validation=scored)
+        write_model_file(tmp_path / "scored.segmitos", spec, file.graphs)
+        networks = [tmp_path / "scored.segmitos", parts["soft"]]
+        for proposal in (None, parts["proposal"]):
+            made = combine(networks, tmp_path / "both.segmitos", proposal)
+            assert made.validation.get("data") == told
+            assert read_model_file(tmp_path / "both.segmitos").spec.validation == made.validation
+
+
 def test_the_command_line_says_what_it_made_and_what_is_wrong(parts, tmp_path, capsys):
     out = tmp_path / "both.segmitos"
     given = ["model", "combine", str(parts["sharp"]), "--proposal-network", str(parts["proposal"])]

@@ -101,7 +101,7 @@ def combine(
         description=spec.description if description is None else description,
         context_px=context_px,
         thresholds=spec.thresholds if tuned is None else tuned_thresholds(tuned),
-        validation=spec.validation if tuned is None else tuned.get("validation", {}),
+        validation=_of_first(spec.validation) if tuned is None else tuned.get("validation", {}),
         cascade=cascade,
         datasets=_joined(file.spec.datasets for file in files),
         laboratories=_joined(file.spec.laboratories for file in files),
@@ -134,6 +134,14 @@ def store_half_precision(graph: bytes) -> bytes:
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString()
     return content
+
+
+def _of_first(validation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the score of the first network, which is not that of the whole, and says so."""
+    if not validation:
+        return {}
+    data = validation.get("data", "data not stated")
+    return {**validation, "data": f"{data}, by the first network alone"}
 
 
 def _joined(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
