@@ -296,8 +296,9 @@ def _end_epoch_if_due(run: TrainingRun, check: Callable[[], None]) -> bool:
     }
     due = epoch % run.recipe.validate_every == 0 or run.step == run.recipe.steps
     if run.held_out and due:
+        target = run.sampler.target if run.recipe.augmentation.changes_stain else None
         figures, run.examples = validate(
-            run.average.module, run.held_out, run.recipe, run.sampler.target, check
+            run.average.module, run.held_out, run.recipe, target, check
         )
         entry |= figures
     run.history.append(entry)
