@@ -216,3 +216,11 @@ def test_cases_compare_by_identity():
     empty = np.zeros((0, 2))
     one, other = (Case("a", FIELD, empty, empty, None, "s") for _ in range(2))
     assert one == one and one != other and len({one, other}) == 2
+
+
+def test_the_folder_one_is_in_has_its_name(tmp_path, monkeypatch):
+    save(FIELD.pixels, tmp_path / "clicks" / "a_1.png")
+    (tmp_path / "clicks" / "a_1.csv").write_text("x,y\n70,21\n")
+    monkeypatch.chdir(tmp_path / "clicks")
+    (case,) = load_dataset("points:.")
+    assert (case.dataset, case.laboratory, case.group) == ("clicks", "clicks", "clicks/a")

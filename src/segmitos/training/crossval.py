@@ -29,7 +29,7 @@ from segmitos.io.files import write_bytes, write_json
 from segmitos.io.outputs import PROGRAM, check_folder
 from segmitos.training.checkpoint import load_state
 from segmitos.training.finish import map_cases
-from segmitos.training.identity import RunIdentity
+from segmitos.training.identity import RunIdentity, check_images, images_of
 from segmitos.training.recipe import Recipe
 from segmitos.training.run import OnEvent
 from segmitos.training.train import train
@@ -92,7 +92,8 @@ def cross_validate(
         seed and over all that is done.
 
     Raises:
-        UsageError: for a fold that does not exist, or a folder with other trainings.
+        UsageError: for a fold that does not exist, a folder with other trainings, or an image that
+            is in two folds.
         OutputError: for a crossval.json that another program wrote.
         DataError: where the cases cannot be divided so.
     """
@@ -101,6 +102,7 @@ def cross_validate(
     unknown = sorted(set(only) - set(divided))
     if unknown:
         raise UsageError(f"fold {unknown[0]!r} is not one of {', '.join(divided)}")
+    check_images({name: images_of(of) for name, of in divided.items()})
     trained_on = {name: _others(divided, name) for name in divided}
     done = []
     # A seed given twice is one training, and counts once.

@@ -26,6 +26,7 @@ An export without objects is an empty collection, and says that there is no mito
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 
@@ -129,7 +130,8 @@ def _case(image: Path, table: Path, root: Path, polygons: Polygons) -> Case:
         mpp=own_mpp if given is None else given,
         slide=slide,
         patient=_written(image.parent, root, "patient.txt")[1] or slide,
-        dataset=root.name,
+        # The name of the folder, for `.` and `..` too.
+        dataset=os.path.basename(os.path.abspath(root)),
         size_px=size,
         regions=regions,
         confidence=found.mitosis_confidence(),
