@@ -29,10 +29,11 @@ from segmitos.io.files import write_bytes, write_json
 from segmitos.io.outputs import PROGRAM, check_folder
 from segmitos.training.checkpoint import load_state
 from segmitos.training.finish import map_cases
-from segmitos.training.identity import RunIdentity, check_images, images_of
+from segmitos.training.identity import RunIdentity, check_images, check_unseen, images_of
 from segmitos.training.recipe import Recipe
 from segmitos.training.run import OnEvent
 from segmitos.training.train import train
+from segmitos.training.weights import run_of_weights
 
 RESULT = "crossval.json"
 Counted = NDArray[np.int32]
@@ -92,8 +93,8 @@ def cross_validate(
         seed and over all that is done.
 
     Raises:
-        UsageError: for a fold that does not exist, a folder with other trainings, or an image that
-            is in two folds.
+        UsageError: for a fold that does not exist, a folder with other trainings, an image that is
+            in two folds, or that the recipe's weights were trained on.
         OutputError: for a crossval.json that another program wrote.
         DataError: where the cases cannot be divided so.
     """
@@ -102,7 +103,11 @@ def cross_validate(
     unknown = sorted(set(only) - set(divided))
     if unknown:
         raise UsageError(f"fold {unknown[0]!r} is not one of {', '.join(divided)}")
-    check_images({name: images_of(of) for name, of in divided.items()})
+    images = {name: images_of(of) for name, of in divided.items()}
+    check_images(images)
+    if (start := run_of_weights(recipe.weights)) is not None:
+        for of in images.values():
+            check_unseen(start, of)
     trained_on = {name: _others(divided, name) for name in divided}
     done = []
     # A seed given twice is one training, and counts once.

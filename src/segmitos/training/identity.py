@@ -130,6 +130,29 @@ def check_images(parts: Mapping[str, Mapping[str, str]]) -> None:
                 )
 
 
+def check_unseen(start: Path, images: Mapping[str, str]) -> None:
+    """Refuse to score on images that the run whose weights are started from was trained on.
+
+    Args:
+        start: folder of that run; one that does not say what it was trained on is let pass.
+        images: a digest of the image of each case that is scored on.
+
+    Raises:
+        UsageError: naming the first such case.
+    """
+    try:
+        saved = msgspec.json.decode((start / IDENTITY).read_bytes(), type=RunIdentity)
+    except (OSError, ValueError, RecursionError):
+        return
+    trained = {one["image"] for one in saved.training.values()}
+    seen = [name for name, image in images.items() if image in trained]
+    if seen:
+        raise UsageError(
+            f"{_named(seen)} would be scored on, but the run whose weights this one starts from, "
+            f"{start}, was trained there; choose slides that neither has seen"
+        )
+
+
 def images_of(cases: Iterable[Case]) -> dict[str, str]:
     """Return a digest of the image of each case. Raises InputError for one that is not there."""
     return {case.name: _digest_file(case.image) for case in cases}
