@@ -245,6 +245,8 @@ def split(cases: Sequence[Case], patterns: Sequence[str]) -> tuple[list[Case], l
 
 def describe_split(training: Sequence[Case], held_out: Sequence[Case], left_out: int = 0) -> str:
     """Say what is trained on and what validates, with a warning where nothing does."""
+    from segmitos.evaluation.scoring import warnings_of_crops
+
     lines = [f"training on {_described(training)}"]
     if held_out:
         slides = sorted({case.slide for case in held_out})
@@ -253,6 +255,7 @@ def describe_split(training: Sequence[Case], held_out: Sequence[Case], left_out:
         if left_out:
             crops = in_words(left_out, "crop")
             lines.append(f"left out of both: {crops} of the patients that validate")
+        lines += [f"warning: in validation, {warning}" for warning in warnings_of_crops(held_out)]
     else:
         lines.append(
             "warning: no validation slides, so that what the network is worth stays unknown and "

@@ -276,6 +276,17 @@ def _match(case: Case, detected_xy: NDArray[np.float64], mpp: float, rule: str) 
     )
 
 
+def warnings_of_crops(cases: Sequence[Case]) -> list[str]:
+    """Warn where cases to score on are crops cut round a mitosis: at most one line."""
+    crops = sum(case.centered_crop for case in cases)
+    if not crops:
+        return []
+    return [
+        f"{crops} of {len(cases)} images are crops that were cut round a mitosis: they say what "
+        "recall is, but little of precision, F and thresholds"
+    ]
+
+
 def json_number(value: float) -> float | None:
     """Return a ratio as JSON has it; that of nothing, nan, is None."""
     return None if math.isnan(value) else value
