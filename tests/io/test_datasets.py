@@ -218,6 +218,23 @@ def test_cases_compare_by_identity():
     assert one == one and one != other and len({one, other}) == 2
 
 
+def test_folders_of_one_name_are_two_data_sets(tmp_path):
+    """As two conversions into a folder `points` make them."""
+    for laboratory, image in (("a", "S1_0.png"), ("b", "S1_7.png")):
+        folder = tmp_path / laboratory / "points"
+        save(FIELD.pixels, folder / image)
+        (folder / image).with_suffix(".csv").write_text("x,y\n70,21\n")
+    both = load_dataset([f"points:{tmp_path / 'a/points'}", f"points:{tmp_path / 'b/points'}"])
+    assert [case.dataset for case in both] == ["a/points", "b/points"]
+    assert [case.slide for case in both] == ["a/points/S1", "b/points/S1"]
+    assert [case.group for case in both] == ["a/points/S1", "b/points/S1"]
+    assert [case.laboratory for case in both] == ["a/points", "b/points"]
+    (alone,) = load_dataset(f"points:{tmp_path / 'a/points'}")
+    assert (alone.dataset, alone.slide) == ("points", "S1")
+    with pytest.raises(DataError, match="is a data set given twice"):
+        load_dataset([f"points:{tmp_path / 'a/points'}", f"points:{tmp_path}/a/../a/points"])
+
+
 def test_the_folder_one_is_in_has_its_name(tmp_path, monkeypatch):
     save(FIELD.pixels, tmp_path / "clicks" / "a_1.png")
     (tmp_path / "clicks" / "a_1.csv").write_text("x,y\n70,21\n")
