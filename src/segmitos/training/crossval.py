@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,7 @@ def cross_validate(
     unknown = sorted(set(only) - set(divided))
     if unknown:
         raise UsageError(f"fold {unknown[0]!r} is not one of {', '.join(divided)}")
+    _check_names(divided)
     images = {name: images_of(of) for name, of in divided.items()}
     check_images(images)
     if (start := run_of_weights(recipe.weights)) is not None:
@@ -276,6 +277,18 @@ def _load_counts(path: Path, identity: str, tested: Sequence[Case]) -> dict[str,
     if str(saved.pop("identity", "")) != identity or set(saved) != expected:
         return None
     return saved
+
+
+def _check_names(folds: Iterable[str]) -> None:
+    """Refuse folds that would be trained in one folder. Raises DataError."""
+    seen: dict[str, str] = {}
+    for fold in folds:
+        other = seen.setdefault(_file_name(fold).casefold(), fold)
+        if other != fold:
+            raise DataError(
+                f"the laboratories {other!r} and {fold!r} would both be trained in the folder "
+                f"{_file_name(fold)}; give one of them another name"
+            )
 
 
 def _file_name(fold: str) -> str:
