@@ -273,6 +273,7 @@ def _match(case: Case, detected_xy: NDArray[np.float64], mpp: float, rule: str) 
         tuple((int(inside[i]), int(truth[j])) for i, j in match.pairs),
         tuple(sorted([*inside[list(match.ignored)].tolist(), *outside.tolist()])),
         tuple(np.setdiff1d(np.arange(len(case.mitoses_xy)), truth).tolist()),
+        tuple(inside[list(match.forgiven)].tolist()),
     )
 
 
