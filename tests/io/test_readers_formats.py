@@ -167,6 +167,26 @@ def test_the_scale_in_a_midog_image_comes_first(tmp_path):
     assert case.mpp == pytest.approx(0.5, rel=1e-3)
 
 
+@pytest.mark.parametrize(("mode", "value"), [("L", 1), ("P", 1), ("I;16", 1)])
+def test_a_mask_of_zeros_and_ones_is_not_taken_for_an_empty_one(tmp_path, mode, value):
+    spec = LAYOUTS["mitos12_tiles"](tmp_path, FIELD)
+    filled = (FIELD.pixels == MITOSIS).astype(np.uint8) * value
+    picture = Image.fromarray(filled)
+    if mode == "P":
+        picture = picture.convert("P")
+        picture.putpalette([0, 0, 0, 128, 0, 0])
+    elif mode == "I;16":
+        picture = Image.fromarray(filled.astype(np.uint16))
+    picture.save(tmp_path / "masks" / "A00_01_2.png")
+    with pytest.raises(
+        DataError, match=r"A00_01_2\.png holds nothing brighter than \d+: write 255"
+    ):
+        load_dataset(spec)
+    Image.fromarray(filled == value).save(tmp_path / "masks" / "A00_01_2.png")
+    (case,) = load_dataset(spec)
+    assert case.mitoses_xy.tolist() == [list(FIELD.mitosis)]
+
+
 def test_votes_become_confidence(tmp_path):
     content: dict[str, Any] = midog_content(FIELD)
     content["annotations"][0]["labels"] = [2, 2, 1]

@@ -23,7 +23,7 @@ from segmitos.detection.stain import (
 from segmitos.detection.view import check_scale
 from segmitos.errors import DataError
 from segmitos.io.datasets import Case
-from segmitos.io.datasets.masks import read_grey
+from segmitos.io.datasets.masks import read_mask
 from segmitos.io.geometry import rescale
 from segmitos.training.augment import (
     Augmentation,
@@ -111,7 +111,7 @@ def load_training_images(cases: Sequence[Case], mpp: float) -> list[TrainingImag
             image = slide.read(0, 0, width, height, mpp=mpp)
         mask, reviewed = None, None
         if case.mask is not None:
-            mask = (read_grey(case.mask, (width, height)) > 127).astype(np.uint8)
+            mask = read_mask(case.mask, (width, height)).astype(np.uint8)
         if case.regions is not None:
             reviewed = case.regions.mask(1 / ratio, (height, width)).astype(np.uint8)
         sources.append(
