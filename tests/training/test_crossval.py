@@ -147,12 +147,12 @@ def test_laboratories_are_left_out_one_by_one(trained, tmp_path):
 
 def test_laboratories_that_would_share_a_folder_are_named(trained, tmp_path):
     made = write_cases(tmp_path / "fields", slides=2, fields=1)
-    names = ("Lab 1", "lab/1")
+    names = ("lab 1", "lab/1")
     cases = [
         dataclasses.replace(case, laboratory=laboratory)
         for case, laboratory in zip(made, names, strict=True)
     ]
-    message = r"'Lab 1' and 'lab/1' would both be trained in the folder lab_1"
+    message = r"'lab 1' and 'lab/1' would both be trained in the folder lab_1"
     with pytest.raises(DataError, match=message):
         cross_validate(cases, tmp_path / "cv", RECIPE, "laboratory")
     assert not trained

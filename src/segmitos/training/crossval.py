@@ -283,7 +283,7 @@ def _check_names(folds: Iterable[str]) -> None:
     """Refuse folds that would be trained in one folder. Raises DataError."""
     seen: dict[str, str] = {}
     for fold in folds:
-        other = seen.setdefault(_file_name(fold).casefold(), fold)
+        other = seen.setdefault(_file_name(fold), fold)
         if other != fold:
             raise DataError(
                 f"the laboratories {other!r} and {fold!r} would both be trained in the folder "
