@@ -14,7 +14,7 @@ from segmitos.detection.model import Model
 from segmitos.detection.model_file import read_model_file, write_model_file
 from segmitos.errors import ModelError, UsageError
 from segmitos.training.combine import combine
-from tests.factories.toy_models import SPEC, proposal_graph, write_toy
+from tests.factories.toy_models import SPEC, proposal_graph, write_toy, write_toy_verified
 
 SIZES = {"patch_px": 160, "block_px": 32, "margin_px": 48}
 PROPOSAL = msgspec.structs.replace(SPEC, name="toy-proposal", mpp=0.5, stride=8, context_px=12)
@@ -182,6 +182,14 @@ def test_the_command_line_says_what_it_made_and_what_is_wrong(parts, tmp_path, c
         assert main(wrong) in (1, 2)
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+
+
+def test_a_model_with_a_verifier_is_not_combined(tmp_path, capsys):
+    verified = write_toy_verified(tmp_path / "verified.segmitos")
+    out = tmp_path / "out.segmitos"
+    assert main(["model", "combine", str(verified), "-o", str(out)]) == 1
+    assert "verified.segmitos has a verifier; combine the networks" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_the_built_in_model_is_found_by_its_name_and_cannot_be_combined(tmp_path, capsys):

@@ -157,6 +157,8 @@ def _read_alike(paths: Sequence[Path]) -> list[ModelFile]:
     for path, file in zip(paths, files, strict=True):
         if file.spec.cascade is not None or len(file.networks) > 1:
             raise ModelError(f"{path} is combined already; combine the networks it was made of")
+        if file.spec.verifier is not None:
+            raise ModelError(f"{path} has a verifier; combine the networks it was made of")
         for key in ("mpp", "stride", "stain", "smoothing_sigma_um"):
             one, other = getattr(files[0].spec, key), getattr(file.spec, key)
             if one != other:
