@@ -19,6 +19,8 @@ from scipy.optimize import linear_sum_assignment
 
 import segmitos
 from segmitos.cli import app, main
+from segmitos.commands.train import describe_split
+from segmitos.io.datasets import load_dataset
 from tests.factories.synthetic_fields import draw_field, write_cases
 from tests.factories.toy_models import write_toy
 
@@ -159,6 +161,20 @@ def test_evaluate_agrees_with_a_scorer_that_shares_no_code(toy, clicks, tmp_path
     pooled = json.loads(capsys.readouterr().out)["pooled"]
     assert pooled["f_score"] == pytest.approx(2 * tp / (found + wanted), abs=5e-4)
     assert (pooled["tp"], pooled["fp"], pooled["fn"]) == (tp, found - tp, wanted - tp)
+
+
+def test_figures_of_crops_are_told_to_say_little_of_precision(toy, field, tmp_path, capsys):
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    shutil.copy(field, cut / "a.png")
+    (cut / "crops.csv").write_text("file,dataset,slide,x_px,y_px,label\na.png,d,s,96,96,mitosis\n")
+    told = "1 of 1 images are crops that were cut round a mitosis"
+    for more in ([], ["--tune", "-o", str(tmp_path / "tuned")]):
+        assert main(["evaluate", f"crops:{cut}", "-m", toy, "--json", *more]) == 0
+        said = capsys.readouterr()
+        assert told in said.err and told in json.loads(said.out)["warnings"][0]
+    cases = load_dataset(f"crops:{cut}")
+    assert told in describe_split([], cases)
 
 
 def test_help_is_quick_and_names_every_verb():

@@ -167,3 +167,20 @@ def test_bad_calls_are_named():
         evaluate([case], {"a": found([])}, groups="patient")
     with pytest.raises(UsageError, match="unknown matching rule 'x'"):
         evaluate([case], {"a": found([])}, rule="x")
+
+
+def test_two_scans_of_a_patient_are_drawn_together():
+    """An interval over four scans of two patients is one over two, not narrower."""
+    truth = np.array([[100.0, 100.0], [300.0, 300.0]])
+    xy = {"03": truth, "05": truth[:1]}
+    scans = [
+        case_of(f"{scanner}{patient}", f"{scanner}{patient}", truth, patient=patient, dataset="d")
+        for patient in xy
+        for scanner in "AH"
+    ]
+    detections = {case.name: found(xy[case.patient]) for case in scans}
+    both, one = evaluate(scans, detections), evaluate(scans[::2], detections)
+    assert both.pooled.recall == one.pooled.recall == 0.75
+    assert both.intervals == one.intervals and both.intervals["recall"] == (0.5, 1.0)
+    # A single patient shows no spread, however many scans there are.
+    assert math.isnan(evaluate(scans[:2], detections).intervals["recall"][0])

@@ -197,3 +197,24 @@ def test_bad_input_is_named():
         match_points(xy([(math.nan, 0)]), xy([]), 5)
     with pytest.raises(UsageError, match="f2"):
         bootstrap_interval([(1, 1, 1)] * 2, statistic="f2")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=60, deadline=None)
+@given(points, points, points)
+def test_every_detection_is_counted_once_whatever_the_rule(rule, detected, truth, unsure):
+    match = match_points(xy(detected), xy(truth), 10.0, rule, xy(unsure))
+    found = {i for i, _ in match.pairs}
+    assert match.fp >= 0 and match.tp + match.fn == len(truth)
+    parts = len(found) + match.fp + len(match.ignored) + len(match.forgiven)
+    assert parts == len(detected)
+    assert not (found & {*match.ignored}) and not ({*match.forgiven} & {*found, *match.ignored})
+    if "any" not in RULES[rule].method:
+        assert match.forgiven == () and match.tp == len(found)
+
+
+def test_one_detection_on_two_mitoses_forgives_the_one_beside_an_unsure_cell():
+    found, mitoses = xy([(2, 0), (6, 0)]), xy([(0, 0), (4, 0)])
+    match = match_points(found, mitoses, 7.0, "amida13", xy([(8, 0)]))
+    assert (match.tp, match.fp, match.fn) == (2, 0, 0)
+    assert match.forgiven == (1,) and match.ignored == ()

@@ -12,7 +12,7 @@ from segmitos.evaluation import threshold_grid
 from segmitos.evaluation.matching import match_points
 from segmitos.evaluation.scoring import Counts
 from segmitos.evaluation.sweep import incremental_matching, neighbors_within, rank
-from segmitos.evaluation.threshold_grid import best_of, level0_xy, redundant
+from segmitos.evaluation.threshold_grid import Item, best_of, level0_xy, redundant
 from segmitos.evaluation.tuning import tune
 
 STRIDE, MODEL_MPP = 4, 0.25
@@ -108,6 +108,20 @@ def test_cross_validation_uses_other_slides_only():
     assert result.cross_validated == expected
     assert result.cross_validated.f_score <= result.f_score
     assert tune(make_items(1)).cross_validated is None
+
+
+def test_two_scans_of_a_patient_are_left_out_together():
+    items, patients = make_items(), {"S0": "a", "S1": "a", "S2": "b"}
+    result = tune([Item(*item)._replace(group=patients[item[3]]) for item in items])
+    expected = Counts()
+    for patient in ("a", "b"):
+        held_out, others = [], []
+        for item in items:
+            (held_out if patients[item[3]] == patient else others).append(item)
+        chosen = tune(others).thresholds
+        expected += count_plainly(held_out, chosen.threshold, chosen.min_area_um2, chosen.min_score)
+    assert result.cross_validated == expected
+    assert tune([Item(*item)._replace(group="a") for item in items]).cross_validated is None
 
 
 def test_mean_of_slides():

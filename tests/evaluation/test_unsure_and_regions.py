@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from segmitos.evaluation.curves import rank_cases
+from segmitos.evaluation.gallery import choose_crops
 from segmitos.evaluation.matching import RULES, match_points
 from segmitos.evaluation.scoring import evaluate
 from segmitos.io.datasets import Case
@@ -112,3 +113,13 @@ def test_curves_agree_with_the_counts():
     _, tp, fp = ranked.at_distinct_scores()
     whole = counts(case, found(*places))
     assert (tp[-1], fp[-1], ranked.mitoses) == (whole[0], whole[1], 1)
+
+
+def test_a_forgiven_detection_is_not_shown_as_a_false_positive():
+    case = make_case([(50, 50)])
+    detections = found((50, 50), (54, 50), (250, 250))
+    for rule, shown in (("amida13", [250.0]), ("one-to-one", [54.0, 250.0])):
+        result = evaluate([case], detections, rule)
+        assert result.pooled.fp == len(shown)
+        wrong = choose_crops([case], detections, result)["False positives"]
+        assert sorted(crop.x_px for crop in wrong) == shown

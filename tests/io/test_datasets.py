@@ -115,6 +115,37 @@ def test_slides_of_one_name_in_two_data_sets_are_two(slides, tmp_path_factory):
     assert (scored["mitos14/A03"].fn, scored["clicks/A03"].fn) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("crop", "dataset", "number"),
+    [
+        ("MIDOG21/002", "midog", "002"),
+        ("TUPAC16/01_stitched1", "amida13", "01"),
+        ("tupac16/72", "tupac16", "72"),
+        ("ours/B_2", "", ""),
+    ],
+)
+def test_crops_are_of_the_patient_whose_slide_they_were_cut_from(crop, dataset, number):
+    none, one = np.zeros((0, 2)), np.full((1, 2), 64.0)
+    crops = [
+        Case(f"{n}.jpg", Path("a.jpg"), one, none, 0.25, slide, slide, "crops", centered_crop=True)
+        for n, slide in enumerate((crop, crop.replace("/", "/9")))
+    ]
+    if not dataset:
+        assert crops[0].group == f"crops/{crop}" != crops[1].group
+        return
+    fields = [
+        Case(f"f{slide}", Path("a.png"), one, none, 0.25, slide, slide, dataset)
+        for slide in (number, "70", "71", "73")
+    ]
+    assert fields[0].group == crops[0].group != crops[1].group
+    assert replace(crops[0], slide=f"crops/{crop}").group == crops[0].group
+    training, held_out = split([*fields[:1], *fields[2:], *crops], ["auto"])
+    assert not {case.group for case in training} & {case.group for case in held_out}
+    assert not any(case.centered_crop for case in held_out)
+    if crops[0] not in training:
+        assert "left out of both: 1 crop of" in describe_split(training, held_out, 1)
+
+
 def test_slides_of_amida13_are_those_of_tupac16():
     none = np.zeros((0, 2))
     apart = _slides_apart(
@@ -185,3 +216,28 @@ def test_cases_compare_by_identity():
     empty = np.zeros((0, 2))
     one, other = (Case("a", FIELD, empty, empty, None, "s") for _ in range(2))
     assert one == one and one != other and len({one, other}) == 2
+
+
+def test_folders_of_one_name_are_two_data_sets(tmp_path):
+    """As two conversions into a folder `points` make them."""
+    for laboratory, image in (("a", "S1_0.png"), ("b", "S1_7.png")):
+        folder = tmp_path / laboratory / "points"
+        save(FIELD.pixels, folder / image)
+        (folder / image).with_suffix(".csv").write_text("x,y\n70,21\n")
+    both = load_dataset([f"points:{tmp_path / 'a/points'}", f"points:{tmp_path / 'b/points'}"])
+    assert [case.dataset for case in both] == ["a/points", "b/points"]
+    assert [case.slide for case in both] == ["a/points/S1", "b/points/S1"]
+    assert [case.group for case in both] == ["a/points/S1", "b/points/S1"]
+    assert [case.laboratory for case in both] == ["a/points", "b/points"]
+    (alone,) = load_dataset(f"points:{tmp_path / 'a/points'}")
+    assert (alone.dataset, alone.slide) == ("points", "S1")
+    with pytest.raises(DataError, match="is a data set given twice"):
+        load_dataset([f"points:{tmp_path / 'a/points'}", f"points:{tmp_path}/a/../a/points"])
+
+
+def test_the_folder_one_is_in_has_its_name(tmp_path, monkeypatch):
+    save(FIELD.pixels, tmp_path / "clicks" / "a_1.png")
+    (tmp_path / "clicks" / "a_1.csv").write_text("x,y\n70,21\n")
+    monkeypatch.chdir(tmp_path / "clicks")
+    (case,) = load_dataset("points:.")
+    assert (case.dataset, case.laboratory, case.group) == ("clicks", "clicks", "clicks/a")

@@ -111,6 +111,18 @@ def test_a_table_without_its_image_is_named(folder):
         load_dataset(f"points:{folder}")
 
 
+@pytest.mark.parametrize("name", ["b_1.geojson", "points/b_1.geojson", "points/b_1.csv"])
+def test_points_of_any_kind_without_their_image_are_named(folder, name):
+    file = folder / name
+    file.parent.mkdir(exist_ok=True)
+    mark = {"type": "Point", "coordinates": [1, 2]}
+    name_of = {"classification": {"name": "Mitosis"}}
+    marks = [{"type": "Feature", "geometry": mark, "properties": name_of}]
+    file.write_text("x,y\n1,2\n" if file.suffix == ".csv" else json.dumps(marks))
+    with pytest.raises(DataError, match=r"b_1\..* is of no image: b_1\.png or"):
+        load_dataset(f"points:{folder}")
+
+
 def test_two_tables_of_one_image_are_refused(folder):
     (folder / "a_1.geojson").write_text("[]")
     with pytest.raises(DataError, match=r"has two tables, a_1\.csv and .*a_1\.geojson"):

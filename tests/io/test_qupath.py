@@ -69,6 +69,39 @@ def test_where_an_export_may_lie(tmp_path, export):
     assert guess_format(tmp_path) == "qupath"
 
 
+@pytest.mark.parametrize("other", ["s1_a.png.geojson", "annotations/s1_a.geojson"])
+def test_two_exports_of_one_image_are_refused(tmp_path, other):
+    """One may be older than the other, and nobody can tell which was meant."""
+    save(tmp_path, features=[feature(point(1, 2), "Mitotic figure")])
+    save(tmp_path, export=other)
+    with pytest.raises(DataError, match=r"s1_a\.png has two tables, .*s1_a.*geojson; keep one"):
+        load_dataset(f"qupath:{tmp_path}", mpp=0.25)
+
+
+@pytest.mark.parametrize(
+    ("orphan", "image"),
+    [
+        ("s2_b.geojson", "s2_b.png or the like"),
+        ("s2_b.svs.geojson", "s2_b.svs"),
+        ("annotations/s2_b.geojson", "s2_b.png or the like"),
+    ],
+)
+def test_an_export_without_its_image_is_named(tmp_path, orphan, image):
+    save(tmp_path, features=[feature(point(1, 2), "Mitotic figure")])
+    square = [[10, 10], [20, 10], [20, 20], [10, 20], [10, 10]]
+    tissue = {"type": "FeatureCollection", "features": []}
+    tissue["features"] = [feature({"type": "Polygon", "coordinates": [square]}, "Tissue")]
+    (tmp_path / "s2_tissue.geojson").write_text(json.dumps(tissue))
+    assert len(load_dataset(f"qupath:{tmp_path}", mpp=0.25)) == 1
+    marks = {"type": "FeatureCollection", "features": [feature(point(1, 2), "Mitotic figure")]}
+    (tmp_path / orphan).parent.mkdir(exist_ok=True)
+    (tmp_path / orphan).write_text(json.dumps(marks))
+    problems: list[str] = []
+    (case,) = load_dataset(f"qupath:{tmp_path}", mpp=0.25, problems=problems)
+    assert case.name == "s1_a"
+    assert problems == [f"{tmp_path / orphan} is of no image: {image} is missing"]
+
+
 def test_an_export_without_objects_says_there_is_none(tmp_path):
     save(tmp_path)
     (case,) = FORMATS["qupath"].read(tmp_path)

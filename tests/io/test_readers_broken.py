@@ -52,6 +52,9 @@ CONTENTS = [
         "5,6,1.0\n\n500,21,1.0\n",
         "{file}, line 3: point (500, 21) lies outside its image of 96 x 64 px",
     ),
+    ("mitos14", MITOS14, "70,21,65\n", "{file}: confidence 65 is not between 0 and 1"),
+    ("mitos14", NOT_MITOS14, "30,47,-1\n", "{file}: confidence -1 is not between 0 and 1"),
+    ("mitos14", MITOS14, "70,5,21,5,0,8\n", "{file}, line 1: 6 numbers for x,y,confidence; are"),
     ("mitos14", NOT_MITOS14, "300,30,0.2\n", "{file}, line 1: point (300, 30) lies outside"),
     ("mitos14", MITOS14, None, "A03_00Aa.tiff has no annotations: {file} is missing"),
     ("mitos12", "H00_v2/H00_01.csv", None, "H00_01.bmp has no annotations: H00_01.csv is missing"),
@@ -62,6 +65,7 @@ CONTENTS = [
     ("mitos12_tiles", "masks/A00_01_2.png", "no picture", "cannot read mask {file}"),
     ("tupac16", TUPAC, "21,x\n", "{file}, line 1: column 'x' is not a number"),
     ("tupac16", TUPAC, "row,column\n21,70\n", "{file}, line 1: row 'row' is not a number"),
+    ("tupac16", TUPAC, "21,5,70,5\n", "{file}, line 1: 4 numbers for row,column; are they decimal"),
     ("tupac16", TUPAC, "70,21\n", "are x and y swapped?"),
     ("amida13", "nonmitoses_ground_truth/01/02.csv", "999,1\n", "{file}, line 1: point (1, 999)"),
     (

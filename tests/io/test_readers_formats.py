@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segmitos.errors import DataError
 from segmitos.io.datasets import load_dataset
+from segmitos.io.points.annotations import Annotations
+from segmitos.io.points.write import write_annotations
 from tests.factories.dataset_layouts import (
     HALF,
     LAYOUTS,
@@ -84,6 +87,22 @@ def test_amida13_is_the_first_23_cases(tmp_path):
     assert [len(case.mitoses_xy) for case in amida] == [1, 0]
 
 
+@pytest.mark.parametrize("name", ["amida13", "tupac16"])
+def test_tables_in_a_folder_that_is_no_case_are_named(tmp_path, name):
+    spec = LAYOUTS[name](tmp_path, FIELD)
+    save(FIELD.pixels, tmp_path / "mitoses_image_data_part_1" / "\u00b2" / "02.tif")
+    (case,) = load_dataset(spec)
+    assert case.slide == "01"
+    write(tmp_path / "mitoses_ground_truth" / "01_old" / "02.csv", "1,1\n")
+    with pytest.raises(
+        DataError, match=r"01_old/02\.csv is of no case: '01_old' is not its number"
+    ):
+        load_dataset(spec)
+    problems: list[str] = []
+    assert [case.slide for case in load_dataset(spec, problems=problems)] == ["01"]
+    assert len(problems) == 1
+
+
 def test_the_hidden_test_fields_do_not_take_the_training_labels(tmp_path):
     spec = LAYOUTS["tupac16"](tmp_path, FIELD)
     save(FIELD.pixels, tmp_path / "mitoses-test-image-data" / "01" / "02.tif")
@@ -112,6 +131,8 @@ def test_annotations_load_without_their_images(tmp_path, layout):
         ("300.tiff", "canine lymphosarcoma", "", "MIDOG++", "3D Histech", 0.2483),
         ("300.tiff", "", "", "MIDOG 2022", "", None),
         ("007.tiff", "", "", "our own slides", "", None),
+        ("7.png", "", "", "MIDOG 2021", "", None),
+        ("\u00b2.png", "", "", "MIDOG 2021", "", None),
         ("007.tiff", "", "7;train;x;Hamammatsu XR", "our own", "Hamamatsu XR", 0.2263),
         ("007.tiff", "", "7;train;mouse;Zeiss", "MIDOG++", "Zeiss", None),
     ],
@@ -129,12 +150,41 @@ def test_a_midog_image_has_the_scale_of_its_scanner(
     assert case.tumour == (tumour or (table.split(";")[2] if table else ""))
 
 
+def test_labels_of_ones_own_image_say_nothing_of_its_scale(tmp_path):
+    save(FIELD.pixels, tmp_path / "012.png")
+    found = Annotations(np.array([FIELD.mitosis], float), ("mitosis",), name="012.png")
+    write_annotations(tmp_path / "MIDOG.json", found, "midog-labels")
+    (case,) = load_dataset(f"midog:{tmp_path}")
+    assert case.mitoses_xy.tolist() == [list(FIELD.mitosis)]
+    assert (case.scanner, case.mpp) == ("", None)
+
+
 def test_the_scale_in_a_midog_image_comes_first(tmp_path):
     spec = LAYOUTS["midog"](tmp_path, FIELD)
     pixels = np.repeat(FIELD.pixels[..., None], 3, axis=2)
     Image.fromarray(pixels).save(tmp_path / "images" / "051.tiff", dpi=(25400 / 0.5, 25400 / 0.5))
     (case,) = load_dataset(spec)
     assert case.mpp == pytest.approx(0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize(("mode", "value"), [("L", 1), ("P", 1), ("I;16", 1)])
+def test_a_mask_of_zeros_and_ones_is_not_taken_for_an_empty_one(tmp_path, mode, value):
+    spec = LAYOUTS["mitos12_tiles"](tmp_path, FIELD)
+    filled = (FIELD.pixels == MITOSIS).astype(np.uint8) * value
+    picture = Image.fromarray(filled)
+    if mode == "P":
+        picture = picture.convert("P")
+        picture.putpalette([0, 0, 0, 128, 0, 0])
+    elif mode == "I;16":
+        picture = Image.fromarray(filled.astype(np.uint16))
+    picture.save(tmp_path / "masks" / "A00_01_2.png")
+    with pytest.raises(
+        DataError, match=r"A00_01_2\.png holds nothing brighter than \d+: write 255"
+    ):
+        load_dataset(spec)
+    Image.fromarray(filled == value).save(tmp_path / "masks" / "A00_01_2.png")
+    (case,) = load_dataset(spec)
+    assert case.mitoses_xy.tolist() == [list(FIELD.mitosis)]
 
 
 def test_votes_become_confidence(tmp_path):

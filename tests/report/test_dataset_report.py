@@ -284,6 +284,21 @@ def test_conversion_to_points_keeps_everything(tmp_path, layout):
     assert find_problems([after]) == [] and not list((tmp_path / "to").rglob(".*"))
 
 
+def test_a_conversion_says_what_it_cannot_write(tmp_path, capsys):
+    for layout, told in (
+        ("mitos12_tiles", "1 image with pixel masks, which are not written"),
+        ("crops", "1 image cut round a mitosis, which is not written"),
+        ("mitos14", ""),
+    ):
+        spec = LAYOUTS[layout](tmp_path / layout, FIELD)
+        assert main(["dataset", "convert", spec, "-o", str(tmp_path / f"to-{layout}")]) == 0
+        said = capsys.readouterr().err
+        assert told in said and said.count("\n") == bool(told)
+    scale = ["--mpp", "0.5", "--override-mpp"]
+    assert main(["dataset", "convert", spec, *scale, "-o", str(tmp_path / "scaled")]) == 0
+    assert "1 image with the scale of --override-mpp: a scale that" in capsys.readouterr().err
+
+
 def test_fractions_of_a_pixel_survive_conversion(case, tmp_path):
     exact = np.array([[1 / 3, 20.1], [0.1 + 0.2, 1e-7]])
     convert_dataset([dataclasses.replace(case, mitoses_xy=exact)], tmp_path / "to")

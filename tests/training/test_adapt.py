@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from segmitos.cli import main
 from segmitos.detection.model import Model
-from segmitos.detection.model_file import read_model_file
+from segmitos.detection.model_file import read_model_file, write_model_file
 from segmitos.detection.pipeline import DetectOptions, detect_slide
 from segmitos.detection.postprocess import FLOOR
 from segmitos.errors import DataError, ModelError, UsageError
@@ -92,6 +93,18 @@ def test_the_new_file_scores_as_the_change_says(reviewed, toy, tmp_path):
     before, own = read_model_file(toy), read_model_file(result.model)
     assert before.networks == own.networks and before.verifier != own.verifier
     assert own.spec.validation["adapted"]["kept"] is True
+
+
+@pytest.mark.parametrize("slides", [3, 1])
+def test_a_score_from_before_the_change_says_so(reviewed, toy, tmp_path, slides):
+    file = read_model_file(toy)
+    spec = msgspec.structs.replace(file.spec, validation={"f_score": 0.8, "data": "2 slides"})
+    write_model_file(tmp_path / "scored.segmitos", spec, file.graphs)
+    start = tmp_path / "scored.segmitos"
+    result = adapt(reviewed[:slides], tmp_path / "run", start, threads=1)
+    assert result.kept == (slides > 1)
+    told = read_model_file(result.model).spec.validation["data"]
+    assert told == ("2 slides, before it was adapted" if result.kept else "2 slides")
 
 
 def test_the_same_marks_give_the_same_bytes(reviewed, toy, tmp_path):

@@ -14,7 +14,7 @@ from segmitos.detection.model import Model
 from segmitos.detection.model_file import read_model_file, write_model_file
 from segmitos.errors import ModelError, UsageError
 from segmitos.training.combine import combine
-from tests.factories.toy_models import SPEC, proposal_graph, write_toy
+from tests.factories.toy_models import SPEC, proposal_graph, write_toy, write_toy_verified
 
 SIZES = {"patch_px": 160, "block_px": 32, "margin_px": 48}
 PROPOSAL = msgspec.structs.replace(SPEC, name="toy-proposal", mpp=0.5, stride=8, context_px=12)
@@ -145,6 +145,22 @@ def test_what_does_not_fit_together_is_refused_by_name(parts, tmp_path):
         combine([out], tmp_path / "again.segmitos", parts["proposal"])
 
 
+def test_the_score_of_one_network_is_not_taken_for_that_of_all(parts, tmp_path):
+    file = read_model_file(parts["sharp"])
+    for scored, told in (
+        ({"f_score": 0.8, "data": "2 slides"}, "2 slides, by the first network alone"),
+        ({"f_score": 0.8}, "data not stated, by the first network alone"),
+        ({}, None),
+    ):
+        spec = msgspec.structs.replace(file.spec, validation=scored)
+        write_model_file(tmp_path / "scored.segmitos", spec, file.graphs)
+        networks = [tmp_path / "scored.segmitos", parts["soft"]]
+        for proposal in (None, parts["proposal"]):
+            made = combine(networks, tmp_path / "both.segmitos", proposal)
+            assert made.validation.get("data") == told
+            assert read_model_file(tmp_path / "both.segmitos").spec.validation == made.validation
+
+
 def test_the_command_line_says_what_it_made_and_what_is_wrong(parts, tmp_path, capsys):
     out = tmp_path / "both.segmitos"
     given = ["model", "combine", str(parts["sharp"]), "--proposal-network", str(parts["proposal"])]
@@ -166,6 +182,14 @@ def test_the_command_line_says_what_it_made_and_what_is_wrong(parts, tmp_path, c
         assert main(wrong) in (1, 2)
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+
+
+def test_a_model_with_a_verifier_is_not_combined(tmp_path, capsys):
+    verified = write_toy_verified(tmp_path / "verified.segmitos")
+    out = tmp_path / "out.segmitos"
+    assert main(["model", "combine", str(verified), "-o", str(out)]) == 1
+    assert "verified.segmitos has a verifier; combine the networks" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_the_built_in_model_is_found_by_its_name_and_cannot_be_combined(tmp_path, capsys):

@@ -45,6 +45,19 @@ def test_common_own_and_held_out_thresholds_are_told_apart():
     assert "+0.700" in table_lines(result)[1]
 
 
+def test_thresholds_are_not_chosen_on_another_scan_of_a_patient():
+    """By laboratory the scans of a patient may be of two folds."""
+    groups = {"A03": "d/03", "H03": "d/03", "H05": "d/05"}
+    one = FoldCounts("aperio", 0, {"A03": table(70, (99, 0, 0))}, {}, groups)
+    tables = {"H03": table(70, (99, 0, 0)), "H05": table(80, (10, 0, 0))}
+    two = FoldCounts("hamamatsu", 0, tables, {}, groups)
+    rows = {row["fold"]: row for row in summarize([one, two])["rows"]}
+    # Tuned on H05 alone, whose best threshold is not that of patient 03.
+    assert rows["aperio"]["held_out"]["tp"] == 2
+    # Nothing is left to choose the thresholds of the other fold on.
+    assert rows["hamamatsu"]["held_out"]["f_score"] is None
+
+
 def test_several_seeds_are_no_more_slides():
     folds = (("a", {"S0": table(70, (9, 1, 1))}), ("b", {"S1": table(70, (10, 0, 0))}))
     once, twice = (
@@ -130,6 +143,19 @@ def test_laboratories_are_left_out_one_by_one(trained, tmp_path):
     result = cross_validate(cases, tmp_path / "cv", RECIPE, "laboratory")
     assert [row["fold"] for row in result["rows"]] == ["lab 0", "lab 1", "lab 2"]
     assert trained["seed-0/lab_1"] == {"S0", "S2"}
+
+
+def test_laboratories_that_would_share_a_folder_are_named(trained, tmp_path):
+    made = write_cases(tmp_path / "fields", slides=2, fields=1)
+    names = ("lab 1", "lab/1")
+    cases = [
+        dataclasses.replace(case, laboratory=laboratory)
+        for case, laboratory in zip(made, names, strict=True)
+    ]
+    message = r"'lab 1' and 'lab/1' would both be trained in the folder lab_1"
+    with pytest.raises(DataError, match=message):
+        cross_validate(cases, tmp_path / "cv", RECIPE, "laboratory")
+    assert not trained
 
 
 def test_a_seed_given_twice_is_one_training(trained, tmp_path):

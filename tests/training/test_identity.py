@@ -14,8 +14,16 @@ from segmitos.errors import InputError, ModelError, UsageError
 from segmitos.io.datasets import Case
 from segmitos.io.points.regions import Regions
 from segmitos.training.checkpoint import TrainingState, load_state, save_checkpoint
-from segmitos.training.identity import IDENTITY, RunIdentity, resume_recipe
+from segmitos.training.crossval import cross_validate
+from segmitos.training.identity import (
+    IDENTITY,
+    RunIdentity,
+    check_unseen,
+    images_of,
+    resume_recipe,
+)
 from segmitos.training.recipe import Recipe
+from segmitos.training.train import train
 from tests.factories.synthetic_fields import write_cases
 
 RECIPE = Recipe(pretrained=False)
@@ -151,3 +159,39 @@ def test_a_missing_image_is_named(cases):
     gone = dataclasses.replace(cases[0], image=Path("gone.png"))
     with pytest.raises(InputError, match=r"cannot read gone\.png"):
         RunIdentity.of([gone], [], RECIPE)
+
+
+def test_slides_that_the_start_was_trained_on_do_not_score(cases, saved, tmp_path):
+    seen = f"case {cases[2].name} would be scored on, but the run .*run, was trained there"
+    training, validation = [*cases[:2], *cases[4:]], cases[2:3]
+    with pytest.raises(UsageError, match=seen):
+        check_unseen(saved, images_of(validation))
+    check_unseen(saved, images_of(cases[4:]))
+    check_unseen(tmp_path / "absent", images_of(cases))
+    (saved / load_state(saved).tensors).touch()
+    with pytest.raises(UsageError, match=seen):
+        train(training, tmp_path / "new", RECIPE, validation, start_from=saved)
+    weights = Recipe(pretrained=False, weights=f"run:{saved}")
+    with pytest.raises(UsageError, match=seen):
+        train(training, tmp_path / "new", weights, validation)
+    with pytest.raises(UsageError, match="would be scored on, but the run"):
+        cross_validate(cases, tmp_path / "cv", weights, "slide", 2)
+    assert not (tmp_path / "new").exists() and not (tmp_path / "cv").exists()
+
+
+def test_a_copy_of_an_image_neither_validates_nor_tests_it(cases, tmp_path):
+    """Another name, or another data set, does not make it another slide."""
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(cases[0].image.read_bytes())
+    again = dataclasses.replace(cases[4], name="again", slide="T0", image=copy)
+    message = f"again of validation and {cases[0].name} of training are the same image"
+    with pytest.raises(UsageError, match=message):
+        RunIdentity.of(cases[:4], [again], RECIPE)
+    link = tmp_path / "link.png"
+    link.symlink_to(cases[0].image)
+    linked = dataclasses.replace(again, patient="", image=link)
+    with pytest.raises(UsageError, match=r"of fold-. are the same image"):
+        cross_validate([*cases[:4], linked], tmp_path / "cv", RECIPE, "slide", 3)
+    assert not (tmp_path / "cv").exists()
+    # Twice on one side it only counts twice.
+    RunIdentity.of([*cases[:4], again], cases[4:], RECIPE)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segmitos.errors import DataError, UsageError
 from segmitos.io.datasets import Case
 from segmitos.io.points.regions import Regions
 from segmitos.training.augment import NONE
@@ -32,10 +33,12 @@ def case(tmp_path):
     )
 
 
-def sampler(case, **fractions):
+CIRCLE = LabelRecipe(kind="circle", radius_um=2.0)
+
+
+def sampler(case, labels=CIRCLE, **fractions):
     none = dict.fromkeys(msgspec.to_builtins(Sampling()), 0.0)
     sampling = Sampling(**{**none, **fractions, "shift_px": 0})
-    labels = LabelRecipe(kind="circle", radius_um=2.0)
     recipe = Recipe(crop_px=64, augmentation=NONE, sampling=sampling, labels=labels)
     return CropSampler(load_training_images([case], 0.25), recipe, 4)
 
@@ -75,3 +78,34 @@ def test_an_unsure_cell_is_neither_mitosis_nor_background(case):
     before = plain.sample(0, 0)[1]
     np.testing.assert_array_equal(label == 1, before == 1)
     assert (label == IGNORED).sum() > (before == IGNORED).sum() + 20
+
+
+def test_an_unsure_cell_is_ignored_beside_a_pixel_mask_too(case, tmp_path):
+    mask = np.zeros((400, 400), np.uint8)
+    mask[92:109, 92:109] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    unsure = dataclasses.replace(
+        case,
+        mitoses_xy=np.array([[100.0, 100.0]]),
+        unsure_xy=np.array([[100.0, 120.0]]),
+        mask=tmp_path / "mask.png",
+    )
+    masks = LabelRecipe(kind="mask")
+    label = sampler(unsure, masks, mitosis=1.0).sample(0, 0)[1]
+    without = dataclasses.replace(unsure, unsure_xy=np.zeros((0, 2)))
+    before = sampler(without, masks, mitosis=1.0).sample(0, 0)[1]
+    np.testing.assert_array_equal(label == 1, before == 1)
+    assert (label == 1).any() and not (before == IGNORED).any()
+    # The cell lies 20 px, or 5 map pixels, below the middle of the crop.
+    assert label[13, 8] == IGNORED
+
+
+def test_labels_that_the_cases_cannot_have_are_refused(case):
+    with pytest.raises(DataError, match="field has no pixel mask, as labels kind = 'mask' needs"):
+        sampler(case, LabelRecipe(kind="mask"), mitosis=1.0)
+    of_masses = LabelRecipe(inner_fraction=0.7, outer_fraction=1.0)
+    with pytest.raises(DataError, match=r"field has points without radii.*inner_fraction = 0\.7"):
+        sampler(case, of_masses, mitosis=1.0)
+    sampler(dataclasses.replace(case, radii_px=np.array([9.0, 9.0])), of_masses, mitosis=1.0)
+    with pytest.raises(UsageError, match=r"outer_fraction = 1\.0 means nothing without"):
+        LabelRecipe(outer_fraction=1.0)

@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from segmitos.detection.model import Model
+from segmitos.detection.model_file import read_model_file
 from segmitos.errors import DataError, ModelError, OutputError, UsageError
 from segmitos.training.augment import NONE
 from segmitos.training.checkpoint import load_checkpoint, load_state, save_checkpoint
 from segmitos.training.export import export_run, network_to_onnx
+from segmitos.training.finish import finish
 from segmitos.training.mining import mine
 from segmitos.training.networks.registry import build_network
 from segmitos.training.optimizer import learning_rate
@@ -144,6 +146,25 @@ def test_labels_sit_on_the_mitoses(cases):
         positives += (label == 1).sum()
         assert (cells[label == 1] < 100).all()
     assert positives > 400
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("augmentation", ["none", {}])
+def test_a_model_matches_stains_as_its_validation_did(cases, tmp_path, monkeypatch, augmentation):
+    """Of one run there is one model, whoever exports it; the paper's networks see plain colors."""
+    targets = []
+    monkeypatch.setattr(
+        "segmitos.training.train.validate",
+        lambda network, images, recipe, target, check: (targets.append(target) or {}, ()),
+    )
+    content = {**TINY.to_dict(), "epochs": 1, "mine_at": [], "augmentation": augmentation}
+    run = tmp_path / "run"
+    train(cases[:2], run, Recipe.from_dict(content), cases[2:4], accelerator="cpu")
+    export_run(run, tmp_path / "model.segmitos")
+    own = read_model_file(finish(run, ()).model).spec
+    exported = read_model_file(tmp_path / "model.segmitos").spec
+    assert [exported.stain] == [own.stain] == targets
+    assert (own.stain is None) == (augmentation == "none")
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def audit(data: DataSets, out: Path, threads: int | None, **given: Any) -> None:
     from dataclasses import asdict
 
     from segmitos.io.files import new_folder, write_json, write_text
-    from segmitos.report.dataset_conversion import convert_dataset
+    from segmitos.report.dataset_conversion import convert_dataset, lost_in_conversion
     from segmitos.training.audit import MPP, AuditOptions, audit_labels
     from segmitos.training.sampling import load_training_images, warnings_of
 
@@ -112,6 +112,7 @@ def audit(data: DataSets, out: Path, threads: int | None, **given: Any) -> None:
                 "suspects": {kind: sum(s.kind == kind for s in placed) for kind in _kinds(placed)},
             },
         )
+    print_warnings(lost_in_conversion(chosen))
     for kind in _kinds(placed):
         print(f"{kind:<17} {sum(s.kind == kind for s in placed)}")
     look = f"; look at {out / 'audit-*.png'}" if placed else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from segmitos.commands.audit import audit
-from segmitos.commands.progress import in_words
+from segmitos.commands.progress import in_words, print_warnings
 from segmitos.errors import DataError, UsageError
 from segmitos.options import (
     DataSets,
@@ -148,8 +148,9 @@ def dataset_convert(
 
     Example: segmitos dataset convert mitos14:DIR -o points
     """
-    from segmitos.report.dataset_conversion import convert_dataset
+    from segmitos.report.dataset_conversion import convert_dataset, lost_in_conversion
 
     chosen = data.load()
     count = convert_dataset(chosen, out)
+    print_warnings(lost_in_conversion(chosen))
     print(f"{in_words(count, 'image')} with points in {out}")

@@ -172,7 +172,12 @@ def _score(
     out: Path | None,
     json_out: bool,
 ) -> None:
-    from segmitos.evaluation.scoring import compare_rules, evaluate, format_rules
+    from segmitos.evaluation.scoring import (
+        compare_rules,
+        evaluate,
+        format_rules,
+        warnings_of_crops,
+    )
     from segmitos.io.files import write_json, write_text
     from segmitos.io.tables import table_text
     from segmitos.review.assisted import NOTE, WARNING, assisted_slides
@@ -182,8 +187,9 @@ def _score(
         warning = WARNING.format(len(assisted), len({case.image for case in cases}), NOTE)
         print_warnings([warning])
         warnings = [*warnings, warning]
-    slides = {case.slide for case in cases}
-    groups = "slide" if len(slides) > 1 else "case"
+    print_warnings(of_crops := warnings_of_crops(cases))
+    warnings = [*warnings, *of_crops]
+    groups = "slide" if len({case.group for case in cases}) > 1 else "case"
     main = evaluate(cases, found, "one-to-one" if rule == "all" else rule, groups)
     every = compare_rules(cases, found, groups) if rule == "all" or out is not None else {}
     content = {"program": PROGRAM, **main.to_dict(), "warnings": list(warnings)}
@@ -268,11 +274,14 @@ def _tune(
     json_out: bool,
 ) -> None:
     from segmitos.evaluation.curves import tuning_picture
+    from segmitos.evaluation.scoring import ratio_text, warnings_of_crops
     from segmitos.evaluation.threshold_grid import Item
     from segmitos.evaluation.tuning import thresholds_content, tune
     from segmitos.io.files import write_bytes, write_json
 
     results, warnings = _detected(cases, model, device, threads)
+    print_warnings(of_crops := warnings_of_crops(cases))
+    warnings += of_crops
     result = tune([Item.of(*pair) for pair in zip(cases, results, strict=True)])
     content = thresholds_content(result, len(cases)) | {"warnings": warnings}
     write_json(out / TUNED, content)
@@ -288,5 +297,6 @@ def _tune(
     )
     print(f"F on these cases {result.counts.f_score:.3f} (too high: it was tuned on them)")
     if result.cross_validated is not None:
-        print(f"F with thresholds cross-validated over slides {result.cross_validated.f_score:.3f}")
+        f = ratio_text(result.cross_validated.f_score)
+        print(f"F with thresholds cross-validated over slides {f}")
     print(f"written: {out / TUNED}", file=sys.stderr)

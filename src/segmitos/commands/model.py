@@ -138,7 +138,9 @@ def _shown(value: Any) -> str:
 )
 @click.option("--description", default="", show_default=True, help="One line on the model.")
 @click.option(
-    "--stain-of", help="FORMAT:PATH whose staining every slide is matched to; default: none."
+    "--stain-of",
+    help="FORMAT:PATH whose staining every slide is matched to; default: the training slides', "
+    "where the recipe varies staining.",
 )
 def export(
     run: Path,

@@ -152,12 +152,14 @@ def train(
         )
     else:
         chosen = load_recipe(recipe, epochs=epochs, seed=seed)
-    training, held_out = split(data.load(), validation or ())
+    cases = data.load()
+    training, held_out = split(cases, validation or ())
     if adapts:
         assert start_from is not None
         _adapt(training, held_out, out, start_from, restart, threads)
         return
-    print(describe_split(training, held_out), flush=True)
+    left_out = len(cases) - len(training) - len(held_out)
+    print(describe_split(training, held_out, left_out), flush=True)
     with TrainingProgress() as progress:
         train(
             training,
@@ -215,7 +217,7 @@ def split(cases: Sequence[Case], patterns: Sequence[str]) -> tuple[list[Case], l
     Args:
         cases: all of them.
         patterns: slides or cases to validate on; `auto` holds slides out by
-            `evaluation.folds.hold_out`.
+            `evaluation.folds.hold_out`, and leaves out what else there is of their patients.
 
     Raises:
         DataError: for a pattern that names nothing, or fewer than two slides for `auto`.
@@ -224,9 +226,12 @@ def split(cases: Sequence[Case], patterns: Sequence[str]) -> tuple[list[Case], l
     from segmitos.io.datasets.load import matches
 
     kept: set[str] = set()
+    unused: set[str] = set()
     for pattern in patterns:
         if pattern == AUTO:
-            kept |= {case.name for case in hold_out(cases)}
+            chosen = hold_out(cases)
+            kept |= {case.name for case in chosen}
+            unused |= {case.group for case in chosen}
             continue
         named = {case.name for case in cases if matches(case, pattern)}
         if not named:
@@ -234,17 +239,23 @@ def split(cases: Sequence[Case], patterns: Sequence[str]) -> tuple[list[Case], l
             shown = ", ".join(slides[:12]) + (" ..." if len(slides) > 12 else "")
             raise DataError(f"--validation {pattern} names no slide or case; slides: {shown}")
         kept |= named
-    training = [case for case in cases if case.name not in kept]
+    training = [case for case in cases if case.name not in kept and case.group not in unused]
     return training, [case for case in cases if case.name in kept]
 
 
-def describe_split(training: Sequence[Case], held_out: Sequence[Case]) -> str:
+def describe_split(training: Sequence[Case], held_out: Sequence[Case], left_out: int = 0) -> str:
     """Say what is trained on and what validates, with a warning where nothing does."""
+    from segmitos.evaluation.scoring import warnings_of_crops
+
     lines = [f"training on {_described(training)}"]
     if held_out:
         slides = sorted({case.slide for case in held_out})
         shown = ", ".join(slides[:6]) + (" ..." if len(slides) > 6 else "")
         lines.append(f"validating on {_described(held_out)}: {shown}")
+        if left_out:
+            crops = in_words(left_out, "crop")
+            lines.append(f"left out of both: {crops} of the patients that validate")
+        lines += [f"warning: in validation, {warning}" for warning in warnings_of_crops(held_out)]
     else:
         lines.append(
             "warning: no validation slides, so that what the network is worth stays unknown and "

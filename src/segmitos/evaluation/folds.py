@@ -78,7 +78,8 @@ def hold_out(cases: Sequence[Case]) -> list[Case]:
     middle outwards, until a fifth of all mitoses is held out, on two slides or more where there are
     four. A slide that would bring it above a third is passed over, unless a second one of four can
     only be had so; then the limit is a half. Crops that were cut round a mitosis are chosen only
-    where there is nothing else, since they say little of false positives.
+    where there is nothing else, since they say little of false positives; those of the patients
+    chosen (`Case.group`) must not be trained on.
 
     Raises:
         DataError: if there are fewer than two slides with mitoses.
@@ -104,7 +105,7 @@ def hold_out(cases: Sequence[Case]) -> list[Case]:
                 break
             if key not in chosen and not (chosen and held + number[key] > most * total):
                 chosen[key] = number[key]
-    return [case for case in cases if case.group in chosen]
+    return [case for case in fields if case.group in chosen]
 
 
 def _by_laboratory(cases: Sequence[Case]) -> dict[str, list[Case]]:

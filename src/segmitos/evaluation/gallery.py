@@ -47,8 +47,8 @@ def choose_crops(
         found = detections[case.name]
         matched = {i for i, _ in result.match.pairs}
         found_truth = {j for _, j in result.match.pairs} | set(result.match.ignored_truth)
-        ignored = set(result.match.ignored)
-        for i in sorted(set(range(len(found))) - ignored):
+        neither = {*result.match.ignored, *result.match.forgiven}
+        for i in sorted(set(range(len(found))) - neither):
             place = (float(found.x_px[i]), float(found.y_px[i]), float(found.score[i]))
             (true_positives if i in matched else false_positives).append(Crop(case.name, *place))
         for j, (x, y) in enumerate(case.mitoses_xy.tolist()):

@@ -20,9 +20,8 @@ from segmitos.io.geometry import as_points
 from segmitos.io.pairs import Pairs, pairs_within
 
 Points = NDArray[np.float64]
-_Counted = tuple[int, int, list[tuple[int, int]]]
-"""True positives, detections that are no false positives, and pairs."""
-_Matcher = Callable[[Points, Points, Pairs], _Counted]
+_Paired = list[tuple[int, int]]
+_Matcher = Callable[[Points, Points, Pairs], _Paired]
 
 _RESAMPLES = 2000
 
@@ -33,9 +32,10 @@ class Match:
 
     `ignored` are detections that count neither way: those that match no mitosis and lie at an
     unsure cell, and those outside the reviewed regions; `ignored_truth` are mitoses outside of
-    them. Under every rule `tp + fn + len(ignored_truth)` is the number of mitoses, and `tp + fp +
-    len(ignored)` that of detections except under the rules that forgive further detections on a
-    mitosis already found.
+    them; `forgiven` are further detections at a mitosis already found, of the rules that do not
+    count them as false. Under every rule `tp + fn + len(ignored_truth)` is the number of mitoses,
+    and that of detections is `fp + len(ignored) + len(forgiven)` and the detections in `pairs`
+    (which are `tp`, but for these rules, under which one may find several mitoses).
     """
 
     tp: int
@@ -44,6 +44,7 @@ class Match:
     pairs: tuple[tuple[int, int], ...]
     ignored: tuple[int, ...] = ()
     ignored_truth: tuple[int, ...] = ()
+    forgiven: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,17 +142,20 @@ def match_points(
         raise UsageError(f"matching distance {distance_px} px must be above 0")
     detected, truth = as_points(detected_xy, "detections"), as_points(truth_xy, "mitoses")
     near = pairs_within(detected, truth, distance_px, published.strict)
-    tp, not_false, pairs = _METHODS[published.method](detected, truth, near)
+    pairs = _METHODS[published.method](detected, truth, near)
+    tp = len(pairs)
+    matched = np.unique(np.array([i for i, _ in pairs], np.intp))
+    at_mitoses = near.first if published.method == "any" else matched
+    forgiven = np.setdiff1d(at_mitoses, matched)
     ignored: tuple[int, ...] = ()
     if ignored_xy is not None and len(ignored_xy):
         unsure = as_points(ignored_xy, "unsure cells")
         at_unsure = pairs_within(detected, unsure, distance_px, published.strict).first
-        free = np.setdiff1d(at_unsure, [i for i, _ in pairs])
-        if not_false > tp:
-            free = np.setdiff1d(free, near.first)
-        ignored = tuple(free.tolist())
-    false = len(detected) - not_false - len(ignored)
-    return Match(tp, false, len(truth) - tp, tuple(pairs), ignored)
+        ignored = tuple(np.setdiff1d(at_unsure, [*matched, *forgiven]).tolist())
+    false = len(detected) - len(matched) - len(forgiven) - len(ignored)
+    return Match(
+        tp, false, len(truth) - tp, tuple(pairs), ignored, forgiven=tuple(forgiven.tolist())
+    )
 
 
 def counted_detections(
@@ -181,7 +185,7 @@ def counted_detections(
     near = pairs_within(detected, truth, distance_px, strict)
     # Of matchings with as many pairs, the one with the most detections inside.
     far = np.where(inside[near.first], 0.0, distance_px * (len(truth) + 1))
-    pairs = _optimal(detected, truth, replace(near, distance=near.distance + far))[2]
+    pairs = _optimal(detected, truth, replace(near, distance=near.distance + far))
     result[[first for first, _ in pairs]] = True
     return result
 
@@ -249,13 +253,13 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _optimal(detected: Points, truth: Points, near: Pairs) -> _Counted:
+def _optimal(detected: Points, truth: Points, near: Pairs) -> _Paired:
     """As many pairs as possible, then the smallest sum of distances."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
     if not len(near.first):
-        return 0, 0, []
+        return []
     size = len(detected) + len(truth)
     ends = near.second + len(detected)
     graph = coo_matrix((np.ones(len(ends), np.int8), (near.first, ends)), shape=(size, size))
@@ -269,7 +273,7 @@ def _optimal(detected: Points, truth: Points, near: Pairs) -> _Counted:
     for start, length in zip(starts[lengths > 1], lengths[lengths > 1], strict=True):
         pairs += _assign(near, order[start : start + length])
     pairs.sort()
-    return len(pairs), len(pairs), pairs
+    return pairs
 
 
 def _assign(near: Pairs, edges: NDArray[np.intp]) -> list[tuple[int, int]]:
@@ -291,26 +295,25 @@ def _assign(near: Pairs, edges: NDArray[np.intp]) -> list[tuple[int, int]]:
     return list(zip(rows[i[paired]].tolist(), columns[j[paired]].tolist(), strict=True))
 
 
-def _any(detected: Points, truth: Points, near: Pairs) -> _Counted:
+def _any(detected: Points, truth: Points, near: Pairs) -> _Paired:
     """A mitosis is found where any detection is near; all such detections are forgiven."""
     best: dict[int, tuple[float, int]] = {}
     for i, j, apart in _edges(near):
         best[j] = min(best.get(j, (math.inf, i)), (apart, i))
-    pairs = sorted((i, j) for j, (_, i) in best.items())
-    return len(best), len(np.unique(near.first)), pairs
+    return sorted((i, j) for j, (_, i) in best.items())
 
 
-def _nearest(detected: Points, truth: Points, near: Pairs) -> _Counted:
+def _nearest(detected: Points, truth: Points, near: Pairs) -> _Paired:
     """Each mitosis, in order, takes the nearest detection that is still free."""
     return _taken((i, j) for j, _, i in sorted((j, apart, i) for i, j, apart in _edges(near)))
 
 
-def _first(detected: Points, truth: Points, near: Pairs) -> _Counted:
+def _first(detected: Points, truth: Points, near: Pairs) -> _Paired:
     """Each detection, in order, takes the first mitosis that is still free."""
     return _taken((i, j) for i, j, _ in sorted(_edges(near)))
 
 
-def _taken(edges: Iterable[tuple[int, int]]) -> _Counted:
+def _taken(edges: Iterable[tuple[int, int]]) -> _Paired:
     """Take edges in their order, where both ends are still free."""
     taken: dict[int, int] = {}
     done: set[int] = set()
@@ -318,7 +321,7 @@ def _taken(edges: Iterable[tuple[int, int]]) -> _Counted:
         if i not in taken and j not in done:
             taken[i] = j
             done.add(j)
-    return len(taken), len(taken), sorted(taken.items())
+    return sorted(taken.items())
 
 
 def _edges(near: Pairs) -> zip[tuple[int, int, float]]:

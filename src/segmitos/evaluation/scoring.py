@@ -80,11 +80,15 @@ class Counts:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One image, and how its detections match its mitoses."""
+    """One image, and how its detections match its mitoses.
+
+    `group` is what never varies apart: the patient of its slide (`Case.group`).
+    """
 
     name: str
     slide: str
     match: Match
+    group: str
 
     @property
     def counts(self) -> Counts:
@@ -99,7 +103,7 @@ class Evaluation:
     Attributes:
         rule: name in `matching.RULES`.
         distance_um: the rule's.
-        groups: what the bootstrap draws: `slide` or `case`.
+        groups: what the bootstrap draws: `slide` (those of one patient together) or `case`.
         cases: in the order given.
         slides: counts pooled over each slide, sorted by name.
         pooled: counts over all cases.
@@ -158,8 +162,9 @@ def evaluate(
         cases: with unique names. A case without a scale takes that of its detections.
         detections: by case name.
         rule: name in `matching.RULES`.
-        groups: what varies independently, for the intervals: `slide`, or `case` (field) where
-            there are few slides; fields of one slide are alike, so their interval is too narrow.
+        groups: what varies independently, for the intervals: `slide` (those of one patient are
+            drawn together), or `case` (field) where there are few slides; fields of one slide are
+            alike, so their interval is too narrow.
         seed: of the bootstrap.
 
     Returns:
@@ -184,7 +189,12 @@ def evaluate(
         name: sum((result.counts for result in results if result.slide == name), Counts())
         for name in sorted({result.slide for result in results})
     }
-    units = list(slides.values()) if groups == "slide" else [result.counts for result in results]
+    units = [result.counts for result in results]
+    if groups == "slide":
+        units = [
+            sum((result.counts for result in results if result.group == group), Counts())
+            for group in sorted({result.group for result in results})
+        ]
     values = [counts.f_score for counts in slides.values() if not math.isnan(counts.f_score)]
     return Evaluation(
         rule=rule,
@@ -239,7 +249,7 @@ def _evaluate_case(case: Case, detections: Mapping[str, Detections], rule: str) 
             f"case {case.name!r}: annotated at {mpp} um/px but detected at {found.mpp} um/px; "
             "give the same --mpp to both"
         )
-    return CaseResult(case.name, case.slide, _match(case, found.xy, mpp, rule))
+    return CaseResult(case.name, case.slide, _match(case, found.xy, mpp, rule), case.group)
 
 
 def _match(case: Case, detected_xy: NDArray[np.float64], mpp: float, rule: str) -> Match:
@@ -263,7 +273,19 @@ def _match(case: Case, detected_xy: NDArray[np.float64], mpp: float, rule: str) 
         tuple((int(inside[i]), int(truth[j])) for i, j in match.pairs),
         tuple(sorted([*inside[list(match.ignored)].tolist(), *outside.tolist()])),
         tuple(np.setdiff1d(np.arange(len(case.mitoses_xy)), truth).tolist()),
+        tuple(inside[list(match.forgiven)].tolist()),
     )
+
+
+def warnings_of_crops(cases: Sequence[Case]) -> list[str]:
+    """Warn where cases to score on are crops cut round a mitosis: at most one line."""
+    crops = sum(case.centered_crop for case in cases)
+    if not crops:
+        return []
+    return [
+        f"{crops} of {len(cases)} images are crops that were cut round a mitosis: they say what "
+        "recall is, but little of precision, F and thresholds"
+    ]
 
 
 def json_number(value: float) -> float | None:

@@ -43,6 +43,7 @@ class Item(NamedTuple):
         ignored_xy: unsure cells and mitoses that were not reviewed (k, 2): a blob there counts
             neither way.
         regions: where every mitosis is marked; None is everywhere.
+        group: what is never divided (`Case.group`): the slide where it is empty.
     """
 
     source: MapAccumulator
@@ -51,6 +52,7 @@ class Item(NamedTuple):
     slide: str
     ignored_xy: NDArray[Any] = np.zeros((0, 2))
     regions: Regions | None = None
+    group: str = ""
 
     @classmethod
     def of(cls, case: Case, result: SlideResult) -> Item:
@@ -62,6 +64,7 @@ class Item(NamedTuple):
             case.slide,
             case.ignored_xy,
             case.regions,
+            case.group,
         )
 
     def inside(self, points_xy: NDArray[Any]) -> NDArray[np.bool_]:

@@ -44,8 +44,8 @@ class Tuning:
         counts: at them, over all items, by exact matching.
         f_score: at them by the objective: pooled, or the mean over slides. It was chosen on what it
             is measured on and flatters; `cross_validated` does not.
-        cross_validated: pooled counts where each fold of slides was scored with thresholds tuned on
-            the others; None with fewer than two slides.
+        cross_validated: pooled counts where each fold of slides, those of one patient together,
+            was scored with thresholds tuned on the others; None with fewer than two patients.
         objective: `pooled` or `mean`.
         slides: names.
         table: (slides, map thresholds, areas, scores, 3) counts tp, fp, fn of `threshold_grid`.
@@ -118,7 +118,7 @@ def tune(
         thresholds=thresholds,
         counts=_counts_at(images, thresholds),
         f_score=float(grid_f_score(table, objective)[place]),
-        cross_validated=_cross_validate(table, objective),
+        cross_validated=_cross_validate(table, objective, _groups(images, slides)),
         objective=objective,
         slides=slides,
         table=table,
@@ -126,12 +126,21 @@ def tune(
     )
 
 
-def _cross_validate(table: NDArray[np.int32], objective: Objective) -> Counts | None:
-    """Leave slides out, one by one, or in ten folds where there are more."""
-    slides = len(table)
-    if slides < 2:
+def _groups(items: Sequence[Item], slides: Sequence[str]) -> NDArray[np.intp]:
+    """Return the number of each slide's patient, from 0 in the order of the slides."""
+    group_of = {item.slide: item.group or item.slide for item in items}
+    groups = list(dict.fromkeys(group_of[slide] for slide in slides))
+    return np.array([groups.index(group_of[slide]) for slide in slides])
+
+
+def _cross_validate(
+    table: NDArray[np.int32], objective: Objective, group: NDArray[np.intp]
+) -> Counts | None:
+    """Leave slides out, patient by patient, or in ten folds where there are more."""
+    patients = int(group.max()) + 1
+    if patients < 2:
         return None
-    fold_of = np.arange(slides) % min(slides, _FOLDS)
+    fold_of = group % min(patients, _FOLDS)
     total = Counts()
     for fold in range(int(fold_of.max()) + 1):
         held_out = fold_of == fold

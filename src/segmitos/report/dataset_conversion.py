@@ -80,6 +80,27 @@ def convert_dataset(cases: Sequence[Case], out: Path) -> int:
     return len(targets)
 
 
+def lost_in_conversion(cases: Sequence[Case]) -> list[str]:
+    """Say what of cases `convert_dataset` cannot write, a line each."""
+    masks = sum(case.mask is not None for case in cases)
+    crops = sum(case.centered_crop for case in cases)
+    scales = sum(case.override_mpp for case in cases)
+    lines = (
+        (masks, "with pixel masks, which are not written: mitoses become points"),
+        (
+            crops,
+            "cut round a mitosis, which is not written: training and validation take them for "
+            "whole fields",
+        ),
+        (
+            scales,
+            "with the scale of --override-mpp: a scale that their own files state comes before "
+            "mpp.txt, so give --mpp and --override-mpp again",
+        ),
+    )
+    return [f"{count} image{'s' * (count > 1)} {text}" for count, text in lines if count]
+
+
 def _check_place(targets: Mapping[Path, Case], texts: Mapping[Path, str], out: Path) -> None:
     """Refuse to write into the data set itself, or over an image or a text that is another one.
 

@@ -233,13 +233,16 @@ def _write(
         settings = msgspec.structs.replace(settings, intercept=shifted)
         graphs[VERIFIER] = head.changed(change.weights / settings.verifier_weight)
     content = _content(result, file, start)
+    scored = spec.validation
+    if change is not None and "data" in scored:
+        scored = {**scored, "data": f"{scored['data']}, before it was adapted"}
     spec = msgspec.structs.replace(
         spec,
         name=result.model.stem,
         verifier=settings,
         description=f"{spec.name} adapted to reviewed slides" if change else spec.description,
         datasets=tuple(dict.fromkeys((*spec.datasets, *(case.dataset for case in cases)))),
-        validation={**spec.validation, "adapted": content},
+        validation={**scored, "adapted": content},
     )
     folder = result.model.parent
     write_bytes(folder / IDENTITY, identity.to_json())

@@ -65,6 +65,11 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "their sum may not be above 1"
             )
 
+    @property
+    def changes_stain(self) -> bool:
+        """Whether the network learns that staining varies, so that slides may be matched."""
+        return max(self.stain_match, self.stain_transfer, self.stain_jitter) > 0
+
 
 # Nothing happens.
 NONE = Augmentation(1, False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

@@ -101,7 +101,7 @@ def combine(
         description=spec.description if description is None else description,
         context_px=context_px,
         thresholds=spec.thresholds if tuned is None else tuned_thresholds(tuned),
-        validation=spec.validation if tuned is None else tuned.get("validation", {}),
+        validation=_of_first(spec.validation) if tuned is None else tuned.get("validation", {}),
         cascade=cascade,
         datasets=_joined(file.spec.datasets for file in files),
         laboratories=_joined(file.spec.laboratories for file in files),
@@ -136,6 +136,14 @@ def store_half_precision(graph: bytes) -> bytes:
     return content
 
 
+def _of_first(validation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the score of the first network, which is not that of the whole, and says so."""
+    if not validation:
+        return {}
+    data = validation.get("data", "data not stated")
+    return {**validation, "data": f"{data}, by the first network alone"}
+
+
 def _joined(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     """Return each entry of several lists once, in order."""
     return tuple(dict.fromkeys(entry for entries in lists for entry in entries))
@@ -149,6 +157,8 @@ def _read_alike(paths: Sequence[Path]) -> list[ModelFile]:
     for path, file in zip(paths, files, strict=True):
         if file.spec.cascade is not None or len(file.networks) > 1:
             raise ModelError(f"{path} is combined already; combine the networks it was made of")
+        if file.spec.verifier is not None:
+            raise ModelError(f"{path} has a verifier; combine the networks it was made of")
         for key in ("mpp", "stride", "stain", "smoothing_sigma_um"):
             one, other = getattr(files[0].spec, key), getattr(file.spec, key)
             if one != other:

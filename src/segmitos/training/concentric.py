@@ -35,9 +35,9 @@ class LabelRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     kind: LabelKind = "random"
-    """`mask`: pixel masks as they are. `circle`: disc of `radius_um`, no ring. `concentric`: disc
-    of `radius_um`, ring to `outer_um`. `random`: disc r ~ U(`radius_range_um`), ring to
-    R = r * U(`outer_factor_range`), drawn anew at every use."""
+    """`mask`: pixel masks as they are, which every case with mitoses must have. `circle`: disc of
+    `radius_um`, no ring. `concentric`: disc of `radius_um`, ring to `outer_um`. `random`: disc
+    r ~ U(`radius_range_um`), ring to R = r * U(`outer_factor_range`), drawn anew at every use."""
     radius_um: Radius = 3.0
     """Of the disc, of kinds `circle` and `concentric`."""
     outer_um: Radius = 6.0
@@ -61,6 +61,11 @@ class LabelRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise UsageError(
                 f"labels inner_fraction = {self.inner_fraction} is above outer_fraction = "
                 f"{self.outer_fraction}"
+            )
+        if self.outer_fraction > 0 and not self.inner_fraction:
+            raise UsageError(
+                f"labels outer_fraction = {self.outer_fraction} means nothing without "
+                "inner_fraction: give both"
             )
         for name in ("radius_range_um", "outer_factor_range"):
             low, high = getattr(self, name)

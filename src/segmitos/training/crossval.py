@@ -11,8 +11,8 @@ from __future__ import annotations
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ from segmitos.io.files import write_bytes, write_json
 from segmitos.io.outputs import PROGRAM, check_folder
 from segmitos.training.checkpoint import load_state
 from segmitos.training.finish import map_cases
-from segmitos.training.identity import RunIdentity
+from segmitos.training.identity import RunIdentity, check_images, check_unseen, images_of
 from segmitos.training.recipe import Recipe
 from segmitos.training.run import OnEvent
 from segmitos.training.train import train
+from segmitos.training.weights import run_of_weights
 
 RESULT = "crossval.json"
 Counted = NDArray[np.int32]
@@ -48,12 +49,14 @@ class FoldCounts:
         seed: of the training.
         fields: per slide of fields, (map thresholds, areas, scores, 3) counts of the tuning grid.
         crops: the same of external crops, which say what recall is and little of precision.
+        groups: the patient of a slide (`Case.group`), the slide where it is not there.
     """
 
     fold: str
     seed: int
     fields: dict[str, Counted]
     crops: dict[str, Counted]
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 def cross_validate(
@@ -90,7 +93,8 @@ def cross_validate(
         seed and over all that is done.
 
     Raises:
-        UsageError: for a fold that does not exist, or a folder with other trainings.
+        UsageError: for a fold that does not exist, a folder with other trainings, an image that is
+            in two folds, or that the recipe's weights were trained on.
         OutputError: for a crossval.json that another program wrote.
         DataError: where the cases cannot be divided so.
     """
@@ -99,6 +103,12 @@ def cross_validate(
     unknown = sorted(set(only) - set(divided))
     if unknown:
         raise UsageError(f"fold {unknown[0]!r} is not one of {', '.join(divided)}")
+    _check_names(divided)
+    images = {name: images_of(of) for name, of in divided.items()}
+    check_images(images)
+    if (start := run_of_weights(recipe.weights)) is not None:
+        for of in images.values():
+            check_unseen(start, of)
     trained_on = {name: _others(divided, name) for name in divided}
     done = []
     # A seed given twice is one training, and counts once.
@@ -201,7 +211,15 @@ _KINDS = ("common", "held_out", "own_best", "crops")
 
 def _row(one: FoldCounts, common: tuple[int, int, int], done: Sequence[FoldCounts]) -> Any:
     own = list(one.fields.values())
-    rest = [table for other in done if other.fold != one.fold for table in other.fields.values()]
+    seen = {one.groups.get(slide, slide) for slide in one.fields}
+    # Thresholds are not chosen on another scan of a patient either.
+    rest = [
+        table
+        for other in done
+        if other.fold != one.fold
+        for slide, table in other.fields.items()
+        if other.groups.get(slide, slide) not in seen
+    ]
     return {
         "fold": one.fold,
         "seed": one.seed,
@@ -245,7 +263,8 @@ def _counted(
     for key, table in saved.items():
         kind, _, slide = key.partition("/")
         kinds[kind][slide] = table
-    return FoldCounts(fold, seed, kinds["fields"], kinds["crops"])
+    groups = {case.slide: case.group for case in tested}
+    return FoldCounts(fold, seed, kinds["fields"], kinds["crops"], groups)
 
 
 def _load_counts(path: Path, identity: str, tested: Sequence[Case]) -> dict[str, Counted] | None:
@@ -258,6 +277,18 @@ def _load_counts(path: Path, identity: str, tested: Sequence[Case]) -> dict[str,
     if str(saved.pop("identity", "")) != identity or set(saved) != expected:
         return None
     return saved
+
+
+def _check_names(folds: Iterable[str]) -> None:
+    """Refuse folds that would be trained in one folder. Raises DataError."""
+    seen: dict[str, str] = {}
+    for fold in folds:
+        other = seen.setdefault(_file_name(fold), fold)
+        if other != fold:
+            raise DataError(
+                f"the laboratories {other!r} and {fold!r} would both be trained in the folder "
+                f"{_file_name(fold)}; give one of them another name"
+            )
 
 
 def _file_name(fold: str) -> str:

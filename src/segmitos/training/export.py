@@ -86,6 +86,17 @@ def trained_network(run: Path) -> tuple[nn.Module, Recipe, TrainingState]:
     return network, recipe, state
 
 
+def training_stain(recipe: Recipe, state: TrainingState) -> Stain | None:
+    """Return the staining that the model of a run matches slides to, as its validation did.
+
+    The common one of the training slides; None where the recipe leaves stainings as they are, as
+    the paper's do: the network has learnt from colors as they come.
+    """
+    if state.stain is None or not recipe.augmentation.changes_stain:
+        return None
+    return Stain(**state.stain)
+
+
 def export_run(
     run: Path,
     path: Path,
@@ -106,8 +117,7 @@ def export_run(
         license: of the weights.
         intended_use: what the model is for, and what not.
         description: one line.
-        stain: staining to match every slide to; None takes the common staining of the training
-            where the recipe matched to it, and else leaves colors as they are.
+        stain: staining to match every slide to; None takes that of `training_stain`.
 
     Returns:
         The largest difference found between file and network.
@@ -121,8 +131,6 @@ def export_run(
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"cannot read {run / 'provenance.json'}: {error}") from error
     thresholds = tuned_thresholds(tuned) if tuned else UNTUNED
-    if stain is None and recipe.augmentation.stain_match > 0 and state.stain:
-        stain = Stain(**state.stain)
     spec = ModelSpec(
         name=name,
         mpp=recipe.mpp,
@@ -130,7 +138,7 @@ def export_run(
         context_px=cast(int, network.context_px),
         smoothing_sigma_um=recipe.smoothing_sigma_um,
         thresholds=thresholds,
-        stain=stain,
+        stain=training_stain(recipe, state) if stain is None else stain,
         labels=recipe.to_dict()["labels"],
         datasets=tuple(origin["training"]["datasets"]),
         training_commit=origin["commit"],

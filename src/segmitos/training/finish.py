@@ -11,14 +11,12 @@ from typing import Any
 from segmitos.detection.model import Model
 from segmitos.detection.model_file import SUFFIX
 from segmitos.detection.pipeline import DetectOptions, detect_slide
-from segmitos.detection.stain import Stain
 from segmitos.errors import InputError
 from segmitos.evaluation.scoring import ratio_text
 from segmitos.evaluation.threshold_grid import Item
 from segmitos.evaluation.tuning import Tuning, thresholds_content, tune
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_json
-from segmitos.training.checkpoint import load_state
 from segmitos.training.export import export_run
 
 
@@ -50,9 +48,9 @@ class Finished:
         held_out = self.tuning.cross_validated
         if held_out is None:
             lines.append(
-                f"F {ratio_text(own.f_score)} on the slide that the thresholds were tuned on, "
-                "which is too high. For a held-out score, validate on two slides or more, or score "
-                "on others: segmitos evaluate"
+                f"F {ratio_text(own.f_score)} on {'the slide' if self.slides == 1 else 'slides'} "
+                "that the thresholds were tuned on, which is too high. For a held-out score, "
+                "validate on slides of two patients or more, or score on others: segmitos evaluate"
             )
         else:
             lines.append(
@@ -91,21 +89,15 @@ def finish(run: Path, validation_cases: Sequence[Case], threads: int | None = No
         else:
             content = thresholds_content(tuning, len(validation_cases))
             write_json(run / "thresholds.json", content)
-    export_run(run, path, content, name=run.resolve().name, stain=training_stain(run))
+    export_run(run, path, content, name=run.resolve().name)
     return Finished(path, tuning, len({case.slide for case in validation_cases}), problem)
-
-
-def training_stain(run: Path) -> Stain | None:
-    """Return the common staining of the slides that a run was trained on."""
-    stain = load_state(run).stain
-    return None if stain is None else Stain(**stain)
 
 
 def map_cases(run: Path, cases: Sequence[Case], threads: int | None = None) -> list[Item]:
     """Run the model of a training on cases as detection does, and return maps to tune on."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"untuned{SUFFIX}"
-        export_run(run, file, stain=training_stain(run))
+        export_run(run, file)
         model = Model.load(file, "cpu", threads)
         items: list[Item] = []
         for case in cases:

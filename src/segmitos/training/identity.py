@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +54,20 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             InputError: where an image or a mask cannot be read.
+            UsageError: where an image is in both training and validation.
         """
         start = "" if start_from is None else _digest_file(_tensors_of(start_from))
+        training = {case.name: _digest_case(case) for case in cases}
+        validation = {case.name: _digest_case(case) for case in validation_cases}
+        parts = {"training": training, "validation": validation}
+        check_images(
+            {part: {name: one["image"] for name, one in of.items()} for part, of in parts.items()}
+        )
         return cls(
             recipe=recipe.to_dict(),
             start_from=start,
             time_budget_s=time_budget_s,
-            training={case.name: _digest_case(case) for case in cases},
-            validation={case.name: _digest_case(case) for case in validation_cases},
+            **parts,
         )
 
     def to_json(self) -> bytes:
@@ -102,6 +108,54 @@ def check_split(
             f"slide {sorted(shared)[0]} is in both training and validation; split by slide "
             "(frames of one slide show the same tissue)"
         )
+
+
+def check_images(parts: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuse an image that is in two parts of the data, under whatever names.
+
+    Args:
+        parts: of each part, such as training and validation, a digest of the image of each case.
+
+    Raises:
+        UsageError: naming both cases.
+    """
+    seen: dict[str, tuple[str, str]] = {}
+    for part, images in parts.items():
+        for name, digest in images.items():
+            other, other_part = seen.setdefault(digest, (name, part))
+            if other_part != part:
+                raise UsageError(
+                    f"{name} of {part} and {other} of {other_part} are the same image, file for "
+                    "file; --exclude one of them"
+                )
+
+
+def check_unseen(start: Path, images: Mapping[str, str]) -> None:
+    """Refuse to score on images that the run whose weights are started from was trained on.
+
+    Args:
+        start: folder of that run; one that does not say what it was trained on is let pass.
+        images: a digest of the image of each case that is scored on.
+
+    Raises:
+        UsageError: naming the first such case.
+    """
+    try:
+        saved = msgspec.json.decode((start / IDENTITY).read_bytes(), type=RunIdentity)
+    except (OSError, ValueError, RecursionError):
+        return
+    trained = {one["image"] for one in saved.training.values()}
+    seen = [name for name, image in images.items() if image in trained]
+    if seen:
+        raise UsageError(
+            f"{_named(seen)} would be scored on, but the run whose weights this one starts from, "
+            f"{start}, was trained there; choose slides that neither has seen"
+        )
+
+
+def images_of(cases: Iterable[Case]) -> dict[str, str]:
+    """Return a digest of the image of each case. Raises InputError for one that is not there."""
+    return {case.name: _digest_file(case.image) for case in cases}
 
 
 def resume_recipe(folder: Path, identity: RunIdentity) -> Recipe | None:

@@ -23,7 +23,7 @@ from segmitos.detection.stain import (
 from segmitos.detection.view import check_scale
 from segmitos.errors import DataError
 from segmitos.io.datasets import Case
-from segmitos.io.datasets.masks import read_grey
+from segmitos.io.datasets.masks import read_mask
 from segmitos.io.geometry import rescale
 from segmitos.training.augment import (
     Augmentation,
@@ -33,7 +33,7 @@ from segmitos.training.augment import (
     draw_transform,
     warp,
 )
-from segmitos.training.concentric import IGNORED, concentric_label
+from segmitos.training.concentric import IGNORED, LabelRecipe, concentric_label
 from segmitos.training.recipe import Recipe
 
 # How far a sample's center may lie from that of a crop of `crops` data sets.
@@ -111,7 +111,7 @@ def load_training_images(cases: Sequence[Case], mpp: float) -> list[TrainingImag
             image = slide.read(0, 0, width, height, mpp=mpp)
         mask, reviewed = None, None
         if case.mask is not None:
-            mask = (read_grey(case.mask, (width, height)) > 127).astype(np.uint8)
+            mask = read_mask(case.mask, (width, height)).astype(np.uint8)
         if case.regions is not None:
             reviewed = case.regions.mask(1 / ratio, (height, width)).astype(np.uint8)
         sources.append(
@@ -165,6 +165,7 @@ class CropSampler:
     def __init__(self, sources: Sequence[TrainingImage], recipe: Recipe, stride: int) -> None:
         if not any(len(source.mitoses_xy) or source.mask is not None for source in sources):
             raise DataError("the training cases hold no mitosis; check --cases and --exclude")
+        _check_labels(sources, recipe.labels)
         self.sources = list(sources)
         self.recipe = recipe
         self.stride = stride
@@ -286,23 +287,40 @@ class CropSampler:
         shape = (height // self.stride, width // self.stride)
         offset = self.stride // 2
         zoom = float(np.sqrt(abs(np.linalg.det(matrix))))
+        per_px = recipe.mpp * zoom
         if recipe.labels.kind == "mask" and source.mask is not None:
             inside = _warp_mask(source.mask, center, matrix, size)
             label = inside[offset :: self.stride, offset :: self.stride].astype(np.uint8)
         else:
             own_um = None if source.radii_px is None else source.radii_px * recipe.mpp
             inner, outer = recipe.labels.draw_radii(len(points), rng, own_um)
-            per_px = recipe.mpp * zoom
             label = concentric_label(points, inner / per_px, outer / per_px, shape, self.stride)
-            if len(ignored_points):
-                around = np.full(len(ignored_points), IGNORE_RADIUS_UM / per_px)
-                near = concentric_label(ignored_points, around, around, shape, self.stride)
-                label[(near == 1) & (label == 0)] = IGNORED
+        if len(ignored_points):
+            around = np.full(len(ignored_points), IGNORE_RADIUS_UM / per_px)
+            near = concentric_label(ignored_points, around, around, shape, self.stride)
+            label[(near == 1) & (label == 0)] = IGNORED
         if source.reviewed is not None:
             valid &= _warp_mask(source.reviewed, center, matrix, size)
         label[~valid[offset :: self.stride, offset :: self.stride]] = IGNORED
         stained = augment_stain(crop, source.stain, self.pool, self.target, augmentation, rng)
         return augment_scanner(stained, augmentation, rng), label
+
+
+def _check_labels(sources: Sequence[TrainingImage], labels: LabelRecipe) -> None:
+    """Refuse labels that need what images with mitoses do not have. Raises DataError."""
+    for source in sources:
+        if not len(source.mitoses_xy):
+            continue
+        if labels.kind == "mask" and source.mask is None:
+            raise DataError(
+                f"{source.name} has no pixel mask, as labels kind = 'mask' needs; train on cases "
+                "with masks alone, or with another kind of label, say 'random'"
+            )
+        if labels.kind != "mask" and labels.inner_fraction > 0 and source.radii_px is None:
+            raise DataError(
+                f"{source.name} has points without radii, of which labels inner_fraction = "
+                f"{labels.inner_fraction:g} would be a fraction; set it to 0"
+            )
 
 
 def _warp_mask(

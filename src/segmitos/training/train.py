@@ -25,7 +25,13 @@ from segmitos.training.adapt import RECIPE, is_model
 from segmitos.training.batches import Batches, seconds_per_step
 from segmitos.training.checkpoint import STATE
 from segmitos.training.concentric import concentric_loss
-from segmitos.training.identity import IDENTITY, RunIdentity, check_split, resume_recipe
+from segmitos.training.identity import (
+    IDENTITY,
+    RunIdentity,
+    check_split,
+    check_unseen,
+    resume_recipe,
+)
 from segmitos.training.mining import mine
 from segmitos.training.optimizer import learning_rate, set_learning_rate
 from segmitos.training.predict import to_network
@@ -46,6 +52,7 @@ from segmitos.training.run import (
 from segmitos.training.sampling import warnings_of
 from segmitos.training.stopping import StopRequestedError, stop_requests
 from segmitos.training.validate import validate
+from segmitos.training.weights import run_of_weights
 
 Existing = Literal["resume", "refuse", "restart"]
 
@@ -94,7 +101,8 @@ def train(
         provenance.json, history.csv and training.html.
 
     Raises:
-        UsageError: if the folder holds another run, or slides overlap.
+        UsageError: if the folder holds another run, slides overlap, or the run started from has
+            learnt from validation cases.
         OutputError: if the folder cannot be written to, or holds other files of these names.
         DataError, InputError: for cases or a recipe that cannot be used.
         TrainingError: if the loss leaves the finite numbers; the last checkpoint stays.
@@ -112,6 +120,9 @@ def train(
             torch.set_num_threads(threads)
         start = None if start_from is None else _start_folder(start_from)
         identity = RunIdentity.of(cases, validation_cases, chosen, start, time_budget_s)
+        if (origin := start or run_of_weights(chosen.weights)) is not None:
+            held_out = identity.validation.items()
+            check_unseen(origin, {name: one["image"] for name, one in held_out})
         if existing == "restart":
             remove_run(folder)
         elif existing == "refuse" and (folder / STATE).exists():
@@ -296,8 +307,9 @@ def _end_epoch_if_due(run: TrainingRun, check: Callable[[], None]) -> bool:
     }
     due = epoch % run.recipe.validate_every == 0 or run.step == run.recipe.steps
     if run.held_out and due:
+        target = run.sampler.target if run.recipe.augmentation.changes_stain else None
         figures, run.examples = validate(
-            run.average.module, run.held_out, run.recipe, run.sampler.target, check
+            run.average.module, run.held_out, run.recipe, target, check
         )
         entry |= figures
     run.history.append(entry)

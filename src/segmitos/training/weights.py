@@ -49,6 +49,12 @@ def load_weights(network: nn.Module, source: str) -> None:
     _LOADERS[kind](network, Path(where))
 
 
+def run_of_weights(source: str) -> Path | None:
+    """Return the folder of a source `run:FOLDER`, None for any other."""
+    kind, _, where = source.partition(":")
+    return Path(where) if kind == "run" and where else None
+
+
 def load_run(network: nn.Module, folder: Path) -> None:
     """Fill a network with the averaged weights of a run, of its own stage or of an earlier one.
 

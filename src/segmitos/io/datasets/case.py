@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from segmitos.io.slide import Slide
 
 Points = NDArray[np.float64]
+# Data sets whose slides crops are cut from, by the names that tables of crops give them; the number
+# of a slide there is what stands before the `_`.
+_CROPPED = {"tupac16": "tupac16", "amida13": "tupac16"} | dict.fromkeys(
+    ("midog", "midog21", "midog2021", "midog22", "midog2022", "midog++"), "midog"
+)
 
 
 def no_points() -> Points:
@@ -85,8 +90,15 @@ class Case:
 
     @property
     def group(self) -> str:
-        """What is never divided: the patient of a data set, its slide where that is not told."""
+        """What is never divided: the patient of a data set, its slide where that is not told.
+
+        Crops that were cut from a slide of a known data set are its patient's.
+        """
         slide = self.slide.removeprefix(f"{self.collection}/")
+        if self.dataset == "crops":
+            name, _, number = slide.partition("/")
+            if name.lower() in _CROPPED:
+                return f"{_CROPPED[name.lower()]}/{number.split('_')[0]}"
         return f"{self.collection}/{self.patient or slide}"
 
     @property

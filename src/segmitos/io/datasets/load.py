@@ -91,10 +91,11 @@ def load_dataset(
         DataError: for a folder that is not in its format, or a pattern that matches nothing.
         UsageError: for a format that is not known.
     """
-    found: list[Case] = []
+    sets: list[tuple[Path | None, list[Case]]] = []
     for one in [spec] if isinstance(spec, str) else spec:
         with collected(problems):
-            found += _load_one(one, problems)
+            sets.append(_load_one(one, problems))
+    found = _folders_apart(sets)
     if problems and not found:
         if len(problems) == 1:
             raise DataError(problems.pop())
@@ -139,6 +140,25 @@ def _scaled(cases: list[Case], mpp: float | None, override: bool) -> list[Case]:
     return [dataclasses.replace(case, mpp=mpp) if case.mpp is None else case for case in cases]
 
 
+def _folders_apart(sets: Sequence[tuple[Path | None, list[Case]]]) -> list[Case]:
+    """Name folders of points that have one name after the folders above, too: they are two sets.
+
+    Args:
+        sets: the folder that each data set is named after, None for the others, and its cases.
+    """
+    folders = {folder for folder, _ in sets if folder is not None}
+    found: list[Case] = []
+    for folder, cases in sets:
+        if folder is not None:
+            depth, others = 1, folders - {folder}
+            while any(other.parts[-depth:] == folder.parts[-depth:] for other in others):
+                depth += 1
+            name = "/".join(folder.parts[-depth:])
+            cases = [dataclasses.replace(case, dataset=name) for case in cases]
+        found += cases
+    return found
+
+
 def _slides_apart(cases: list[Case]) -> list[Case]:
     """Put the data set before the slides of a name that two data sets have: they are two slides."""
     sets: dict[str, set[str]] = {}
@@ -167,7 +187,8 @@ def _named_apart(cases: list[Case]) -> list[Case]:
     return named
 
 
-def _load_one(spec: str, problems: Problems | None) -> list[Case]:
+def _load_one(spec: str, problems: Problems | None) -> tuple[Path | None, list[Case]]:
+    """Return the cases of one data set, and the folder that it is named after, if it is."""
     name, colon, rest = spec.partition(":")
     if colon and name in FORMATS:
         path, info = Path(rest).expanduser(), FORMATS[name]
@@ -183,7 +204,8 @@ def _load_one(spec: str, problems: Problems | None) -> list[Case]:
     cases = info.read(path, problems)
     if not cases and not problems:
         raise DataError(f"{path} holds no case in the format {info.name} ({info.summary})")
-    return cases
+    named = info.name in ("points", "qupath")
+    return Path(os.path.abspath(path)) if named else None, cases
 
 
 # What tells a format, first match first: patterns of which one must be there.

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from segmitos.errors import DataError
 from segmitos.io.files import image_bytes, write_bytes
 
+_HALF = 127
+
 
 def cached(drawn_from: bytes, suffix: str) -> Path:
     """Return where the cache keeps what is drawn from these bytes."""
@@ -29,19 +31,26 @@ def save_mask(mask: NDArray[np.uint8], path: Path) -> None:
     write_bytes(path, image_bytes(mask))
 
 
-def read_grey(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Read a picture of a mask as grey values (h, w), stretched to `size` (width, height) if given.
+def read_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+    """Read a picture of a mask, 0 and 255: (h, w), stretched to `size` (width, height) if given.
 
     Raises:
-        DataError: if it cannot be read.
+        DataError: if it cannot be read, or holds numbers that are neither: 0 and 1, say.
     """
     from PIL import Image
 
     try:
         with Image.open(path) as opened:
             grey = opened.convert("L")
+            brightest = int(np.asarray(grey).max())
             if size is not None:
                 grey = grey.resize(size, Image.Resampling.NEAREST)
-            return np.asarray(grey)
+            filled: NDArray[np.bool_] = np.asarray(grey) > _HALF
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"cannot read mask {path}: {error}") from error
+    if 0 < brightest <= _HALF:
+        raise DataError(
+            f"mask {path} holds nothing brighter than {brightest}: write 255 for mitoses, 0 for "
+            "all else"
+        )
+    return filled

@@ -12,6 +12,7 @@ released such) and left out. Images lie beside the JSON or in `images/`. The cas
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from segmitos.errors import DataError
@@ -19,7 +20,13 @@ from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.table import image_header, named_file
 from segmitos.io.json_files import load_json
 from segmitos.io.points.annotations import Annotations
-from segmitos.io.points.coco import Image, coco_annotations, layout_of, parse_coco
+from segmitos.io.points.coco import (
+    BOXES_NOTE,
+    Image,
+    coco_annotations,
+    layout_of,
+    parse_coco,
+)
 from segmitos.io.problems import Problems, collected
 from segmitos.io.tables import read_table
 
@@ -63,7 +70,9 @@ def midog(path: Path, problems: Problems | None = None) -> list[Case]:
             "convert them, image by image, with 'segmitos convert'"
         )
     info = file.info if isinstance(file.info, dict) else {}
-    published = "midog" in str(info.get("description", "")).lower()
+    description = str(info.get("description", ""))
+    # Labels of any image that `convert` wrote name MIDOG, too, for their boxes.
+    published = "midog" in description.lower() and not description.startswith(BOXES_NOTE)
     about = _case_table(table.parent)
     labelled = {box.image_id for box in file.annotations}
     cases = []
@@ -122,7 +131,7 @@ def _case(
 
 def _scanner(stem: str, tumour: str) -> str:
     """Tell the scanner of a published image from its number or tumour, "" where neither tells."""
-    if stem.isdigit() and int(stem) <= _BREAST[-1][0]:
+    if re.fullmatch("[0-9]{3}", stem) and int(stem) <= _BREAST[-1][0]:
         return next(scanner for last, scanner in _BREAST if int(stem) <= last)
     return _BY_TUMOUR.get(tumour, "")
 

@@ -36,7 +36,8 @@ def mitos14(path: Path, problems: Problems | None = None) -> list[Case]:
     """Read the challenge's folder, or that of one of its slides.
 
     Raises:
-        DataError: for a frame without its CSV, a cell that is no number, a point outside.
+        DataError: for a frame without its CSV, a cell that is no number, a confidence that is
+            none, a point outside.
     """
     require_folder(path, "mitos14")
     pattern = "frames/x40"
@@ -58,6 +59,10 @@ def _case(image: Path, folder: Path) -> Case:
         raise DataError(f"{image} has no annotations: {table} is missing")
     mitoses = headless_points(table, _COLUMNS)
     hard = headless_points(others, _COLUMNS) if others.is_file() else mitoses[:0]
+    for file, confidence in ((table, mitoses[:, 2]), (others, hard[:, 2])):
+        outside = confidence[(confidence < 0) | (confidence > 1)]
+        if len(outside):
+            raise DataError(f"{file}: confidence {outside[0]:g} is not between 0 and 1")
     size, _, _ = image_header(image)
     check_inside(mitoses[:, :2], size, table)
     check_inside(hard[:, :2], size, others, _CARRIED_OVER_PX)

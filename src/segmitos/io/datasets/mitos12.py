@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from segmitos.errors import DataError
 from segmitos.io.datasets.case import Case, Points, no_points
-from segmitos.io.datasets.masks import cached, read_grey, save_mask
+from segmitos.io.datasets.masks import cached, read_mask, save_mask
 from segmitos.io.datasets.table import (
     IMAGES,
     check_inside,
@@ -146,7 +146,7 @@ def _tile(image: Path, masks: Path) -> Case:
     found = [path for path in images_under(masks) if path.stem == image.stem]
     if not found:
         raise DataError(f"{image} has no mask in {masks}")
-    filled = read_grey(found[0]) > 127
+    filled = read_mask(found[0])
     size = image_size(image)
     if filled.shape != size[::-1]:
         raise DataError(

@@ -26,6 +26,7 @@ An export without objects is an empty collection, and says that there is no mito
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def points(path: Path, problems: Problems | None = None) -> list[Case]:
         ScaleError: for an `mpp.txt` that is no scale.
     """
     require_folder(path, "points")
-    return _annotated_images(path, _table_of, problems=problems)
+    return _annotated_images(path, _tables_of, "points", problems=problems)
 
 
 def qupath(path: Path, problems: Problems | None = None) -> list[Case]:
@@ -65,47 +66,61 @@ def qupath(path: Path, problems: Problems | None = None) -> list[Case]:
     """
     require_folder(path, "qupath")
     images = find_images([path])
-    if not any(_export_of(image) for image in images):
+    if not any(_exports_of(image) for image in images):
         raise DataError(f"{path} holds no QuPath export (IMAGE.geojson beside IMAGE)")
-    return _annotated_images(path, _export_of, polygons="centroid", problems=problems)
+    return _annotated_images(path, _exports_of, "annotations", "centroid", problems)
 
 
 def _annotated_images(
     path: Path,
-    table_of: Callable[[Path], Path | None],
+    tables_of: Callable[[Path], list[Path]],
+    folder: str,
     polygons: Polygons = "refuse",
     problems: Problems | None = None,
 ) -> list[Case]:
-    """Read a folder of images, each with a file of points that `table_of` finds.
+    """Read a folder of images, each with a file of points that `tables_of` finds.
+
+    Args:
+        path: of the folder.
+        tables_of: files of an image's name: there should be one.
+        folder: where they may lie, next to the image.
+        polygons: as for `read_annotations`.
+        problems: as for every reader.
 
     Raises:
-        DataError: for an image without a file, an annotated one of a kind that is not read, and
-            what `read_annotations` raises.
+        DataError: for an image without a file or with two, a file without an image, an annotated
+            image of a kind that is not read, and what `read_annotations` raises.
     """
     cases = []
     images = find_images([path])
     for image in images:
         with collected(problems):
-            table = table_of(image)
-            if table is None:
+            tables = tables_of(image)
+            if not tables:
                 raise DataError(
                     f"{image} has no annotations: {image.with_suffix('.csv').name} or "
                     f"{image.with_suffix('.geojson').name} is missing (an empty table means none)"
                 )
-            if polygons == "refuse" and len(several := _tables_of(image)) > 1:
+            if len(tables) > 1:
                 raise DataError(
-                    f"{image} has two tables, {several[0].name} and {several[1]}; keep one of them"
+                    f"{image} has two tables, {tables[0].name} and {tables[1]}; keep one of them"
                 )
-            cases.append(_case(image, table, path, polygons))
-    tables = {table_of(image) for image in images}
-    for orphan in _orphans(images, tables) if polygons == "refuse" else ():
+            cases.append(_case(image, tables[0], path, polygons))
+    used = {table for image in images for table in tables_of(image)}
+    unread = [
+        (image, tables)
+        for image in sorted(path.rglob("*"))
+        if image.suffix.lower() in UNREAD_SUFFIXES and (tables := tables_of(image))
+    ]
+    for image, tables in unread:
         with collected(problems):
-            raise DataError(f"{orphan} is of no image: {orphan.stem}.png or the like is missing")
-    for image in sorted(path.rglob("*")):
-        is_unread = image.suffix.lower() in UNREAD_SUFFIXES and table_of(image) not in tables
-        with collected(problems):
-            if is_unread and table_of(image) is not None:
+            if not used.intersection(tables):
                 raise DataError(f"{image}: {image.suffix} is not read; convert it to PNG or TIFF")
+        used.update(tables)
+    for orphan in _orphans(images, used, folder, polygons):
+        name = orphan.stem if Path(orphan.stem).suffix else f"{orphan.stem}.png or the like"
+        with collected(problems):
+            raise DataError(f"{orphan} is of no image: {name} is missing")
     return cases
 
 
@@ -129,7 +144,8 @@ def _case(image: Path, table: Path, root: Path, polygons: Polygons) -> Case:
         mpp=own_mpp if given is None else given,
         slide=slide,
         patient=_written(image.parent, root, "patient.txt")[1] or slide,
-        dataset=root.name,
+        # The name of the folder, for `.` and `..` too.
+        dataset=os.path.basename(os.path.abspath(root)),
         size_px=size,
         regions=regions,
         confidence=found.mitosis_confidence(),
@@ -176,10 +192,6 @@ def _written(folder: Path, root: Path, name: str) -> tuple[Path | None, str]:
     return None, ""
 
 
-def _table_of(image: Path) -> Path | None:
-    return next(iter(_tables_of(image)), None)
-
-
 def _tables_of(image: Path) -> list[Path]:
     """Return the tables of an image's name; more than one may say different things."""
     folders = (image.parent, image.parent / "points")
@@ -187,15 +199,18 @@ def _tables_of(image: Path) -> list[Path]:
     return [table for table in tables if table.is_file()]
 
 
-def _orphans(images: Sequence[Path], used: Container[Path | None]) -> Iterator[Path]:
-    """Yield tables of points that lie beside images and belong to none."""
+def _orphans(
+    images: Sequence[Path], used: Container[Path], folder: str, polygons: Polygons
+) -> Iterator[Path]:
+    """Yield files of points that lie beside images, or in `folder` there, and belong to none."""
     beside = {image.parent for image in images}
-    for folder in sorted(beside | {folder / "points" for folder in beside}):
-        for table in sorted(folder.glob("*.csv")):
-            if table in used or table.name.startswith("."):
+    for place in sorted(beside | {parent / folder for parent in beside}):
+        for table in sorted(place.glob("*")):
+            wanted = table.suffix in (_SUFFIXES if polygons == "refuse" else (".geojson",))
+            if not wanted or table in used or table.name.startswith("."):
                 continue
             try:
-                is_table = len(read_annotations(table)) > 0
+                is_table = len(read_annotations(table, polygons=polygons)) > 0
             except SegMitosError:
                 # Some other table, of which nothing is known.
                 continue
@@ -203,9 +218,9 @@ def _orphans(images: Sequence[Path], used: Container[Path | None]) -> Iterator[P
                 yield table
 
 
-def _export_of(image: Path) -> Path | None:
-    for folder in (image.parent, image.parent / "annotations"):
-        for name in (f"{image.name}.geojson", f"{image.stem}.geojson"):
-            if (folder / name).is_file():
-                return folder / name
-    return None
+def _exports_of(image: Path) -> list[Path]:
+    """Return QuPath's exports of an image; more than one may say different things."""
+    folders = (image.parent, image.parent / "annotations")
+    names = (f"{image.name}.geojson", f"{image.stem}.geojson")
+    exports = [folder / name for folder in folders for name in names]
+    return [export for export in exports if export.is_file()]

@@ -73,7 +73,7 @@ def headless_points(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
     """Read a CSV without header whose first cells are `columns`; returns (n, len(columns)).
 
     Raises:
-        DataError: for a row that is too short or a cell that is no number.
+        DataError: for a row that is too short or twice as long, or a cell that is no number.
     """
     table = _table(path)
     rows: list[list[float]] = []
@@ -83,6 +83,11 @@ def headless_points(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
             if len(cells) < len(columns):
                 raise DataError(
                     f"{path}, line {line}: {len(cells)} columns instead of {','.join(columns)}"
+                )
+            if len(cells) == 2 * len(columns):
+                raise DataError(
+                    f"{path}, line {line}: {len(cells)} numbers for {','.join(columns)}; are they "
+                    "decimal commas? write decimal points"
                 )
             pairs = zip(cells, columns, strict=False)
             rows.append([table.number(cell, line, name) for cell, name in pairs])

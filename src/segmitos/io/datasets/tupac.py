@@ -13,6 +13,7 @@ independent readers swap the cells (a third does not, and is wrong).
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from segmitos.errors import DataError
@@ -46,8 +47,8 @@ def tupac16(path: Path, problems: Problems | None = None) -> list[Case]:
     described; `find_problems` names the image.
 
     Raises:
-        DataError: for a folder without tables, a cell that is no number, a point outside, two
-            images of one name.
+        DataError: for a folder without tables, one of tables that is not named as a case, a cell
+            that is no number, a point outside, two images of one name.
     """
     if path.is_file():
         return sliderunner(path, "tupac16", MPP)
@@ -63,12 +64,17 @@ def _folders(path: Path, dataset: str, problems: Problems | None) -> list[Case]:
     for image in images_under(path, recursive=True):
         folders = image.relative_to(path).parts[:-1]
         # The challenges' test fields have the same names as the training fields.
-        if not image.parent.name.isdigit() or any("test" in name.lower() for name in folders):
+        if not _is_case(image.parent.name) or any("test" in name.lower() for name in folders):
             continue
         key = (image.parent.name, image.stem)
         if images.setdefault(key, image) != image:
             raise DataError(f"{images[key]} and {image} are both image {image.stem} of {key[0]}")
-    tables = [(table.parent.name, table.stem) for table in truth.glob("[0-9]*/*.csv")]
+    tables = []
+    for table in sorted(truth.glob("[0-9]*/*.csv")):
+        with collected(problems):
+            if not _is_case(table.parent.name):
+                raise DataError(f"{table} is of no case: {table.parent.name!r} is not its number")
+            tables.append((table.parent.name, table.stem))
     if images and tables and not set(images) & set(tables):
         raise DataError(f"none of the tables in {truth} belongs to an image, e.g. {tables[0]}")
     for slide, stem in tables:
@@ -78,6 +84,11 @@ def _folders(path: Path, dataset: str, problems: Problems | None) -> list[Case]:
         with collected(problems):
             cases.append(_case(*key, images[key], path, dataset))
     return cases
+
+
+def _is_case(folder: str) -> bool:
+    """Tell whether a folder is named as a case is: by a number."""
+    return re.fullmatch("[0-9]+", folder) is not None
 
 
 def _case(slide: str, stem: str, image: Path, path: Path, dataset: str) -> Case:

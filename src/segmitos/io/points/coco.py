@@ -19,6 +19,8 @@ from segmitos.io.points.classes import CLASSES, LABELS, Classes, Label, unknown_
 
 BOX_PX = 50.0
 """Side of the boxes, as in MIDOG's labels."""
+BOXES_NOTE = "Boxes are [x1, y1, x2, y2]"
+"""How the description begins in labels of MIDOG's kind that are written here."""
 _CATEGORIES: dict[Label, tuple[int, str]] = {
     "mitosis": (1, "mitotic figure"),
     "non-mitosis": (2, "non-mitotic figure"),
@@ -269,7 +271,7 @@ def midog_content(
     content = _content(
         _image(annotations, size_px), items, [(1, "mitotic figure"), (2, "not mitotic figure")]
     )
-    return content | {"info": {"description": "Boxes are [x1, y1, x2, y2], as in MIDOG's labels"}}
+    return content | {"info": {"description": f"{BOXES_NOTE}, as in MIDOG's labels"}}
 
 
 def _content(
