@@ -22,6 +22,8 @@ from experiments.laboratories.candidates import (
     screened_cascade,
 )
 from experiments.laboratories.data import BACKGROUND, FIELDS, LabImage, read_images
+from experiments.laboratories.file_check import verifiers_of
+from experiments.laboratories.graphs import verifier_graph
 from experiments.laboratories.pools import FOLDS, SIZES, learns, make_pools, verifier_file
 from experiments.laboratories.protocol import (
     MAX_FALSE_PER_MM2,
@@ -233,6 +235,19 @@ def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypa
     for graph, logit in ((file.screening, screens.numpy()), (file.verifier, mean)):
         network, _ = open_onnxruntime(graph, "graph", "cpu", 1, 1)
         np.testing.assert_allclose(network(patches), 1 / (1 + np.exp(-logit)), atol=0.01)
+
+
+def test_verifiers_of_one_graph_are_taken_apart():
+    torch.manual_seed(0)
+    networks = [VerifierNetwork(64).eval() for _ in range(3)]
+    patches = np.random.default_rng(0).integers(0, 256, (2, 80, 80, 3), dtype=np.uint8)
+    apart = verifiers_of(verifier_graph(networks))
+    assert len(apart) == 3
+    for graph, network in zip(apart, networks, strict=True):
+        alone, _ = open_onnxruntime(graph, "graph", "cpu", 1, 1)
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(patches).permute(0, 3, 1, 2).float())
+        np.testing.assert_allclose(alone(patches), torch.sigmoid(logits).numpy(), atol=1e-5)
 
 
 @pytest.mark.slow
