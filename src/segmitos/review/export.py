@@ -144,6 +144,7 @@ def _write_slide(
     image = result.image
     if image is None or not image.exists():
         raise InputError(f"{result.title}: the slide is not at {image}; say where with --slides")
+    result.check_image(image)
     if result.page is not None and not _is_largest(image, result):
         raise InputError(
             f"{result.title}: page {result.page} was reviewed (detect --page), and a data set "

@@ -109,7 +109,7 @@ def derived_file(service: Service, images: Images, name: str, who: str, kind: st
 
 
 def link_earlier(service: Service, name: str, who: str) -> dict[str, Any]:
-    """Take over a reader's decisions under an earlier model.
+    """Take over a reader's decisions under an earlier model, or under earlier settings.
 
     Marks are linked one to one within 7.5 um. A decided mark that no candidate of this model stands
     for stays as an added mark; where it was no mitosis, it is left.
@@ -120,7 +120,9 @@ def link_earlier(service: Service, name: str, who: str) -> dict[str, Any]:
     result = service.result(name)
     earlier = service.earlier(result, who)
     if not earlier.labels:
-        raise NotFoundError("there is no earlier review of this slide under another model")
+        raise NotFoundError(
+            "there is no earlier review of this slide under another model or other settings"
+        )
     old = [mark for mark in earlier.labels if mark in earlier.places]
     old_xy = np.array([earlier.places[mark] for mark in old]).reshape(-1, 2)
     visible = service.visible(result, who)
