@@ -16,7 +16,7 @@ from segmitos.cohort.finished_results import recount_result
 from segmitos.counting.corrections import corrections, read_edited
 from segmitos.counting.recount import recount
 from segmitos.counting.saved import read_saved
-from segmitos.errors import DataError, InputError
+from segmitos.errors import DataError, InputError, OutputError
 from segmitos.review.access import Reader
 from segmitos.review.events import read_batch
 from segmitos.review.export import export_points
@@ -240,6 +240,59 @@ def test_a_signed_review_is_closed_until_the_signature_is_taken_back(results, se
         service, "made", "Anna", batch(service, event("undo", mark=answer["state"]["finished"]))
     )
     assert again["state"]["finished"] is None and not folder.exists()
+
+
+def sign(service: Service, **more) -> dict:
+    return finish(service, Images(), "made", "Anna", batch(service, event("finish") | more))
+
+
+def take_back(service: Service) -> dict:
+    finished = service.state(service.result("made"), "Anna").finished
+    return reopen(service, "made", "Anna", batch(service, event("undo", mark=finished)))
+
+
+def test_a_signature_stands_while_its_files_cannot_be_removed(results, serve):
+    service = serve(results)
+    sign(service)
+    counts = results / "reviews" / "made" / "Anna" / "reviewed.json"
+    counts.unlink()
+    counts.mkdir()
+    with pytest.raises(OutputError, match=r"cannot remove .*Anna: "):
+        take_back(service)
+    assert service.state(service.result("made"), "Anna").finished
+    counts.rmdir()
+    assert take_back(service)["state"]["finished"] is None
+
+
+def test_the_files_of_an_earlier_signature_are_written_again(results, serve):
+    service = serve(results)
+    sign(service)
+    folder = results / "reviews" / "made" / "Anna"
+    shutil.copytree(folder, results.parent / "earlier")
+    take_back(service)
+    service.post(
+        "made", "Anna", batch(service, event("decide", mark=ids(service)[0], label="look-alike"))
+    )
+    sign(service, at="2026-01-03T00:00:00Z")
+    # As if a kill had come between the second signature and its files.
+    shutil.rmtree(folder)
+    shutil.move(results.parent / "earlier", folder)
+    assert write_missing(service, Images()) == ([folder], [])
+    assert json.loads((folder / "reviewed.json").read_text())["tally"]["rejected"] == 1
+    assert write_missing(service, Images()) == ([], [])
+
+
+def test_a_signed_count_is_told_of_when_the_result_has_other_settings(results, serve, capsys):
+    service = serve(results)
+    headline = sign(service)["summary"]["headline"]
+    assert "Signed with" not in headline
+    assert main(["recount", str(results / "made"), "--min-score", "0.8"]) == 0
+    assert "made: Anna signed the count with the earlier settings" in capsys.readouterr().out
+    again = service.slide("made", "Anna")["summary"]
+    assert again["state"] == "finished"
+    assert again["headline"].startswith("Signed with other settings than the result has now: ")
+    take_back(service)
+    assert "Signed with" not in sign(service)["summary"]["headline"]
 
 
 def test_the_signed_count_is_what_recount_makes_of_the_signed_marks(results, serve):

@@ -211,7 +211,7 @@ def _reviewed(folder: OutputFolder, summary: Mapping[str, Any]) -> Row:
     except (DataError, LookupError, TypeError, ValueError, AttributeError):
         return {"warnings": "reviewed.json is damaged"}
     if review.get("settings") != summary["settings"]:
-        row["warnings"] = "the review has earlier settings"
+        row["warnings"] = "the review has other settings"
     return row
 
 

@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -115,6 +115,25 @@ def write_bytes(path: Path, content: bytes) -> None:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files that belong together: none appears before all are on the disk, then in order.
+
+    Args:
+        folder: to write into.
+        files: content by name; the last one tells that the others are whole.
+
+    Raises:
+        OutputError: as `new_file` does; what was there of these names stays then.
+    """
+    with contextlib.ExitStack() as stack:
+        # The last to be begun is the first to be renamed.
+        for name, content in reversed(list(files.items())):
+            with stack.enter_context(new_file(folder / name)).open("xb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager

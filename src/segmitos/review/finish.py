@@ -9,19 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from segmitos.errors import DataError, SegMitosError
+from segmitos.errors import DataError, OutputError, SegMitosError
 from segmitos.evaluation.matching import match_points
-from segmitos.io.files import write_bytes
-from segmitos.report.reviewed import REVIEWED_JSON
+from segmitos.io.files import write_files
+from segmitos.report.reviewed import REVIEWED_JSON, read_review
 from segmitos.review.derived import EXPORTS, blind_file, derived_files
 from segmitos.review.events import Batch, Event
 from segmitos.review.images import Images
 from segmitos.review.results import Result
 from segmitos.review.service import ConflictError, NotFoundError, Service
-from segmitos.review.state import OWN
+from segmitos.review.state import OWN, ReviewState
 
 LINK_UM = 7.5
-FOLDER = "reviews"
 _NAMESPACE = uuid.UUID("1f0c7c5e-4d0e-5a54-9d0c-2f6a4a1b7e11")
 
 
@@ -43,29 +42,35 @@ def finish(service: Service, images: Images, name: str, who: str, batch: Batch) 
 
 
 def reopen(service: Service, name: str, who: str, batch: Batch) -> dict[str, Any]:
-    """Take a signature back, and the signed files away. Raises ConflictError, DataError."""
+    """Take a signature back, and the signed files away.
+
+    Raises:
+        ConflictError: for another model, or a review that was signed again.
+        DataError: for anything but one event of kind undo.
+        OutputError: where the files cannot be removed; the signature stands then.
+    """
     result = service.result(name)
     finished = service.state(result, who).finished
     if [event.kind for event in batch.events] != ["undo"]:
         raise DataError("to reopen, send one event of kind undo")
     if finished is not None and batch.events[0].mark != finished:
         raise ConflictError("this review was signed again elsewhere; reload the page")
+    if finished is not None:
+        # Before the signature: one without its files gets them again, files without one stay.
+        _remove_files(service.signed_folder(result, who))
     stored = service.store_events(result, who, batch.model, batch.events)
-    if service.state(result, who).finished is None:
-        shutil.rmtree(review_folder(service, result, who), ignore_errors=True)
     return service.answer(result, who, stored)
 
 
 def write_review(service: Service, images: Images, result: Result, who: str) -> Path:
-    """Write the files of a signed review, each whole or absent; the counts come last.
+    """Write the files of a signed review, all of them or none.
 
     Raises:
         OutputError: where they cannot be written.
     """
-    folder = review_folder(service, result, who)
+    folder = service.signed_folder(result, who)
     files = derived_files(result, service.state(result, who), who, images)
-    for name, content in sorted(files.items(), key=lambda file: file[0] == REVIEWED_JSON):
-        write_bytes(folder / name, content)
+    write_files(folder, files)
     return folder
 
 
@@ -80,8 +85,8 @@ def write_missing(service: Service, images: Images) -> tuple[list[Path], list[st
     problems: list[str] = []
     for result in service.worklist.all().values():
         for who, state in service.states(result).items():
-            folder = review_folder(service, result, who)
-            if state.finished and not (folder / REVIEWED_JSON).is_file():
+            folder = service.signed_folder(result, who)
+            if state.finished and not _is_written(folder, state):
                 try:
                     written.append(write_review(service, images, result, who))
                 except SegMitosError as error:
@@ -89,9 +94,22 @@ def write_missing(service: Service, images: Images) -> tuple[list[Path], list[st
     return written, problems
 
 
-def review_folder(service: Service, result: Result, who: str) -> Path:
-    """Return where the files of a reader's review are; not in the result's own folder."""
-    return service.worklist.home / FOLDER / result.name / who
+def _remove_files(folder: Path) -> None:
+    try:
+        (folder / REVIEWED_JSON).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {folder}: {error.strerror or error}") from error
+    # Without the counts there is no review.
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_written(folder: Path, state: ReviewState) -> bool:
+    """Tell whether the files of a signed review are there, and those of this signature."""
+    try:
+        signed = read_review(folder)
+    except DataError:
+        return False
+    return signed is not None and signed.get("finished_at") == state.finished_at
 
 
 def derived_file(service: Service, images: Images, name: str, who: str, kind: str) -> bytes:

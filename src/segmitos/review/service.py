@@ -8,12 +8,14 @@ import weakref
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
 from segmitos.errors import DataError, SegMitosError
+from segmitos.report.reviewed import SIGNED, read_review
 from segmitos.review.access import CONSENSUS, Reader
 from segmitos.review.assess import (
     Counted,
@@ -31,6 +33,9 @@ from segmitos.review.store import Store
 
 Mode = Literal["report", "training"]
 _MIN_BLIND = 10
+_SIGNED_OTHERWISE = (
+    "Signed with other settings than the result has now: take the signature back and sign again."
+)
 # Counts kept in memory for a result: of several readers, and of what they may undo.
 _MAX_COUNTED = 50
 
@@ -211,19 +216,34 @@ class Service:
         sure = int(marks.mitosis.sum())
         model = result.summary.hotspot
         model_count = None if self.blind else 0 if model is None else model.count
+        line = headline(counted, model_count)
+        if state.finished and self._is_signed_otherwise(result, who):
+            line = f"{_SIGNED_OTHERWISE} {line}"
         answer = {
             "decided": len(state.labels),
             "undecided": waiting,
             "unsure": int(marks.unsure.sum()),
             "count": sure if self.blind else sure + waiting,
             "windows": [one.to_dict() for one in counted],
-            "headline": headline(counted, model_count),
+            "headline": line,
             "reviewed_mm2": round(area_mm2(list(state.regions.values()), result.mpp), 4),
             "state": state_word(state),
         }
         if not self.blind:
             answer["model"] = {"count": result.summary.count, "hotspot": model_count}
         return answer
+
+    def signed_folder(self, result: Result, who: str) -> Path:
+        """Return where the files of a signed review are; not in the result's own folder."""
+        return self.worklist.home / SIGNED / result.name / who
+
+    def _is_signed_otherwise(self, result: Result, who: str) -> bool:
+        """Tell whether a result was counted with other settings since a reader signed it."""
+        try:
+            signed = read_review(self.signed_folder(result, who))
+        except DataError:
+            return False
+        return signed is not None and signed.get("settings") != result.summary.settings
 
     def count(
         self, result: Result, state: ReviewState, marks: ReviewedMarks | None = None
