@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 
 import numpy as np
 import pytest
@@ -249,3 +250,18 @@ def test_the_scale_that_a_file_of_points_states_holds(tmp_path, capsys, kind):
         assert point["point"][:2] == pytest.approx([0.025, 0.01])
         said = capsys.readouterr().err
         assert ("says 0.25 um/px, 0.5 was given" in said) == bool(given)
+
+
+@pytest.mark.parametrize("target", FORMATS)
+def test_a_file_whose_name_is_no_utf8_goes_into_every_format(tmp_path, target):
+    source = tmp_path / os.fsdecode(b"f\xff.csv")
+    try:
+        source.write_text("x_px,y_px,x_um,y_um\n10,20,2.5,5\n")
+    except OSError:
+        pytest.skip("the disk holds names in UTF-8 alone")
+    out = tmp_path / "out.json"
+    out = out.with_suffix({"geojson": ".geojson", "csv": ".csv"}.get(target, ".json"))
+    assert main(["convert", str(source), str(out), "--to", target]) == 0
+    found = read_annotations(out, 0.25)
+    assert found.xy.tolist() == [[10.0, 20.0]]
+    assert found.name == ("out" if target == "csv" else r"f\xff")

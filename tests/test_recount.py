@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -332,3 +333,11 @@ def test_what_cannot_be_read_is_one_line_and_leaves_nothing(results, tmp_path, c
             (results / "one" / name).unlink()
     assert main(["recount", str(tmp_path), "--hotspot-area-mm2", "1"]) == 1
     assert "holds no result" in capsys.readouterr().err
+
+
+def test_names_that_are_no_utf8_are_written_with_escapes(results, tmp_path):
+    file = corrected(results / "one", tmp_path / "edited.geojson", without_first_five)
+    call = ["recount", str(results / "one"), "--with", str(file)]
+    assert main([*call, "--reader", os.fsdecode(b"An\xff"), "--note", os.fsdecode(b"\xfe")]) == 0
+    review = json.loads((results / "one" / "reviewed.json").read_text())
+    assert (review["reader"], review["note"]) == (r"An\xff", r"\xfe")

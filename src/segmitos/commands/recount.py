@@ -11,6 +11,7 @@ import click
 
 from segmitos.commands.progress import in_words
 from segmitos.errors import DataError, InputError, UsageError
+from segmitos.io.files import display_path
 from segmitos.options import FilePath, counting_options, json_option, print_json
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def recount(
             raise UsageError("nothing to change: give --with, or a setting to count with")
         contents = [_change(result, changes, json_out) for result in results]
     else:
-        who = {"reader": reader.strip(), "note": note.strip()}
+        who = {"reader": display_path(reader.strip()), "note": display_path(note.strip())}
         how = {"hotspot": hotspot, "screened": screened, "tubules": tubules, "nuclei": nuclei}
         contents = []
         for result, file in _corrected_files(results, corrected, folder).items():
@@ -159,7 +160,7 @@ def _review(
     from segmitos.counting.corrections import corrections, read_edited
     from segmitos.counting.recount import Review, recount
     from segmitos.counting.saved import TISSUE, change_settings, read_saved
-    from segmitos.io.files import display_path, write_files
+    from segmitos.io.files import write_files
     from segmitos.io.outputs import SUMMARY, check_folder
     from segmitos.io.points.candidates import CANDIDATES
     from segmitos.report.result_files import open_image, read_pictures

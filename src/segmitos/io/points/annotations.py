@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.errors import DataError, UsageError
+from segmitos.io.files import display_path
 from segmitos.io.geometry import check_mpp
 from segmitos.io.points.classes import LABELS, Label
 from segmitos.io.points.regions import Regions
@@ -54,6 +55,9 @@ class Annotations:
 
     def __post_init__(self) -> None:
         points = np.array(self.xy, np.float64).reshape(-1, 2)
+        # A file's name may hold bytes that no format can.
+        for text in ("name", "laboratory"):
+            object.__setattr__(self, text, display_path(getattr(self, text)))
         object.__setattr__(self, "xy", points)
         object.__setattr__(self, "labels", tuple(self.labels))
         if len(self.labels) != len(points) or not set(self.labels) <= set(LABELS):
