@@ -145,7 +145,8 @@ def label_of(kind: str | None) -> Label | None:
         return None
     label = CLASSES.label(kind)
     if label == "mitosis":
-        return "atypical" if plain_name(kind).startswith(_ATYPICAL) else "mitosis"
+        parts = (plain_name(part) for part in kind.split(":"))
+        return "atypical" if any(part.startswith(_ATYPICAL) for part in parts) else "mitosis"
     return "look-alike" if label == "non-mitosis" else label
 
 
