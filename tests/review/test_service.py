@@ -295,6 +295,27 @@ def test_a_signed_count_is_told_of_when_the_result_has_other_settings(results, s
     assert "Signed with" not in sign(service)["summary"]["headline"]
 
 
+@pytest.mark.parametrize("decided", [None, "mitosis", "look-alike"])
+def test_a_cell_that_would_count_twice_is_not_signed(results, serve, decided):
+    service = serve(results)
+    result = service.result("made")
+    mark = ids(service)[0]
+    x, y = result.candidates.xy[result.candidates.index[mark]].tolist()
+    own = event("add", mark="own-1", x_px=x + 1.5, y_px=y, label="atypical")
+    events = [own] if decided is None else [own, event("decide", mark=mark, label=decided)]
+    service.post("made", "Anna", batch(service, *events))
+    if decided == "look-alike":
+        assert sign(service)["state"]["finished"]
+        return
+    with pytest.raises(
+        DataError, match=r"two marks 1\.9 um apart, at .* one cell would count twice"
+    ):
+        sign(service)
+    assert not service.state(result, "Anna").finished and not (results / "reviews").exists()
+    service.post("made", "Anna", batch(service, event("remove", mark="own-1")))
+    assert sign(service)["state"]["finished"]
+
+
 def test_the_signed_count_is_what_recount_makes_of_the_signed_marks(results, serve):
     service = serve(results)
     rng = np.random.default_rng(3)

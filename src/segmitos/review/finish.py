@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from segmitos.counting.reviewed_marks import doubled_marks
 from segmitos.errors import DataError, OutputError, SegMitosError
 from segmitos.evaluation.matching import match_points
 from segmitos.io.files import write_files
 from segmitos.report.reviewed import REVIEWED_JSON, read_review
-from segmitos.review.derived import EXPORTS, blind_file, derived_files
+from segmitos.review.derived import EXPORTS, blind_file, derived_files, recount_review
 from segmitos.review.events import Batch, Event
 from segmitos.review.images import Images
 from segmitos.review.results import Result
@@ -29,16 +30,30 @@ def finish(service: Service, images: Images, name: str, who: str, batch: Batch) 
 
     Raises:
         ConflictError: for another model, or a review that is signed already.
-        DataError: for anything but one event of kind finish.
+        DataError: for anything but one event of kind finish, or a cell that counts twice.
         OutputError: where the files cannot be written; the signature stands, sent again it is
             tried again.
     """
     result = service.result(name)
     if [event.kind for event in batch.events] != ["finish"]:
         raise DataError("to finish, send one event of kind finish")
+    state = service.state(result, who)
+    if not state.finished:
+        _refuse_doubled(result, state)
     stored = service.store_events(result, who, batch.model, batch.events)
     write_review(service, images, result, who)
     return service.answer(result, who, stored)
+
+
+def _refuse_doubled(result: Result, state: ReviewState) -> None:
+    found = doubled_marks(recount_review(result, state).marks, result.candidates, result.mpp)
+    if found is not None:
+        first, second, apart_um = found
+        raise DataError(
+            f"two marks {apart_um:.1f} um apart, at ({first.x_px:.0f}, {first.y_px:.0f}) and "
+            f"({second.x_px:.0f}, {second.y_px:.0f}): one cell would count twice; reject or delete "
+            "one of them, then sign"
+        )
 
 
 def reopen(service: Service, name: str, who: str, batch: Batch) -> dict[str, Any]:
