@@ -250,6 +250,38 @@ def test_the_scale_that_a_file_of_points_states_holds(tmp_path, capsys, kind):
         assert point["point"][:2] == pytest.approx([0.025, 0.01])
         said = capsys.readouterr().err
         assert ("says 0.25 um/px, 0.5 was given" in said) == bool(given)
+    # What the warnings advise.
+    insist = ["--mpp", "0.5", "--override-mpp", "--to", "midog", "--overwrite"]
+    for given in (["--slide", str(image)], []):
+        assert main(["convert", str(source), str(out), *insist, *given]) == 0
+        (point,) = json.loads(out.read_text())["points"]
+        assert point["point"][:2] == pytest.approx([0.05, 0.02])
+        assert not capsys.readouterr().err
+
+
+def test_on_a_slide_whose_pixels_are_not_square_one_value_may_be_insisted_on(tmp_path, capsys):
+    image, table, out = (tmp_path / name for name in ("a.tif", "a.csv", "out.json"))
+    tall = (10_000 / 0.25, 10_000 / 0.5)
+    pixels = np.full((200, 300, 3), 200, np.uint8)
+    tifffile.imwrite(image, pixels, resolution=tall, resolutionunit="CENTIMETER")
+    table.write_text("x_px,y_px\n100,40\n")
+    call = ["convert", str(table), str(out), "--to", "midog", "--slide", str(image)]
+    assert main(call) == 1
+    assert "insist on one value with --mpp and --override-mpp" in capsys.readouterr().err
+    assert main([*call, "--override-mpp"]) == 2
+    assert main([*call, "--mpp", "0.25", "--override-mpp"]) == 0
+    assert json.loads(out.read_text())["points"][0]["point"] == [0.025, 0.01, 0]
+
+
+def test_rounded_micrometers_are_named_and_a_given_scale_takes_their_place(tmp_path, capsys):
+    table, out = tmp_path / "a.csv", tmp_path / "out.json"
+    table.write_text("x_px,y_px,x_um,y_um\n10,20,2.3,4.5\n1000,30,227.3,6.8\n")
+    call = ["convert", str(table), str(out)]
+    assert main(call) == 1
+    said = capsys.readouterr().err
+    assert "227.3 um are 1000 px, and 4.5 um are 20 px; give the scale with --mpp" in said
+    assert main([*call, "--mpp", "0.2273"]) == 0
+    assert read_annotations(out).mpp == 0.2273
 
 
 @pytest.mark.parametrize("target", FORMATS)
@@ -265,3 +297,14 @@ def test_a_file_whose_name_is_no_utf8_goes_into_every_format(tmp_path, target):
     found = read_annotations(out, 0.25)
     assert found.xy.tolist() == [[10.0, 20.0]]
     assert found.name == ("out" if target == "csv" else r"f\xff")
+
+
+@pytest.mark.parametrize("target", ["midog", "grand-challenge"])
+def test_a_score_that_is_no_probability_is_not_written_as_one(tmp_path, capsys, target):
+    table, out = tmp_path / "a.csv", tmp_path / "out.json"
+    table.write_text("x_px,y_px,score\n10,20,0.5\n30,40,87\n")
+    call = ["convert", str(table), str(out), "--mpp", "0.25", "--to"]
+    assert main([*call, target]) == 1
+    assert "a: score 87 is no probability from 0 to 1" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*call, "coco"]) == 0
