@@ -341,3 +341,13 @@ def test_names_that_are_no_utf8_are_written_with_escapes(results, tmp_path):
     assert main([*call, "--reader", os.fsdecode(b"An\xff"), "--note", os.fsdecode(b"\xfe")]) == 0
     review = json.loads((results / "one" / "reviewed.json").read_text())
     assert (review["reader"], review["note"]) == (r"An\xff", r"\xfe")
+
+
+def test_a_grade_that_was_asked_for_is_said_or_why_there_is_none(results, tmp_path, capsys):
+    file = corrected(results / "one", tmp_path / "edited.geojson", without_first_five)
+    call = ["recount", str(results / "one"), "--with", str(file), "-o", str(tmp_path / "out")]
+    assert main([*call, "--tubules", "3", "--nuclei", "2"]) == 0
+    assert "one: grade 3 (hotspot), grade 2 (ten fields)\n" in capsys.readouterr().out
+    given = ["--tubules", "3", "--nuclei", "2", "--hotspot-area-mm2", "9"]
+    assert main([*call, *given, "--field-diameter-mm", "0.69"]) == 0
+    assert "one: no grade: the image is 1.8 x 1.45 mm: smaller than" in capsys.readouterr().out

@@ -205,6 +205,8 @@ def _review(
     write_files(target, files)
     if not quiet:
         print(f"{folder.name}: {_compared(review.recount)}")
+        if how["tubules"] is not None:
+            print(f"{folder.name}: {_graded(review.recount)}")
     return {"name": folder.name, "review": review_content(saved, review)}
 
 
@@ -213,6 +215,13 @@ def _figures(summary: Summary) -> str:
     scores = () if summary.score is None else summary.score.systems
     told = "".join(f", {one.system} score {one.score}" for one in scores)
     return f"{in_words(summary.count, 'mitotic figure')}{inside}{told}"
+
+
+def _graded(found: Recount) -> str:
+    """Return the grade by each window, or why there is none, in a line."""
+    if found.grade is None:
+        return f"no grade: {found.reviewed.score_reason}"
+    return ", ".join(f"grade {grade} ({where})" for where, grade in found.grade.items())
 
 
 def _compared(found: Recount) -> str:
