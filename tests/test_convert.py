@@ -108,6 +108,13 @@ def test_a_slide_gives_scale_and_qupaths_frame(tmp_path):
     assert feature["geometry"]["coordinates"] == [6, 8]
     assert main(["convert", str(out), str(back), "--slide", str(image)]) == 0
     assert read_annotations(back).xy.tolist() == [[70, 40]]
+    # Our own GeoJSON keeps its frame: QuPath shows the copy where it shows the file.
+    copy = tmp_path / "c.geojson"
+    assert main(["convert", str(out), str(copy), "--polygons"]) == 0
+    again = json.loads(copy.read_text())
+    assert again["features"][0]["geometry"]["coordinates"] == [6, 8]
+    assert again["segmitos"]["qupath_offset_px"] == [64, 32]
+    assert read_annotations(copy).xy.tolist() == [[70, 40]]
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def convert(
     )
     if size is not None:
         check_inside(found.xy, size, source)
-    lost = write_annotations(out, found, target, qupath, offset or (0.0, 0.0), size)
+    lost = write_annotations(out, found, target, qupath, offset or found.qupath_offset_px, size)
     if found.left_out:
         print(f"left out of {source}: {summary_of(found.left_out)}", file=sys.stderr)
     if lost:

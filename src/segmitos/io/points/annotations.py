@@ -35,6 +35,8 @@ class Annotations:
         regions: where the image was reviewed; None is all of it.
         left_out: what the file holds and this does not, by kind: `Ignore*`, say.
         laboratory: who made the slides, "" where the file does not say.
+        qupath_offset_px: where QuPath's frame begins on the slide, level-0 pixels, as the file says
+            or its reader was told.
 
     Raises:
         DataError: if a score, area or confidence is infinite.
@@ -52,6 +54,7 @@ class Annotations:
     regions: Regions | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     laboratory: str = ""
+    qupath_offset_px: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         points = np.array(self.xy, np.float64).reshape(-1, 2)
