@@ -351,3 +351,16 @@ def test_a_grade_that_was_asked_for_is_said_or_why_there_is_none(results, tmp_pa
     given = ["--tubules", "3", "--nuclei", "2", "--hotspot-area-mm2", "9"]
     assert main([*call, *given, "--field-diameter-mm", "0.69"]) == 0
     assert "one: no grade: the image is 1.8 x 1.45 mm: smaller than" in capsys.readouterr().out
+
+
+def test_tables_that_cannot_be_written_do_not_hide_what_else_failed(results, capsys):
+    (results / "one" / "candidates.csv").write_text("changed")
+    (results / "cohort.csv").write_text("of somebody else")
+    assert main(["report", str(results)]) == 1
+    said = capsys.readouterr()
+    assert [line.split()[-1] for line in said.out.splitlines()] == [
+        str(results / "two" / "report.html")
+    ]
+    first, second = said.err.splitlines()
+    assert "candidates.csv is damaged or was changed" in first
+    assert "cohort.csv was not written by SegMitos" in second

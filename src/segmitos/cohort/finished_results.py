@@ -14,7 +14,7 @@ from segmitos.cohort.atomic_folder import OutputFolder, open_results
 from segmitos.cohort.identity import Identity, is_still_there
 from segmitos.cohort.names import COHORT, COHORT_REPORT
 from segmitos.cohort.tables import write_tables
-from segmitos.errors import InputError, SegMitosError
+from segmitos.errors import InputError, OutputError, SegMitosError
 from segmitos.io.outputs import REPORT, RUN
 
 
@@ -90,9 +90,13 @@ def rebuild_reports(folder: Path) -> tuple[list[Path], list[str]]:
         except SegMitosError as error:
             problems.append(str(error))
     if results[0].path != folder:
-        write_tables(folder)
-        tables = (folder / name for name in (COHORT, COHORT_REPORT))
-        written += [table for table in tables if table.exists()]
+        try:
+            write_tables(folder)
+        except OutputError as error:
+            problems.append(str(error))
+        else:
+            tables = (folder / name for name in (COHORT, COHORT_REPORT))
+            written += [table for table in tables if table.exists()]
     return written, problems
 
 

@@ -136,6 +136,16 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
                 os.fsync(stream.fileno())
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file of this program, if it is there. Raises OutputError where that cannot be."""
+    try:
+        # Asked first: a read-only disk refuses to remove what is not there, too.
+        if os.path.lexists(path):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}: {error.strerror or error}") from error
+
+
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Build a folder aside: it appears whole under its name, or not at all.

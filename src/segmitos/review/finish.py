@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from segmitos.counting.reviewed_marks import doubled_marks
-from segmitos.errors import DataError, OutputError, SegMitosError
+from segmitos.errors import DataError, SegMitosError
 from segmitos.evaluation.matching import match_points
-from segmitos.io.files import write_files
+from segmitos.io.files import remove_file, write_files
 from segmitos.report.reviewed import REVIEWED_JSON, read_review
 from segmitos.review.derived import EXPORTS, blind_file, derived_files, recount_review
 from segmitos.review.events import Batch, Event
@@ -110,10 +110,7 @@ def write_missing(service: Service, images: Images) -> tuple[list[Path], list[st
 
 
 def _remove_files(folder: Path) -> None:
-    try:
-        (folder / REVIEWED_JSON).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot remove {folder}: {error.strerror or error}") from error
+    remove_file(folder / REVIEWED_JSON)
     # Without the counts there is no review.
     shutil.rmtree(folder, ignore_errors=True)
 
