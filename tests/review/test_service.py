@@ -468,7 +468,10 @@ def test_a_new_models_marks_are_linked_one_to_one_within_7_5_um(tmp_path, serve)
         "made",
         "Anna",
         batch(
-            service, *(event("decide", mark=m, label=x) for m, x in zip(marks, labels, strict=True))
+            service,
+            *(event("decide", mark=m, label=x) for m, x in zip(marks, labels, strict=True)),
+            *(event("comment", mark=m, text=f"no {k}") for k, m in enumerate(marks[:2])),
+            event("comment", text="thick"),
         ),
     )
     # The new model has the first 6 um further, lacks the second, has the third at its place.
@@ -487,6 +490,8 @@ def test_a_new_models_marks_are_linked_one_to_one_within_7_5_um(tmp_path, serve)
     assert answer["state"]["labels"][new[0]] == "mitosis"
     assert answer["state"]["labels"][new[1]] == "look-alike"
     assert list(answer["state"]["added"].values()) == [(1500.0, 1500.0)]
+    (own,) = answer["state"]["added"]
+    assert answer["state"]["comments"] == {"": "thick", new[0]: "no 0", own: "no 1"}
     assert link_earlier(service, "made", "Anna")["summary"]["decided"] == 3
 
 

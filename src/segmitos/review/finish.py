@@ -142,7 +142,7 @@ def link_earlier(service: Service, name: str, who: str) -> dict[str, Any]:
     """Take over a reader's decisions under an earlier model, or under earlier settings.
 
     Marks are linked one to one within 7.5 um. A decided mark that no candidate of this model stands
-    for stays as an added mark; where it was no mitosis, it is left.
+    for stays as an added mark; where it was no mitosis, it is left. Comments go with their marks.
 
     Returns:
         The new summary and state, and how many marks were linked and added.
@@ -159,10 +159,16 @@ def link_earlier(service: Service, name: str, who: str) -> dict[str, Any]:
     new_xy = result.candidates.xy[visible]
     pairs = dict(match_points(old_xy, new_xy, LINK_UM / result.mpp).pairs)
     at = earlier.last_at or "1970-01-01T00:00:00Z"
+
+    def new_id(of: str) -> str:
+        return str(uuid.uuid5(_NAMESPACE, f"{result.key}|{who}|{of}"))
+
     events, linked = [], 0
+    if "" in earlier.comments:
+        events.append(Event(new_id("comment"), at, "comment", text=earlier.comments[""]))
     for number, mark in enumerate(old):
         label = earlier.labels[mark]
-        identity = str(uuid.uuid5(_NAMESPACE, f"{result.key}|{who}|{mark}"))
+        identity = new_id(mark)
         x, y = old_xy[number].tolist()
         if number in pairs:
             new = result.candidates.ids[visible[pairs[number]]]
@@ -171,8 +177,13 @@ def link_earlier(service: Service, name: str, who: str) -> dict[str, Any]:
         elif label in ("mitosis", "atypical"):
             new = f"{OWN}{identity}"
             events.append(Event(identity, at, "add", new, x_px=x, y_px=y, label=label))
+        else:
+            continue
+        if mark in earlier.comments:
+            text = earlier.comments[mark]
+            events.append(Event(new_id(f"comment {mark}"), at, "comment", new, text=text))
     for key, outline in earlier.regions.items():
-        identity = str(uuid.uuid5(_NAMESPACE, f"{result.key}|{who}|{key}"))
+        identity = new_id(key)
         events.append(Event(identity, at, "region", f"region-{identity}", outline=outline))
     service.store_events(result, who, result.key.model_hash, events)
     answer = service.answer(result, who, len(events))
