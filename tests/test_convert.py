@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 import json
 import os
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -315,3 +317,34 @@ def test_a_score_that_is_no_probability_is_not_written_as_one(tmp_path, capsys, 
     assert "a: score 87 is no probability from 0 to 1" in capsys.readouterr().err
     assert not out.exists()
     assert main([*call, "coco"]) == 0
+
+
+def test_changes_that_a_database_does_not_hold_yet_are_not_passed_over(tmp_path, capsys):
+    source, out = tmp_path / "a.sqlite", tmp_path / "a.csv"
+    found = Annotations(
+        np.array([[10.0, 20.0], [30.0, 40.0]]), ("mitosis", "mitosis"), name="a.tif"
+    )
+    write_annotations(source, found, "sliderunner")
+    with closing(sqlite3.connect(source)) as program:
+        program.execute("PRAGMA journal_mode = WAL")
+        program.execute("UPDATE Annotations SET deleted = 1 WHERE uid = 2")
+        program.commit()
+        assert main(["convert", str(source), str(out)]) == 1
+        error = capsys.readouterr().err
+        assert "a.sqlite-wal holds changes that are not in it yet" in error
+        assert error.count("\n") == 1 and not out.exists()
+    assert main(["convert", str(source), str(out)]) == 0
+    assert read_annotations(out).xy.tolist() == [[10, 20]]
+
+
+def test_points_of_an_image_without_a_name_come_back_from_a_database(tmp_path):
+    source, out = tmp_path / "a.json", tmp_path / "b.sqlite"
+    content = {
+        "format": "segmitos detections",
+        "version": 1,
+        "detections": [{"x_px": 1, "y_px": 2}],
+    }
+    source.write_text(json.dumps(content))
+    assert main(["convert", str(source), str(out)]) == 0
+    found = read_annotations(out)
+    assert (found.xy.tolist(), found.name) == ([[1, 2]], "b")
