@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -107,6 +110,13 @@ def test_a_slide_gives_scale_and_qupaths_frame(tmp_path):
     assert feature["geometry"]["coordinates"] == [6, 8]
     assert main(["convert", str(out), str(back), "--slide", str(image)]) == 0
     assert read_annotations(back).xy.tolist() == [[70, 40]]
+    # Our own GeoJSON keeps its frame: QuPath shows the copy where it shows the file.
+    copy = tmp_path / "c.geojson"
+    assert main(["convert", str(out), str(copy), "--polygons"]) == 0
+    again = json.loads(copy.read_text())
+    assert again["features"][0]["geometry"]["coordinates"] == [6, 8]
+    assert again["segmitos"]["qupath_offset_px"] == [64, 32]
+    assert read_annotations(copy).xy.tolist() == [[70, 40]]
 
 
 @pytest.mark.parametrize(
@@ -249,3 +259,92 @@ def test_the_scale_that_a_file_of_points_states_holds(tmp_path, capsys, kind):
         assert point["point"][:2] == pytest.approx([0.025, 0.01])
         said = capsys.readouterr().err
         assert ("says 0.25 um/px, 0.5 was given" in said) == bool(given)
+    # What the warnings advise.
+    insist = ["--mpp", "0.5", "--override-mpp", "--to", "midog", "--overwrite"]
+    for given in (["--slide", str(image)], []):
+        assert main(["convert", str(source), str(out), *insist, *given]) == 0
+        (point,) = json.loads(out.read_text())["points"]
+        assert point["point"][:2] == pytest.approx([0.05, 0.02])
+        assert not capsys.readouterr().err
+
+
+def test_on_a_slide_whose_pixels_are_not_square_one_value_may_be_insisted_on(tmp_path, capsys):
+    image, table, out = (tmp_path / name for name in ("a.tif", "a.csv", "out.json"))
+    tall = (10_000 / 0.25, 10_000 / 0.5)
+    pixels = np.full((200, 300, 3), 200, np.uint8)
+    tifffile.imwrite(image, pixels, resolution=tall, resolutionunit="CENTIMETER")
+    table.write_text("x_px,y_px\n100,40\n")
+    call = ["convert", str(table), str(out), "--to", "midog", "--slide", str(image)]
+    assert main(call) == 1
+    assert "insist on one value with --mpp and --override-mpp" in capsys.readouterr().err
+    assert main([*call, "--override-mpp"]) == 2
+    assert main([*call, "--mpp", "0.25", "--override-mpp"]) == 0
+    assert json.loads(out.read_text())["points"][0]["point"] == [0.025, 0.01, 0]
+
+
+def test_rounded_micrometers_are_named_and_a_given_scale_takes_their_place(tmp_path, capsys):
+    table, out = tmp_path / "a.csv", tmp_path / "out.json"
+    table.write_text("x_px,y_px,x_um,y_um\n10,20,2.3,4.5\n1000,30,227.3,6.8\n")
+    call = ["convert", str(table), str(out)]
+    assert main(call) == 1
+    said = capsys.readouterr().err
+    assert "227.3 um are 1000 px, and 4.5 um are 20 px; give the scale with --mpp" in said
+    assert main([*call, "--mpp", "0.2273"]) == 0
+    assert read_annotations(out).mpp == 0.2273
+
+
+@pytest.mark.parametrize("target", FORMATS)
+def test_a_file_whose_name_is_no_utf8_goes_into_every_format(tmp_path, target):
+    source = tmp_path / os.fsdecode(b"f\xff.csv")
+    try:
+        source.write_text("x_px,y_px,x_um,y_um\n10,20,2.5,5\n")
+    except OSError:
+        pytest.skip("the disk holds names in UTF-8 alone")
+    out = tmp_path / "out.json"
+    out = out.with_suffix({"geojson": ".geojson", "csv": ".csv"}.get(target, ".json"))
+    assert main(["convert", str(source), str(out), "--to", target]) == 0
+    found = read_annotations(out, 0.25)
+    assert found.xy.tolist() == [[10.0, 20.0]]
+    assert found.name == ("out" if target == "csv" else r"f\xff")
+
+
+@pytest.mark.parametrize("target", ["midog", "grand-challenge"])
+def test_a_score_that_is_no_probability_is_not_written_as_one(tmp_path, capsys, target):
+    table, out = tmp_path / "a.csv", tmp_path / "out.json"
+    table.write_text("x_px,y_px,score\n10,20,0.5\n30,40,87\n")
+    call = ["convert", str(table), str(out), "--mpp", "0.25", "--to"]
+    assert main([*call, target]) == 1
+    assert "a: score 87 is no probability from 0 to 1" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*call, "coco"]) == 0
+
+
+def test_changes_that_a_database_does_not_hold_yet_are_not_passed_over(tmp_path, capsys):
+    source, out = tmp_path / "a.sqlite", tmp_path / "a.csv"
+    found = Annotations(
+        np.array([[10.0, 20.0], [30.0, 40.0]]), ("mitosis", "mitosis"), name="a.tif"
+    )
+    write_annotations(source, found, "sliderunner")
+    with closing(sqlite3.connect(source)) as program:
+        program.execute("PRAGMA journal_mode = WAL")
+        program.execute("UPDATE Annotations SET deleted = 1 WHERE uid = 2")
+        program.commit()
+        assert main(["convert", str(source), str(out)]) == 1
+        error = capsys.readouterr().err
+        assert "a.sqlite-wal holds changes that are not in it yet" in error
+        assert error.count("\n") == 1 and not out.exists()
+    assert main(["convert", str(source), str(out)]) == 0
+    assert read_annotations(out).xy.tolist() == [[10, 20]]
+
+
+def test_points_of_an_image_without_a_name_come_back_from_a_database(tmp_path):
+    source, out = tmp_path / "a.json", tmp_path / "b.sqlite"
+    content = {
+        "format": "segmitos detections",
+        "version": 1,
+        "detections": [{"x_px": 1, "y_px": 2}],
+    }
+    source.write_text(json.dumps(content))
+    assert main(["convert", str(source), str(out)]) == 0
+    found = read_annotations(out)
+    assert (found.xy.tolist(), found.name) == ([[1, 2]], "b")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -144,6 +146,67 @@ def test_a_changed_result_is_not_reviewed(results, tmp_path, capsys):
     assert "summary.json is damaged or was changed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_review_states_the_settings_that_it_is_counted_with(results, tmp_path):
+    file = corrected(results / "one", tmp_path / "edited.geojson", without_first_five)
+    call = ["recount", str(results / "one"), "--with", str(file), "--hotspot-area-mm2", "1"]
+    assert main(call) == 0
+    review = json.loads((results / "one" / "reviewed.json").read_text())
+    assert review["settings"]["hotspot_area_mm2"] == 1
+    assert review["reviewed"]["hotspot"]["area_mm2"] == review["model"]["hotspot"]["area_mm2"] == 1
+    page = (results / "one" / "reviewed.html").read_text()
+    assert "hotspot_area_mm2=1.0" in page and "hotspot_area_mm2=2.0" not in page
+    # The result is as it was, and the table says that the two cannot be compared.
+    summary = json.loads((results / "one" / "summary.json").read_text())
+    assert summary["settings"]["hotspot_area_mm2"] == summary["hotspot"]["area_mm2"] == 2
+    one, _ = csv.DictReader((results / "cohort.csv").read_text().splitlines())
+    assert "the review has other settings" in one["warnings"]
+
+
+def test_a_review_is_replaced_whole_or_not_at_all(results, tmp_path, capsys, monkeypatch):
+    file = corrected(results / "one", tmp_path / "edited.geojson", without_first_five)
+    call = ["recount", str(results / "one"), "--with", str(file)]
+    assert main(call) == 0
+    earlier = content_of(results / "one")
+    corrected(results / "one", file, lambda points: points[9:])
+    written = []
+
+    def full(handle: int) -> None:
+        written.append(handle)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert main(call) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert content_of(results / "one") == earlier
+
+
+@pytest.mark.slow
+def test_crops_are_never_read_from_an_image_that_was_replaced(made, results, tmp_path):
+    picture = tmp_path / "one.bmp"
+    Image.open(made / "one.png").save(picture)
+    call = [str(picture), "-o", str(results), "-m", str(made / "toy.segmitos"), *DETECT]
+    assert main(["detect", *call]) == 0
+    folder = next(path for path in results.iterdir() if path.name.startswith("one-"))
+    # Uncompressed, another image of this size has as many bytes.
+    other = np.full((2900, 3600, 3), (10, 200, 10), np.uint8)
+    Image.fromarray(other).save(picture)
+
+    def with_one_more(points):
+        added = {
+            "type": "Feature",
+            "geometry": {"type": "Point", "coordinates": [1500, 2500]},
+            "properties": {"classification": {"name": "Mitotic figure"}},
+        }
+        return [*points, added]
+
+    file = corrected(folder, tmp_path / "edited.geojson", with_one_more)
+    assert main(["recount", str(folder), "--with", str(file)]) == 0
+    page = (folder / "reviewed.html").read_text()
+    assert "1 marks are not shown as crops" in page
+
+
 def test_a_run_shows_the_readers_figures_in_its_tables(results, tmp_path):
     corrected(results / "one", tmp_path / "edited" / "one.geojson", without_first_five)
     call = ["recount", str(results), "--with", str(tmp_path / "edited"), "--reader", "Anna"]
@@ -157,7 +220,7 @@ def test_a_run_shows_the_readers_figures_in_its_tables(results, tmp_path):
     assert main(["recount", str(results / "one"), "--hotspot-area-mm2", "1"]) == 0
     assert (results / "one" / "reviewed.json").exists()
     one, _ = csv.DictReader((results / "cohort.csv").read_text().splitlines())
-    assert "the review has earlier settings" in one["warnings"] and one["reviewed_count"] == "15"
+    assert "the review has other settings" in one["warnings"] and one["reviewed_count"] == "15"
     shutil.copy(results / "one" / "reviewed.json", results / "two" / "reviewed.json")
     (results / "one" / "reviewed.json").write_text('{"format": "segmitos review"}')
     assert main(["report", str(results)]) == 0
@@ -270,3 +333,34 @@ def test_what_cannot_be_read_is_one_line_and_leaves_nothing(results, tmp_path, c
             (results / "one" / name).unlink()
     assert main(["recount", str(tmp_path), "--hotspot-area-mm2", "1"]) == 1
     assert "holds no result" in capsys.readouterr().err
+
+
+def test_names_that_are_no_utf8_are_written_with_escapes(results, tmp_path):
+    file = corrected(results / "one", tmp_path / "edited.geojson", without_first_five)
+    call = ["recount", str(results / "one"), "--with", str(file)]
+    assert main([*call, "--reader", os.fsdecode(b"An\xff"), "--note", os.fsdecode(b"\xfe")]) == 0
+    review = json.loads((results / "one" / "reviewed.json").read_text())
+    assert (review["reader"], review["note"]) == (r"An\xff", r"\xfe")
+
+
+def test_a_grade_that_was_asked_for_is_said_or_why_there_is_none(results, tmp_path, capsys):
+    file = corrected(results / "one", tmp_path / "edited.geojson", without_first_five)
+    call = ["recount", str(results / "one"), "--with", str(file), "-o", str(tmp_path / "out")]
+    assert main([*call, "--tubules", "3", "--nuclei", "2"]) == 0
+    assert "one: grade 3 (hotspot), grade 2 (ten fields)\n" in capsys.readouterr().out
+    given = ["--tubules", "3", "--nuclei", "2", "--hotspot-area-mm2", "9"]
+    assert main([*call, *given, "--field-diameter-mm", "0.69"]) == 0
+    assert "one: no grade: the image is 1.8 x 1.45 mm: smaller than" in capsys.readouterr().out
+
+
+def test_tables_that_cannot_be_written_do_not_hide_what_else_failed(results, capsys):
+    (results / "one" / "candidates.csv").write_text("changed")
+    (results / "cohort.csv").write_text("of somebody else")
+    assert main(["report", str(results)]) == 1
+    said = capsys.readouterr()
+    assert [line.split()[-1] for line in said.out.splitlines()] == [
+        str(results / "two" / "report.html")
+    ]
+    first, second = said.err.splitlines()
+    assert "candidates.csv is damaged or was changed" in first
+    assert "cohort.csv was not written by SegMitos" in second

@@ -129,6 +129,8 @@ def test_positions_are_in_qupaths_frame(saved, tmp_path):
         ("Mitotic figure", "mitosis"),
         ("mitoses", "mitosis"),
         ("Atypical mitotic figure", "atypical"),
+        ("Mitosis: Atypical", "atypical"),
+        ("Mitosis: Typical", "mitosis"),
         ("Non-mitotic figure", "look-alike"),
         ("Imposter", "look-alike"),
         ("unsure", "unsure"),

@@ -239,3 +239,12 @@ def test_what_is_no_list_of_positions_is_not_counted(positions, said):
         hotspot(positions, 0.25, 9000, 9000)
     with pytest.raises(UsageError, match=said):
         count(positions, 0.25, 9000, 9000)
+
+
+def test_positions_off_the_image_are_refused_where_mitoses_are_counted():
+    xy = np.array([[11_000.0, 500.0], [200.0, 300.0]])
+    assert count(xy, 0.25, 12_000, 9_000).count == 2
+    with pytest.raises(UsageError, match=r"1 of 2 positions lie off .* \(500, 11000\); give x bef"):
+        count(xy[:, ::-1], 0.25, 12_000, 9_000)
+    # The middle of a cell that the edge cuts.
+    assert count(np.array([[-2.0, 9_003.0]]), 0.25, 12_000, 9_000).count == 1

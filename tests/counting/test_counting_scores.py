@@ -211,3 +211,17 @@ def test_undecided_marks_widen_a_reviewed_interval():
     assert open_.combined[0] < decided.combined[0]
     with pytest.raises(UsageError, match="none may be negative"):
         reviewed_interval(-1, 0, 0, model)
+
+
+@pytest.mark.parametrize("model", [None, ValidationCounts(700, 300, 100)])
+def test_unsure_marks_widen_the_interval_and_do_not_count(model):
+    unsure = reviewed_interval(2, 1, 0, model, unsure=5)
+    assert unsure.count == 3
+    assert unsure.sampling == (poisson_interval(3)[0], poisson_interval(8)[1])
+    assert unsure.combined[0] <= 3 <= unsure.combined[1]
+    if model is None:
+        assert unsure.expected == 3 and unsure.combined == unsure.sampling
+    # Of none that counts the least is none, whatever the reader is unsure of.
+    assert reviewed_interval(0, 0, 0, None, unsure=5).combined == (0.0, poisson_interval(5)[1])
+    undecided = reviewed_interval(2, 1, 5, model)
+    assert undecided.count == 8 and undecided.sampling == unsure.sampling

@@ -18,7 +18,9 @@ from segmitos.detection.tiling import cut_tiles, shrink_to_tissue
 from segmitos.detection.tissue import TissueMask, find_tissue, mark_tissue
 from segmitos.detection.view import SlideView
 from segmitos.errors import DataError, ScaleError, UsageError
+from segmitos.io.points.regions import Regions
 from segmitos.io.slide import Slide
+from tests.factories.points import rectangle
 from tests.factories.synthetic_fields import draw_field
 from tests.factories.toy_models import write_toy, write_toy_cascade
 
@@ -314,6 +316,26 @@ def test_the_area_of_tissue_is_right():
     assert mask.area_mm2 == pytest.approx(1.0, rel=0.05)
     everything = find_tissue(overview, everywhere=True)
     assert everything.area_mm2 == pytest.approx(4.0, rel=0.01)
+
+
+@pytest.mark.parametrize("hole", [False, True])
+def test_the_area_of_a_region_is_that_of_its_outline(hole):
+    # The last of 48 x 43 pixels of the mask stick out of the field by 0.75 and 0.81.
+    field = np.full((1485, 1663, 3), (200, 140, 190), np.uint8)
+    overview = SlideView(Slide.from_array(field, 0.2273), 0.25).overview()
+    (outer,), (inner,) = rectangle(100, 100, 1400, 1200), rectangle(400, 400, 400, 400)
+    regions = Regions(((outer, inner) if hole else (outer,),))
+    wanted = (1400 * 1200 - hole * 400 * 400) * 0.2273**2 / 1e6
+    found = find_tissue(overview, regions, everywhere=True)
+    assert found.area_mm2 == pytest.approx(wanted, rel=1e-9)
+    left = Regions((rectangle(0, 0, 800, 1485),), (rectangle(0, 0, 400, 1485),))
+    assert find_tissue(overview, left).area_mm2 == pytest.approx(
+        400 * 1485 * 0.2273**2 / 1e6, rel=1e-9
+    )
+    # A fourth of the field is tissue, by the mask alone: 12 x 42.19 of its pixels.
+    field[:, 422:] = 245
+    part = find_tissue(SlideView(Slide.from_array(field, 0.2273), 0.25).overview())
+    assert part.area_mm2 == pytest.approx(422 * 1485 * 0.2273**2 / 1e6, rel=0.005)
 
 
 @pytest.mark.slow

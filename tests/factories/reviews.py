@@ -20,7 +20,7 @@ from PIL import Image
 
 import segmitos
 from segmitos.cohort.atomic_folder import OutputFolder
-from segmitos.cohort.identity import RESULT_FORMAT, Identity, InputRecord
+from segmitos.cohort.identity import RESULT_FORMAT, Identity, read_input
 from tests.factories.results import detections_at, draw_slide, make_files, scatter, tissue_of
 
 MPP = 1.25
@@ -53,17 +53,15 @@ def make_result(
             step = 2**level
             tif.write(pixels[::step, ::step], tile=(256, 256), photometric="rgb", metadata=None,
                       compression="deflate", subfiletype=1 if level else 0)  # fmt: skip
-    return commit_result(folder, image, name, files, seed)
+    return commit_result(folder, image, name, files)
 
 
-def commit_result(
-    folder: Path, image: Path, name: str, files: dict[str, bytes], seed: int = 0
-) -> Path:
+def commit_result(folder: Path, image: Path, name: str, files: dict[str, bytes]) -> Path:
     """Put what detect would have left of an image into a folder of results."""
     summary = json.loads(files["summary.json"])
-    summary["input"] = {"name": image.name, "sha256": f"{seed:064x}"}
+    source = read_input(image)
+    summary["input"] = {"name": image.name, "bytes": source.bytes, "sha256": source.sha256}
     files["summary.json"] = json.dumps(summary).encode()
-    source = InputRecord(str(image), f"{seed:064x}", 1, 1, "2026-01-01T00:00:00.0Z")
     identity = Identity(RESULT_FORMAT, source.path, source.sha256, "0" * 64, {})
     return OutputFolder(folder, name).commit(files, identity, source, {})
 

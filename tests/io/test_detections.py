@@ -218,7 +218,7 @@ def test_many_detections_stay_quick(tmp_path):
 )
 def test_bad_csv(tmp_path, text, message):
     (tmp_path / "bad.csv").write_text(text)
-    with pytest.raises(DataError, match=message) as error:
+    with pytest.raises(InputError, match=message) as error:
         read_detections(tmp_path / "bad.csv")
     assert "bad.csv" in str(error.value) and "\n" not in str(error.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from segmitos.errors import OutputError
-from segmitos.io.files import is_abandoned, new_folder, partial_path
+from segmitos.io.files import is_abandoned, new_folder, partial_path, remove_file, write_files
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc here")
@@ -60,3 +61,28 @@ def test_a_new_folder_that_a_dead_process_was_building_is_swept(tmp_path):
     left.mkdir()
     with new_folder(tmp_path / "out"):
         assert not left.exists()
+
+
+def test_what_cannot_be_removed_is_named_and_what_is_not_there_need_not_be(tmp_path, monkeypatch):
+    def refuse(path, missing_ok=False):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    (tmp_path / "a").write_text("a")
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    remove_file(tmp_path / "b")
+    with pytest.raises(OutputError, match=r"cannot remove .*/a: Read-only file system"):
+        remove_file(tmp_path / "a")
+
+
+def test_files_that_belong_together_appear_in_order_or_not_at_all(tmp_path, monkeypatch):
+    write_files(tmp_path, {"a": b"1", "b": b"2"})
+    with pytest.raises(OutputError, match="c: "):
+        (tmp_path / "c").mkdir()
+        write_files(tmp_path, {"c": b"3", "a": b"3", "b": b"3"})
+    assert ((tmp_path / "a").read_bytes(), (tmp_path / "b").read_bytes()) == (b"1", b"2")
+    renamed = []
+    real = os.replace
+    monkeypatch.setattr("os.replace", lambda *one: (renamed.append(one[1].name), real(*one)))
+    write_files(tmp_path, {"b": b"4", "a": b"4"})
+    assert renamed == ["b", "a"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]

@@ -179,6 +179,22 @@ def test_a_mark_that_one_reader_added_is_a_difference(service, tmp_path):
     assert (content["mitoses"], content["unsure"]) == (8, 1)
 
 
+def test_the_consensus_keeps_its_mark_of_a_cell_when_another_reader_marks_it(service):
+    own = event("add", mark="own-1", x_px=1600.0, y_px=1800.0, label=M)
+    read(service, "Ben", [M] * 8, own)
+    read(service, "Cora", [M] * 8)
+    judge = Reader("Cora", "x" * 30, True)
+    (differing,) = comparison(service, "made", judge)["differing"]
+    added = event("add", mark=differing["mark"], x_px=1600.0, y_px=1800.0, label=M)
+    content = {"model": service.result("made").key.model_hash, "events": [added]}
+    service.post("made", "consensus", read_batch(json.dumps(content).encode()), "Cora")
+    # Anna, whose marks come first, has the cell 2.5 um beside.
+    read(service, "Anna", [M] * 8, event("add", mark="own-2", x_px=1602.0, y_px=1800.0, label=M))
+    (again,) = comparison(service, "made", judge)["differing"]
+    assert again["labels"] == {"Anna": M, "Ben": M} and again["x_px"] == 1602.0
+    assert again["mark"] == differing["mark"]
+
+
 def test_a_moved_mark_is_exported_where_its_reader_put_it(service, tmp_path):
     mark = service.result("made").candidates.ids[0]
     x, y = service.result("made").candidates.xy[0] + 40

@@ -11,6 +11,7 @@ from PIL import Image
 
 from segmitos.cli import main
 from segmitos.io.datasets import load_dataset
+from segmitos.io.slide import Slide
 from segmitos.review.events import read_batch
 from segmitos.review.export import export_points
 from segmitos.review.finish import finish
@@ -18,6 +19,7 @@ from segmitos.review.images import Images
 from segmitos.review.results import Worklist
 from segmitos.review.service import Service
 from segmitos.review.store import Store
+from tests.factories.dicom import save_dicom
 from tests.factories.leica import save_scn
 from tests.factories.reviews import event
 from tests.factories.toy_models import write_toy, write_toy_verified
@@ -123,6 +125,30 @@ def test_the_exported_data_set_has_level_0_positions_and_the_region(reviewed):
     inside, outside = np.array([(15, 15), (385, 305)]), np.array([(3, 3), (395, 5)])
     assert case.is_reviewed(inside + OFFSET).all()
     assert not case.is_reviewed(outside + OFFSET).any()
+
+
+def test_a_slide_of_several_files_is_exported_with_all_of_them(tmp_path):
+    field = np.full((320, 400, 3), (222, 178, 200), np.uint8)
+    field[191:210, 91:110] = (30, 20, 40)
+    scan = tmp_path / "scan"
+    scan.mkdir()
+    save_dicom(scan / "a.dcm", field)
+    save_dicom(scan / "b.dcm", field[::2, ::2], mpp=0.5)
+    model = write_toy(tmp_path / "toy.segmitos")
+    given = ["detect", str(scan), "-m", str(model), "-o", str(tmp_path / "results")]
+    assert main([*given, "--threads", "1", "--no-tissue-mask"]) == 0
+    service = Service(Worklist(tmp_path / "results"), Store.in_folder(tmp_path / "results"))
+    (result,) = service.worklist.all().values()
+    nearest = int(np.hypot(*(result.candidates.xy - (100, 200)).T).argmin())
+    decided = event("decide", mark=result.candidates.ids[nearest], label="mitosis")
+    content = {"model": result.key.model_hash, "events": [decided]}
+    service.post(result.name, "Anna", read_batch(json.dumps(content).encode()))
+    export_points(service, tmp_path / "mine")
+    service.store.close()
+    (case,) = load_dataset([f"points:{tmp_path / 'mine'}"])
+    with case.open_image() as slide, Slide.open(scan / "a.dcm") as original:
+        assert slide.level_downsamples == original.level_downsamples == (1, 2)
+    assert near(case.mitoses_xy, [(100, 200)])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 import tifffile
 
 from segmitos.cli import main
+from segmitos.cohort.atomic_folder import OutputFolder
+from segmitos.cohort.finished_results import recount_result
 from segmitos.counting.corrections import corrections, read_edited
 from segmitos.counting.recount import recount
 from segmitos.counting.saved import read_saved
-from segmitos.errors import DataError, InputError
+from segmitos.errors import DataError, InputError, OutputError
 from segmitos.review.access import Reader
 from segmitos.review.events import read_batch
 from segmitos.review.export import export_points
@@ -239,6 +242,80 @@ def test_a_signed_review_is_closed_until_the_signature_is_taken_back(results, se
     assert again["state"]["finished"] is None and not folder.exists()
 
 
+def sign(service: Service, **more) -> dict:
+    return finish(service, Images(), "made", "Anna", batch(service, event("finish") | more))
+
+
+def take_back(service: Service) -> dict:
+    finished = service.state(service.result("made"), "Anna").finished
+    return reopen(service, "made", "Anna", batch(service, event("undo", mark=finished)))
+
+
+def test_a_signature_stands_while_its_files_cannot_be_removed(results, serve):
+    service = serve(results)
+    sign(service)
+    counts = results / "reviews" / "made" / "Anna" / "reviewed.json"
+    counts.unlink()
+    counts.mkdir()
+    with pytest.raises(OutputError, match=r"cannot remove .*Anna/reviewed.json: "):
+        take_back(service)
+    assert service.state(service.result("made"), "Anna").finished
+    counts.rmdir()
+    assert take_back(service)["state"]["finished"] is None
+
+
+def test_the_files_of_an_earlier_signature_are_written_again(results, serve):
+    service = serve(results)
+    sign(service)
+    folder = results / "reviews" / "made" / "Anna"
+    shutil.copytree(folder, results.parent / "earlier")
+    take_back(service)
+    service.post(
+        "made", "Anna", batch(service, event("decide", mark=ids(service)[0], label="look-alike"))
+    )
+    sign(service, at="2026-01-03T00:00:00Z")
+    # As if a kill had come between the second signature and its files.
+    shutil.rmtree(folder)
+    shutil.move(results.parent / "earlier", folder)
+    assert write_missing(service, Images()) == ([folder], [])
+    assert json.loads((folder / "reviewed.json").read_text())["tally"]["rejected"] == 1
+    assert write_missing(service, Images()) == ([], [])
+
+
+def test_a_signed_count_is_told_of_when_the_result_has_other_settings(results, serve, capsys):
+    service = serve(results)
+    headline = sign(service)["summary"]["headline"]
+    assert "Signed with" not in headline
+    assert main(["recount", str(results / "made"), "--min-score", "0.8"]) == 0
+    assert "made: Anna signed the count with the earlier settings" in capsys.readouterr().out
+    again = service.slide("made", "Anna")["summary"]
+    assert again["state"] == "finished"
+    assert again["headline"].startswith("Signed with other settings than the result has now: ")
+    take_back(service)
+    assert "Signed with" not in sign(service)["summary"]["headline"]
+
+
+@pytest.mark.parametrize("decided", [None, "mitosis", "look-alike"])
+def test_a_cell_that_would_count_twice_is_not_signed(results, serve, decided):
+    service = serve(results)
+    result = service.result("made")
+    mark = ids(service)[0]
+    x, y = result.candidates.xy[result.candidates.index[mark]].tolist()
+    own = event("add", mark="own-1", x_px=x + 1.5, y_px=y, label="atypical")
+    events = [own] if decided is None else [own, event("decide", mark=mark, label=decided)]
+    service.post("made", "Anna", batch(service, *events))
+    if decided == "look-alike":
+        assert sign(service)["state"]["finished"]
+        return
+    with pytest.raises(
+        DataError, match=r"two marks 1\.9 um apart, at .* one cell would count twice"
+    ):
+        sign(service)
+    assert not service.state(result, "Anna").finished and not (results / "reviews").exists()
+    service.post("made", "Anna", batch(service, event("remove", mark="own-1")))
+    assert sign(service)["state"]["finished"]
+
+
 def test_the_signed_count_is_what_recount_makes_of_the_signed_marks(results, serve):
     service = serve(results)
     rng = np.random.default_rng(3)
@@ -283,6 +360,102 @@ def test_a_window_screened_whole_has_the_interval_of_chance_alone(results, serve
     assert content["area_reviewed_mm2"] == pytest.approx(2.0, rel=1e-3)
 
 
+def test_a_result_that_is_counted_again_meanwhile_is_shown_with_its_new_settings(results, serve):
+    service = serve(results)
+
+    def hotspot(of: Service) -> dict:
+        state = of.state(of.result("made"), "Anna")
+        return of.summary_of(of.result("made"), state, "Anna")["windows"][0]
+
+    assert hotspot(service)["score"]["area_mm2"] == 2.0
+    recount_result(OutputFolder(results, "made"), {"hotspot_area_mm2": 1.0})
+    assert hotspot(service)["score"]["area_mm2"] == 1.0
+    assert hotspot(service) == hotspot(serve(results))
+
+
+def change_summary(results: Path, **changes) -> None:
+    path = results / "made" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["settings"] |= changes.pop("settings", {})
+    path.write_text(json.dumps(summary | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "earlier"),
+    [
+        ({"settings": {"threshold": "0.9"}}, 2),
+        ({"settings": {"roi": "5" * 64}}, 2),
+        ({"mpp": 1.0}, 2),
+        # Another image of the file: what was decided on the first one is of no use there.
+        ({"settings": {"page": 2}}, 0),
+    ],
+    ids=["threshold", "region", "scale", "page"],
+)
+def test_a_review_is_of_the_marks_that_it_was_made_on(results, serve, changes, earlier):
+    service = serve(results)
+    mark = "own-" + event("add")["id"]
+    service.post(
+        "made",
+        "Anna",
+        batch(
+            service,
+            event("decide", mark=ids(service)[0], label="look-alike"),
+            event("add", mark=mark, x_px=900.0, y_px=900.0, label="mitosis"),
+        ),
+    )
+    change_summary(results, **changes)
+    again = serve(results)
+    about = again.slide("made", "Anna")
+    assert (about["summary"]["state"], about["summary"]["decided"]) == ("new", 0)
+    assert about["earlier_marks"] == earlier
+    # Other windows and scores leave the marks as they are.
+    other = {"settings": {"min_score": 0.7, "hotspot_area_mm2": 1.0}}
+    change_summary(results, **other)
+    assert serve(results).result("made").key == again.result("made").key
+
+
+def test_blind_readers_take_over_nothing_that_was_decided_in_sight_of_a_model(results, serve):
+    service = serve(results)
+    decided = event("decide", mark=ids(service)[0], label="mitosis")
+    service.post("made", "Anna", batch(service, decided))
+    change_summary(results, mpp=1.0)
+    blind = serve(results, blind=True)
+    assert blind.slide("made", "Anna")["earlier_marks"] == 0
+    with pytest.raises(NotFoundError, match="no earlier review"):
+        link_earlier(blind, "made", "Anna")
+    assert serve(results).slide("made", "Anna")["earlier_marks"] == 1
+
+
+def test_another_slide_of_the_same_name_and_size_is_never_shown(tmp_path):
+    results, slides = tmp_path / "results", tmp_path / "slides"
+    make_result(results, slides, "made", 20, 1)
+    right, wrong = slides / "made.tif", tmp_path / "moved" / "a" / "made.tif"
+    wrong.parent.mkdir(parents=True)
+    make_result(tmp_path / "other", tmp_path / "elsewhere", "made", 20, 2)
+    shutil.move(tmp_path / "elsewhere" / "made.tif", wrong)
+    result = Worklist(results, tmp_path / "moved").all()["made"]
+    with pytest.raises(InputError, match=r"a/made.tif is not the slide of made: its content"):
+        Images().crop(result, 1000, 1000, 64)
+    with pytest.raises(InputError, match="its content is another"):
+        result.check_image(wrong)
+    found = tmp_path / "moved" / "b" / "made.tif"
+    found.parent.mkdir()
+    shutil.move(right, found)
+    result = Worklist(results, tmp_path / "moved").all()["made"]
+    assert result.image == found
+    assert Images().crop(result, 1000, 1000, 64)
+
+
+def test_what_was_decided_is_not_exported_with_another_slide(results, serve, tmp_path):
+    service = serve(results)
+    decided = event("decide", mark=ids(service)[0], label="mitosis")
+    service.post("made", "Anna", batch(service, decided))
+    make_result(tmp_path / "other", tmp_path / "slides", "made", 20, 2)
+    with pytest.raises(InputError, match=r"slides/made.tif is not the slide of made"):
+        export_points(service, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_new_models_marks_are_linked_one_to_one_within_7_5_um(tmp_path, serve):
     points = np.array([[1200.0, 1200.0], [1500.0, 1500.0], [1800.0, 1800.0]])
@@ -295,17 +468,19 @@ def test_a_new_models_marks_are_linked_one_to_one_within_7_5_um(tmp_path, serve)
         "made",
         "Anna",
         batch(
-            service, *(event("decide", mark=m, label=x) for m, x in zip(marks, labels, strict=True))
+            service,
+            *(event("decide", mark=m, label=x) for m, x in zip(marks, labels, strict=True)),
+            *(event("comment", mark=m, text=f"no {k}") for k, m in enumerate(marks[:2])),
+            event("comment", text="thick"),
         ),
     )
     # The new model has the first 6 um further, lacks the second, has the third at its place.
-    import shutil
-
+    slide = json.loads((results / "made" / "summary.json").read_text())["input"]
     shutil.rmtree(results / "made")
     moved = np.array([[1200 + 4.0, 1200.0], [1800.0, 1800.0], [2000.0, 2000.0]])
     make_result(results, slides, points=moved, faint=0)
     summary = json.loads((results / "made" / "summary.json").read_text())
-    summary["model"]["sha256"] = "another"
+    summary["input"], summary["model"]["sha256"] = slide, "another"
     (results / "made" / "summary.json").write_text(json.dumps(summary))
     service = serve(results)
     assert service.slide("made", "Anna")["earlier_marks"] == 3
@@ -315,6 +490,8 @@ def test_a_new_models_marks_are_linked_one_to_one_within_7_5_um(tmp_path, serve)
     assert answer["state"]["labels"][new[0]] == "mitosis"
     assert answer["state"]["labels"][new[1]] == "look-alike"
     assert list(answer["state"]["added"].values()) == [(1500.0, 1500.0)]
+    (own,) = answer["state"]["added"]
+    assert answer["state"]["comments"] == {"": "thick", new[0]: "no 0", own: "no 1"}
     assert link_earlier(service, "made", "Anna")["summary"]["decided"] == 3
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 
 from segmitos.cohort.atomic_folder import OutputFolder, open_results
-from segmitos.cohort.identity import Identity
+from segmitos.cohort.identity import Identity, is_still_there
 from segmitos.cohort.names import COHORT, COHORT_REPORT
 from segmitos.cohort.tables import write_tables
-from segmitos.errors import InputError, SegMitosError
+from segmitos.errors import InputError, OutputError, SegMitosError
 from segmitos.io.outputs import REPORT, RUN
 
 
@@ -57,7 +57,8 @@ def recount_result(folder: OutputFolder, changes: dict[str, Any]) -> dict[str, b
     if record is None:
         raise InputError(f"{folder.path} holds no result of detect (no {RUN})")
     _check_unchanged(folder)
-    files = recounted_files(folder.path, changes, Path(record.input.path))
+    image = Path(record.input.path) if is_still_there(record.input) else None
+    files = recounted_files(folder.path, changes, image)
     kept = {name: (folder.path / name).read_bytes() for name in record.files if name not in files}
     settings = {**record.identity.settings, **changes}
     identity = msgspec.structs.replace(record.identity, settings=settings)
@@ -89,9 +90,13 @@ def rebuild_reports(folder: Path) -> tuple[list[Path], list[str]]:
         except SegMitosError as error:
             problems.append(str(error))
     if results[0].path != folder:
-        write_tables(folder)
-        tables = (folder / name for name in (COHORT, COHORT_REPORT))
-        written += [table for table in tables if table.exists()]
+        try:
+            write_tables(folder)
+        except OutputError as error:
+            problems.append(str(error))
+        else:
+            tables = (folder / name for name in (COHORT, COHORT_REPORT))
+            written += [table for table in tables if table.exists()]
     return written, problems
 
 

@@ -97,6 +97,15 @@ def is_unchanged(path: Path, source: InputRecord) -> bool:
     return found == (source.bytes, source.files, source.modified)
 
 
+def is_still_there(source: InputRecord) -> bool:
+    """Tell whether an input lies where it was read and has the same content."""
+    path = Path(source.path)
+    try:
+        return is_unchanged(path, source) or read_input(path).sha256 == source.sha256
+    except InputError:
+        return False
+
+
 def _stamp(time_ns: int) -> str:
     """Return a time as text, to the nanosecond."""
     seconds, rest = divmod(time_ns, 10**9)

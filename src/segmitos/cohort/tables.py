@@ -24,7 +24,7 @@ from segmitos.cohort.names import (
     FAILURES,
 )
 from segmitos.errors import DataError, OutputError
-from segmitos.io.files import write_bytes, write_text
+from segmitos.io.files import remove_file, write_bytes, write_text
 from segmitos.io.outputs import PROGRAM, RUN, SUMMARY
 from segmitos.io.tables import table_text, text_cell
 
@@ -211,7 +211,7 @@ def _reviewed(folder: OutputFolder, summary: Mapping[str, Any]) -> Row:
     except (DataError, LookupError, TypeError, ValueError, AttributeError):
         return {"warnings": "reviewed.json is damaged"}
     if review.get("settings") != summary["settings"]:
-        row["warnings"] = "the review has earlier settings"
+        row["warnings"] = "the review has other settings"
     return row
 
 
@@ -223,7 +223,7 @@ def _write(out: Path, rows: Sequence[Row], parquet: bool) -> None:
     if failed:
         write_text(out / FAILURES, _csv(FAILURE_COLUMNS, failed))
     else:
-        (out / FAILURES).unlink(missing_ok=True)
+        remove_file(out / FAILURES)
     write_text(out / COHORT, _csv(tuple(COLUMNS), rows))
     # Of a single input there is nothing to compare, and starting all this takes a moment.
     if len(rows) > 1 or (out / COHORT_REPORT).exists():
@@ -234,7 +234,7 @@ def _write(out: Path, rows: Sequence[Row], parquet: bool) -> None:
         if parquet:
             _write_parquet(out / COHORT_PARQUET, rows)
         else:
-            (out / COHORT_PARQUET).unlink(missing_ok=True)
+            remove_file(out / COHORT_PARQUET)
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
@@ -244,7 +244,7 @@ def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
 def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
     """Write the table as Parquet where pandas and pyarrow are there; no old one stays."""
     if find_spec("pandas") is None or find_spec("pyarrow") is None:
-        path.unlink(missing_ok=True)
+        remove_file(path)
         return
     import pyarrow
     import pyarrow.parquet

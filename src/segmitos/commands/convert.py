@@ -39,6 +39,11 @@ _BY_SUFFIX = {
     help="Format; default: by the ending of OUT. midog is MIDOG's output, midog-labels its labels.",
 )
 @click.option("--mpp", type=float, help="Micrometers per pixel, where the file does not say it.")
+@click.option(
+    "--override-mpp",
+    is_flag=True,
+    help="Use --mpp even where the file or the slide says otherwise.",
+)
 @click.option("--image", help="Name of the image to take from a file of several.")
 @click.option(
     "--slide",
@@ -72,6 +77,7 @@ def convert(
     classes: Sequence[str] = (),
     slide: Path | None = None,
     overwrite: bool = False,
+    override_mpp: bool = False,
 ) -> None:
     """Convert points between QuPath, Grand Challenge, COCO, MIDOG, SlideRunner, CSV and JSON.
 
@@ -86,6 +92,8 @@ def convert(
 
     if mpp is not None:
         check_mpp(mpp, "--mpp")
+    elif override_mpp:
+        raise UsageError("--override-mpp insists on the value of --mpp: give that, too")
     target = to or _BY_SUFFIX.get(out.suffix.lower())
     if target not in FORMATS:
         raise UsageError(
@@ -95,10 +103,11 @@ def convert(
     check_file(out, overwrite, sources=[source])
     size, offset = None, None
     if slide is not None:
-        size, offset, mpp = _frame(slide, mpp)
+        size, offset, mpp = _frame(slide, mpp, override_mpp)
     found = _read(
         source,
         mpp,
+        override_mpp,
         qupath_offset_px=offset,
         polygons="centroid" if polygons else "refuse",
         classes=names,
@@ -107,7 +116,7 @@ def convert(
     )
     if size is not None:
         check_inside(found.xy, size, source)
-    lost = write_annotations(out, found, target, qupath, offset or (0.0, 0.0), size)
+    lost = write_annotations(out, found, target, qupath, offset or found.qupath_offset_px, size)
     if found.left_out:
         print(f"left out of {source}: {summary_of(found.left_out)}", file=sys.stderr)
     if lost:
@@ -115,11 +124,16 @@ def convert(
     print(f"{_described(found, lost)} in {out} ({target})")
 
 
-def _read(source: Path, mpp: float | None, **how: Any) -> Annotations:
-    """Read points; the scale that their file states holds, `mpp` fills in where it states none."""
+def _read(source: Path, mpp: float | None, override: bool, **how: Any) -> Annotations:
+    """Read points; the scale that their file states holds, unless `mpp` overrides it.
+
+    Where the file states none, `mpp` fills in.
+    """
     from segmitos.io.geometry import same_scale
     from segmitos.io.points.read import read_annotations
 
+    if override:
+        return read_annotations(source, mpp, **how)
     try:
         found = read_annotations(source, **how)
     except ScaleError:
@@ -133,19 +147,20 @@ def _read(source: Path, mpp: float | None, **how: Any) -> Annotations:
         print_warnings(
             [
                 f"{source} says {found.mpp:.4g} um/px, {mpp:.4g} was given (--mpp, or by the image "
-                f"of --slide); {found.mpp:.4g} is used"
+                f"of --slide); {found.mpp:.4g} is used (to insist on the other: --mpp and "
+                "--override-mpp)"
             ]
         )
     return found
 
 
 def _frame(
-    slide: Path, mpp: float | None
+    slide: Path, mpp: float | None, override: bool
 ) -> tuple[tuple[int, int], tuple[float, float], float | None]:
     """Return size, begin of QuPath's frame and scale of the image that the points belong to."""
     from segmitos.io.slide import Slide
 
-    with Slide.open(slide, mpp=mpp) as opened:
+    with Slide.open(slide, mpp, override) as opened:
         print_warnings(opened.warnings)
         left, top = opened.bounds[:2]
         return (opened.width, opened.height), (float(left), float(top)), opened.mpp

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +11,7 @@ import click
 
 from segmitos.commands.progress import in_words
 from segmitos.errors import DataError, InputError, UsageError
+from segmitos.io.files import display_path
 from segmitos.options import FilePath, counting_options, json_option, print_json
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def recount(
             raise UsageError("nothing to change: give --with, or a setting to count with")
         contents = [_change(result, changes, json_out) for result in results]
     else:
-        who = {"reader": reader.strip(), "note": note.strip()}
+        who = {"reader": display_path(reader.strip()), "note": display_path(note.strip())}
         how = {"hotspot": hotspot, "screened": screened, "tubules": tubules, "nuclei": nuclei}
         contents = []
         for result, file in _corrected_files(results, corrected, folder).items():
@@ -127,7 +127,7 @@ def _change(folder: Path, changes: dict[str, Any], quiet: bool) -> dict[str, Any
     from segmitos.cohort.finished_results import recount_result
     from segmitos.counting.summary import parse_summary
     from segmitos.io.outputs import SUMMARY
-    from segmitos.report.reviewed import REVIEWED_JSON
+    from segmitos.report.reviewed import REVIEWED_JSON, SIGNED
 
     whole = folder.absolute()
     files = recount_result(OutputFolder(whole.parent, whole.name), changes)
@@ -136,6 +136,11 @@ def _change(folder: Path, changes: dict[str, Any], quiet: bool) -> dict[str, Any
         print(f"{folder.name}: {_figures(summary)}")
         if (folder / REVIEWED_JSON).exists():
             print(f"{folder.name}: its review still has the earlier settings; recount --with again")
+        for signed in sorted((whole.parent / SIGNED / whole.name).glob(f"*/{REVIEWED_JSON}")):
+            print(
+                f"{folder.name}: {signed.parent.name} signed the count with the earlier settings; "
+                "take the signature back and sign again (segmitos review)"
+            )
     return {"name": folder.name, "summary": json.loads(files[SUMMARY])}
 
 
@@ -151,10 +156,11 @@ def _review(
 ) -> dict[str, Any]:
     """Write the files of a review of one result: who corrected it, and how it is counted."""
     from segmitos.cohort.atomic_folder import OutputFolder
+    from segmitos.cohort.identity import is_still_there
     from segmitos.counting.corrections import corrections, read_edited
     from segmitos.counting.recount import Review, recount
-    from segmitos.counting.saved import TISSUE, read_saved
-    from segmitos.io.files import write_bytes
+    from segmitos.counting.saved import TISSUE, change_settings, read_saved
+    from segmitos.io.files import write_files
     from segmitos.io.outputs import SUMMARY, check_folder
     from segmitos.io.points.candidates import CANDIDATES
     from segmitos.report.result_files import open_image, read_pictures
@@ -178,26 +184,29 @@ def _review(
             "--min-score and --min-area-um2 change what the model found; change the result first, "
             "without --with"
         )
+    if changes:
+        saved = change_settings(saved, dict(changes))
     marks = corrections(saved, read_edited(corrected, saved))
-    found = recount(saved, marks, replace(saved.settings, **changes), **how)
-    review = Review(found, who["reader"], corrected.name, who["note"])
+    found = recount(saved, marks, **how)
+    review = Review(found, who["reader"], display_path(corrected.name), who["note"])
     if corrected.resolve() in [(target / name).resolve() for name in REVIEWED]:
         raise UsageError(f"{corrected} would be written over; move it, or name a folder with -o")
     if not overwrite:
         check_reader(target, who["reader"])
         check_folder(target, REVIEWED, REVIEWED_GEOJSON)
     picture, crops = read_pictures(folder)
-    slide = None if record is None else open_image(saved, Path(record.input.path))
+    there = record is not None and is_still_there(record.input)
+    slide = open_image(saved, Path(record.input.path)) if record and there else None
     try:
         files = reviewed_files(saved, review, picture, crops, slide)
     finally:
         if slide is not None:
             slide.close()
-    # The table of contents last: without it there is no review.
-    for name in REVIEWED:
-        write_bytes(target / name, files[name])
+    write_files(target, files)
     if not quiet:
         print(f"{folder.name}: {_compared(review.recount)}")
+        if how["tubules"] is not None:
+            print(f"{folder.name}: {_graded(review.recount)}")
     return {"name": folder.name, "review": review_content(saved, review)}
 
 
@@ -206,6 +215,13 @@ def _figures(summary: Summary) -> str:
     scores = () if summary.score is None else summary.score.systems
     told = "".join(f", {one.system} score {one.score}" for one in scores)
     return f"{in_words(summary.count, 'mitotic figure')}{inside}{told}"
+
+
+def _graded(found: Recount) -> str:
+    """Return the grade by each window, or why there is none, in a line."""
+    if found.grade is None:
+        return f"no grade: {found.reviewed.score_reason}"
+    return ", ".join(f"grade {grade} ({where})" for where, grade in found.grade.items())
 
 
 def _compared(found: Recount) -> str:

@@ -158,7 +158,7 @@ def agreement(
     Example: segmitos review agreement results -o agreement
     """
     require_packages("sklearn", "krippendorff")
-    from segmitos.io.files import write_bytes
+    from segmitos.io.files import write_files
     from segmitos.io.outputs import check_folder
     from segmitos.review.agreement import agreement, agreement_files
     from segmitos.review.compare import all_readings, check_readers
@@ -170,8 +170,7 @@ def agreement(
     if not slides:
         raise InputError(f"{results}: no slide was finished yet (Finish, Sign the count)")
     content = agreement(slides, draws)
-    for name, written in agreement_files(content).items():
-        write_bytes(out / name, written)
+    write_files(out, agreement_files(content))
     for pair in content["pairs"]:
         figures = [_figure(name, pair[key]) for name, key in _SHOWN]
         compared = in_words(pair["slides"], "slide")

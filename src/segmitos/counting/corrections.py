@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.counting.reviewed_marks import Label, ReviewedMark
+from segmitos.counting.reviewed_marks import Label, ReviewedMark, doubled_marks
 from segmitos.counting.saved import SavedResult
 from segmitos.errors import DataError
 from segmitos.io.geometry import from_qupath
@@ -28,8 +28,6 @@ from segmitos.io.points.geojson_features import point_ids
 MATCH_UM = 7.5
 # Programs round positions when they write them; nearer than this a mark has not been moved.
 SAME_PLACE_UM = 0.5
-# Nearer than this two mitoses are one: the plates of an anaphase are further apart.
-ONE_CELL_UM = 3.0
 # With fewer detections, all may have been rejected and others added.
 _TELLING = 3
 _ATYPICAL, _UNDECIDED = "atypical", "undecided"
@@ -102,7 +100,7 @@ def corrections(saved: SavedResult, edited: Sequence[Annotation]) -> list[Review
         else:
             marks.append(ReviewedMark(added_ids[index], mark.x_px, mark.y_px, label))
             sources.append(mark)
-    _refuse_doubled(sources, marks, saved.summary.mpp)
+    _refuse_doubled(sources, marks, saved)
     taken = set(matched.values())
     marks += [
         ReviewedMark(candidates.ids[place], x, y, "look-alike", candidates.ids[place])
@@ -113,21 +111,17 @@ def corrections(saved: SavedResult, edited: Sequence[Annotation]) -> list[Review
 
 
 def _refuse_doubled(
-    sources: Sequence[Annotation], marks: Sequence[ReviewedMark], mpp: float
+    sources: Sequence[Annotation], marks: Sequence[ReviewedMark], saved: SavedResult
 ) -> None:
     """Refuse a cell that counts twice, say the model's mark and one clicked on top of it."""
-    counted = [index for index, mark in enumerate(marks) if mark.is_mitosis]
-    xy = np.array([(marks[index].x_px, marks[index].y_px) for index in counted]).reshape(-1, 2)
-    near = pairs_within(xy, xy, ONE_CELL_UM / mpp)
-    for one, other, apart in zip(near.first, near.second, near.distance, strict=True):
-        added = marks[counted[other]].candidate is None or marks[counted[one]].candidate is None
-        if one < other and added:
-            first, second = sources[counted[one]], sources[counted[other]]
-            raise DataError(
-                f"{second.where}: a mitosis {apart * mpp:.1f} um from that of "
-                f"{first.where.rpartition(', ')[2]}, which is there too: one cell would count "
-                "twice; delete one of the marks"
-            )
+    found = doubled_marks(marks, saved.candidates, saved.summary.mpp)
+    if found is not None:
+        first, second = (sources[marks.index(mark)] for mark in found[:2])
+        raise DataError(
+            f"{second.where}: a mitosis {found[2]:.1f} um from that of "
+            f"{first.where.rpartition(', ')[2]}, which is there too: one cell would count "
+            "twice; delete one of the marks"
+        )
 
 
 def _unless_moved(
@@ -145,7 +139,8 @@ def label_of(kind: str | None) -> Label | None:
         return None
     label = CLASSES.label(kind)
     if label == "mitosis":
-        return "atypical" if plain_name(kind).startswith(_ATYPICAL) else "mitosis"
+        parts = (plain_name(part) for part in kind.split(":"))
+        return "atypical" if any(part.startswith(_ATYPICAL) for part in parts) else "mitosis"
     return "look-alike" if label == "non-mitosis" else label
 
 

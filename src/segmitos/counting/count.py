@@ -30,12 +30,14 @@ from segmitos.counting.windows import (
     hotspot,
 )
 from segmitos.errors import UsageError
-from segmitos.io.geometry import as_points
+from segmitos.io.geometry import as_points, check_mpp
 
 if TYPE_CHECKING:
     from segmitos.detection.tissue import TissueMask
 
 DEFAULT_FIELD_MM = 0.55
+# A cell cut by the edge of an image may have its center this far off it.
+_EDGE_UM = 10.0
 _FROM_MODEL = (
     "95 % interval of the expected count in such a window, from the model's precision and recall "
     "on validation cases and from chance (how mitoses fall into a window); it does not cover "
@@ -171,13 +173,15 @@ def count(
         fixed: hotspot and field window to count in, in place of a search; None in it is searched.
 
     Raises:
-        UsageError: for a size that is not positive, or positions that are not (n, 2) and finite;
-            ScaleError: for an impossible scale.
+        UsageError: for a size that is not positive, or positions that are not (n, 2), finite and
+            on the image; ScaleError: for an impossible scale.
     """
     settings = settings or CountSettings()
     if width_px <= 0 or height_px <= 0:
         raise UsageError(f"an image of {width_px} x {height_px} px: both must be above 0")
+    check_mpp(mpp, "count")
     points = as_points(points_xy)
+    _check_on_image(points, mpp, width_px, height_px)
     area = width_px * height_px * mpp**2 / 1e6 if tissue is None else tissue.area_mm2
     windows = find_windows(points, mpp, width_px, height_px, settings, tissue, fixed)
     interval = interval_of or (lambda number, window: count_interval(number, validation))
@@ -203,6 +207,18 @@ def count(
         score_reason=None if systems else _reason_of(found),
         notes=tuple(_notes(area, found, fields)),
     )
+
+
+def _check_on_image(points: NDArray[np.float64], mpp: float, width_px: int, height_px: int) -> None:
+    """Refuse positions off the image, of another one maybe, or with y before x."""
+    slack = max(1.0, _EDGE_UM / mpp)
+    off = ((points < -slack) | (points > np.array([width_px, height_px]) + slack)).any(axis=1)
+    if off.any():
+        x, y = points[off][0]
+        raise UsageError(
+            f"{int(off.sum())} of {len(points)} positions lie off the image of {width_px} x "
+            f"{height_px} px, the first at ({x:g}, {y:g}); give x before y, in level-0 pixels"
+        )
 
 
 def find_windows(

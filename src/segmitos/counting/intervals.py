@@ -93,28 +93,38 @@ def reviewed_interval(
     undecided: int = 0,
     model: ValidationCounts | None = None,
     screened: bool = False,
+    unsure: int = 0,
 ) -> CountInterval:
     """Return the 95 % intervals of a reviewed count in one window.
 
     What the reader has confirmed is true; an undecided detection is true as often as the model's
-    precision says. What the model missed is still missing, but for what the reader added, unless
-    the reader has screened the whole window: then chance alone remains.
+    precision says, and so is one that the reader is unsure of, which does not count. What the model
+    missed is still missing, but for what the reader added, unless the reader has screened the whole
+    window: then chance alone remains. The interval of chance reaches from that of none of the open
+    marks to that of all of them.
 
     Args:
         confirmed: detections of the model that the reader calls mitoses.
         added: mitoses that the model did not detect.
-        undecided: detections that nobody has looked at, or that the reader is unsure of.
+        undecided: detections that nobody has looked at; they count.
         model: validation counts, where there are any.
         screened: whether the reader has looked at all of the window.
+        unsure: marks that the reader is unsure of; they do not count.
 
     Raises:
         UsageError: for a negative count.
     """
-    if min(confirmed, added, undecided) < 0:
+    if min(confirmed, added, undecided, unsure) < 0:
         raise UsageError(
-            f"confirmed {confirmed}, added {added}, undecided {undecided}: none may be negative"
+            f"confirmed {confirmed}, added {added}, undecided {undecided}, unsure {unsure}: none "
+            "may be negative"
         )
-    return _interval(confirmed, added, undecided, model, screened)
+    number = confirmed + added + undecided
+    found = _interval(confirmed, added, undecided + unsure, model, screened)
+    chance = (poisson_interval(confirmed + added)[0], found.sampling[1])
+    if found.model is not None:
+        return replace(found, count=number, sampling=chance)
+    return replace(found, count=number, expected=float(number), sampling=chance, combined=chance)
 
 
 def _interval(

@@ -167,14 +167,14 @@ def recount(
         inside = _in_window(window, xy)
         tally = tally_of(everything, inside, saved.candidates)
         # A confirmed candidate below the threshold is one that the model missed.
-        interval = reviewed_interval(
+        return reviewed_interval(
             tally.confirmed,
             tally.added,
-            tally.undecided + tally.unsure,
+            tally.undecided,
             saved.validation,
             _is_whole(screened, window),
+            tally.unsure,
         )
-        return replace(interval, count=number)
 
     fixed: Windows = (None, None) if isinstance(hotspot, str) else hotspot
     if hotspot == "fixed":

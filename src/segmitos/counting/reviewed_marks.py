@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from segmitos.counting.saved import SavedResult
 from segmitos.errors import UsageError
+from segmitos.io.pairs import pairs_within
 from segmitos.io.points.candidates import Candidates
 
 Label = Literal["mitosis", "atypical", "look-alike", "unsure"]
 LABELS: tuple[Label, ...] = ("mitosis", "atypical", "look-alike", "unsure")
 MITOSES: tuple[Label, ...] = ("mitosis", "atypical")
+# Nearer than this two mitoses are one: the plates of an anaphase are further apart.
+ONE_CELL_UM = 3.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,23 @@ def with_undecided(saved: SavedResult, marks: Sequence[ReviewedMark]) -> tuple[R
 def is_open(mark: ReviewedMark, candidates: Candidates) -> bool:
     """Tell whether a mark is a detection without a verdict, which counts as the model has it."""
     return mark.label is None and candidates.has_detection(mark.candidate)
+
+
+def doubled_marks(
+    marks: Sequence[ReviewedMark], candidates: Candidates, mpp: float
+) -> tuple[ReviewedMark, ReviewedMark, float] | None:
+    """Return two marks that count and are of one cell, and how far apart they are in um.
+
+    One of them was added, say on top of the model's; None where there are no such marks.
+    """
+    counted = [mark for mark in marks if mark.is_mitosis or is_open(mark, candidates)]
+    xy = np.array([(mark.x_px, mark.y_px) for mark in counted]).reshape(-1, 2)
+    near = pairs_within(xy, xy, ONE_CELL_UM / mpp)
+    for one, other, apart in zip(near.first, near.second, near.distance, strict=True):
+        first, second = counted[one], counted[other]
+        if one < other and (first.candidate is None or second.candidate is None):
+            return first, second, float(apart) * mpp
+    return None
 
 
 def tally_of(

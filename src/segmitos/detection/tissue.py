@@ -38,14 +38,15 @@ class Overview:
         step: level-0 pixels per pixel.
         mpp: um per pixel.
         bounds: (x, y, width, height) of the scanned area in level-0 pixels.
-        area_mm2: of the whole slide.
+        size_px: width and height of the slide, level-0 pixels; the last pixels of the picture may
+            stick out of it or fall short of its border.
     """
 
     pixels: NDArray[np.uint8]
     step: float
     mpp: float
     bounds: tuple[int, int, int, int]
-    area_mm2: float
+    size_px: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,32 @@ def find_tissue(
     scanned = np.zeros_like(mask)
     scanned[int(y / step) : -int(-(y + h) // step), int(x / step) : -int(-(x + w) // step)] = True
     mask &= scanned
-    if regions is not None:
-        mask &= regions.mask(1 / step, (mask.shape[0], mask.shape[1]))
-    # By fraction: the last mask pixels may stick out of the slide or fall short of its border.
-    return TissueMask(mask, overview.mpp, float(mask.mean()) * overview.area_mm2)
+    width, height = (side / step for side in overview.size_px)
+    if regions is None:
+        area_px = _area(mask, width, height)
+    else:
+        drawn = regions.mask(1 / step, (mask.shape[0], mask.shape[1]))
+        mask &= drawn
+        # The fraction of the regions that is tissue, of their area as it was drawn.
+        fraction = _area(mask, width, height) / max(_area(drawn, width, height), 1e-9)
+        area_px = fraction * regions.area_px2(*overview.size_px) / step**2
+    return TissueMask(mask, overview.mpp, area_px * overview.mpp**2 / 1e6)
+
+
+def _area(mask: Mask, width: float, height: float) -> float:
+    """Return the area of a mask in its pixels; the last row and column have what is left of a side.
+
+    Args:
+        mask: (h, w).
+        width: of what it is a mask of, in its pixels.
+        height: likewise.
+    """
+    last_row, last_column = (
+        max(0.0, side - number + 1)
+        for side, number in zip((height, width), mask.shape, strict=True)
+    )
+    rows = mask.sum(axis=1) + (last_column - 1) * mask[:, -1]
+    return float(rows[:-1].sum() + last_row * rows[-1])
 
 
 def mark_tissue(picture: NDArray[np.uint8], mpp: float) -> Mask:

@@ -64,7 +64,6 @@ class SlideView:
     def overview(self) -> Overview:
         """Return the whole slide at about `OVERVIEW_MPP`; of a small view from its own pixels."""
         slide, own = self.slide, self.slide.require_mpp()
-        area_mm2 = slide.width * slide.height * own**2 / 1e6
         if self._kept is not None:
             from PIL import Image
 
@@ -76,7 +75,7 @@ class SlideView:
             wanted = max(1, round(longest * own / OVERVIEW_MPP))
             side = min(longest, wanted, MAX_OVERVIEW_PX)
             picture, step = slide.thumbnail(side), longest / side
-        return Overview(picture, step, own * step, slide.bounds, area_mm2)
+        return Overview(picture, step, own * step, slide.bounds, (slide.width, slide.height))
 
     def stain_matched(self, target: Stain | None, tissue: TissueMask) -> SlideView:
         """Return the view with the slide's staining moved onto `target`; None leaves it.

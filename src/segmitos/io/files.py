@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -115,6 +115,35 @@ def write_bytes(path: Path, content: bytes) -> None:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files that belong together: none appears before all are on the disk, then in order.
+
+    Args:
+        folder: to write into.
+        files: content by name; the last one tells that the others are whole.
+
+    Raises:
+        OutputError: as `new_file` does; what was there of these names stays then.
+    """
+    with contextlib.ExitStack() as stack:
+        # The last to be begun is the first to be renamed.
+        for name, content in reversed(list(files.items())):
+            with stack.enter_context(new_file(folder / name)).open("xb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file of this program, if it is there. Raises OutputError where that cannot be."""
+    try:
+        # Asked first: a read-only disk refuses to remove what is not there, too.
+        if os.path.lexists(path):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

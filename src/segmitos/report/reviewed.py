@@ -26,6 +26,8 @@ from segmitos.report.pictures import MAX_CROPS, crops_at
 
 REVIEWED_JSON, REVIEWED_CSV = "reviewed.json", "reviewed.csv"
 REVIEWED_GEOJSON, REVIEWED_HTML = "reviewed.geojson", "reviewed.html"
+SIGNED = "reviews"
+"""Folder of a run that holds the signed reviews, NAME/READER."""
 REVIEWED = (REVIEWED_GEOJSON, REVIEWED_CSV, REVIEWED_JSON, REVIEWED_HTML)
 _COLUMNS = (
     "id",
@@ -57,7 +59,7 @@ def reviewed_files(
     crops: Mapping[str, bytes],
     slide: Slide | None = None,
 ) -> dict[str, bytes]:
-    """Return the files of a review, by name; the same for the same verdicts.
+    """Return the files of a review, by name, the counts last; the same for the same verdicts.
 
     Args:
         saved: the model's result.
@@ -70,8 +72,8 @@ def reviewed_files(
     return {
         REVIEWED_GEOJSON: _geojson(saved, review).encode("utf-8"),
         REVIEWED_CSV: _table(saved, review).encode("utf-8"),
-        REVIEWED_JSON: json_text(review_content(saved, review)).encode("utf-8"),
         REVIEWED_HTML: render_report(saved, picture, shown, review).encode("utf-8"),
+        REVIEWED_JSON: json_text(review_content(saved, review)).encode("utf-8"),
     }
 
 

@@ -249,8 +249,9 @@ def _picture(request: Request, tag: str, read: Callable[[], bytes]) -> Response:
     """Answer with a JPEG, unless the client has that of this tag."""
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"ETag": tag})
-    # A slide never changes under its hash, but a private cache alone may keep a patient's picture.
-    headers = {"ETag": tag, "Cache-Control": "private, max-age=3600"}
+    # Under one address there may be another slide, page or scale by now, so a cache has to ask; and
+    # a private one alone may keep a patient's picture.
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     return Response(read(), media_type="image/jpeg", headers=headers)
 
 

@@ -6,11 +6,15 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from segmitos.counting.reviewed_marks import MITOSES
 from segmitos.errors import DataError
+from segmitos.evaluation.matching import match_points
 from segmitos.review.access import CONSENSUS, Reader
 from segmitos.review.agreement import agreement
 from segmitos.review.readings import (
+    MATCH_UM,
     SlideReadings,
     Unit,
     consensus_label,
@@ -49,9 +53,10 @@ def comparison(service: Service, name: str, reader: Reader) -> dict[str, Any]:
         raise ForbiddenError("blind readers do not see each other's marks")
     if reader.name not in states and not reader.adjudicates:
         raise ForbiddenError("finish your own review of this slide first, then compare")
-    units = union_of_marks(result, states)
-    shown = [_shown(result, unit, states) for unit in units if unit.labels]
     consensus = service.state(result, CONSENSUS)
+    units = [unit for unit in union_of_marks(result, states) if unit.labels]
+    marks = _marks(result, units, consensus)
+    shown = [_shown(result, *one, states) for one in zip(units, marks, strict=True)]
     return {
         "model": result.key.model_hash,
         "readers": list(states),
@@ -62,13 +67,32 @@ def comparison(service: Service, name: str, reader: Reader) -> dict[str, Any]:
     }
 
 
-def _shown(result: Result, unit: Unit, states: Mapping[str, ReviewState]) -> dict[str, Any]:
-    """Return a place that readers marked. A place without a candidate has an id of its own."""
-    labels = labels_with_silence(unit, states, result.candidates)
-    mark = unit.candidate
-    if mark is None:
+def _marks(result: Result, units: Sequence[Unit], consensus: ReviewState) -> list[str]:
+    """Return the id of each place's mark in the consensus: of the candidate, or of an own mark.
+
+    An own mark that is there already keeps its id: the place moves a little as others sign.
+    """
+    own = list(consensus.added)
+    free = [number for number, unit in enumerate(units) if unit.candidate is None]
+    pairs = match_points(
+        np.array([consensus.added[mark] for mark in own]).reshape(-1, 2),
+        np.array([(units[number].x_px, units[number].y_px) for number in free]).reshape(-1, 2),
+        MATCH_UM / result.mpp,
+    ).pairs
+    there = {free[place]: own[number] for number, place in pairs}
+
+    def made(unit: Unit) -> str:
         content = f"{result.key.slide_hash}|{unit.x_px!r}|{unit.y_px!r}"
-        mark = f"{OWN}{uuid.uuid5(_NAMESPACE, content)}"
+        return f"{OWN}{uuid.uuid5(_NAMESPACE, content)}"
+
+    return [unit.candidate or there.get(number) or made(unit) for number, unit in enumerate(units)]
+
+
+def _shown(
+    result: Result, unit: Unit, mark: str, states: Mapping[str, ReviewState]
+) -> dict[str, Any]:
+    """Return a place that readers marked, with its mark in the consensus."""
+    labels = labels_with_silence(unit, states, result.candidates)
     # An atypical mitosis is a mitosis: that is no difference to settle.
     kinds = {"mitosis" if label in MITOSES else label for label in labels.values()}
     label, _ = consensus_label(list(labels.values()), "majority")

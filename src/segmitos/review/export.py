@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from segmitos.cohort.identity import files_of
 from segmitos.counting.reviewed_marks import Label
 from segmitos.errors import InputError, OutputError
 from segmitos.io.files import json_text, new_folder, write_bytes, write_text
@@ -144,12 +145,13 @@ def _write_slide(
     image = result.image
     if image is None or not image.exists():
         raise InputError(f"{result.title}: the slide is not at {image}; say where with --slides")
+    result.check_image(image)
     if result.page is not None and not _is_largest(image, result):
         raise InputError(
             f"{result.title}: page {result.page} was reviewed (detect --page), and a data set "
             "takes a file's largest image; save the page as an image of its own and review that"
         )
-    _link(image, folder / image.name)
+    _link(image, folder)
     write_text(folder / "mpp.txt", f"{result.mpp!r}\n")
     table = table_text(("x_px", "y_px", "label", "confidence"), cells)
     write_text(folder / f"{image.stem}.csv", table)
@@ -195,19 +197,23 @@ def _regions_text(result: Result, regions: Sequence[Outline]) -> str:
     return json.dumps({"type": "FeatureCollection", "features": features}) + "\n"
 
 
-def _link(source: Path, target: Path) -> None:
-    """Put a slide into the data set: by a link where the system allows it, else as a copy."""
+def _link(slide: Path, folder: Path) -> None:
+    """Put a slide into the data set: by links where the system allows them, else as a copy."""
+    target = folder / slide.name
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = source.with_suffix("")
-        pairs = [(source, target)]
-        if source.suffix.lower() == ".mrxs" and beside.is_dir():
-            pairs.append((beside, target.with_suffix("")))
-        for one, other in pairs:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Some slides are several files, which find each other by name.
+        beside = slide.with_suffix("")
+        if slide.suffix.lower() == ".mrxs" and beside.is_dir():
+            parts = [slide, beside]
+        else:
+            parts = list(files_of(slide))
+        for part in parts:
+            target = folder / part.name
             try:
-                os.symlink(one.absolute(), other, target_is_directory=one.is_dir())
+                os.symlink(part.absolute(), target, target_is_directory=part.is_dir())
             except (OSError, NotImplementedError):
-                (shutil.copytree if one.is_dir() else shutil.copy2)(one, other)
+                (shutil.copytree if part.is_dir() else shutil.copy2)(part, target)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
 

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from segmitos.counting.reviewed_marks import doubled_marks
 from segmitos.errors import DataError, SegMitosError
 from segmitos.evaluation.matching import match_points
-from segmitos.io.files import write_bytes
-from segmitos.report.reviewed import REVIEWED_JSON
-from segmitos.review.derived import EXPORTS, blind_file, derived_files
+from segmitos.io.files import remove_file, write_files
+from segmitos.report.reviewed import REVIEWED_JSON, read_review
+from segmitos.review.derived import EXPORTS, blind_file, derived_files, recount_review
 from segmitos.review.events import Batch, Event
 from segmitos.review.images import Images
 from segmitos.review.results import Result
 from segmitos.review.service import ConflictError, NotFoundError, Service
-from segmitos.review.state import OWN
+from segmitos.review.state import OWN, ReviewState
 
 LINK_UM = 7.5
-FOLDER = "reviews"
 _NAMESPACE = uuid.UUID("1f0c7c5e-4d0e-5a54-9d0c-2f6a4a1b7e11")
 
 
@@ -30,42 +30,62 @@ def finish(service: Service, images: Images, name: str, who: str, batch: Batch) 
 
     Raises:
         ConflictError: for another model, or a review that is signed already.
-        DataError: for anything but one event of kind finish.
+        DataError: for anything but one event of kind finish, or a cell that counts twice.
         OutputError: where the files cannot be written; the signature stands, sent again it is
             tried again.
     """
     result = service.result(name)
     if [event.kind for event in batch.events] != ["finish"]:
         raise DataError("to finish, send one event of kind finish")
+    state = service.state(result, who)
+    if not state.finished:
+        _refuse_doubled(result, state)
     stored = service.store_events(result, who, batch.model, batch.events)
     write_review(service, images, result, who)
     return service.answer(result, who, stored)
 
 
+def _refuse_doubled(result: Result, state: ReviewState) -> None:
+    found = doubled_marks(recount_review(result, state).marks, result.candidates, result.mpp)
+    if found is not None:
+        first, second, apart_um = found
+        raise DataError(
+            f"two marks {apart_um:.1f} um apart, at ({first.x_px:.0f}, {first.y_px:.0f}) and "
+            f"({second.x_px:.0f}, {second.y_px:.0f}): one cell would count twice; reject or delete "
+            "one of them, then sign"
+        )
+
+
 def reopen(service: Service, name: str, who: str, batch: Batch) -> dict[str, Any]:
-    """Take a signature back, and the signed files away. Raises ConflictError, DataError."""
+    """Take a signature back, and the signed files away.
+
+    Raises:
+        ConflictError: for another model, or a review that was signed again.
+        DataError: for anything but one event of kind undo.
+        OutputError: where the files cannot be removed; the signature stands then.
+    """
     result = service.result(name)
     finished = service.state(result, who).finished
     if [event.kind for event in batch.events] != ["undo"]:
         raise DataError("to reopen, send one event of kind undo")
     if finished is not None and batch.events[0].mark != finished:
         raise ConflictError("this review was signed again elsewhere; reload the page")
+    if finished is not None:
+        # Before the signature: one without its files gets them again, files without one stay.
+        _remove_files(service.signed_folder(result, who))
     stored = service.store_events(result, who, batch.model, batch.events)
-    if service.state(result, who).finished is None:
-        shutil.rmtree(review_folder(service, result, who), ignore_errors=True)
     return service.answer(result, who, stored)
 
 
 def write_review(service: Service, images: Images, result: Result, who: str) -> Path:
-    """Write the files of a signed review, each whole or absent; the counts come last.
+    """Write the files of a signed review, all of them or none.
 
     Raises:
         OutputError: where they cannot be written.
     """
-    folder = review_folder(service, result, who)
+    folder = service.signed_folder(result, who)
     files = derived_files(result, service.state(result, who), who, images)
-    for name, content in sorted(files.items(), key=lambda file: file[0] == REVIEWED_JSON):
-        write_bytes(folder / name, content)
+    write_files(folder, files)
     return folder
 
 
@@ -80,8 +100,8 @@ def write_missing(service: Service, images: Images) -> tuple[list[Path], list[st
     problems: list[str] = []
     for result in service.worklist.all().values():
         for who, state in service.states(result).items():
-            folder = review_folder(service, result, who)
-            if state.finished and not (folder / REVIEWED_JSON).is_file():
+            folder = service.signed_folder(result, who)
+            if state.finished and not _is_written(folder, state):
                 try:
                     written.append(write_review(service, images, result, who))
                 except SegMitosError as error:
@@ -89,9 +109,19 @@ def write_missing(service: Service, images: Images) -> tuple[list[Path], list[st
     return written, problems
 
 
-def review_folder(service: Service, result: Result, who: str) -> Path:
-    """Return where the files of a reader's review are; not in the result's own folder."""
-    return service.worklist.home / FOLDER / result.name / who
+def _remove_files(folder: Path) -> None:
+    remove_file(folder / REVIEWED_JSON)
+    # Without the counts there is no review.
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_written(folder: Path, state: ReviewState) -> bool:
+    """Tell whether the files of a signed review are there, and those of this signature."""
+    try:
+        signed = read_review(folder)
+    except DataError:
+        return False
+    return signed is not None and signed.get("finished_at") == state.finished_at
 
 
 def derived_file(service: Service, images: Images, name: str, who: str, kind: str) -> bytes:
@@ -109,10 +139,10 @@ def derived_file(service: Service, images: Images, name: str, who: str, kind: st
 
 
 def link_earlier(service: Service, name: str, who: str) -> dict[str, Any]:
-    """Take over a reader's decisions under an earlier model.
+    """Take over a reader's decisions under an earlier model, or under earlier settings.
 
     Marks are linked one to one within 7.5 um. A decided mark that no candidate of this model stands
-    for stays as an added mark; where it was no mitosis, it is left.
+    for stays as an added mark; where it was no mitosis, it is left. Comments go with their marks.
 
     Returns:
         The new summary and state, and how many marks were linked and added.
@@ -120,17 +150,25 @@ def link_earlier(service: Service, name: str, who: str) -> dict[str, Any]:
     result = service.result(name)
     earlier = service.earlier(result, who)
     if not earlier.labels:
-        raise NotFoundError("there is no earlier review of this slide under another model")
+        raise NotFoundError(
+            "there is no earlier review of this slide under another model or other settings"
+        )
     old = [mark for mark in earlier.labels if mark in earlier.places]
     old_xy = np.array([earlier.places[mark] for mark in old]).reshape(-1, 2)
     visible = service.visible(result, who)
     new_xy = result.candidates.xy[visible]
     pairs = dict(match_points(old_xy, new_xy, LINK_UM / result.mpp).pairs)
     at = earlier.last_at or "1970-01-01T00:00:00Z"
+
+    def new_id(of: str) -> str:
+        return str(uuid.uuid5(_NAMESPACE, f"{result.key}|{who}|{of}"))
+
     events, linked = [], 0
+    if "" in earlier.comments:
+        events.append(Event(new_id("comment"), at, "comment", text=earlier.comments[""]))
     for number, mark in enumerate(old):
         label = earlier.labels[mark]
-        identity = str(uuid.uuid5(_NAMESPACE, f"{result.key}|{who}|{mark}"))
+        identity = new_id(mark)
         x, y = old_xy[number].tolist()
         if number in pairs:
             new = result.candidates.ids[visible[pairs[number]]]
@@ -139,8 +177,13 @@ def link_earlier(service: Service, name: str, who: str) -> dict[str, Any]:
         elif label in ("mitosis", "atypical"):
             new = f"{OWN}{identity}"
             events.append(Event(identity, at, "add", new, x_px=x, y_px=y, label=label))
+        else:
+            continue
+        if mark in earlier.comments:
+            text = earlier.comments[mark]
+            events.append(Event(new_id(f"comment {mark}"), at, "comment", new, text=text))
     for key, outline in earlier.regions.items():
-        identity = str(uuid.uuid5(_NAMESPACE, f"{result.key}|{who}|{key}"))
+        identity = new_id(key)
         events.append(Event(identity, at, "region", f"region-{identity}", outline=outline))
     service.store_events(result, who, result.key.model_hash, events)
     answer = service.answer(result, who, len(events))

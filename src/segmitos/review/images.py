@@ -93,7 +93,8 @@ class Images:
             with self.borrow(result) as slide:
                 return image_bytes(slide.read(left, top, *size, mpp), "jpg", _QUALITY)
 
-        return self._cache.get((result.name, *result.key, left, top, size, mpp), read)
+        place = (result.name, result.key, result.mpp, left, top, size, mpp)
+        return self._cache.get(place, read)
 
     @contextmanager
     def borrow(self, result: Result) -> Iterator[Slide]:
@@ -153,8 +154,8 @@ class Images:
 
 
 def etag(result: Result, *place: object) -> str:
-    """Return what stands for the bytes of a picture: the slide's content and the place."""
-    text = "|".join(map(str, (result.key.slide_hash, _QUALITY, TILE_PX, *place)))
+    """Return what stands for the bytes of a picture: the slide's content, scale and the place."""
+    text = "|".join(map(str, (result.key.slide_hash, result.mpp, _QUALITY, TILE_PX, *place)))
     return f'"{hashlib.sha256(text.encode()).hexdigest()[:24]}"'
 
 
@@ -193,6 +194,7 @@ class ByteCache:
 
 
 def _open(path: Path, result: Result) -> Slide:
+    result.check_image(path)
     # As detection read it: at its scale, whatever the file says, and the same of several images.
     slide = Slide.open(path, result.mpp, True, result.page)
     if (slide.width, slide.height) != result.size_px:

@@ -6,14 +6,17 @@ import hashlib
 import json
 import math
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.cohort.atomic_folder import OutputFolder
+from segmitos.cohort.identity import read_input
 from segmitos.counting.saved import SavedResult, read_saved
 from segmitos.counting.summary import Summary, read_summary
 from segmitos.errors import InputError
@@ -23,6 +26,8 @@ from segmitos.io.points.candidates import Candidates
 from segmitos.review.store import ReviewKey
 
 Floats = NDArray[np.float64]
+_MARKS: Mapping[str, Any] = {"threshold": None, "roi": None, "tissue": True, "tile_px": None}
+"""Settings that other marks are found with, and what they are where nobody gave one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +77,30 @@ class Result:
     def key(self) -> ReviewKey:
         """What a review of this result belongs to."""
         # The same content is the same slide, whatever it is called and wherever it lies.
+        digest = self.digest or _hash_of(self.summary.input)
+        if self.page is not None:
+            digest = _hash_of([digest, self.page])
+        model = str(self.summary.model.get("sha256", ""))
+        settings = {name: self.summary.settings.get(name) for name in _MARKS}
+        # A scale that the file does not state may be mended later.
+        scale = None if self.summary.mpp_source.startswith("embedded") else self.summary.mpp
+        if scale is not None or settings != _MARKS:
+            model = f"{model}-{_hash_of([settings, scale])[:16]}"
+        return ReviewKey(digest[:64], model[:128])
+
+    @property
+    def digest(self) -> str | None:
+        """Hash of the slide's content, None where the summary lacks it."""
         digest = self.summary.input.get("sha256")
-        if not isinstance(digest, str):
-            identity = json.dumps(self.summary.input, sort_keys=True, ensure_ascii=False)
-            digest = hashlib.sha256(identity.encode("utf-8")).hexdigest()
-        return ReviewKey(digest[:64], str(self.summary.model.get("sha256", ""))[:128])
+        return digest if isinstance(digest, str) else None
+
+    def check_image(self, path: Path) -> None:
+        """Refuse a file that is not the slide of this result. Raises InputError."""
+        if self.digest is not None and not _holds(path, self.digest):
+            raise InputError(
+                f"{path} is not the slide of {self.name}: its content is another; say where that "
+                "is with --slides, or run detect again"
+            )
 
     @property
     def saved(self) -> SavedResult:
@@ -154,7 +178,7 @@ class Worklist:
         record = OutputFolder(folder.parent, folder.name).record()
         image = None if record is None else Path(record.input.path)
         if self._slides is not None:
-            image = _find_slide(self._slides, str(summary.input.get("name", ""))) or image
+            image = _find_slide(self._slides, summary.input) or image
         return Result(folder.name, folder, summary, image)
 
 
@@ -169,13 +193,28 @@ def _result_folders(results: Path) -> list[Path]:
         raise InputError(f"cannot read {results}: {error.strerror or error}") from error
 
 
-def _find_slide(folder: Path, name: str) -> Path | None:
-    """Return the file of that name in a folder or below it, the nearest first."""
+def _find_slide(folder: Path, source: Mapping[str, Any]) -> Path | None:
+    """Return the file of an input's name in a folder or below it.
+
+    Of several files of the name the one with the input's content, else the first.
+    """
+    name = str(source.get("name", ""))
     straight = folder / name
-    if straight.exists():
+    if straight.is_file() and straight.stat().st_size == source.get("bytes"):
         return straight
     found = sorted(path for path in folder.rglob("*") if path.name == name)
-    return found[0] if found else None
+    found.sort(key=lambda path: path != straight)
+    if len(found) < 2:
+        return found[0] if found else None
+    return next((path for path in found if _holds(path, source.get("sha256"))), found[0])
+
+
+def _holds(path: Path, digest: object) -> bool:
+    """Tell whether a file has the content of an input."""
+    try:
+        return read_input(path).sha256 == digest
+    except InputError:
+        return False
 
 
 def score_distance(result: Result) -> Floats:
@@ -204,3 +243,9 @@ def outlines(result: Result) -> list[list[tuple[float, float]]]:
 
 def _box(x0: float, y0: float, x1: float, y1: float) -> list[tuple[float, float]]:
     return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+
+
+def _hash_of(content: Any) -> str:
+    """Return a hash of JSON-able values."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
 from segmitos.errors import DataError, SegMitosError
+from segmitos.report.reviewed import SIGNED, read_review
 from segmitos.review.access import CONSENSUS, Reader
 from segmitos.review.assess import (
     Counted,
@@ -30,6 +33,11 @@ from segmitos.review.store import Store
 
 Mode = Literal["report", "training"]
 _MIN_BLIND = 10
+_SIGNED_OTHERWISE = (
+    "Signed with other settings than the result has now: take the signature back and sign again."
+)
+# Counts kept in memory for a result: of several readers, and of what they may undo.
+_MAX_COUNTED = 50
 
 
 class ConflictError(SegMitosError):
@@ -68,7 +76,10 @@ class Service:
     _locks: dict[tuple[str, str], threading.Lock] = field(
         default_factory=lambda: defaultdict(threading.Lock)
     )
-    _counted: dict[object, list[Counted]] = field(default_factory=dict)
+    # By the result as it was read: one that was counted again with other settings is another.
+    _counted: weakref.WeakKeyDictionary[Result, dict[object, list[Counted]]] = field(
+        default_factory=weakref.WeakKeyDictionary
+    )
 
     def result(self, name: str) -> Result:
         """Return a result by name. Raises NotFoundError."""
@@ -140,8 +151,13 @@ class Service:
         }
 
     def earlier(self, result: Result, who: str) -> ReviewState:
-        """Return the state of the reader's fullest review of this slide under another model."""
+        """Return the state of the reader's fullest review of this slide with other marks.
+
+        Of another model, or of this one with other settings. A blind review stays one: it takes
+        over nothing that was decided in sight of a model.
+        """
         states = [fold(events) for events in self.store.other_models(result.key, who).values()]
+        states = [state for state in states if state.blind or not self.blind]
         return max(states, key=lambda state: len(state.labels), default=ReviewState())
 
     def marks(self, name: str, who: str, floor: float | None = None) -> dict[str, Any]:
@@ -200,13 +216,16 @@ class Service:
         sure = int(marks.mitosis.sum())
         model = result.summary.hotspot
         model_count = None if self.blind else 0 if model is None else model.count
+        line = headline(counted, model_count)
+        if state.finished and self._is_signed_otherwise(result, who):
+            line = f"{_SIGNED_OTHERWISE} {line}"
         answer = {
             "decided": len(state.labels),
             "undecided": waiting,
             "unsure": int(marks.unsure.sum()),
             "count": sure if self.blind else sure + waiting,
             "windows": [one.to_dict() for one in counted],
-            "headline": headline(counted, model_count),
+            "headline": line,
             "reviewed_mm2": round(area_mm2(list(state.regions.values()), result.mpp), 4),
             "state": state_word(state),
         }
@@ -214,27 +233,39 @@ class Service:
             answer["model"] = {"count": result.summary.count, "hotspot": model_count}
         return answer
 
+    def signed_folder(self, result: Result, who: str) -> Path:
+        """Return where the files of a signed review are; not in the result's own folder."""
+        return self.worklist.home / SIGNED / result.name / who
+
+    def _is_signed_otherwise(self, result: Result, who: str) -> bool:
+        """Tell whether a result was counted with other settings since a reader signed it."""
+        try:
+            signed = read_review(self.signed_folder(result, who))
+        except DataError:
+            return False
+        return signed is not None and signed.get("settings") != result.summary.settings
+
     def count(
         self, result: Result, state: ReviewState, marks: ReviewedMarks | None = None
     ) -> list[Counted]:
         """Return the counts in the windows, from memory where nothing that matters changed."""
+        counted = self._counted.setdefault(result, {})
         place = (
-            result.key,
             self.blind,
             state.fixed_hotspot,
             tuple(sorted(state.labels.items())),
             tuple(state.moved.items()),
             tuple(state.added.items()),
         )
-        found = self._counted.get(place)
+        found = counted.get(place)
         if found is None:
             marks = marks or reviewed_marks(result, state)
             found = count_windows(
                 result, marks, state.fixed_hotspot, result.saved.tissue, only_decided=self.blind
             )
-            while len(self._counted) > 500:
-                self._counted.pop(next(iter(self._counted)), None)
-            self._counted[place] = found
+            while len(counted) > _MAX_COUNTED:
+                counted.pop(next(iter(counted)), None)
+            counted[place] = found
         return found
 
     def area(
@@ -296,7 +327,8 @@ class Service:
         """Check and store events; those that are there already change nothing. See `post`."""
         if model != result.key.model_hash:
             raise ConflictError(
-                f"{result.name} is now the result of another model; reload the page"
+                f"{result.name} is now the result of another model or of other settings; reload "
+                "the page"
             )
         with self._locks[result.key.slide_hash, who]:
             owners = self.store.owners([event.id for event in given])

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from segmitos.errors import ModelError
-from segmitos.io.files import write_bytes, write_json
+from segmitos.io.files import remove_file, write_bytes, write_json
 
 FORMAT_VERSION = 2
 STATE = "checkpoint.json"
@@ -72,7 +72,7 @@ def save_checkpoint(
     write_json(folder / STATE, msgspec.to_builtins(saved))
     for other in folder.glob("checkpoint-*.safetensors"):
         if other.name != name:
-            other.unlink(missing_ok=True)
+            remove_file(other)
 
 
 def load_state(folder: Path) -> TrainingState:

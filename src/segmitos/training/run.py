@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from segmitos.detection.model_file import SUFFIX, is_model_file
 from segmitos.errors import ModelError, OutputError, UsageError
 from segmitos.io.datasets import Case
+from segmitos.io.files import remove_file
 from segmitos.io.outputs import check_file, check_folder, is_own_json, is_result_folder
 from segmitos.training.checkpoint import (
     STATE,
@@ -114,9 +115,9 @@ def check_place(folder: Path) -> None:
 
 def remove_run(folder: Path) -> None:
     """Take away the checkpoint of a run; what else it wrote is written over."""
-    (folder / STATE).unlink(missing_ok=True)
+    remove_file(folder / STATE)
     for path in folder.glob("checkpoint-*.safetensors"):
-        path.unlink(missing_ok=True)
+        remove_file(path)
 
 
 def begin_run(

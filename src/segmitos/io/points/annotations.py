@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.errors import DataError, UsageError
+from segmitos.io.files import display_path
 from segmitos.io.geometry import check_mpp
 from segmitos.io.points.classes import LABELS, Label
 from segmitos.io.points.regions import Regions
@@ -34,6 +35,8 @@ class Annotations:
         regions: where the image was reviewed; None is all of it.
         left_out: what the file holds and this does not, by kind: `Ignore*`, say.
         laboratory: who made the slides, "" where the file does not say.
+        qupath_offset_px: where QuPath's frame begins on the slide, level-0 pixels, as the file says
+            or its reader was told.
 
     Raises:
         DataError: if a score, area or confidence is infinite.
@@ -51,9 +54,13 @@ class Annotations:
     regions: Regions | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     laboratory: str = ""
+    qupath_offset_px: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         points = np.array(self.xy, np.float64).reshape(-1, 2)
+        # A file's name may hold bytes that no format can.
+        for text in ("name", "laboratory"):
+            object.__setattr__(self, text, display_path(getattr(self, text)))
         object.__setattr__(self, "xy", points)
         object.__setattr__(self, "labels", tuple(self.labels))
         if len(self.labels) != len(points) or not set(self.labels) <= set(LABELS):

@@ -270,8 +270,7 @@ def scale_between(px: NDArray[np.float64], um: NDArray[np.float64], path: Path) 
     """Return the shortest decimal mpp with px * mpp == um for every value, None without values.
 
     Raises:
-        DataError: where they are not one multiple of each other.
-        ScaleError: where the multiple is impossible.
+        ScaleError: where they are not one multiple of each other, or it is impossible.
     """
     used = np.isfinite(um) & (px != 0)
     if not used.any():
@@ -287,7 +286,12 @@ def scale_between(px: NDArray[np.float64], um: NDArray[np.float64], path: Path) 
             return candidate
     if np.allclose(px * ratio, um, rtol=1e-6, atol=1e-3):
         return ratio
-    raise DataError(f"{path}: x_um and y_um are not one multiple of x_px and y_px")
+    worst = int(np.argmax(np.abs(px * ratio - um)))
+    raise ScaleError(
+        f"{path}: x_um and y_um are not one multiple of x_px and y_px: {um[widest]:g} um are "
+        f"{px[widest]:g} px, and {um[worst]:g} um are {px[worst]:g} px; give the scale with --mpp, "
+        "or remove the columns x_um and y_um"
+    )
 
 
 def csv_text(annotations: Annotations) -> str:

@@ -217,10 +217,16 @@ def read_geojson_annotations(
             labels.append(label)
     refuse_all(path, problems, "feature")
     regions = regions_of(included, excluded)
-    found = Annotations.from_rows(
-        rows, labels, mpp=mpp, name=name or path.stem, regions=regions, left_out=left_out
-    )
-    return found.moved(*(offset if qupath_offset_px is None else qupath_offset_px))
+    begin = offset if qupath_offset_px is None else qupath_offset_px
+    return Annotations.from_rows(
+        rows,
+        labels,
+        mpp=mpp,
+        name=name or path.stem,
+        regions=regions,
+        left_out=left_out,
+        qupath_offset_px=begin,
+    ).moved(*begin)
 
 
 def _role(

@@ -48,10 +48,19 @@ def grand_challenge_text(annotations: Annotations) -> str:
 
     Returns:
         The text. Positions are in mm, with 20 digits: what is read back is bit-identical.
+
+    Raises:
+        DataError: for a score that is no probability.
     """
     mpp = check_mpp(annotations.mpp or math.nan, annotations.name or "annotations")
     lines: list[str] = []
     scores = np.asarray(annotations.score).tolist()
+    strange = next((score for score in scores if score < 0 or score > 1), None)
+    if strange is not None:
+        raise DataError(
+            f"{annotations.name or 'annotations'}: score {strange:g} is no probability from 0 to "
+            "1, as this format has it; bring the scores to 0 to 1"
+        )
     for wanted, name in _NAMES.items():
         for (x, y), label, score in zip(
             annotations.xy.tolist(), annotations.labels, scores, strict=True

@@ -12,6 +12,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,10 @@ def read_sliderunner(
     Deleted annotations are left out, other classes counted so.
 
     Raises:
-        DataError: for a file that is no such database, has no class of mitoses, or holds a value
-            that is not understood.
+        DataError: for a file that is no such database, has no class of mitoses, holds a value that
+            is not understood, or is being written to.
     """
+    _check_at_rest(path)
     try:
         with closing(_connect(path)) as database:
             classes, slides, rows = _read_tables(database)
@@ -84,6 +86,22 @@ def read_sliderunner(
             f"{path}: annotations name slide {sorted(map(repr, unknown))[0]}, not there"
         )
     return [_slide(path, row, found.get(row[0], ([], [], Counter()))) for row in slides]
+
+
+def _check_at_rest(path: Path) -> None:
+    """Refuse a database with changes beside it: it is read as it is, and would lack them."""
+    for end, mark in (("-wal", b""), ("-journal", b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7")):
+        beside = path.with_name(path.name + end)
+        try:
+            with beside.open("rb") as stream:
+                head = stream.read(8)
+        except OSError:
+            continue
+        if head and head.startswith(mark):
+            raise DataError(
+                f"{path}: {beside.name} holds changes that are not in it yet; close the program "
+                "that has it open, or open it there once, then try again"
+            )
 
 
 def _slide(
@@ -130,6 +148,8 @@ def write_sliderunner(
     path: Path, annotations: Annotations, size_px: tuple[int, int] | None = None
 ) -> None:
     """Write one slide's points as spots of a new database. Raises OutputError."""
+    # A slide without a name is none to its readers.
+    annotations = replace(annotations, name=annotations.name or path.stem)
     try:
         with new_file(path) as aside, closing(sqlite3.connect(aside)) as database:
             _fill(database, annotations, size_px or (None, None))

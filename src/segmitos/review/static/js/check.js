@@ -29,14 +29,14 @@ export async function showTraining({ view, session, go }) {
   });
 }
 
-// An earlier model's review of the same slide can be taken over.
+// A review of the same slide under an earlier model or earlier settings can be taken over.
 function earlierMarks(review) {
   if (!review.about.earlier_marks || review.state.undo || review.finished) return null;
   const box = h("p", { class: "notice" },
-    `You reviewed this slide under another model (${review.about.earlier_marks} decisions). `,
+    `You reviewed this slide under another model or other settings (${review.about.earlier_marks} decisions). `,
     button("Take them over", async () => {
       const answer = await post(slideAddress(review.name, "/link", review.consensus), {});
-      toast(`${answer.linked} decisions linked to this model's marks within 7.5 µm, ${answer.added} kept as added marks.`);
+      toast(`${answer.linked} decisions linked to these marks within 7.5 µm, ${answer.added} kept as added marks.`);
       review.take(answer);
       await review.load();
       box.remove();
