@@ -21,6 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.laboratories.candidates import MapMaker, Scored, in_patches, start
 from experiments.laboratories.data import LABELS, TEST_SLIDE, LabImage, load_laboratories
 from experiments.laboratories.pools import FOLDS, SIZES
@@ -89,6 +91,8 @@ def check(images: Sequence[LabImage], model: ModelFile, threads: int) -> dict[st
             found[index] = maker.candidates(image, [judges[k] for k in of_fold[image.fold]])
     levels = background_levels(images, found)
     run = {index: of.lowered_by(levels[images[index].fold]) for index, of in found.items()}
+    all_levels = np.concatenate([levels[fold] for fold in FOLDS])
+    test = {index: of.lowered_by(all_levels) for index, of in test.items()}
     rule = fit_rule(images, [run])
     counts = Counts(images, run, rule)
     at = common_threshold([counts])
