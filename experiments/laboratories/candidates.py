@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from experiments.laboratories.data import MPP, LabImage
+from experiments.laboratories.data import MPP, TARGET, LabImage
 from segmitos.detection.cascade import CascadeMap
 from segmitos.detection.model import BATCH_SIZE
 from segmitos.detection.model_file import ModelFile
@@ -133,12 +133,12 @@ class MapMaker:
             in_batches(start(graph, 3, 1), BATCH_SIZE, threads) for graph in networks.networks
         ]
         self._stride = networks.spec.stride
+        self._stain = networks.spec.stain or TARGET
 
     def candidates(self, image: LabImage, verifiers: Sequence[Network]) -> Scored:
         """Find and score the candidates of an image."""
-        pixels = image.matched()
         cascade = CascadeMap(
-            pad_to_multiple(pixels, 32),
+            pad_to_multiple(image.matched(self._stain), 32),
             self._proposal,
             self._networks,
             self._cascade,
@@ -148,6 +148,7 @@ class MapMaker:
         map_ = cascade.fill()
         smoothed = smooth(map_, SETTINGS.smoothing_sigma_um, MPP * self._stride)
         _, score, xy = find_candidates(smoothed, SETTINGS.candidate_threshold, self._stride)
+        pixels = image.matched()
         logits = [
             log_odds(judge_places(verifier, pixels, xy, PATCH_PX).astype(np.float64))
             for verifier in verifiers

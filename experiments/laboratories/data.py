@@ -54,11 +54,11 @@ class LabImage:
         height, width = self.source.image.shape[:2]
         return float(height * width * MPP**2 * 1e-6)
 
-    def matched(self) -> NDArray[np.uint8]:
-        """Return the pixels as detection sees them."""
+    def matched(self, target: Stain = TARGET) -> NDArray[np.uint8]:
+        """Return the pixels as detection sees them, their stain moved onto `target`."""
         if self.source.stain is None:
             return self.source.image
-        return apply_lookup(self.source.image, stain_lookup(self.source.stain, TARGET))
+        return apply_lookup(self.source.image, stain_lookup(self.source.stain, target))
 
 
 def load_laboratories(data: Path, labels: Sequence[Path] = ()) -> list[LabImage]:

@@ -131,7 +131,9 @@ def score_left_out(
     for fold, trained in verifiers.items():
         patches = calibration_patches(images, fold)
         graphs = [int8_graph([network], patches) for network in trained]
-        screening = int8_graph([screening_network(trained[0], images, proposals, fold)], patches)
+        stain = networks.spec.stain or TARGET
+        screens = screening_network(trained[0], images, proposals, fold, stain)
+        screening = int8_graph([screens], patches)
         maker = MapMaker(networks, screening, threads)
         judges = [start(graph, 1, threads) for graph in graphs]
         for index, image in enumerate(images):

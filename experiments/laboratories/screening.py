@@ -18,12 +18,13 @@ from scipy.ndimage import maximum_filter
 from torch import Tensor, nn
 
 from experiments.laboratories.candidates import SCREENING_THRESHOLD, screened_cascade, start
-from experiments.laboratories.data import BACKGROUND, FIELDS, LabImage
+from experiments.laboratories.data import BACKGROUND, FIELDS, TARGET, LabImage
 from experiments.laboratories.pools import learns
 from segmitos.detection.cascade import local_maxima
 from segmitos.detection.model_file import ModelFile
 from segmitos.detection.patches import OUTSIDE, cut_squares, patch_corners
 from segmitos.detection.runtimes import Network
+from segmitos.detection.stain import Stain
 from segmitos.errors import DataError
 from segmitos.io.geometry import pad_to_multiple, rescale
 from segmitos.training.networks.verifier import PATCH_PX, VerifierNetwork
@@ -97,7 +98,7 @@ def find_proposals(
         seen[image.laboratory] = number + 1
         if image.test or number % _EVERY.get(image.laboratory, 1):
             continue
-        pixels = image.matched()
+        pixels = image.matched(networks.spec.stain or TARGET)
         coarse = proposal(pad_to_multiple(pixels, 32)[None])[0]
         cells = local_maxima(coarse, cascade.proposal_threshold)
         xy = rescale(cells[:, ::-1].astype(np.float64), cascade.proposal_stride_px)
@@ -111,12 +112,13 @@ def screening_network(
     images: Sequence[LabImage],
     proposals: Mapping[int, Proposals],
     fold: int,
+    stain: Stain = TARGET,
 ) -> ScreeningNetwork:
     """Give a fold's small verifier its second output.
 
     It learns from the images that the fold learns from, each laboratory of equal weight; its bias
     lets the fraction `_PASSING` of the proposals pass in which the networks find something, in
-    fields that the fold leaves out.
+    fields that the fold leaves out. `stain` is what the networks' images are matched to.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -124,7 +126,7 @@ def screening_network(
     for laboratory in sorted({images[index].laboratory for index in proposals}):
         own = [i for i in proposals if images[i].laboratory == laboratory]
         one = _features_and_found(
-            verifier, images, proposals, [i for i in own if learns(images[i], fold)]
+            verifier, images, proposals, [i for i in own if learns(images[i], fold)], stain
         )
         learnt.append(one)
         weights.append(np.full(len(one[1]), 1 / max(1, len(one[1]))))
@@ -139,7 +141,7 @@ def screening_network(
     )
     fields = (FIELDS[fold], *BACKGROUND)
     left_out = [i for i in proposals if images[i].fold == fold and images[i].laboratory in fields]
-    features, found = _features_and_found(verifier, images, proposals, left_out)
+    features, found = _features_and_found(verifier, images, proposals, left_out, stain)
     lowest = np.log(SCREENING_THRESHOLD / (1 - SCREENING_THRESHOLD))
     own = features @ verifier.head.weight[0].detach().numpy() + verifier.head.bias.item()
     finds = (features @ model.coef_[0])[(found > _FIND) & (own > lowest)]
@@ -157,11 +159,12 @@ def _features_and_found(
     images: Sequence[LabImage],
     proposals: Mapping[int, Proposals],
     chosen: Sequence[int],
+    stain: Stain,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return features (n, F) and what the networks find (n,) of the proposals of images."""
     features = [np.zeros((0, verifier.head.in_features))]
     for index in chosen:
-        pixels = images[index].matched()
+        pixels = images[index].matched(stain)
         corners = patch_corners(proposals[index].xy, PATCH_PX)
         for begin in range(0, len(corners), _BATCH):
             patches = cut_squares(corners[begin : begin + _BATCH], PATCH_PX, pixels)
