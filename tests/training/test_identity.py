@@ -187,6 +187,9 @@ def test_a_copy_of_an_image_neither_validates_nor_tests_it(cases, tmp_path):
     message = f"again of validation and {cases[0].name} of training are the same image"
     with pytest.raises(UsageError, match=message):
         RunIdentity.of(cases[:4], [again], RECIPE)
+    others = [dataclasses.replace(again, name=f"again{number}") for number in range(3)]
+    with pytest.raises(UsageError, match=r"file for file, and 2 more pairs like these; --exclude"):
+        RunIdentity.of(cases[:4], others, RECIPE)
     link = tmp_path / "link.png"
     link.symlink_to(cases[0].image)
     linked = dataclasses.replace(again, patient="", image=link)

@@ -124,17 +124,20 @@ def check_images(parts: Mapping[str, Mapping[str, str]]) -> None:
         parts: of each part, such as training and validation, a digest of the image of each case.
 
     Raises:
-        UsageError: naming both cases.
+        UsageError: naming both cases of the first, and how many more there are.
     """
     seen: dict[str, tuple[str, str]] = {}
+    shared: list[str] = []
     for part, images in parts.items():
         for name, digest in images.items():
             other, other_part = seen.setdefault(digest, (name, part))
             if other_part != part:
-                raise UsageError(
-                    f"{name} of {part} and {other} of {other_part} are the same image, file for "
-                    "file; --exclude one of them"
-                )
+                shared.append(f"{name} of {part} and {other} of {other_part}")
+    if shared:
+        more = f", and {len(shared) - 1} more pairs like these" if shared[1:] else ""
+        raise UsageError(
+            f"{shared[0]} are the same image, file for file{more}; --exclude one of each"
+        )
 
 
 def check_unseen(start: Path, images: Mapping[str, str]) -> None:
