@@ -158,6 +158,17 @@ def test_laboratories_that_would_share_a_folder_are_named(trained, tmp_path):
     assert not trained
 
 
+def test_a_laboratory_of_dots_is_trained_in_a_folder_of_its_own(trained, tmp_path):
+    made = write_cases(tmp_path / "fields", slides=2, fields=1)
+    cases = [
+        dataclasses.replace(case, laboratory=laboratory)
+        for case, laboratory in zip(made, (".", ".."), strict=True)
+    ]
+    result = cross_validate(cases, tmp_path / "cv", RECIPE, "laboratory")
+    assert [row["fold"] for row in result["rows"]] == [".", ".."]
+    assert set(trained) == {"seed-0/_", "seed-0/__"}
+
+
 def test_a_seed_given_twice_is_one_training(trained, tmp_path):
     cases = write_cases(tmp_path / "fields", slides=2)
     result = cross_validate(cases, tmp_path / "cv", RECIPE, "slide", 2, (0, 0))

@@ -292,7 +292,9 @@ def _check_names(folds: Iterable[str]) -> None:
 
 
 def _file_name(fold: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in fold)
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in fold)
+    # `.` and `..` are the folder itself and the one above.
+    return name if name.strip(".") else "_" * len(name)
 
 
 def table_lines(result: dict[str, Any]) -> list[str]:
