@@ -86,6 +86,7 @@ def evaluate(
     if out is not None:
         check_folder(out, *((_TUNING, TUNED) if tune else (_FILES, SCORES)))
     chosen = data.load()
+    print_warnings(data.left_out())
     if tune:
         assert out is not None
         _tune(chosen, model, out, device, threads, json_out)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from segmitos.commands.progress import Bar, TrainingProgress, in_words
+from segmitos.commands.progress import Bar, TrainingProgress, in_words, print_warnings
 from segmitos.errors import DataError, UsageError
 from segmitos.options import (
     DataSets,
@@ -153,6 +153,7 @@ def train(
     else:
         chosen = load_recipe(recipe, epochs=epochs, seed=seed)
     cases = data.load()
+    print_warnings(data.left_out())
     training, held_out = split(cases, validation or ())
     if adapts:
         assert start_from is not None
