@@ -99,7 +99,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
 def check_split(
     cases: Sequence[Case], validation_cases: Sequence[Case], verb: str = "train on"
 ) -> None:
-    """Refuse a training on nothing, or on patients that validate it. Raises UsageError."""
+    """Refuse a training on nothing, or on slides that validate it. Raises UsageError."""
     if not cases:
         raise UsageError(f"no case to {verb}; check --validation, --cases and --exclude")
     shared = {case.slide for case in cases} & {case.slide for case in validation_cases}
@@ -108,13 +108,6 @@ def check_split(
             f"slide {sorted(shared)[0]} is in both training and validation; split by slide "
             "(frames of one slide show the same tissue)"
         )
-    held_out = {case.group: case.slide for case in validation_cases}
-    for case in cases:
-        if case.group in held_out:
-            raise UsageError(
-                f"slide {case.slide} of training and slide {held_out[case.group]} of validation "
-                "are of one patient; validate on both, or --exclude one"
-            )
 
 
 def check_images(parts: Mapping[str, Mapping[str, str]]) -> None:
