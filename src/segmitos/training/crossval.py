@@ -106,10 +106,10 @@ def cross_validate(
         raise UsageError(f"fold {unknown[0]!r} is not one of {', '.join(divided)}")
     _check_names(divided)
     images = {name: images_of(of) for name, of in divided.items()}
-    check_images(images)
+    check_images(images, cases)
     if (start := run_of_weights(recipe.weights)) is not None:
-        for of in images.values():
-            check_unseen(start, of)
+        for name, of in images.items():
+            check_unseen(start, of, divided[name])
     trained_on = {name: _others(divided, name) for name in divided}
     done = []
     # A seed given twice is one training, and counts once.
