@@ -20,9 +20,10 @@ from scipy.optimize import linear_sum_assignment
 import segmitos
 from segmitos.cli import app, main
 from segmitos.commands.train import describe_split
+from segmitos.detection.model_file import read_model_file
 from segmitos.io.datasets import load_dataset
 from tests.factories.synthetic_fields import draw_field, write_cases
-from tests.factories.toy_models import write_toy
+from tests.factories.toy_models import write_toy, write_toy_verified
 
 SOURCE = str(Path(segmitos.__file__).parents[1])
 
@@ -105,10 +106,30 @@ def test_from_clicks_to_detections(clicks, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["detect", str(clicks), "-m", str(last), "--mpp", "0.25", "-o", str(out)]) == 0
     summary = json.loads((out / "S0_0" / "summary.json").read_text())
-    chosen = json.loads(thresholds.read_text())["thresholds"]
+    tuned = json.loads(thresholds.read_text())
+    chosen = tuned["thresholds"]
     assert summary["model"]["name"] == "mine"
+    assert tuned["model"]["sha256"] == read_model_file(first).sha256
+    own = run / "thresholds.json"
+    if own.exists():
+        assert json.loads(own.read_text())["model"] == read_model_file(run / "run.segmitos").about
+    changed = tuned | {"model": tuned["model"] | {"maps_sha256": "0" * 64}}
+    thresholds.write_text(json.dumps(changed))
+    capsys.readouterr()
+    assert main([*exported, "--name", "other"]) == 2
+    assert "tuned with another model, 'first'; make this one" in capsys.readouterr().err
+    assert read_model_file(last).spec.name == "mine"
     assert {key: summary["thresholds"][key] for key in chosen} == chosen
     capsys.readouterr()
+
+
+def test_a_model_with_a_verifier_is_not_given_otsus_threshold(clicks, tmp_path):
+    model = write_toy_verified(tmp_path / "verified.segmitos")
+    tune = ["evaluate", f"points:{clicks}", "--mpp", "0.25", "-m", str(model), "--tune"]
+    assert main([*tune, "-o", str(tmp_path / "tuned")]) == 0
+    tuned = json.loads((tmp_path / "tuned" / "thresholds.json").read_text())
+    assert [value for value, _ in tuned["curves"]["threshold"]][-1] == 0.8
+    assert tuned["model"] == read_model_file(model).about
 
 
 def test_a_second_run_skips_and_overwrite_does_not(toy, field, tmp_path, capsys):

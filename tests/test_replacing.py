@@ -37,8 +37,8 @@ def data(tmp_path: Path) -> Path:
     """A `points` data set of TIFFs of 0.25 um/px, which `mpp.txt` says to be 0.3."""
     folder = tmp_path / "data"
     folder.mkdir()
-    for case in write_cases(folder, slides=2, fields=1):
-        pixels, mitoses, _ = draw_field(np.random.default_rng(3))
+    for seed, case in enumerate(write_cases(folder, slides=2, fields=1)):
+        pixels, mitoses, _ = draw_field(np.random.default_rng(seed))
         case.image.unlink()
         options = {"resolution": (4e4, 4e4), "resolutionunit": 3, "photometric": "rgb"}
         tifffile.imwrite(case.image.with_suffix(".tif"), pixels, metadata=None, **options)

@@ -196,6 +196,12 @@ class DataSets:
         chosen = self.cases or (), self.exclude or ()
         return load_dataset(self.names, *chosen, self.mpp, self.override_mpp, problems)
 
+    def left_out(self) -> list[str]:
+        """Say what of them is never loaded, a line each."""
+        from segmitos.io.datasets import left_out
+
+        return left_out(self.names)
+
 
 def data_options(verb: Callable[..., Any]) -> Callable[..., Any]:
     """Data sets and which of their cases, for a verb that takes `data`, a `DataSets`."""

@@ -43,6 +43,14 @@ def test_folds_hold_whole_patients_and_as_many_mitoses():
     assert max(counts) - min(counts) <= 18
 
 
+def test_crops_of_a_patient_with_a_field_are_divided_as_the_field_is():
+    cases = [field("C", 5, "a", crop=True), field("A", 5, "a"), field("B", 9)]
+    cases += [field("D", 8, crop=True), field("E", 7, crop=True)]
+    for order in (cases, cases[::-1]):
+        folds = assign_folds(order, "slide", 2).values()
+        assert [sorted(case.slide for case in fold) for fold in folds] == [list("ACD"), list("BE")]
+
+
 def test_too_few_slides_for_the_folds_are_refused():
     cases = [field("S0", 1), field("S1", 1)]
     with pytest.raises(DataError, match="3 folds of 2 slides"):

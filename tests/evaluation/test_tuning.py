@@ -181,6 +181,16 @@ def test_scores_below_the_threshold_of_the_map_are_not_chosen(monkeypatch):
     assert result.thresholds.min_score == 0.5
 
 
+def test_otsu_is_chosen_only_where_it_may_be(monkeypatch):
+    items = make_items()
+    np.testing.assert_array_equal(tune(items, otsu=False).table, tune(items).table[:, :-1])
+    monkeypatch.setattr(threshold_grid, "MAP_THRESHOLDS", (0.9, "otsu"))
+    assert tune(items).thresholds.threshold == "otsu"
+    without = tune(items, otsu=False)
+    assert without.thresholds.threshold == 0.9
+    assert [value for value, _ in without.curve("threshold")] == [0.9]
+
+
 def test_empty_maps_and_slides_without_mitoses():
     empty = MapAccumulator(1.0, STRIDE, check_plausible=False)
     empty.add(np.zeros((20, 20), np.float32), 0, 0)

@@ -121,6 +121,8 @@ def test_slides_of_one_name_in_two_data_sets_are_two(slides, tmp_path_factory):
         ("MIDOG21/002", "midog", "002"),
         ("TUPAC16/01_stitched1", "amida13", "01"),
         ("tupac16/72", "tupac16", "72"),
+        ("MIDOG++/2", "midog", "002"),
+        ("TUPAC16/case_01", "", ""),
         ("ours/B_2", "", ""),
     ],
 )
@@ -144,6 +146,22 @@ def test_crops_are_of_the_patient_whose_slide_they_were_cut_from(crop, dataset, 
     assert not any(case.centered_crop for case in held_out)
     if crops[0] not in training:
         assert "left out of both: 1 crop of" in describe_split(training, held_out, 1)
+
+
+def test_crops_of_slides_that_validate_by_name_are_not_trained_on():
+    none, one = np.zeros((0, 2)), np.full((1, 2), 64.0)
+    fields = [
+        Case(name, Path("a.png"), one, none, 0.25, name, name, "midog")
+        for name in ("001", "002", "003")
+    ]
+    crops = [
+        Case(name, Path("a.jpg"), one, none, 0.25, name, name, "crops", centered_crop=True)
+        for name in ("MIDOG21/002", "MIDOG21/003")
+    ]
+    training, held_out = split([*fields, *crops], ["002"])
+    assert [case.name for case in held_out] == ["002"]
+    assert [case.name for case in training] == ["001", "003", "MIDOG21/003"]
+    assert "left out of both: 1 crop of" in describe_split(training, held_out, 1)
 
 
 def test_slides_of_amida13_are_those_of_tupac16():

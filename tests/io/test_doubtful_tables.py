@@ -10,6 +10,7 @@ from PIL import Image
 from segmitos.cli import main
 from segmitos.errors import DataError
 from segmitos.io.datasets import load_dataset
+from segmitos.io.datasets.table import headless_points
 from segmitos.io.points.classes import CLASSES
 from segmitos.io.points.read import read_annotations
 
@@ -49,6 +50,12 @@ def test_a_table_of_several_images_is_refused(tmp_path):
     with pytest.raises(DataError, match="the column image names 2 images"):
         read(tmp_path, "image,x,y\na.png,1,2\nb.png,3,4\n")
     assert len(read(tmp_path, "image,x,y\na.png,1,2\na.png,3,4\n,5,6\n")) == 3
+
+
+@pytest.mark.parametrize("row", ["1506;304;1;2", "1506,304,mitosis,0.9", "1506,304,,"])
+def test_further_cells_are_not_taken_for_decimal_commas(tmp_path, row):
+    (tmp_path / "a.csv").write_text(f"{row}\n")
+    assert headless_points(tmp_path / "a.csv", ("x", "y")).tolist() == [[1506, 304]]
 
 
 def test_a_row_of_several_points_is_refused(tmp_path):
@@ -120,6 +127,15 @@ def test_points_of_any_kind_without_their_image_are_named(folder, name):
     marks = [{"type": "Feature", "geometry": mark, "properties": name_of}]
     file.write_text("x,y\n1,2\n" if file.suffix == ".csv" else json.dumps(marks))
     with pytest.raises(DataError, match=r"b_1\..* is of no image: b_1\.png or"):
+        load_dataset(f"points:{folder}")
+
+
+def test_a_second_table_that_is_named_after_the_whole_file_is_refused(folder):
+    table = folder / "a_1.csv"
+    other = table.rename(folder / "a_1.png.csv")
+    assert len(load_dataset(f"points:{folder}", ["a_1"])[0].mitoses_xy) == 1
+    table.write_bytes(other.read_bytes())
+    with pytest.raises(DataError, match=r"a_1\.png has two tables, .*; keep one of them"):
         load_dataset(f"points:{folder}")
 
 

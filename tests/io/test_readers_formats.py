@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segmitos.cli import main
 from segmitos.errors import DataError
-from segmitos.io.datasets import load_dataset
+from segmitos.io.datasets import left_out, load_dataset
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.write import write_annotations
 from tests.factories.dataset_layouts import (
@@ -194,6 +195,22 @@ def test_votes_become_confidence(tmp_path):
     (case,) = load_dataset(f"midog:{tmp_path}")
     assert case.confidence.tolist() == pytest.approx([2 / 3])
     assert load("midog", tmp_path).confidence is None
+
+
+def test_images_that_midog_leaves_unlabelled_are_told(tmp_path, capsys):
+    spec = LAYOUTS["midog"](tmp_path, FIELD)
+    table = tmp_path / "MIDOG.json"
+    note = f"{table}: images without any annotation are left out as unlabelled: 1 of 2"
+    assert left_out([spec, "absent", "nothing:of"]) == [note] == left_out(str(tmp_path))
+    assert main(["dataset", "describe", spec]) == 0
+    assert f"note             {note}\n" in capsys.readouterr().out
+    assert main(["dataset", "describe", spec, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [note]
+    assert main(["dataset", "convert", spec, "-o", str(tmp_path / "out")]) == 0
+    assert f"warning: {note}\n" in capsys.readouterr().err
+    content: dict[str, Any] = midog_content(FIELD)
+    write(table, json.dumps({**content, "images": content["images"][:1]}))
+    assert left_out(spec) == []
 
 
 @pytest.mark.slow

@@ -105,6 +105,11 @@ def test_a_score_from_before_the_change_says_so(reviewed, toy, tmp_path, slides)
     assert result.kept == (slides > 1)
     told = read_model_file(result.model).spec.validation["data"]
     assert told == ("2 slides, before it was adapted" if result.kept else "2 slides")
+    spec = msgspec.structs.replace(spec, validation={"data": "2 slides, before it was adapted"})
+    write_model_file(start, spec, file.graphs)
+    again = adapt(reviewed[:slides], tmp_path / "again", start, threads=1)
+    told = read_model_file(again.model).spec.validation["data"]
+    assert told == "2 slides, before it was adapted"
 
 
 def test_the_same_marks_give_the_same_bytes(reviewed, toy, tmp_path):

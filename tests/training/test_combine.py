@@ -184,6 +184,33 @@ def test_the_command_line_says_what_it_made_and_what_is_wrong(parts, tmp_path, c
         assert message in error and error.count("\n") == 1
 
 
+def test_thresholds_of_another_model_are_refused(parts, tmp_path, capsys):
+    both, tuned = tmp_path / "both.segmitos", tmp_path / "thresholds.json"
+    networks = [str(parts["soft"]), str(parts["sharp"])]
+    combined = ["model", "combine", *networks, "--proposal-network", str(parts["proposal"])]
+    assert main([*combined, "-o", str(both)]) == 0
+    thresholds = {"threshold": 0.5, "min_area_um2": 9.0, "min_score": 0.7}
+    content = {"thresholds": thresholds, "validation": {"f_score": 0.9}}
+    tuned.write_text(json.dumps({**content, "model": read_model_file(both).about}))
+    given = ["--thresholds", str(tuned), "-o", str(tmp_path / "made.segmitos"), "--name", "made"]
+    assert main([*combined, *given]) == 0
+    made = read_model_file(tmp_path / "made.segmitos")
+    assert made.spec.thresholds.min_area_um2 == 9 and made.spec.validation == {"f_score": 0.9}
+    assert made.about["maps_sha256"] == read_model_file(both).about["maps_sha256"]
+    capsys.readouterr()
+    for other in (
+        ["model", "combine", *networks],
+        ["model", "combine", *networks[::-1], *combined[4:]],
+        [*combined, "--proposal-threshold", "0.3"],
+        [*combined, "--half-precision"],
+    ):
+        (tmp_path / "made.segmitos").unlink(missing_ok=True)
+        assert main([*other, *given]) == 2
+        error = capsys.readouterr().err
+        assert "--thresholds were tuned with another model, 'both'; make" in error
+        assert error.count("\n") == 1 and not (tmp_path / "made.segmitos").exists()
+
+
 def test_a_model_with_a_verifier_is_not_combined(tmp_path, capsys):
     verified = write_toy_verified(tmp_path / "verified.segmitos")
     out = tmp_path / "out.segmitos"

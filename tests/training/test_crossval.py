@@ -158,6 +158,17 @@ def test_laboratories_that_would_share_a_folder_are_named(trained, tmp_path):
     assert not trained
 
 
+def test_a_laboratory_of_dots_is_trained_in_a_folder_of_its_own(trained, tmp_path):
+    made = write_cases(tmp_path / "fields", slides=2, fields=1)
+    cases = [
+        dataclasses.replace(case, laboratory=laboratory)
+        for case, laboratory in zip(made, (".", ".."), strict=True)
+    ]
+    result = cross_validate(cases, tmp_path / "cv", RECIPE, "laboratory")
+    assert [row["fold"] for row in result["rows"]] == [".", ".."]
+    assert set(trained) == {"seed-0/_", "seed-0/__"}
+
+
 def test_a_seed_given_twice_is_one_training(trained, tmp_path):
     cases = write_cases(tmp_path / "fields", slides=2)
     result = cross_validate(cases, tmp_path / "cv", RECIPE, "slide", 2, (0, 0))
@@ -207,7 +218,7 @@ def test_corrected_labels_of_a_tested_slide_are_counted_anew(monkeypatch, tmp_pa
         slides = sorted({case.slide for case in cases})
         return slides, np.stack([table(70, (9, 1, 1))] * len(slides)) if slides else []
 
-    state = SimpleNamespace(identity="a training", recipe=RECIPE.to_dict())
+    state = SimpleNamespace(identity="a training", recipe=RECIPE.to_dict(), stain=None)
     monkeypatch.setattr(crossval, "load_state", lambda run: state)
     monkeypatch.setattr(crossval, "map_cases", lambda run, cases, threads: cases)
     monkeypatch.setattr(crossval, "count_items", count)
@@ -219,6 +230,33 @@ def test_corrected_labels_of_a_tested_slide_are_counted_anew(monkeypatch, tmp_pa
     fewer = dataclasses.replace(cases[0], mitoses_xy=cases[0].mitoses_xy[1:])
     crossval._counted(tmp_path, "a", 0, [fewer, *cases[1:]], None)
     assert len(counted) == 2 * first
+
+
+@pytest.mark.parametrize("changes", [True, False])
+def test_counts_of_slides_that_were_matched_whatever_the_recipe_are_not_taken(
+    monkeypatch, tmp_path, changes
+):
+    calm = {} if changes else {"stain_match": 0.0, "stain_transfer": 0.0, "stain_jitter": 0.0}
+    settings = RECIPE.to_dict()
+    recipe = Recipe.from_dict({**settings, "augmentation": {**settings["augmentation"], **calm}})
+    stain = {"mean": [0.2, 0.3, 0.2], "std": [0.1, 0.1, 0.1]}
+    state = SimpleNamespace(identity="a training", recipe=recipe.to_dict(), stain=stain)
+    cases = write_cases(tmp_path)
+    slides = sorted({case.slide for case in cases})
+    fields = {f"fields/{slide}": table(3, (1, 1, 1)) for slide in slides}
+    identity = f"a training {RunIdentity.of([], cases, recipe).digest}"
+    np.savez_compressed(tmp_path / "counts.npz", identity=np.array(identity), **fields)
+    monkeypatch.setattr(crossval, "load_state", lambda run: state)
+    monkeypatch.setattr(crossval, "map_cases", lambda run, cases, threads: cases)
+    counted = []
+
+    def count(cases):
+        counted.append(len(cases))
+        return (slides, np.stack([table(70, (9, 1, 1))] * len(slides))) if cases else ([], [])
+
+    monkeypatch.setattr(crossval, "count_items", count)
+    crossval._counted(tmp_path, "a", 0, cases, None)
+    assert (counted == []) == changes
 
 
 @pytest.mark.slow

@@ -165,9 +165,9 @@ def test_slides_that_the_start_was_trained_on_do_not_score(cases, saved, tmp_pat
     seen = f"case {cases[2].name} would be scored on, but the run .*run, was trained there"
     training, validation = [*cases[:2], *cases[4:]], cases[2:3]
     with pytest.raises(UsageError, match=seen):
-        check_unseen(saved, images_of(validation))
-    check_unseen(saved, images_of(cases[4:]))
-    check_unseen(tmp_path / "absent", images_of(cases))
+        check_unseen(saved, images_of(validation), validation)
+    check_unseen(saved, images_of(cases[4:]), cases[4:])
+    check_unseen(tmp_path / "absent", images_of(cases), cases)
     (saved / load_state(saved).tensors).touch()
     with pytest.raises(UsageError, match=seen):
         train(training, tmp_path / "new", RECIPE, validation, start_from=saved)
@@ -187,6 +187,9 @@ def test_a_copy_of_an_image_neither_validates_nor_tests_it(cases, tmp_path):
     message = f"again of validation and {cases[0].name} of training are the same image"
     with pytest.raises(UsageError, match=message):
         RunIdentity.of(cases[:4], [again], RECIPE)
+    others = [dataclasses.replace(again, name=f"again{number}") for number in range(3)]
+    with pytest.raises(UsageError, match=r"file for file, and 2 more pairs like these; --exclude"):
+        RunIdentity.of(cases[:4], others, RECIPE)
     link = tmp_path / "link.png"
     link.symlink_to(cases[0].image)
     linked = dataclasses.replace(again, patient="", image=link)
@@ -195,3 +198,23 @@ def test_a_copy_of_an_image_neither_validates_nor_tests_it(cases, tmp_path):
     assert not (tmp_path / "cv").exists()
     # Twice on one side it only counts twice.
     RunIdentity.of([*cases[:4], again], cases[4:], RECIPE)
+
+
+def test_tiles_without_tissue_may_be_alike(cases, tmp_path):
+    blank = []
+    for number in range(3):
+        path = tmp_path / f"blank{number}.png"
+        Image.new("RGB", (90, 70), (243, 241, 244)).save(path)
+        about = {"name": path.stem, "slide": f"B{number}", "patient": "", "image": path}
+        none = np.zeros((0, 2))
+        blank.append(
+            dataclasses.replace(cases[0], mitoses_xy=none, hard_negatives_xy=none, **about)
+        )
+    assert len(set(images_of(blank).values())) == 1
+    identity = RunIdentity.of([*cases[:4], blank[0]], [*cases[4:], blank[1]], RECIPE)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / IDENTITY).write_bytes(identity.to_json())
+    check_unseen(run, images_of([*cases[4:], blank[2]]), [*cases[4:], blank[2]])
+    with pytest.raises(UsageError, match="would be scored on"):
+        check_unseen(run, images_of([cases[0], blank[2]]), [cases[0], blank[2]])

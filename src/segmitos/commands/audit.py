@@ -112,7 +112,7 @@ def audit(data: DataSets, out: Path, threads: int | None, **given: Any) -> None:
                 "suspects": {kind: sum(s.kind == kind for s in placed) for kind in _kinds(placed)},
             },
         )
-    print_warnings(lost_in_conversion(chosen))
+    print_warnings([*data.left_out(), *lost_in_conversion(chosen)])
     for kind in _kinds(placed):
         print(f"{kind:<17} {sum(s.kind == kind for s in placed)}")
     look = f"; look at {out / 'audit-*.png'}" if placed else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from segmitos.commands.progress import TrainingProgress
+from segmitos.commands.progress import TrainingProgress, print_warnings
 from segmitos.commands.train import accelerator_option, recipe_option, require_training
 from segmitos.options import (
     DataSets,
@@ -84,8 +84,10 @@ def crossval(
         print(f"{fold}, seed {seed}:", file=sys.stderr, flush=True)
         return TrainingProgress(said)
 
+    cases = data.load()
+    print_warnings(data.left_out())
     result = cross_validate(
-        data.load(),
+        cases,
         out,
         load_recipe(recipe, epochs=epochs),
         seeds=seeds or (0,),

@@ -71,6 +71,7 @@ def dataset_describe(
     chosen = data.load(problems)
     summary = describe(chosen)
     problems = list(dict.fromkeys([*problems, *find_problems(chosen)]))
+    notes = data.left_out()
     written: list[Path] = []
     if sheet is not None and chosen:
         try:
@@ -78,10 +79,12 @@ def dataset_describe(
         except DataError as error:
             problems.append(str(error))
     if json_out:
-        print_json({**summary, "problems": problems})
+        print_json({**summary, "notes": notes, "problems": problems})
     else:
         for key, value in summary.items():
             print(f"{key.replace('_', ' '):<16} {_plain(value)}")
+        for note in notes:
+            print(f"{'note':<16} {note}")
         print(f"{'problems':<16} {len(problems) or 'none'}")
         for problem in problems[:50]:
             print(f"  {problem}")
@@ -152,5 +155,5 @@ def dataset_convert(
 
     chosen = data.load()
     count = convert_dataset(chosen, out)
-    print_warnings(lost_in_conversion(chosen))
+    print_warnings([*data.left_out(), *lost_in_conversion(chosen)])
     print(f"{in_words(count, 'image')} with points in {out}")

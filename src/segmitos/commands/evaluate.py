@@ -86,6 +86,7 @@ def evaluate(
     if out is not None:
         check_folder(out, *((_TUNING, TUNED) if tune else (_FILES, SCORES)))
     chosen = data.load()
+    print_warnings(data.left_out())
     if tune:
         assert out is not None
         _tune(chosen, model, out, device, threads, json_out)
@@ -273,6 +274,8 @@ def _tune(
     threads: int | None,
     json_out: bool,
 ) -> None:
+    from segmitos.detection.model import find_model
+    from segmitos.detection.model_file import read_model_file
     from segmitos.evaluation.curves import tuning_picture
     from segmitos.evaluation.scoring import ratio_text, warnings_of_crops
     from segmitos.evaluation.threshold_grid import Item
@@ -282,8 +285,11 @@ def _tune(
     results, warnings = _detected(cases, model, device, threads)
     print_warnings(of_crops := warnings_of_crops(cases))
     warnings += of_crops
-    result = tune([Item.of(*pair) for pair in zip(cases, results, strict=True)])
-    content = thresholds_content(result, len(cases)) | {"warnings": warnings}
+    file = read_model_file(find_model(model))
+    items = [Item.of(*pair) for pair in zip(cases, results, strict=True)]
+    result = tune(items, otsu=file.spec.verifier is None)
+    content = thresholds_content(result, len(cases))
+    content |= {"model": file.about, "warnings": warnings}
     write_json(out / TUNED, content)
     write_bytes(out / "thresholds.png", tuning_picture(result))
     if json_out:

@@ -278,6 +278,7 @@ def quantize(
 
     _check_place(out, [find_model(model)])
     cases = calibration_cases(data.load(), len(data.names))
+    print_warnings(data.left_out())
     made = quantize(model, cases, out, threads)
     print_warnings(made.warnings)
     print(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from segmitos.commands.progress import Bar, TrainingProgress, in_words
+from segmitos.commands.progress import Bar, TrainingProgress, in_words, print_warnings
 from segmitos.errors import DataError, UsageError
 from segmitos.options import (
     DataSets,
@@ -153,6 +153,7 @@ def train(
     else:
         chosen = load_recipe(recipe, epochs=epochs, seed=seed)
     cases = data.load()
+    print_warnings(data.left_out())
     training, held_out = split(cases, validation or ())
     if adapts:
         assert start_from is not None
@@ -217,7 +218,7 @@ def split(cases: Sequence[Case], patterns: Sequence[str]) -> tuple[list[Case], l
     Args:
         cases: all of them.
         patterns: slides or cases to validate on; `auto` holds slides out by
-            `evaluation.folds.hold_out`, and leaves out what else there is of their patients.
+            `evaluation.folds.hold_out`. Crops of their patients are left out of both.
 
     Raises:
         DataError: for a pattern that names nothing, or fewer than two slides for `auto`.
@@ -226,12 +227,9 @@ def split(cases: Sequence[Case], patterns: Sequence[str]) -> tuple[list[Case], l
     from segmitos.io.datasets.load import matches
 
     kept: set[str] = set()
-    unused: set[str] = set()
     for pattern in patterns:
         if pattern == AUTO:
-            chosen = hold_out(cases)
-            kept |= {case.name for case in chosen}
-            unused |= {case.group for case in chosen}
+            kept |= {case.name for case in hold_out(cases)}
             continue
         named = {case.name for case in cases if matches(case, pattern)}
         if not named:
@@ -239,8 +237,14 @@ def split(cases: Sequence[Case], patterns: Sequence[str]) -> tuple[list[Case], l
             shown = ", ".join(slides[:12]) + (" ..." if len(slides) > 12 else "")
             raise DataError(f"--validation {pattern} names no slide or case; slides: {shown}")
         kept |= named
-    training = [case for case in cases if case.name not in kept and case.group not in unused]
-    return training, [case for case in cases if case.name in kept]
+    held_out = [case for case in cases if case.name in kept]
+    fields_of = {case.group for case in held_out if not case.centered_crop}
+    training = [
+        case
+        for case in cases
+        if case.name not in kept and not (case.centered_crop and case.group in fields_of)
+    ]
+    return training, held_out
 
 
 def describe_split(training: Sequence[Case], held_out: Sequence[Case], left_out: int = 0) -> str:

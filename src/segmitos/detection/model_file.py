@@ -38,6 +38,7 @@ PROPOSAL, SCREENING, VERIFIER = "proposal.onnx", "screening.onnx", "verifier.onn
 MAX_FILE_BYTES = 2_000_000_000
 MAX_SPEC_BYTES = 1_000_000
 MAX_NETWORKS = 16
+_OF_MAPS = ("mpp", "stride", "stain", "smoothing_sigma_um", "cascade", "verifier")
 _NETWORK = re.compile(r"network-(0|[1-9][0-9]?)\.onnx")
 
 
@@ -67,6 +68,12 @@ class ModelFile:
         graphs = {network_entry(index): graph for index, graph in enumerate(self.networks)}
         more = {PROPOSAL: self.proposal, SCREENING: self.screening, VERIFIER: self.verifier}
         return graphs | {name: graph for name, graph in more.items() if graph is not None}
+
+    @property
+    def about(self) -> dict[str, str]:
+        """Which model it is, for a record: name, SHA-256 of the file, and of its maps."""
+        maps = maps_sha256(self.spec, self.graphs)
+        return {"name": self.spec.name, "sha256": self.sha256, "maps_sha256": maps}
 
 
 def network_entry(index: int) -> str:
@@ -102,6 +109,14 @@ def model_file_bytes(spec: ModelSpec, graphs: Mapping[str, bytes]) -> bytes:
             entry.create_system, entry.external_attr = 3, 0o644 << 16
             archive.writestr(entry, content)
     return buffer.getvalue()
+
+
+def maps_sha256(spec: ModelSpec, graphs: Mapping[str, bytes]) -> str:
+    """Return a SHA-256 of what a model's maps follow from: the same whatever its thresholds are."""
+    about = msgspec.to_builtins(spec)
+    content = {key: about[key] for key in _OF_MAPS}
+    content["graphs"] = {name: hashlib.sha256(graph).hexdigest() for name, graph in graphs.items()}
+    return hashlib.sha256(json_text(content).encode()).hexdigest()
 
 
 def is_model_file(path: Path) -> bool:

@@ -51,12 +51,16 @@ def assign_folds(cases: Sequence[Case], by: By, count: int | None = None) -> dic
     number_of: dict[str, int] = {}
     for crops in (False, True):
         # Crops are many and each holds a mitosis: they are divided apart, not to outweigh fields.
-        kind = {key: of for key, of in groups.items() if of[0].centered_crop == crops}
+        kind = {key: of for key, of in groups.items() if _all_crops(of) == crops}
         number_of |= _balanced(kind, count)
     folds: dict[str, list[Case]] = {f"fold-{index + 1}": [] for index in range(count)}
     for case in cases:
         folds[f"fold-{number_of[case.group] + 1}"].append(case)
     return folds
+
+
+def _all_crops(cases: Sequence[Case]) -> bool:
+    return all(case.centered_crop for case in cases)
 
 
 def _balanced(groups: dict[str, list[Case]], count: int) -> dict[str, int]:

@@ -26,6 +26,7 @@ from segmitos.io.points.regions import Regions
 MapThreshold = float | Literal["otsu"]
 Objective = Literal["pooled", "mean"]
 
+# The last may be left out of a table.
 MAP_THRESHOLDS: tuple[MapThreshold, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, "otsu")
 AREAS_UM2: tuple[float, ...] = tuple(float(value) for value in range(0, 62, 2))
 SCORES: tuple[float, ...] = tuple(round(0.01 * value, 2) for value in range(100))
@@ -97,19 +98,26 @@ def level0_xy(source: MapAccumulator, blobs: Blobs, mpp: float) -> NDArray[np.fl
     return rescale(np.stack([blobs.x_px, blobs.y_px], axis=1), ratio)
 
 
-def count_items(items: Sequence[Item]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+def count_items(
+    items: Sequence[Item], otsu: bool = True
+) -> tuple[tuple[str, ...], NDArray[np.int32]]:
     """Count tp, fp, fn of every slide at every combination of the grid.
+
+    Args:
+        items: one of each image.
+        otsu: whether Otsu's threshold is one of those of the map.
 
     Returns:
         Names of the slides, and (slides, map thresholds, areas, scores, 3) counts under the rule
         `one-to-one`.
     """
     slides = tuple(sorted({item.slide for item in items}))
-    shape = (len(slides), len(MAP_THRESHOLDS), len(AREAS_UM2), len(SCORES), 3)
+    map_thresholds = tuple(value for value in MAP_THRESHOLDS if otsu or value != "otsu")
+    shape = (len(slides), len(map_thresholds), len(AREAS_UM2), len(SCORES), 3)
     table = np.zeros(shape, dtype=np.int32)
     for item in items:
         row, reach = slides.index(item.slide), DISTANCE_UM / item.mpp
-        for index, threshold in enumerate(MAP_THRESHOLDS):
+        for index, threshold in enumerate(map_thresholds):
             blobs, xy = item.blobs(threshold)
             near = neighbors_within(xy, item.counted_xy, reach)
             unsure = is_near(xy, item.ignored_xy, reach)
@@ -201,7 +209,8 @@ def best_of(values: NDArray[np.float64], unused: NDArray[np.bool_]) -> tuple[int
 
 def best_place(table: NDArray[np.int32], objective: Objective = "pooled") -> tuple[int, int, int]:
     """Return where F of `count_items` is best: map threshold, area, score."""
-    return best_of(grid_f_score(table, objective), redundant(MAP_THRESHOLDS, SCORES))
+    values = grid_f_score(table, objective)
+    return best_of(values, redundant(MAP_THRESHOLDS[: len(values)], SCORES))
 
 
 def thresholds_at(place: tuple[int, int, int]) -> Thresholds:
@@ -220,7 +229,7 @@ def curve_at(
     """
     b, a, s = place
     axes: dict[str, tuple[Sequence[MapThreshold], NDArray[np.float64]]] = {
-        "threshold": (MAP_THRESHOLDS, values[:, a, s]),
+        "threshold": (MAP_THRESHOLDS[: len(values)], values[:, a, s]),
         "min_area_um2": (AREAS_UM2, values[b, :, s]),
         "min_score": (SCORES, values[b, a, :]),
     }

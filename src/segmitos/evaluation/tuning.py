@@ -5,7 +5,7 @@ Never tune on what is called a test.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segmitos.detection.model_file import maps_sha256
 from segmitos.detection.postprocess import MapAccumulator, Thresholds
+from segmitos.detection.spec import ModelSpec
 from segmitos.errors import DataError, InputError, UsageError
 from segmitos.evaluation.matching import match_points
 from segmitos.evaluation.scoring import Counts, json_number
@@ -91,6 +93,7 @@ class Tuning:
 def tune(
     items: Sequence[Item | tuple[MapAccumulator, NDArray[Any], float, str]],
     objective: Objective = "pooled",
+    otsu: bool = True,
 ) -> Tuning:
     """Find the thresholds with the best F on validation items, one to one within 7.5 um.
 
@@ -98,6 +101,7 @@ def tune(
         items: one of each image; plain tuples are taken for `Item`.
         objective: F of the pooled counts, or the mean of the slides' F, which one slide with many
             mitoses cannot dominate.
+        otsu: whether Otsu's threshold may be chosen; a model with a verifier cannot have it.
 
     Returns:
         The best of the grid; among equals the middle of the largest plateau.
@@ -111,7 +115,7 @@ def tune(
     images = [Item(*item) for item in items]
     if not any(len(item.counted_xy) for item in images):
         raise InputError("there is no mitosis in the cases to tune on")
-    slides, table = count_items(images)
+    slides, table = count_items(images, otsu)
     place = best_place(table, objective)
     thresholds = thresholds_at(place)
     return Tuning(
@@ -168,6 +172,25 @@ def thresholds_content(tuning: Tuning, images: int) -> dict[str, Any]:
     scored = (tuning.cross_validated or tuning.counts).to_dict()
     validation = {**scored, "data": f"{images} images of slides {about}; {how}"}
     return {**tuning.to_dict(), "program": PROGRAM, "validation": validation}
+
+
+def check_tuned_for(tuned: Mapping[str, Any], spec: ModelSpec, graphs: Mapping[str, bytes]) -> None:
+    """Refuse thresholds, and their score, that are of another model.
+
+    Args:
+        tuned: content of a thresholds.json; one that does not say its model is let pass.
+        spec: of the model that is to have them.
+        graphs: of that model, as for `write_model_file`.
+
+    Raises:
+        UsageError: naming the model that they are of.
+    """
+    model = tuned.get("model")
+    if isinstance(model, dict) and model.get("maps_sha256") != maps_sha256(spec, graphs):
+        raise UsageError(
+            f"--thresholds were tuned with another model, {model.get('name')!r:.60}; make this one "
+            "without them, and tune it: segmitos evaluate DATA --model FILE --tune -o DIR"
+        )
 
 
 def read_thresholds(path: Path) -> dict[str, Any]:

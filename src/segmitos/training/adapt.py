@@ -53,6 +53,7 @@ RECIPE = "adapt"
 BUILTIN = "builtin:"
 RESULT = "adapted.json"
 PAGE = "training.html"
+_BEFORE = ", before it was adapted"
 _NOT_KEPT = "the model is the one that it started from"
 
 
@@ -235,7 +236,8 @@ def _write(
     content = _content(result, file, start)
     scored = spec.validation
     if change is not None and "data" in scored:
-        scored = {**scored, "data": f"{scored['data']}, before it was adapted"}
+        data = f"{scored['data']}".removesuffix(_BEFORE)
+        scored = {**scored, "data": f"{data}{_BEFORE}"}
     spec = msgspec.structs.replace(
         spec,
         name=result.model.stem,

@@ -24,6 +24,7 @@ from segmitos.detection.model_file import (
 from segmitos.detection.postprocess import tuned_thresholds
 from segmitos.detection.spec import CascadeSettings, ModelSpec, cascade_context
 from segmitos.errors import ModelError, UsageError
+from segmitos.evaluation.tuning import check_tuned_for
 from segmitos.training.halves import without_halves
 
 # Constants of fewer numbers are not worth rounding.
@@ -66,7 +67,7 @@ def combine(
 
     Raises:
         ModelError: for files that are no models, have a cascade already or do not fit together.
-        UsageError: for numbers that cannot be.
+        UsageError: for numbers that cannot be, or thresholds that are of another model.
     """
     unknown = sorted(set(sizes) - set(SIZES))
     if unknown:
@@ -108,6 +109,7 @@ def combine(
     )
     if half_precision:
         graphs = {entry: store_half_precision(graph) for entry, graph in graphs.items()}
+    check_tuned_for(tuned or {}, spec, graphs)
     write_model_file(out, spec, graphs)
     return spec
 

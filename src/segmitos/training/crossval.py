@@ -28,6 +28,7 @@ from segmitos.io.datasets import Case
 from segmitos.io.files import write_bytes, write_json
 from segmitos.io.outputs import PROGRAM, check_folder
 from segmitos.training.checkpoint import load_state
+from segmitos.training.export import training_stain
 from segmitos.training.finish import map_cases
 from segmitos.training.identity import RunIdentity, check_images, check_unseen, images_of
 from segmitos.training.recipe import Recipe
@@ -105,10 +106,10 @@ def cross_validate(
         raise UsageError(f"fold {unknown[0]!r} is not one of {', '.join(divided)}")
     _check_names(divided)
     images = {name: images_of(of) for name, of in divided.items()}
-    check_images(images)
+    check_images(images, cases)
     if (start := run_of_weights(recipe.weights)) is not None:
-        for of in images.values():
-            check_unseen(start, of)
+        for name, of in images.items():
+            check_unseen(start, of, divided[name])
     trained_on = {name: _others(divided, name) for name in divided}
     done = []
     # A seed given twice is one training, and counts once.
@@ -245,9 +246,13 @@ def _counted(
 ) -> FoldCounts:
     """Return the counts of a fold: saved ones if of this very training and labels, else anew."""
     path, state = run / "counts.npz", load_state(run)
-    of_tested = RunIdentity.of([], tested, Recipe.from_dict(state.recipe, str(run))).digest
+    recipe = Recipe.from_dict(state.recipe, str(run))
+    of_tested = RunIdentity.of([], tested, recipe).digest
     # Of the training, and of what is tested: its labels may have been corrected since.
     identity = f"{state.identity} {of_tested}"
+    if training_stain(recipe, state) is None:
+        # Counts of before were of slides that were matched whatever the recipe.
+        identity += " stain as it is"
     saved = _load_counts(path, identity, tested)
     if saved is None:
         saved = {}
@@ -292,7 +297,9 @@ def _check_names(folds: Iterable[str]) -> None:
 
 
 def _file_name(fold: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in fold)
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in fold)
+    # `.` and `..` are the folder itself and the one above.
+    return name if name.strip(".") else "_" * len(name)
 
 
 def table_lines(result: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ import copy
 import io
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from segmitos.detection.runtimes import import_onnxruntime
 from segmitos.detection.spec import ModelSpec
 from segmitos.detection.stain import Stain
 from segmitos.errors import ModelError
+from segmitos.evaluation.tuning import check_tuned_for
 from segmitos.training.checkpoint import TrainingState, load_checkpoint
 from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.registry import build_network, mitosis_logit
@@ -47,19 +48,23 @@ class _BytesToProbability(nn.Module):
         return torch.sigmoid(mitosis_logit(logits))
 
 
-def export_network(network: nn.Module, spec: ModelSpec, path: Path) -> float:
+def export_network(
+    network: nn.Module, spec: ModelSpec, path: Path, tuned: Mapping[str, Any] | None = None
+) -> float:
     """Write a network and its specification as a model file, and check that both agree.
 
     Args:
         network: trained; its `stride` must be that of the specification.
         spec: everything else that detection needs.
-        path: of the `.segmitos` file; written only if the check holds.
+        path: of the `.segmitos` file; written only if the checks hold.
+        tuned: content of the thresholds.json whose thresholds the specification has.
 
     Returns:
         The largest difference in probability between file and network on noise and flat images.
 
     Raises:
         ModelError: if the exported graph differs by more than `TOLERANCE`.
+        UsageError: if the thresholds are of another model.
     """
     network = copy.deepcopy(network).cpu().float().eval()
     content = network_to_onnx(network)
@@ -69,7 +74,9 @@ def export_network(network: nn.Module, spec: ModelSpec, path: Path) -> float:
             f"the exported graph differs from the network by {difference:.2g} in probability, "
             f"more than {TOLERANCE}; {path} was not written"
         )
-    write_model_file(path, spec, {network_entry(0): content})
+    graphs = {network_entry(0): content}
+    check_tuned_for(tuned or {}, spec, graphs)
+    write_model_file(path, spec, graphs)
     return difference
 
 
@@ -123,7 +130,9 @@ def export_run(
         The largest difference found between file and network.
 
     Raises:
-        ModelError: for a run without a whole checkpoint; DataError for thresholds that are off.
+        ModelError: for a run without a whole checkpoint.
+        DataError: for thresholds that are off.
+        UsageError: for thresholds that are of another model.
     """
     network, recipe, state = trained_network(run)
     try:
@@ -147,7 +156,7 @@ def export_run(
         description=description,
         validation=(tuned or {}).get("validation", {}),
     )
-    return export_network(network, spec, path)
+    return export_network(network, spec, path, tuned)
 
 
 def network_to_onnx(network: nn.Module) -> bytes:

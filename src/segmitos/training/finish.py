@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segmitos.detection.model import Model
-from segmitos.detection.model_file import SUFFIX
+from segmitos.detection.model_file import SUFFIX, read_model_file
 from segmitos.detection.pipeline import DetectOptions, detect_slide
 from segmitos.errors import InputError
 from segmitos.evaluation.scoring import ratio_text
@@ -88,8 +88,9 @@ def finish(run: Path, validation_cases: Sequence[Case], threads: int | None = No
             problem = str(error)
         else:
             content = thresholds_content(tuning, len(validation_cases))
-            write_json(run / "thresholds.json", content)
     export_run(run, path, content, name=run.resolve().name)
+    if content is not None:
+        write_json(run / "thresholds.json", content | {"model": read_model_file(path).about})
     return Finished(path, tuning, len({case.slide for case in validation_cases}), problem)
 
 

@@ -27,6 +27,7 @@ _REMEDY = "name another folder, or begin anew (train --restart; of a crossval, r
 _WHOLE_BYTES = 64 << 20
 _BLOCK_BYTES = 1 << 20
 _MAX_NAMED = 3
+_SEEN_PX = 1024
 
 
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +62,8 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
         validation = {case.name: _digest_case(case) for case in validation_cases}
         parts = {"training": training, "validation": validation}
         check_images(
-            {part: {name: one["image"] for name, one in of.items()} for part, of in parts.items()}
+            {part: {name: one["image"] for name, one in of.items()} for part, of in parts.items()},
+            [*cases, *validation_cases],
         )
         return cls(
             recipe=recipe.to_dict(),
@@ -110,34 +112,42 @@ def check_split(
         )
 
 
-def check_images(parts: Mapping[str, Mapping[str, str]]) -> None:
+def check_images(parts: Mapping[str, Mapping[str, str]], cases: Sequence[Case]) -> None:
     """Refuse an image that is in two parts of the data, under whatever names.
 
     Args:
         parts: of each part, such as training and validation, a digest of the image of each case.
+        cases: all of them. Images of one color, as tiles without tissue are, may be in both.
 
     Raises:
-        UsageError: naming both cases.
+        InputError: where such an image cannot be read.
+        UsageError: naming both cases of the first, and how many more there are.
     """
     seen: dict[str, tuple[str, str]] = {}
+    shared: list[str] = []
+    case_of = {case.name: case for case in cases}
     for part, images in parts.items():
         for name, digest in images.items():
             other, other_part = seen.setdefault(digest, (name, part))
-            if other_part != part:
-                raise UsageError(
-                    f"{name} of {part} and {other} of {other_part} are the same image, file for "
-                    "file; --exclude one of them"
-                )
+            if other_part != part and not _is_blank(case_of[name]):
+                shared.append(f"{name} of {part} and {other} of {other_part}")
+    if shared:
+        more = f", and {len(shared) - 1} more pairs like these" if shared[1:] else ""
+        raise UsageError(
+            f"{shared[0]} are the same image, file for file{more}; --exclude one of each"
+        )
 
 
-def check_unseen(start: Path, images: Mapping[str, str]) -> None:
+def check_unseen(start: Path, images: Mapping[str, str], cases: Sequence[Case]) -> None:
     """Refuse to score on images that the run whose weights are started from was trained on.
 
     Args:
         start: folder of that run; one that does not say what it was trained on is let pass.
         images: a digest of the image of each case that is scored on.
+        cases: those; images of one color may have been trained on.
 
     Raises:
+        InputError: where such an image cannot be read.
         UsageError: naming the first such case.
     """
     try:
@@ -145,12 +155,19 @@ def check_unseen(start: Path, images: Mapping[str, str]) -> None:
     except (OSError, ValueError, RecursionError):
         return
     trained = {one["image"] for one in saved.training.values()}
-    seen = [name for name, image in images.items() if image in trained]
+    seen = [case.name for case in cases if images[case.name] in trained and not _is_blank(case)]
     if seen:
         raise UsageError(
             f"{_named(seen)} would be scored on, but the run whose weights this one starts from, "
             f"{start}, was trained there; choose slides that neither has seen"
         )
+
+
+def _is_blank(case: Case) -> bool:
+    """Tell whether an image has one color all over: then it shows no cell."""
+    with case.open_image() as slide:
+        pixels = slide.thumbnail(_SEEN_PX)
+    return bool((pixels == pixels[0, 0]).all())
 
 
 def images_of(cases: Iterable[Case]) -> dict[str, str]:

@@ -121,8 +121,8 @@ def train(
         start = None if start_from is None else _start_folder(start_from)
         identity = RunIdentity.of(cases, validation_cases, chosen, start, time_budget_s)
         if (origin := start or run_of_weights(chosen.weights)) is not None:
-            held_out = identity.validation.items()
-            check_unseen(origin, {name: one["image"] for name, one in held_out})
+            held_out = {name: one["image"] for name, one in identity.validation.items()}
+            check_unseen(origin, held_out, validation_cases)
         if existing == "restart":
             remove_run(folder)
         elif existing == "refuse" and (folder / STATE).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
     from segmitos.io.slide import Slide
 
 Points = NDArray[np.float64]
-# Data sets whose slides crops are cut from, by the names that tables of crops give them; the number
-# of a slide there is what stands before the `_`.
-_CROPPED = {"tupac16": "tupac16", "amida13": "tupac16"} | dict.fromkeys(
-    ("midog", "midog21", "midog2021", "midog22", "midog2022", "midog++"), "midog"
+# Data sets whose slides crops are cut from, by the names that tables of crops give them, and how
+# many digits their slides' numbers have. A crop's slide is a number, and may go on after a `_`.
+_CROPPED = dict.fromkeys(("tupac16", "amida13"), ("tupac16", 2)) | dict.fromkeys(
+    ("midog", "midog21", "midog2021", "midog22", "midog2022", "midog++"), ("midog", 3)
 )
+_NUMBER = re.compile("([0-9]+)(_.*)?")
 
 
 def no_points() -> Points:
@@ -96,9 +98,12 @@ class Case:
         """
         slide = self.slide.removeprefix(f"{self.collection}/")
         if self.dataset == "crops":
-            name, _, number = slide.partition("/")
-            if name.lower() in _CROPPED:
-                return f"{_CROPPED[name.lower()]}/{number.split('_')[0]}"
+            name, _, rest = slide.partition("/")
+            number = _NUMBER.fullmatch(rest)
+            if number is not None and name.lower() in _CROPPED:
+                collection, digits = _CROPPED[name.lower()]
+                # Spreadsheets take 002 for the number 2.
+                return f"{collection}/{number[1].zfill(digits)}"
         return f"{self.collection}/{self.patient or slide}"
 
     @property

@@ -6,12 +6,14 @@ import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from segmitos.errors import DataError, UsageError
+from segmitos.errors import DataError, InputError, UsageError
 from segmitos.io.datasets.case import Case
 from segmitos.io.geometry import check_mpp, same_scale
 from segmitos.io.problems import Problems, collected
@@ -26,6 +28,8 @@ class FormatInfo:
     name: str
     summary: str
     home: str
+    notes: str = ""
+    """Function of the same module that says what its reader leaves out; there may be none."""
 
     def read(self, path: Path, problems: Problems | None = None) -> list[Case]:
         """Read all cases under a path.
@@ -38,9 +42,16 @@ class FormatInfo:
         Raises:
             DataError: for what is wrong with a case, or with the whole.
         """
-        module, _, function = self.home.partition(":")
-        reader: Reader = getattr(import_module(f"segmitos.io.datasets.{module}"), function)
+        reader: Reader = self._find(self.home.partition(":")[2])
         return reader(path, problems)
+
+    def left_out(self, path: Path) -> list[str]:
+        """Say what of a path `read` leaves out, a line each. Raises DataError as `read`."""
+        return self._find(self.notes)(path) if self.notes else []
+
+    def _find(self, function: str) -> Any:
+        module = self.home.partition(":")[0]
+        return getattr(import_module(f"segmitos.io.datasets.{module}"), function)
 
 
 FORMATS: dict[str, FormatInfo] = {
@@ -54,7 +65,9 @@ FORMATS: dict[str, FormatInfo] = {
         FormatInfo(
             "tupac16", "TUPAC16 auxiliary: CSVs, or a SlideRunner database", "tupac:tupac16"
         ),
-        FormatInfo("midog", "MIDOG 2021, 2022, ++: the organisers' JSON", "midog:midog"),
+        FormatInfo(
+            "midog", "MIDOG 2021, 2022, ++: the organisers' JSON", "midog:midog", "unlabelled"
+        ),
         FormatInfo(
             "cbis-ddsm", "CBIS-DDSM mammograms: case CSVs, masks of masses", "cbis_ddsm:cbis_ddsm"
         ),
@@ -118,6 +131,16 @@ def load_dataset(
         case if case.laboratory else dataclasses.replace(case, laboratory=guess)
         for case, guess in zip(scaled, guessed, strict=True)
     ]
+
+
+def left_out(spec: str | Sequence[str]) -> list[str]:
+    """Say what of data sets `load_dataset` leaves out, a line each; it says what is wrong."""
+    lines: list[str] = []
+    for one in [spec] if isinstance(spec, str) else spec:
+        with suppress(InputError, UsageError):
+            info, path = _format_of(one)
+            lines += info.left_out(path)
+    return lines
 
 
 def _scaled(cases: list[Case], mpp: float | None, override: bool) -> list[Case]:
@@ -187,8 +210,8 @@ def _named_apart(cases: list[Case]) -> list[Case]:
     return named
 
 
-def _load_one(spec: str, problems: Problems | None) -> tuple[Path | None, list[Case]]:
-    """Return the cases of one data set, and the folder that it is named after, if it is."""
+def _format_of(spec: str) -> tuple[FormatInfo, Path]:
+    """Return what `FORMAT:PATH` or a bare path names."""
     name, colon, rest = spec.partition(":")
     if colon and name in FORMATS:
         path, info = Path(rest).expanduser(), FORMATS[name]
@@ -201,6 +224,12 @@ def _load_one(spec: str, problems: Problems | None) -> tuple[Path | None, list[C
         info = FORMATS[guess_format(path)] if os.path.exists(path) else FORMATS["points"]
     if not os.path.exists(path):
         raise DataError(f"data set {path} does not exist")
+    return info, path
+
+
+def _load_one(spec: str, problems: Problems | None) -> tuple[Path | None, list[Case]]:
+    """Return the cases of one data set, and the folder that it is named after, if it is."""
+    info, path = _format_of(spec)
     cases = info.read(path, problems)
     if not cases and not problems:
         raise DataError(f"{path} holds no case in the format {info.name} ({info.summary})")

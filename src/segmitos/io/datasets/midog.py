@@ -84,6 +84,18 @@ def midog(path: Path, problems: Problems | None = None) -> list[Case]:
     return cases
 
 
+def unlabelled(path: Path) -> list[str]:
+    """Say how many images `midog` leaves out. Raises DataError as it does."""
+    table = _find(path)
+    file = parse_coco(table, load_json(table))
+    labelled = {box.image_id for box in file.annotations}
+    count = sum(image.id not in labelled for image in file.images)
+    if not count:
+        return []
+    of = len(file.images)
+    return [f"{table}: images without any annotation are left out as unlabelled: {count} of {of}"]
+
+
 def _find(path: Path) -> Path:
     if path.is_file():
         return path

@@ -1,14 +1,14 @@
 """Folders of images with a file of annotated points each.
 
-**points** has one CSV or GeoJSON an image: `field.png` beside `field.csv` or `field.geojson`; or
-the tables in a folder `points/`. A CSV has a header with `x,y` or `x_px,y_px` and may have `label`
-(mitosis, non-mitosis, unsure), `confidence` and `laboratory`. Where not all of an image was looked
-at, the polygons of `field.regions.geojson` (or of `field.geojson` itself) are the reviewed regions.
-An image has no mitosis only if its table is there and empty; without one it is an error, since
-nobody may have looked. Frames of one slide share what stands before the last `_`, or lie in a
-folder named after it. The scale is the image's own, or what stands in a file `mpp.txt` in its
-folder or one above; `laboratory.txt` names the laboratory in the same way, and `patient.txt` the
-patient, without which each slide is another one's.
+**points** has one CSV or GeoJSON an image: `field.png` beside `field.csv` or `field.geojson` (or
+`field.png.csv`); or the tables in a folder `points/`. A CSV has a header with `x,y` or `x_px,y_px`
+and may have `label` (mitosis, non-mitosis, unsure), `confidence` and `laboratory`. Where not all of
+an image was looked at, the polygons of `field.regions.geojson` (or of `field.geojson` itself) are
+the reviewed regions. An image has no mitosis only if its table is there and empty; without one it
+is an error, since nobody may have looked. Frames of one slide share what stands before the last
+`_`, or lie in a folder named after it. The scale is the image's own, or what stands in a file
+`mpp.txt` in its folder or one above; `laboratory.txt` names the laboratory in the same way, and
+`patient.txt` the patient, without which each slide is another one's.
 
 **qupath** is what a pathologist drew in QuPath: images with the GeoJSON of File > Export objects.
 
@@ -27,7 +27,7 @@ An export without objects is an empty collection, and says that there is no mito
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from segmitos.errors import DataError, ScaleError, SegMitosError
@@ -43,8 +43,6 @@ from segmitos.io.slide import find_images
 from segmitos.io.slide.refused import UNREAD_SUFFIXES
 from segmitos.io.text import parse_mpp, read_text
 
-_SUFFIXES = (".csv", ".geojson")
-
 
 def points(path: Path, problems: Problems | None = None) -> list[Case]:
     """Read a folder of images and point tables.
@@ -54,7 +52,7 @@ def points(path: Path, problems: Problems | None = None) -> list[Case]:
         ScaleError: for an `mpp.txt` that is no scale.
     """
     require_folder(path, "points")
-    return _annotated_images(path, _tables_of, "points", problems=problems)
+    return _annotated_images(path, "points", (".csv", ".geojson"), problems=problems)
 
 
 def qupath(path: Path, problems: Problems | None = None) -> list[Case]:
@@ -65,25 +63,25 @@ def qupath(path: Path, problems: Problems | None = None) -> list[Case]:
             a mitosis, or a point outside its image.
     """
     require_folder(path, "qupath")
-    images = find_images([path])
-    if not any(_exports_of(image) for image in images):
+    place = "annotations", (".geojson",)
+    if not any(_tables_of(image, *place) for image in find_images([path])):
         raise DataError(f"{path} holds no QuPath export (IMAGE.geojson beside IMAGE)")
-    return _annotated_images(path, _exports_of, "annotations", "centroid", problems)
+    return _annotated_images(path, *place, "centroid", problems)
 
 
 def _annotated_images(
     path: Path,
-    tables_of: Callable[[Path], list[Path]],
     folder: str,
+    suffixes: Sequence[str],
     polygons: Polygons = "refuse",
     problems: Problems | None = None,
 ) -> list[Case]:
-    """Read a folder of images, each with a file of points that `tables_of` finds.
+    """Read a folder of images, each with a file of points of its name.
 
     Args:
         path: of the folder.
-        tables_of: files of an image's name: there should be one.
-        folder: where they may lie, next to the image.
+        folder: where the files may lie, next to the image.
+        suffixes: of the files.
         polygons: as for `read_annotations`.
         problems: as for every reader.
 
@@ -95,7 +93,7 @@ def _annotated_images(
     images = find_images([path])
     for image in images:
         with collected(problems):
-            tables = tables_of(image)
+            tables = _tables_of(image, folder, suffixes)
             if not tables:
                 raise DataError(
                     f"{image} has no annotations: {image.with_suffix('.csv').name} or "
@@ -106,18 +104,19 @@ def _annotated_images(
                     f"{image} has two tables, {tables[0].name} and {tables[1]}; keep one of them"
                 )
             cases.append(_case(image, tables[0], path, polygons))
-    used = {table for image in images for table in tables_of(image)}
+    used = {table for image in images for table in _tables_of(image, folder, suffixes)}
     unread = [
         (image, tables)
         for image in sorted(path.rglob("*"))
-        if image.suffix.lower() in UNREAD_SUFFIXES and (tables := tables_of(image))
+        if image.suffix.lower() in UNREAD_SUFFIXES
+        and (tables := _tables_of(image, folder, suffixes))
     ]
     for image, tables in unread:
         with collected(problems):
             if not used.intersection(tables):
                 raise DataError(f"{image}: {image.suffix} is not read; convert it to PNG or TIFF")
         used.update(tables)
-    for orphan in _orphans(images, used, folder, polygons):
+    for orphan in _orphans(images, used, folder, suffixes, polygons):
         name = orphan.stem if Path(orphan.stem).suffix else f"{orphan.stem}.png or the like"
         with collected(problems):
             raise DataError(f"{orphan} is of no image: {name} is missing")
@@ -192,22 +191,25 @@ def _written(folder: Path, root: Path, name: str) -> tuple[Path | None, str]:
     return None, ""
 
 
-def _tables_of(image: Path) -> list[Path]:
-    """Return the tables of an image's name; more than one may say different things."""
-    folders = (image.parent, image.parent / "points")
-    tables = [folder / (image.stem + suffix) for folder in folders for suffix in _SUFFIXES]
+def _tables_of(image: Path, folder: str, suffixes: Sequence[str]) -> list[Path]:
+    """Return the files of points of an image's name; more than one may say different things."""
+    places, names = (image.parent, image.parent / folder), (image.stem, image.name)
+    tables = [place / (name + end) for place in places for name in names for end in suffixes]
     return [table for table in tables if table.is_file()]
 
 
 def _orphans(
-    images: Sequence[Path], used: Container[Path], folder: str, polygons: Polygons
+    images: Sequence[Path],
+    used: Container[Path],
+    folder: str,
+    suffixes: Sequence[str],
+    polygons: Polygons,
 ) -> Iterator[Path]:
     """Yield files of points that lie beside images, or in `folder` there, and belong to none."""
     beside = {image.parent for image in images}
     for place in sorted(beside | {parent / folder for parent in beside}):
         for table in sorted(place.glob("*")):
-            wanted = table.suffix in (_SUFFIXES if polygons == "refuse" else (".geojson",))
-            if not wanted or table in used or table.name.startswith("."):
+            if table.suffix not in suffixes or table in used or table.name.startswith("."):
                 continue
             try:
                 is_table = len(read_annotations(table, polygons=polygons)) > 0
@@ -216,11 +218,3 @@ def _orphans(
                 continue
             if is_table:
                 yield table
-
-
-def _exports_of(image: Path) -> list[Path]:
-    """Return QuPath's exports of an image; more than one may say different things."""
-    folders = (image.parent, image.parent / "annotations")
-    names = (f"{image.name}.geojson", f"{image.stem}.geojson")
-    exports = [folder / name for folder in folders for name in names]
-    return [export for export in exports if export.is_file()]

@@ -73,7 +73,8 @@ def headless_points(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
     """Read a CSV without header whose first cells are `columns`; returns (n, len(columns)).
 
     Raises:
-        DataError: for a row that is too short or twice as long, or a cell that is no number.
+        DataError: for a row that is too short, a cell that is no number, or decimal commas in a
+            table whose columns stand between commas.
     """
     table = _table(path)
     rows: list[list[float]] = []
@@ -84,7 +85,8 @@ def headless_points(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
                 raise DataError(
                     f"{path}, line {line}: {len(cells)} columns instead of {','.join(columns)}"
                 )
-            if len(cells) == 2 * len(columns):
+            fractions = "".join(cells[1::2])
+            if table.delimiter == "," and len(cells) == 2 * len(columns) and fractions.isdecimal():
                 raise DataError(
                     f"{path}, line {line}: {len(cells)} numbers for {','.join(columns)}; are they "
                     "decimal commas? write decimal points"
