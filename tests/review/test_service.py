@@ -19,7 +19,7 @@ from segmitos.counting.saved import read_saved
 from segmitos.errors import DataError, InputError, OutputError
 from segmitos.review.access import Reader
 from segmitos.review.events import read_batch
-from segmitos.review.export import export_points
+from segmitos.review.export import export_events, export_points
 from segmitos.review.finish import derived_file, finish, link_earlier, reopen, write_missing
 from segmitos.review.images import Images
 from segmitos.review.overview import training_queue, worklist_rows
@@ -412,6 +412,63 @@ def test_a_review_is_of_the_marks_that_it_was_made_on(results, serve, changes, e
     other = {"settings": {"min_score": 0.7, "hotspot_area_mm2": 1.0}}
     change_summary(results, **other)
     assert serve(results).result("made").key == again.result("made").key
+
+
+def detected(results: Path, started: str, **settings) -> None:
+    """Make the result one of `detect --mpp` at a time, with these settings."""
+    change_summary(results, mpp_source="given", settings=settings)
+    path = results / "made" / "run.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"run": {"started": started}}))
+
+
+def test_a_review_of_an_earlier_version_goes_on_with_its_signature(results, serve, tmp_path):
+    detected(results, "2026-01-02T03:00:00+0000")
+    service = serve(results)
+    result, mark = service.result("made"), ids(service)[0]
+    # That version knew a review by the slide and the model alone.
+    assert result.key != result.former_key
+    decided = event("decide", mark=mark, label="look-alike")
+    given = batch(service, decided, event("comment", mark=mark, text="pale"), event("finish"))
+    assert service.store.append(result.former_key, "made", "Anna", given.events) == 3
+    service.store.append(result.former_key, "other", "Ben", given.events)
+    about = service.slide("made", "Anna")
+    assert (about["summary"]["state"], about["summary"]["decided"]) == ("finished", 1)
+    assert about["earlier_marks"] == 0
+    (row,) = worklist_rows(service, "Ben")
+    assert row["readers"] == [{"name": "Anna", "state": "finished"}]
+    assert list(service.states(result)) == ["Anna"]
+    assert len(write_missing(service, Images())[0]) == 1
+    assert export_points(service, tmp_path / "mine")["slides"]["made"]["readers"] == ["Anna"]
+    export_events(service, tmp_path / "events.jsonl")
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["slide"] for line in lines] == ["made"] * 3
+    # It goes on under what it is known by now; what is sent again changes nothing.
+    take_back(service)
+    assert service.post("made", "Anna", batch(service, decided))["stored"] == 0
+    undone = event("undo", mark=given.events[1].id)
+    again = service.post("made", "Anna", batch(service, undone))
+    assert again["state"]["labels"] == {mark: "look-alike"} and not again["state"]["comments"]
+    assert sign(service)["summary"]["state"] == "finished"
+
+
+@pytest.mark.parametrize("case", ["detected since", "no time", "impossible time", "other marks"])
+def test_what_was_decided_on_other_marks_in_an_earlier_version_is_offered(results, serve, case):
+    detected(results, {"detected since": "2026-01-03T03:00:00+0100", "no time": ""}.get(
+        case, "2026-01-02T03:00:00+0000"
+    ), roi="5" * 64)  # fmt: skip
+    service = serve(results)
+    result, mark = service.result("made"), ids(service)[0]
+    decided = [event("decide", mark=mark, label="look-alike", x_px=9.0, y_px=9.0)]
+    if case == "other marks":
+        decided.append(event("decide", mark="gone", label="mitosis", x_px=9.0, y_px=9.0))
+    if case == "impossible time":
+        decided[0]["at"] = "2026-13-02T03:04:05Z"
+    given = batch(service, *decided, event("finish"))
+    kept = given.events if case != "impossible time" else given.events[:1]
+    service.store.append(result.former_key, "made", "Anna", kept)
+    about = service.slide("made", "Anna")
+    assert about["summary"]["state"] == "new" and about["earlier_marks"] == len(decided)
 
 
 def test_blind_readers_take_over_nothing_that_was_decided_in_sight_of_a_model(results, serve):

@@ -227,7 +227,9 @@ def export_events(service: Service, out: Path, readers: Sequence[str] | None = N
     Raises:
         OutputError: where the file cannot be written.
     """
-    names = {result.key: name for name, result in service.worklist.all().items()}
+    results = service.worklist.all()
+    names = {result.former_key: name for name, result in results.items()}
+    names |= {result.key: name for name, result in results.items()}
     lines = []
     for key, by_reader in service.store.all_events().items():
         for who, events in by_reader.items():
