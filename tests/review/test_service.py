@@ -286,6 +286,11 @@ def test_a_signed_count_is_told_of_when_the_result_has_other_settings(results, s
     service = serve(results)
     headline = sign(service)["summary"]["headline"]
     assert "Signed with" not in headline
+    # What changes no count is no reason to sign again.
+    recount_result(OutputFolder(results, "made"), {"qupath": "detection"})
+    assert main(["recount", str(results / "made"), "--hotspot-area-mm2", "2"]) == 0
+    assert "signed" not in capsys.readouterr().out
+    assert service.slide("made", "Anna")["summary"]["headline"] == headline
     assert main(["recount", str(results / "made"), "--min-score", "0.8"]) == 0
     assert "made: Anna signed the count with the earlier settings" in capsys.readouterr().out
     again = service.slide("made", "Anna")["summary"]

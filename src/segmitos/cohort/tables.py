@@ -195,7 +195,7 @@ def _reviewed(folder: OutputFolder, summary: Mapping[str, Any]) -> Row:
     """Return what a reader made of a result, nothing where there is no review of it."""
     if not (folder.path / "reviewed.json").exists():
         return {}
-    from segmitos.report.reviewed import read_review
+    from segmitos.report.reviewed import is_counted_alike, read_review
 
     try:
         review = read_review(folder.path) or {}
@@ -210,7 +210,7 @@ def _reviewed(folder: OutputFolder, summary: Mapping[str, Any]) -> Row:
         }
     except (DataError, LookupError, TypeError, ValueError, AttributeError):
         return {"warnings": "reviewed.json is damaged"}
-    if review.get("settings") != summary["settings"]:
+    if not is_counted_alike(review.get("settings"), summary["settings"]):
         row["warnings"] = "the review has other settings"
     return row
 

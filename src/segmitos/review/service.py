@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from segmitos.errors import DataError, SegMitosError
-from segmitos.report.reviewed import SIGNED, read_review
+from segmitos.report.reviewed import SIGNED, is_counted_alike, read_review
 from segmitos.review.access import CONSENSUS, Reader
 from segmitos.review.assess import (
     Counted,
@@ -248,7 +248,8 @@ class Service:
             signed = read_review(self.signed_folder(result, who))
         except DataError:
             return False
-        return signed is not None and signed.get("settings") != result.summary.settings
+        settings = result.summary.settings
+        return signed is not None and not is_counted_alike(signed.get("settings"), settings)
 
     def count(
         self, result: Result, state: ReviewState, marks: ReviewedMarks | None = None
