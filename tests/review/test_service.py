@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -417,6 +418,53 @@ def test_a_review_is_of_the_marks_that_it_was_made_on(results, serve, changes, e
     other = {"settings": {"min_score": 0.7, "hotspot_area_mm2": 1.0}}
     change_summary(results, **other)
     assert serve(results).result("made").key == again.result("made").key
+
+
+def test_the_tables_of_a_run_show_the_signed_count(results, serve, tmp_path):
+    make_result(results, tmp_path / "slides", "second", 20, 1)
+    service = serve(results)
+
+    def row() -> dict[str, str]:
+        assert main(["report", str(results)]) == 0
+        return next(csv.DictReader((results / "cohort.csv").read_text().splitlines()))
+
+    def signed_by(who: str, label: str = "look-alike") -> dict[str, str]:
+        decided = event("decide", mark=ids(service)[0], label=label)
+        service.post("made", who, batch(service, decided))
+        finish(service, Images(), "made", who, batch(service, event("finish")))
+        return row()
+
+    assert row()["reviewed_count"] == ""
+    one = signed_by("Anna")
+    assert (one["reader"], one["count"], one["reviewed_count"]) == ("Anna", "60", "59")
+    assert "reviews/made/Anna/reviewed.html" in (results / "cohort.html").read_text()
+    # Of several, that which they agreed on.
+    one = signed_by("Ben", "mitosis")
+    assert (one["reader"], one["reviewed_count"]) == ("", "")
+    assert "signed by Anna, Ben, without a consensus" in one["warnings"]
+    one = signed_by("consensus", "mitosis")
+    assert (one["reader"], one["reviewed_count"], one["warnings"]) == ("consensus", "60", "")
+    edited = results / "reviews" / "made" / "Anna" / "reviewed.geojson"
+    call = ["recount", str(results / "made"), "--with", str(edited), "--reader", "Anna"]
+    assert main(call) == 0
+    one = row()
+    assert one["reader"] == "consensus" and "besides the signed one" in one["warnings"]
+    # Without a signature that one stands.
+    shutil.rmtree(results / "reviews")
+    one = row()
+    assert (one["reader"], one["reviewed_count"], one["warnings"]) == ("Anna", "59", "")
+
+
+def test_a_blind_readers_mark_on_a_detection_counts_twice_where_the_model_is_in_sight(
+    results, serve
+):
+    blind, service = serve(results, blind=True), serve(results)
+    x, y = service.result("made").candidates.detections().xy[0].tolist()
+    own = event("add", mark="own-1", x_px=x + 1.5, y_px=y, label="mitosis")
+    blind.post("made", "Anna", batch(blind, own))
+    with pytest.raises(DataError, match="one cell would count twice"):
+        sign(service)
+    assert sign(blind)["state"]["finished"]
 
 
 def detected(results: Path, started: str, **settings) -> None:

@@ -127,7 +127,7 @@ def _change(folder: Path, changes: dict[str, Any], quiet: bool) -> dict[str, Any
     from segmitos.cohort.finished_results import recount_result
     from segmitos.counting.summary import parse_summary
     from segmitos.io.outputs import SUMMARY
-    from segmitos.report.reviewed import REVIEWED_JSON, SIGNED
+    from segmitos.report.signed import signed_reviews
 
     whole = folder.absolute()
     files = recount_result(OutputFolder(whole.parent, whole.name), changes)
@@ -136,11 +136,11 @@ def _change(folder: Path, changes: dict[str, Any], quiet: bool) -> dict[str, Any
         print(f"{folder.name}: {_figures(summary)}")
         if _has_other_settings(folder, summary):
             print(f"{folder.name}: its review still has the earlier settings; recount --with again")
-        for signed in sorted((whole.parent / SIGNED / whole.name).glob(f"*/{REVIEWED_JSON}")):
-            if _has_other_settings(signed.parent, summary):
+        for who, signed in signed_reviews(whole.parent, whole.name).items():
+            if _has_other_settings(signed, summary):
                 print(
-                    f"{folder.name}: {signed.parent.name} signed the count with the earlier "
-                    "settings; take the signature back and sign again (segmitos review)"
+                    f"{folder.name}: {who} signed the count with the earlier settings; take the "
+                    "signature back and sign again (segmitos review)"
                 )
     return {"name": folder.name, "summary": json.loads(files[SUMMARY])}
 

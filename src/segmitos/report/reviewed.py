@@ -23,11 +23,9 @@ from segmitos.io.tables import table_text, text_cell
 from segmitos.report.html import render_report
 from segmitos.report.marks import ShownMark, shown_marks
 from segmitos.report.pictures import MAX_CROPS, crops_at
+from segmitos.report.signed import REVIEWED_HTML, REVIEWED_JSON
 
-REVIEWED_JSON, REVIEWED_CSV = "reviewed.json", "reviewed.csv"
-REVIEWED_GEOJSON, REVIEWED_HTML = "reviewed.geojson", "reviewed.html"
-SIGNED = "reviews"
-"""Folder of a run that holds the signed reviews, NAME/READER."""
+REVIEWED_CSV, REVIEWED_GEOJSON = "reviewed.csv", "reviewed.geojson"
 _NO_COUNT = ("qupath", "probability_map")
 """Settings of a result that say which files it has, and change no count."""
 REVIEWED = (REVIEWED_GEOJSON, REVIEWED_CSV, REVIEWED_JSON, REVIEWED_HTML)

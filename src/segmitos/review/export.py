@@ -18,7 +18,7 @@ from segmitos.io.files import json_text, new_folder, write_bytes, write_text
 from segmitos.io.geometry import to_qupath
 from segmitos.io.slide import Slide
 from segmitos.io.tables import table_text
-from segmitos.review.access import CONSENSUS
+from segmitos.report.signed import CONSENSUS
 from segmitos.review.assisted import NOTE
 from segmitos.review.events import event_json
 from segmitos.review.readings import consensus_label, labels_with_silence, union_of_marks

@@ -15,8 +15,9 @@ import msgspec
 import numpy as np
 
 from segmitos.errors import DataError, SegMitosError
-from segmitos.report.reviewed import SIGNED, is_counted_alike, read_review
-from segmitos.review.access import CONSENSUS, Reader
+from segmitos.report.reviewed import is_counted_alike, read_review
+from segmitos.report.signed import CONSENSUS, SIGNED
+from segmitos.review.access import Reader
 from segmitos.review.assess import (
     Counted,
     ReviewedMarks,
