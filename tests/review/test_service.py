@@ -505,6 +505,36 @@ def test_a_review_of_an_earlier_version_goes_on_with_its_signature(results, serv
     assert sign(service)["summary"]["state"] == "finished"
 
 
+def test_a_review_goes_on_when_the_file_of_a_slide_has_another_name(results, serve, tmp_path):
+    service = serve(results)
+    first, second = ids(service)[:2]
+    own = event("add", mark="own-1", x_px=1500.0, y_px=1500.0, label="mitosis")
+    decided = [event("decide", mark=mark, label="look-alike") for mark in (first, second)]
+    comment = event("comment", mark=first, text="pale")
+    service.post("made", "Anna", batch(service, *decided, comment, own))
+    before = sign(service)["summary"]
+    # The ids of marks are of the file's name and the place.
+    path = results / "made" / "candidates.csv"
+    path.write_text(path.read_text().replace(first, "renamed"))
+    again = serve(results)
+    about = again.slide("made", "Anna")
+    assert about["summary"] == before and about["state"]["finished"]
+    assert about["state"]["labels"]["renamed"] == "look-alike"
+    assert about["state"]["comments"]["renamed"] == "pale"
+    assert first not in about["state"]["labels"] and second in about["state"]["labels"]
+    (row,) = worklist_rows(again, "Anna")
+    assert (row["decided"], row["reviewed"]["hotspot"]) == (
+        3,
+        before["windows"][0]["score"]["count"],
+    )
+    take_back(again)
+    changed = event("decide", mark="renamed", label="mitosis")
+    answer = again.post("made", "Anna", batch(again, changed))
+    assert answer["summary"]["count"] == before["count"] + 1
+    undone = batch(again, event("undo", mark=changed["id"]))
+    assert again.post("made", "Anna", undone)["summary"]["count"] == before["count"]
+
+
 @pytest.mark.parametrize("case", ["detected since", "no time", "impossible time", "other marks"])
 def test_what_was_decided_on_other_marks_in_an_earlier_version_is_offered(results, serve, case):
     detected(results, {"detected since": "2026-01-03T03:00:00+0100", "no time": ""}.get(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segmitos.review.events import Event
-from segmitos.review.former import events_of
+from segmitos.review.former import events_of, on_its_marks
 from segmitos.review.images import levels
 from segmitos.review.results import Result, score_distance
 from segmitos.review.service import Service, state_word
@@ -37,7 +37,8 @@ def _readings(
     """Return the events on a result's marks, by reader; from the database only where they must."""
     if result.former_key != result.key and result.former_key in events:
         return events_of(service.store, result)
-    return events.get(result.key, {})
+    found = events.get(result.key, {})
+    return {reader: on_its_marks(given, result) for reader, given in found.items()}
 
 
 def _row(
