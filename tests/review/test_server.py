@@ -111,6 +111,22 @@ def test_a_path_from_a_client_never_opens_a_file(server, made):
         assert b"secret" not in answer.content and b"root:" not in answer.content
 
 
+def test_what_was_signed_is_in_the_tables_once_the_server_stops(made, tmp_path):
+    import csv
+    import shutil
+
+    results = tmp_path / "results"
+    shutil.copytree(made / "results", results)
+    (results / "cohort.csv").write_text("")
+    with Server(results) as running:
+        client = running.client()
+        model = client.get("/api/slides/made").json()["model"]
+        signed = {"model": model, "events": [event("finish")]}
+        client.post("/api/slides/made/finish", json=signed).raise_for_status()
+    rows = csv.DictReader((results / "cohort.csv").read_text().splitlines())
+    assert next(row["reader"] for row in rows if row["name"] == "made") == "Anna"
+
+
 def test_a_slide_with_an_evil_name_is_served_by_it(server):
     from urllib.parse import quote
 

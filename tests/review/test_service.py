@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -19,7 +20,7 @@ from segmitos.counting.saved import read_saved
 from segmitos.errors import DataError, InputError, OutputError
 from segmitos.review.access import Reader
 from segmitos.review.events import read_batch
-from segmitos.review.export import export_points
+from segmitos.review.export import export_events, export_points
 from segmitos.review.finish import derived_file, finish, link_earlier, reopen, write_missing
 from segmitos.review.images import Images
 from segmitos.review.overview import training_queue, worklist_rows
@@ -286,6 +287,11 @@ def test_a_signed_count_is_told_of_when_the_result_has_other_settings(results, s
     service = serve(results)
     headline = sign(service)["summary"]["headline"]
     assert "Signed with" not in headline
+    # What changes no count is no reason to sign again.
+    recount_result(OutputFolder(results, "made"), {"qupath": "detection"})
+    assert main(["recount", str(results / "made"), "--hotspot-area-mm2", "2"]) == 0
+    assert "signed" not in capsys.readouterr().out
+    assert service.slide("made", "Anna")["summary"]["headline"] == headline
     assert main(["recount", str(results / "made"), "--min-score", "0.8"]) == 0
     assert "made: Anna signed the count with the earlier settings" in capsys.readouterr().out
     again = service.slide("made", "Anna")["summary"]
@@ -412,6 +418,140 @@ def test_a_review_is_of_the_marks_that_it_was_made_on(results, serve, changes, e
     other = {"settings": {"min_score": 0.7, "hotspot_area_mm2": 1.0}}
     change_summary(results, **other)
     assert serve(results).result("made").key == again.result("made").key
+
+
+def test_the_tables_of_a_run_show_the_signed_count(results, serve, tmp_path):
+    make_result(results, tmp_path / "slides", "second", 20, 1)
+    service = serve(results)
+
+    def row() -> dict[str, str]:
+        assert main(["report", str(results)]) == 0
+        return next(csv.DictReader((results / "cohort.csv").read_text().splitlines()))
+
+    def signed_by(who: str, label: str = "look-alike") -> dict[str, str]:
+        decided = event("decide", mark=ids(service)[0], label=label)
+        service.post("made", who, batch(service, decided))
+        finish(service, Images(), "made", who, batch(service, event("finish")))
+        return row()
+
+    assert row()["reviewed_count"] == ""
+    one = signed_by("Anna")
+    assert (one["reader"], one["count"], one["reviewed_count"]) == ("Anna", "60", "59")
+    assert "reviews/made/Anna/reviewed.html" in (results / "cohort.html").read_text()
+    # Of several, that which they agreed on.
+    one = signed_by("Ben", "mitosis")
+    assert (one["reader"], one["reviewed_count"]) == ("", "")
+    assert "signed by Anna, Ben, without a consensus" in one["warnings"]
+    one = signed_by("consensus", "mitosis")
+    assert (one["reader"], one["reviewed_count"], one["warnings"]) == ("consensus", "60", "")
+    edited = results / "reviews" / "made" / "Anna" / "reviewed.geojson"
+    call = ["recount", str(results / "made"), "--with", str(edited), "--reader", "Anna"]
+    assert main(call) == 0
+    one = row()
+    assert one["reader"] == "consensus" and "besides the signed one" in one["warnings"]
+    # Without a signature that one stands.
+    shutil.rmtree(results / "reviews")
+    one = row()
+    assert (one["reader"], one["reviewed_count"], one["warnings"]) == ("Anna", "59", "")
+
+
+def test_a_blind_readers_mark_on_a_detection_counts_twice_where_the_model_is_in_sight(
+    results, serve
+):
+    blind, service = serve(results, blind=True), serve(results)
+    x, y = service.result("made").candidates.detections().xy[0].tolist()
+    own = event("add", mark="own-1", x_px=x + 1.5, y_px=y, label="mitosis")
+    blind.post("made", "Anna", batch(blind, own))
+    with pytest.raises(DataError, match="one cell would count twice"):
+        sign(service)
+    assert sign(blind)["state"]["finished"]
+
+
+def detected(results: Path, started: str, **settings) -> None:
+    """Make the result one of `detect --mpp` at a time, with these settings."""
+    change_summary(results, mpp_source="given", settings=settings)
+    path = results / "made" / "run.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"run": {"started": started}}))
+
+
+def test_a_review_of_an_earlier_version_goes_on_with_its_signature(results, serve, tmp_path):
+    detected(results, "2026-01-02T03:00:00+0000")
+    service = serve(results)
+    result, mark = service.result("made"), ids(service)[0]
+    # That version knew a review by the slide and the model alone.
+    assert result.key != result.former_key
+    decided = event("decide", mark=mark, label="look-alike")
+    given = batch(service, decided, event("comment", mark=mark, text="pale"), event("finish"))
+    assert service.store.append(result.former_key, "made", "Anna", given.events) == 3
+    service.store.append(result.former_key, "other", "Ben", given.events)
+    about = service.slide("made", "Anna")
+    assert (about["summary"]["state"], about["summary"]["decided"]) == ("finished", 1)
+    assert about["earlier_marks"] == 0
+    (row,) = worklist_rows(service, "Ben")
+    assert row["readers"] == [{"name": "Anna", "state": "finished"}]
+    assert list(service.states(result)) == ["Anna"]
+    assert len(write_missing(service, Images())[0]) == 1
+    assert export_points(service, tmp_path / "mine")["slides"]["made"]["readers"] == ["Anna"]
+    export_events(service, tmp_path / "events.jsonl")
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["slide"] for line in lines] == ["made"] * 3
+    # It goes on under what it is known by now; what is sent again changes nothing.
+    take_back(service)
+    assert service.post("made", "Anna", batch(service, decided))["stored"] == 0
+    undone = event("undo", mark=given.events[1].id)
+    again = service.post("made", "Anna", batch(service, undone))
+    assert again["state"]["labels"] == {mark: "look-alike"} and not again["state"]["comments"]
+    assert sign(service)["summary"]["state"] == "finished"
+
+
+def test_a_review_goes_on_when_the_file_of_a_slide_has_another_name(results, serve, tmp_path):
+    service = serve(results)
+    first, second = ids(service)[:2]
+    own = event("add", mark="own-1", x_px=1500.0, y_px=1500.0, label="mitosis")
+    decided = [event("decide", mark=mark, label="look-alike") for mark in (first, second)]
+    comment = event("comment", mark=first, text="pale")
+    service.post("made", "Anna", batch(service, *decided, comment, own))
+    before = sign(service)["summary"]
+    # The ids of marks are of the file's name and the place.
+    path = results / "made" / "candidates.csv"
+    path.write_text(path.read_text().replace(first, "renamed"))
+    again = serve(results)
+    about = again.slide("made", "Anna")
+    assert about["summary"] == before and about["state"]["finished"]
+    assert about["state"]["labels"]["renamed"] == "look-alike"
+    assert about["state"]["comments"]["renamed"] == "pale"
+    assert first not in about["state"]["labels"] and second in about["state"]["labels"]
+    (row,) = worklist_rows(again, "Anna")
+    assert (row["decided"], row["reviewed"]["hotspot"]) == (
+        3,
+        before["windows"][0]["score"]["count"],
+    )
+    take_back(again)
+    changed = event("decide", mark="renamed", label="mitosis")
+    answer = again.post("made", "Anna", batch(again, changed))
+    assert answer["summary"]["count"] == before["count"] + 1
+    undone = batch(again, event("undo", mark=changed["id"]))
+    assert again.post("made", "Anna", undone)["summary"]["count"] == before["count"]
+
+
+@pytest.mark.parametrize("case", ["detected since", "no time", "impossible time", "other marks"])
+def test_what_was_decided_on_other_marks_in_an_earlier_version_is_offered(results, serve, case):
+    detected(results, {"detected since": "2026-01-03T03:00:00+0100", "no time": ""}.get(
+        case, "2026-01-02T03:00:00+0000"
+    ), roi="5" * 64)  # fmt: skip
+    service = serve(results)
+    result, mark = service.result("made"), ids(service)[0]
+    decided = [event("decide", mark=mark, label="look-alike", x_px=9.0, y_px=9.0)]
+    if case == "other marks":
+        decided.append(event("decide", mark="gone", label="mitosis", x_px=9.0, y_px=9.0))
+    if case == "impossible time":
+        decided[0]["at"] = "2026-13-02T03:04:05Z"
+    given = batch(service, *decided, event("finish"))
+    kept = given.events if case != "impossible time" else given.events[:1]
+    service.store.append(result.former_key, "made", "Anna", kept)
+    about = service.slide("made", "Anna")
+    assert about["summary"]["state"] == "new" and about["earlier_marks"] == len(decided)
 
 
 def test_blind_readers_take_over_nothing_that_was_decided_in_sight_of_a_model(results, serve):

@@ -27,6 +27,7 @@ from segmitos.errors import DataError, OutputError
 from segmitos.io.files import remove_file, write_bytes, write_text
 from segmitos.io.outputs import PROGRAM, RUN, SUMMARY
 from segmitos.io.tables import table_text, text_cell
+from segmitos.report.signed import shown_review
 
 COLUMNS: dict[str, type] = {
     "name": str,
@@ -193,14 +194,16 @@ def _scores(counted: Mapping[str, Any], prefix: str = "") -> Row:
 
 def _reviewed(folder: OutputFolder, summary: Mapping[str, Any]) -> Row:
     """Return what a reader made of a result, nothing where there is no review of it."""
-    if not (folder.path / "reviewed.json").exists():
-        return {}
-    from segmitos.report.reviewed import read_review
+    place, note = shown_review(folder.out, folder.name)
+    if place is None:
+        return {"warnings": note or None}
+    from segmitos.report.reviewed import is_counted_alike, read_review
 
     try:
-        review = read_review(folder.path) or {}
+        review = read_review(place) or {}
         if (review.get("input"), review.get("model_file")) != (summary["input"], summary["model"]):
-            return {"warnings": "the review is of another image or model"}
+            note = "; ".join(filter(None, ["the review is of another image or model", note]))
+            return {"warnings": note}
         counted = review["reviewed"]
         row = {
             "reader": review["reader"] or None,
@@ -210,9 +213,9 @@ def _reviewed(folder: OutputFolder, summary: Mapping[str, Any]) -> Row:
         }
     except (DataError, LookupError, TypeError, ValueError, AttributeError):
         return {"warnings": "reviewed.json is damaged"}
-    if review.get("settings") != summary["settings"]:
-        row["warnings"] = "the review has other settings"
-    return row
+    if not is_counted_alike(review.get("settings"), summary["settings"]):
+        note = "; ".join(filter(None, ["the review has other settings", note]))
+    return {**row, "warnings": note or None}
 
 
 def _write(out: Path, rows: Sequence[Row], parquet: bool) -> None:

@@ -127,21 +127,33 @@ def _change(folder: Path, changes: dict[str, Any], quiet: bool) -> dict[str, Any
     from segmitos.cohort.finished_results import recount_result
     from segmitos.counting.summary import parse_summary
     from segmitos.io.outputs import SUMMARY
-    from segmitos.report.reviewed import REVIEWED_JSON, SIGNED
+    from segmitos.report.signed import signed_reviews
 
     whole = folder.absolute()
     files = recount_result(OutputFolder(whole.parent, whole.name), changes)
     summary = parse_summary(files[SUMMARY], str(folder / SUMMARY))
     if not quiet:
         print(f"{folder.name}: {_figures(summary)}")
-        if (folder / REVIEWED_JSON).exists():
+        if _has_other_settings(folder, summary):
             print(f"{folder.name}: its review still has the earlier settings; recount --with again")
-        for signed in sorted((whole.parent / SIGNED / whole.name).glob(f"*/{REVIEWED_JSON}")):
-            print(
-                f"{folder.name}: {signed.parent.name} signed the count with the earlier settings; "
-                "take the signature back and sign again (segmitos review)"
-            )
+        for who, signed in signed_reviews(whole.parent, whole.name).items():
+            if _has_other_settings(signed, summary):
+                print(
+                    f"{folder.name}: {who} signed the count with the earlier settings; take the "
+                    "signature back and sign again (segmitos review)"
+                )
     return {"name": folder.name, "summary": json.loads(files[SUMMARY])}
+
+
+def _has_other_settings(folder: Path, summary: Summary) -> bool:
+    """Tell whether the review in a folder was counted with other settings than a result."""
+    from segmitos.report.reviewed import is_counted_alike, read_review
+
+    try:
+        review = read_review(folder)
+    except DataError:
+        return True
+    return review is not None and not is_counted_alike(review.get("settings"), summary.settings)
 
 
 def _review(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from segmitos.commands.progress import in_words
-from segmitos.errors import InputError, UsageError
+from segmitos.errors import InputError, OutputError, UsageError
 from segmitos.options import FilePath, overwrite_option
 
 if TYPE_CHECKING:
@@ -134,7 +134,10 @@ def serve(
 
             webbrowser.open(addresses[0][1])
 
-    serve(service, readers, host, port, address, on_ready)
+    try:
+        serve(service, readers, host, port, address, on_ready)
+    finally:
+        _show_in_tables(worklist.home)
 
 
 @review.command()
@@ -237,6 +240,18 @@ def export(
     )
     if any(slide["assisted"] for slide in content["slides"].values()):
         print("reviewed with the model's marks in sight: its score on them would be too high")
+
+
+def _show_in_tables(home: Path) -> None:
+    """Put what was signed into the tables of a run."""
+    from segmitos.cohort.names import COHORT
+    from segmitos.cohort.tables import write_tables
+
+    if (home / COHORT).is_file():
+        try:
+            write_tables(home)
+        except OutputError as error:
+            print(f"not written: {error}")
 
 
 def _service(results: Path, slides: Path | None, database: str | None) -> Service:

@@ -20,6 +20,7 @@ from segmitos.report.density import TICKS, legend_gradient
 from segmitos.report.map import has_density, map_svg, scale_bar
 from segmitos.report.marks import candidate_marks, shown_marks
 from segmitos.report.pictures import OVERVIEW, data_uri, histogram_svg, shrink, size_of
+from segmitos.report.signed import REVIEWED_HTML, shown_review
 
 COHORT_REPORT = "cohort.html"
 MAX_THUMBNAILS = 500
@@ -117,7 +118,12 @@ def write_cohort_report(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
             # A damaged picture is missing from the table, the result is not.
             with suppress(OSError, DataError):
                 thumbnail = data_uri(shrink(picture.read_bytes(), 120))
-        shown.append({**row, "thumbnail": thumbnail})
+        review = None
+        if row.get("reviewed_count"):
+            place, _ = shown_review(folder, row["name"])
+            review = None if place is None else (place / REVIEWED_HTML).relative_to(folder)
+        page = None if review is None else review.as_posix()
+        shown.append({**row, "thumbnail": thumbnail, "review": page})
     path = folder / COHORT_REPORT
     there = [
         column

@@ -23,11 +23,11 @@ from segmitos.io.tables import table_text, text_cell
 from segmitos.report.html import render_report
 from segmitos.report.marks import ShownMark, shown_marks
 from segmitos.report.pictures import MAX_CROPS, crops_at
+from segmitos.report.signed import REVIEWED_HTML, REVIEWED_JSON
 
-REVIEWED_JSON, REVIEWED_CSV = "reviewed.json", "reviewed.csv"
-REVIEWED_GEOJSON, REVIEWED_HTML = "reviewed.geojson", "reviewed.html"
-SIGNED = "reviews"
-"""Folder of a run that holds the signed reviews, NAME/READER."""
+REVIEWED_CSV, REVIEWED_GEOJSON = "reviewed.csv", "reviewed.geojson"
+_NO_COUNT = ("qupath", "probability_map")
+"""Settings of a result that say which files it has, and change no count."""
 REVIEWED = (REVIEWED_GEOJSON, REVIEWED_CSV, REVIEWED_JSON, REVIEWED_HTML)
 _COLUMNS = (
     "id",
@@ -113,6 +113,17 @@ def read_review(folder: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict) or content.get("format") != "segmitos review":
         raise DataError(f"{path} is not a review of SegMitos")
     return content
+
+
+def is_counted_alike(settings: object, others: Mapping[str, Any]) -> bool:
+    """Tell whether two settings of a result give the same counts."""
+    if not isinstance(settings, Mapping):
+        return False
+    first, second = (
+        {key: value for key, value in one.items() if key not in _NO_COUNT}
+        for one in (settings, others)
+    )
+    return first == second
 
 
 def check_reader(folder: Path, reader: str) -> None:

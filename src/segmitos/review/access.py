@@ -24,9 +24,8 @@ from urllib.parse import urlsplit
 from segmitos.errors import InputError, OutputError, UsageError
 from segmitos.io.tables import table_text
 from segmitos.io.text import read_text
+from segmitos.report.signed import CONSENSUS
 
-CONSENSUS = "consensus"
-"""The reader whose decisions an adjudicator makes."""
 MODEL = "model"
 """The model, as one more reader in comparisons."""
 _NAME = re.compile(r"^[^\W_][\w .'-]{0,59}\Z")

@@ -18,7 +18,7 @@ from segmitos.io.files import json_text, new_folder, write_bytes, write_text
 from segmitos.io.geometry import to_qupath
 from segmitos.io.slide import Slide
 from segmitos.io.tables import table_text
-from segmitos.review.access import CONSENSUS
+from segmitos.report.signed import CONSENSUS
 from segmitos.review.assisted import NOTE
 from segmitos.review.events import event_json
 from segmitos.review.readings import consensus_label, labels_with_silence, union_of_marks
@@ -227,7 +227,9 @@ def export_events(service: Service, out: Path, readers: Sequence[str] | None = N
     Raises:
         OutputError: where the file cannot be written.
     """
-    names = {result.key: name for name, result in service.worklist.all().items()}
+    results = service.worklist.all()
+    names = {result.former_key: name for name, result in results.items()}
+    names |= {result.key: name for name, result in results.items()}
     lines = []
     for key, by_reader in service.store.all_events().items():
         for who, events in by_reader.items():

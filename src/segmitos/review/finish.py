@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from segmitos.counting.reviewed_marks import doubled_marks
 from segmitos.errors import DataError, SegMitosError
 from segmitos.evaluation.matching import match_points
 from segmitos.io.files import remove_file, write_files
-from segmitos.report.reviewed import REVIEWED_JSON, read_review
+from segmitos.report.reviewed import read_review
+from segmitos.report.signed import REVIEWED_JSON
 from segmitos.review.derived import EXPORTS, blind_file, derived_files, recount_review
 from segmitos.review.events import Batch, Event
 from segmitos.review.images import Images
@@ -39,7 +41,8 @@ def finish(service: Service, images: Images, name: str, who: str, batch: Batch) 
         raise DataError("to finish, send one event of kind finish")
     state = service.state(result, who)
     if not state.finished:
-        _refuse_doubled(result, state)
+        # The signature is an event as well: blind with all the others, or not.
+        _refuse_doubled(result, replace(state, blind=state.blind and service.blind))
     stored = service.store_events(result, who, batch.model, batch.events)
     write_review(service, images, result, who)
     return service.answer(result, who, stored)

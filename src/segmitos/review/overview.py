@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 from segmitos.review.events import Event
+from segmitos.review.former import events_of, on_its_marks
 from segmitos.review.images import levels
 from segmitos.review.results import Result, score_distance
 from segmitos.review.service import Service, state_word
 from segmitos.review.state import ReviewState, fold
+from segmitos.review.store import ReviewKey
 
 _QUEUE = 200
 
@@ -18,7 +21,7 @@ def worklist_rows(service: Service, who: str) -> list[dict[str, Any]]:
     """Return a row a slide; uncertain scores first, or shuffled for blind readers."""
     events = service.store.all_events()
     rows = [
-        _row(service, name, result, events.get(result.key, {}), who)
+        _row(service, name, result, _readings(service, result, events), who)
         for name, result in service.worklist.all().items()
     ]
     if service.blind:
@@ -26,6 +29,16 @@ def worklist_rows(service: Service, who: str) -> list[dict[str, Any]]:
     else:
         rows.sort(key=lambda row: (not row["model"]["uncertain"], row["name"]))
     return rows
+
+
+def _readings(
+    service: Service, result: Result, events: Mapping[ReviewKey, dict[str, list[Event]]]
+) -> dict[str, list[Event]]:
+    """Return the events on a result's marks, by reader; from the database only where they must."""
+    if result.former_key != result.key and result.former_key in events:
+        return events_of(service.store, result)
+    found = events.get(result.key, {})
+    return {reader: on_its_marks(given, result) for reader, given in found.items()}
 
 
 def _row(

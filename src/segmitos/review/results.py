@@ -8,6 +8,7 @@ import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,14 @@ class Result:
         folder: its path.
         summary: what `summary.json` holds.
         image: path of the slide; it need not be there.
+        started: when it was detected, None where that is not known.
     """
 
     name: str
     folder: Path
     summary: Summary
     image: Path | None
+    started: datetime | None = None
     _reading: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -77,16 +80,21 @@ class Result:
     def key(self) -> ReviewKey:
         """What a review of this result belongs to."""
         # The same content is the same slide, whatever it is called and wherever it lies.
-        digest = self.digest or _hash_of(self.summary.input)
+        digest, model = self.former_key
         if self.page is not None:
             digest = _hash_of([digest, self.page])
-        model = str(self.summary.model.get("sha256", ""))
         settings = {name: self.summary.settings.get(name) for name in _MARKS}
         # A scale that the file does not state may be mended later.
         scale = None if self.summary.mpp_source.startswith("embedded") else self.summary.mpp
         if scale is not None or settings != _MARKS:
             model = f"{model}-{_hash_of([settings, scale])[:16]}"
         return ReviewKey(digest[:64], model[:128])
+
+    @cached_property
+    def former_key(self) -> ReviewKey:
+        """What an earlier version kept reviews under: the slide and the model, no settings."""
+        digest = self.digest or _hash_of(self.summary.input)
+        return ReviewKey(digest[:64], str(self.summary.model.get("sha256", ""))[:128])
 
     @property
     def digest(self) -> str | None:
@@ -179,7 +187,8 @@ class Worklist:
         image = None if record is None else Path(record.input.path)
         if self._slides is not None:
             image = _find_slide(self._slides, summary.input) or image
-        return Result(folder.name, folder, summary, image)
+        started = None if record is None else _time(record.run.get("started"))
+        return Result(folder.name, folder, summary, image, started)
 
 
 def _result_folders(results: Path) -> list[Path]:
@@ -243,6 +252,15 @@ def outlines(result: Result) -> list[list[tuple[float, float]]]:
 
 def _box(x0: float, y0: float, x1: float, y1: float) -> list[tuple[float, float]]:
     return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+
+
+def _time(text: object) -> datetime | None:
+    """Return the time of a run; None for what is none, or has no zone."""
+    try:
+        found = datetime.strptime(str(text), "%Y-%m-%dT%H:%M:%S%z")
+    except ValueError:
+        return None
+    return found
 
 
 def _hash_of(content: Any) -> str:

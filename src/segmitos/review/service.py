@@ -15,8 +15,9 @@ import msgspec
 import numpy as np
 
 from segmitos.errors import DataError, SegMitosError
-from segmitos.report.reviewed import SIGNED, read_review
-from segmitos.review.access import CONSENSUS, Reader
+from segmitos.report.reviewed import is_counted_alike, read_review
+from segmitos.report.signed import CONSENSUS, SIGNED
+from segmitos.review.access import Reader
 from segmitos.review.assess import (
     Counted,
     ReviewedMarks,
@@ -25,6 +26,7 @@ from segmitos.review.assess import (
     reviewed_marks,
 )
 from segmitos.review.events import Batch, Event
+from segmitos.review.former import events_of, former_events
 from segmitos.review.images import TILE_PX, levels
 from segmitos.review.results import Result, Worklist, outlines, score_distance
 from segmitos.review.screening import area_mm2
@@ -98,11 +100,12 @@ class Service:
 
     def state(self, result: Result, who: str) -> ReviewState:
         """Return the state of a reader's review."""
-        return fold(self.store.events(result.key, who).get(who, []))
+        return fold(events_of(self.store, result, who).get(who, []))
 
     def states(self, result: Result) -> dict[str, ReviewState]:
         """Return the states of all who reviewed a slide, by name in order."""
-        return {who: fold(events) for who, events in sorted(self.store.events(result.key).items())}
+        found = events_of(self.store, result)
+        return {who: fold(events) for who, events in sorted(found.items())}
 
     def visible(self, result: Result, who: str) -> list[int]:
         """Return the places of the candidates that a reader sees, in order.
@@ -156,7 +159,10 @@ class Service:
         Of another model, or of this one with other settings. A blind review stays one: it takes
         over nothing that was decided in sight of a model.
         """
-        states = [fold(events) for events in self.store.other_models(result.key, who).values()]
+        its = former_events(self.store, result, who)
+        but = (result.former_key, result.name) if its else None
+        others = self.store.other_models(result.key, who, but)
+        states = [fold(events) for events in others.values()]
         states = [state for state in states if state.blind or not self.blind]
         return max(states, key=lambda state: len(state.labels), default=ReviewState())
 
@@ -243,7 +249,8 @@ class Service:
             signed = read_review(self.signed_folder(result, who))
         except DataError:
             return False
-        return signed is not None and signed.get("settings") != result.summary.settings
+        settings = result.summary.settings
+        return signed is not None and not is_counted_alike(signed.get("settings"), settings)
 
     def count(
         self, result: Result, state: ReviewState, marks: ReviewedMarks | None = None
@@ -331,12 +338,11 @@ class Service:
                 "the page"
             )
         with self._locks[result.key.slide_hash, who]:
-            owners = self.store.owners([event.id for event in given])
-            if any(owner != (result.key, who) for owner in owners.values()):
-                raise DataError("the id of an event is taken by another review")
-            events = self.store.events(result.key, who).get(who, [])
+            events = events_of(self.store, result, who).get(who, [])
             state = fold(events)
             known = {event.id for event in events}
+            if not known.issuperset(self.store.owners([event.id for event in given])):
+                raise DataError("the id of an event is taken by another review")
             ids = {result.candidates.ids[place] for place in self.visible(result, who)}
             added = []
             for event in given:

@@ -100,12 +100,16 @@ class Store:
         except SQLAlchemyError as error:
             raise _failed(error) from error
 
-    def events(self, key: ReviewKey, reader: str | None = None) -> dict[str, list[Event]]:
-        """Return the events of a review in their order, by reader."""
+    def events(
+        self, key: ReviewKey, reader: str | None = None, slide: str | None = None
+    ) -> dict[str, list[Event]]:
+        """Return the events of a review in their order, by reader; only those of a slide's name."""
         wanted = (EVENTS.c.slide_hash == key.slide_hash, EVENTS.c.model_hash == key.model_hash)
         query = sa.select(EVENTS.c.reader, EVENTS.c.event).where(*wanted).order_by(EVENTS.c.seq)
         if reader is not None:
             query = query.where(EVENTS.c.reader == reader)
+        if slide is not None:
+            query = query.where(EVENTS.c.slide == slide)
         return _by_reader(self._rows(query))
 
     def all_events(self) -> dict[ReviewKey, dict[str, list[Event]]]:
@@ -119,8 +123,13 @@ class Store:
             readers.setdefault(reader, []).append(read_event(text))
         return found
 
-    def other_models(self, key: ReviewKey, reader: str) -> dict[str, list[Event]]:
-        """Return a reader's events on this slide under other models, by the model's hash."""
+    def other_models(
+        self, key: ReviewKey, reader: str, but: tuple[ReviewKey, str] | None = None
+    ) -> dict[str, list[Event]]:
+        """Return a reader's events on this slide under other models, by the model's hash.
+
+        Without those of a review and a slide's name, where these are given.
+        """
         query = (
             sa.select(EVENTS.c.model_hash, EVENTS.c.event)
             .where(EVENTS.c.slide_hash == key.slide_hash)
@@ -128,6 +137,9 @@ class Store:
             .where(EVENTS.c.reader == reader)
             .order_by(EVENTS.c.seq)
         )
+        if but is not None:
+            same = (EVENTS.c.model_hash == but[0].model_hash, EVENTS.c.slide == but[1])
+            query = query.where(sa.not_(sa.and_(*same)))
         return _by_reader(self._rows(query))
 
     def owners(self, ids: Sequence[str]) -> dict[str, tuple[ReviewKey, str]]:

@@ -36,7 +36,7 @@ function earlierMarks(review) {
     `You reviewed this slide under another model or other settings (${review.about.earlier_marks} decisions). `,
     button("Take them over", async () => {
       const answer = await post(slideAddress(review.name, "/link", review.consensus), {});
-      toast(`${answer.linked} decisions linked to these marks within 7.5 µm, ${answer.added} kept as added marks.`);
+      toast(`${answer.linked} decisions linked to these marks within 7.5 µm, ${answer.added} kept as added marks, ${answer.left} left out: no mitoses, and there is no mark here.`);
       review.take(answer);
       await review.load();
       box.remove();
