@@ -25,7 +25,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.laboratories.candidates import MapMaker, Scored, in_patches, start
+from experiments.laboratories.candidates import (
+    MapMaker,
+    Scored,
+    in_patches,
+    screened_cascade,
+    start,
+)
 from experiments.laboratories.data import LABELS, LabImage, load_laboratories
 from experiments.laboratories.folds import Verifiers, encoder_of, fold_verifiers, score_left_out
 from experiments.laboratories.graphs import calibration_patches, int8_graph
@@ -72,6 +78,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     # What may be wrong with the call is found before hours of training.
     networks = in_patches(read_model_file(find_model(given.networks)))
+    screened_cascade(networks)
     begin = encoder_of(given.begin)
     images = load_laboratories(given.data, sorted(LABELS.glob("*.csv")))
     given.out.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,10 @@ def screened_cascade(networks: ModelFile) -> CascadeSettings:
         ModelError: where the file has no proposal network.
     """
     if networks.spec.cascade is None:
-        raise ModelError("the networks of the map need a proposal network in their file")
+        raise ModelError(
+            f"{networks.spec.name}: the networks of the map need a proposal network in their file; "
+            "'segmitos model combine' puts one before them"
+        )
     return msgspec.structs.replace(
         networks.spec.cascade,
         proposal_threshold=0.02,

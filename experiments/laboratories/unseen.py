@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.laboratories.candidates import in_patches
+from experiments.laboratories.candidates import in_patches, screened_cascade
 from experiments.laboratories.data import (
     BACKGROUND,
     FIELDS,
@@ -74,6 +74,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     networks = in_patches(read_model_file(find_model(given.networks)))
+    screened_cascade(networks)
     if LABORATORY in networks.spec.datasets:
         raise UsageError(f"{given.networks}: its networks learnt from {LABORATORY}")
     rule, at = rule_of(read_model_file(find_model(given.model)))

@@ -38,7 +38,7 @@ from experiments.laboratories.screening import Proposals, screening_network
 from segmitos.detection.model import DEFAULT_MODEL, Model
 from segmitos.detection.model_file import read_model_file, write_model_file
 from segmitos.detection.runtimes import open_onnxruntime
-from segmitos.errors import DataError, UsageError
+from segmitos.errors import DataError, ModelError, UsageError
 from segmitos.training.checkpoint import TrainingState, save_checkpoint
 from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.verifier import VerifierNetwork, restore_verifier
@@ -299,6 +299,20 @@ def test_an_unseen_laboratory_is_scored_by_the_rule_of_a_model(tmp_path, monkeyp
     monkeypatch.setattr(sys, "argv", [*call, "lite"])
     with pytest.raises(UsageError, match="lite: its networks learnt from mitos14"):
         unseen.main()
+
+
+@pytest.mark.parametrize("command", [script, unseen])
+def test_networks_without_proposals_are_refused_at_once(command, tmp_path, monkeypatch):
+    networks = read_model_file(DEFAULT_MODEL)
+    spec = msgspec.structs.replace(
+        networks.spec, name="alone", datasets=("crops",), cascade=None, verifier=None
+    )
+    graphs = {name: graph for name, graph in networks.graphs.items() if "network" in name}
+    write_model_file(tmp_path / "alone.segmitos", spec, graphs)
+    call = ["x", str(tmp_path / "nowhere"), str(tmp_path / "out"), "--networks"]
+    monkeypatch.setattr(sys, "argv", [*call, str(tmp_path / "alone.segmitos")])
+    with pytest.raises(ModelError, match="alone: the networks of the map need a proposal network"):
+        command.main()
 
 
 def test_weights_of_another_recipe_are_refused(tmp_path):
