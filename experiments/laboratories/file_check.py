@@ -25,6 +25,7 @@ import numpy as np
 
 from experiments.laboratories.candidates import MapMaker, Scored, in_patches, start
 from experiments.laboratories.data import LABELS, TEST_SLIDE, LabImage, load_laboratories
+from experiments.laboratories.model import rule_of
 from experiments.laboratories.pools import FOLDS, SIZES
 from experiments.laboratories.protocol import (
     Counts,
@@ -35,7 +36,6 @@ from experiments.laboratories.protocol import (
     figures,
     fit_rule,
 )
-from experiments.laboratories.unseen import rule_of
 from segmitos.console import run_program
 from segmitos.detection.model import find_model
 from segmitos.detection.model_file import VERIFIER, ModelFile, read_model_file

@@ -1,4 +1,4 @@
-"""Writes the networks, the rule and the threshold as the built-in model file."""
+"""Writes the networks, the rule and the threshold as the built-in model file, and reads both."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from experiments.laboratories.candidates import SETTINGS, screened_cascade
 from experiments.laboratories.data import BACKGROUND, FIELDS
-from experiments.laboratories.protocol import Rule
+from experiments.laboratories.protocol import THRESHOLDS, Rule
 from segmitos.detection.model_file import SCREENING, VERIFIER, ModelFile, write_model_file
 from segmitos.detection.postprocess import FLOOR, Thresholds
 from segmitos.detection.spec import cascade_context
 from segmitos.detection.verify import REACH_PX
+from segmitos.errors import UsageError
 from segmitos.training.combine import store_half_precision
 from segmitos.training.networks.proposal import ProposalNetwork
 
@@ -70,3 +72,18 @@ def write_model(
     graphs[SCREENING] = store_half_precision(screening)
     graphs[VERIFIER] = store_half_precision(verifiers)
     write_model_file(path, spec, graphs)
+
+
+def rule_of(model: ModelFile) -> tuple[Rule, int]:
+    """Return a model file's joining rule, and the index of its threshold.
+
+    Raises:
+        UsageError: where it has no verifiers, or a threshold that is not among those of the
+            protocol.
+    """
+    settings, threshold = model.spec.verifier, model.spec.thresholds.min_score
+    at = np.flatnonzero(np.isclose(THRESHOLDS, threshold))
+    if settings is None or not len(at):
+        raise UsageError(f"{model.spec.name} is no model that experiments.laboratories wrote")
+    rule = Rule(settings.map_weight, settings.verifier_weight, settings.intercept)
+    return rule, int(at[0])

@@ -185,6 +185,22 @@ def crop_group(image: LabImage) -> str:
     return f"MIDOG 2021, {scanners[min(2, (int(slide) - 1) // 50)]}"
 
 
+def few_false_marks(runs: Sequence[Counts]) -> NDArray[np.bool_]:
+    """Tell which thresholds leave few enough false marks on the background that was left out.
+
+    Raises:
+        DataError: where every threshold leaves more.
+    """
+    false = np.sum([run.of(name, True)[:, 1] for run in runs for name in BACKGROUND], axis=0)
+    area = sum(run.area_mm2(name) for run in runs for name in BACKGROUND)
+    few: NDArray[np.bool_] = false <= MAX_FALSE_PER_MM2 * area
+    if not few.any():
+        raise DataError(
+            f"more than {MAX_FALSE_PER_MM2:g} false marks per mm2 of background at any threshold"
+        )
+    return few
+
+
 def common_threshold(runs: Sequence[Counts]) -> int:
     """Return the index of the threshold with the best F of all laboratories and runs together.
 
@@ -194,16 +210,9 @@ def common_threshold(runs: Sequence[Counts]) -> int:
     Raises:
         DataError: where every threshold leaves more.
     """
-    total = sum(run.of(name, False) for run in runs for name in LEFT_OUT)
-    false = sum(run.of(name, True)[:, 1] for run in runs for name in BACKGROUND)
-    area = sum(run.area_mm2(name) for run in runs for name in BACKGROUND)
-    score = np.array([f_score(row) for row in np.asarray(total)])
-    few = np.asarray(false) <= MAX_FALSE_PER_MM2 * area
-    if not few.any():
-        raise DataError(
-            f"more than {MAX_FALSE_PER_MM2:g} false marks per mm2 of background at any threshold"
-        )
-    return int(np.argmax(np.where(few, score, -1.0)))
+    total = np.sum([run.of(name, False) for run in runs for name in LEFT_OUT], axis=0)
+    score = np.array([f_score(row) for row in total])
+    return int(np.argmax(np.where(few_false_marks(runs), score, -1.0)))
 
 
 def figures(

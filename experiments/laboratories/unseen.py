@@ -26,30 +26,22 @@ import numpy as np
 import torch
 
 from experiments.laboratories.candidates import in_patches, screened_cascade
-from experiments.laboratories.data import (
-    BACKGROUND,
-    FIELDS,
-    LABELS,
-    TEST_SLIDE,
-    LabImage,
-    load_laboratories,
-)
+from experiments.laboratories.data import FIELDS, LABELS, TEST_SLIDE, LabImage, load_laboratories
 from experiments.laboratories.folds import encoder_of, fold_verifiers, score_left_out
+from experiments.laboratories.model import rule_of
 from experiments.laboratories.protocol import (
-    MAX_FALSE_PER_MM2,
-    THRESHOLDS,
     Counts,
-    Rule,
     background_levels,
     candidate_recall,
     f_score,
+    few_false_marks,
     figures,
 )
 from experiments.laboratories.screening import find_proposals
 from segmitos.console import run_program
 from segmitos.detection.model import find_model
-from segmitos.detection.model_file import ModelFile, read_model_file
-from segmitos.errors import DataError, UsageError
+from segmitos.detection.model_file import read_model_file
+from segmitos.errors import UsageError
 
 FOLD = 0
 LABORATORY = FIELDS[FOLD]
@@ -104,7 +96,9 @@ def main() -> None:
                 "rule": vars(rule),
                 "candidates": candidate_recall(images, run, [LABORATORY]),
                 "at_the_threshold_of_the_file": _figures(images, counts, at),
-                "at_few_false_marks": _figures(images, counts, lowest_with_few_false_marks(counts)),
+                "at_few_false_marks": _figures(
+                    images, counts, int(np.argmax(few_false_marks([counts])))
+                ),
             }
         )
     (given.out / "unseen.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -124,37 +118,6 @@ def _figures(images: Sequence[LabImage], counts: Counts, at: int) -> dict[str, A
             for key, slide in slides.items()
         },
     }
-
-
-def lowest_with_few_false_marks(counts: Counts) -> int:
-    """Return the index of the lowest threshold with few false marks on the left-out background.
-
-    Raises:
-        DataError: where every threshold leaves more.
-    """
-    false = np.sum([counts.of(name, True)[:, 1] for name in BACKGROUND], axis=0)
-    area = sum(counts.area_mm2(name) for name in BACKGROUND)
-    few = np.flatnonzero(false <= MAX_FALSE_PER_MM2 * area)
-    if not len(few):
-        raise DataError(
-            f"more than {MAX_FALSE_PER_MM2:g} false marks per mm2 of background at any threshold"
-        )
-    return int(few[0])
-
-
-def rule_of(model: ModelFile) -> tuple[Rule, int]:
-    """Return a model file's joining rule, and the index of its threshold.
-
-    Raises:
-        UsageError: where it has no verifiers, or a threshold that is not among those of the
-            protocol.
-    """
-    settings, threshold = model.spec.verifier, model.spec.thresholds.min_score
-    at = np.flatnonzero(np.isclose(THRESHOLDS, threshold))
-    if settings is None or not len(at):
-        raise UsageError(f"{model.spec.name} is no model that experiments.laboratories wrote")
-    rule = Rule(settings.map_weight, settings.verifier_weight, settings.intercept)
-    return rule, int(at[0])
 
 
 if __name__ == "__main__":
