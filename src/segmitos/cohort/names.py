@@ -8,10 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segmitos.io.files import absolute_path
+from segmitos.report.signed import DECISIONS, SIGNED
 
 COHORT, COHORT_REPORT, COHORT_PARQUET = "cohort.csv", "cohort.html", "cohort.parquet"
 FAILURES, FAILURE_RECORDS, ERRORS = "failures.csv", "failures", "errors.log"
-RESERVED = (COHORT, COHORT_REPORT, COHORT_PARQUET, FAILURES, FAILURE_RECORDS, ERRORS)
+# What a run holds beside its results; those of a slide of such a name would take its place.
+RESERVED = (
+    *(COHORT, COHORT_REPORT, COHORT_PARQUET, FAILURES, FAILURE_RECORDS, ERRORS),
+    *(SIGNED, DECISIONS),
+)
 
 MAX_NAME_BYTES = 120
 """Leaves room for the marks of a folder that is being built, in the 255 bytes of a name."""

@@ -256,13 +256,14 @@ def _show_in_tables(home: Path) -> None:
 
 def _service(results: Path, slides: Path | None, database: str | None) -> Service:
     """Open the reviews of a folder that is there already."""
+    from segmitos.report.signed import DECISIONS
     from segmitos.review.results import Worklist
     from segmitos.review.service import Service
-    from segmitos.review.store import FILE, Store
+    from segmitos.review.store import Store
 
     worklist = Worklist(results, slides)
-    if database is None and not (worklist.home / FILE).is_file():
-        raise InputError(f"{results} was not reviewed yet (no {FILE}); run: segmitos review")
+    if database is None and not (worklist.home / DECISIONS).is_file():
+        raise InputError(f"{results} was not reviewed yet (no {DECISIONS}); run: segmitos review")
     return Service(worklist, Store(database) if database else Store.in_folder(worklist.home))
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 REVIEWED_JSON, REVIEWED_HTML = "reviewed.json", "reviewed.html"
 CONSENSUS = "consensus"
 """The reader whose decisions an adjudicator makes."""
-SIGNED = "reviews"
-"""Folder of a run that holds the signed reviews, NAME/READER."""
+SIGNED, DECISIONS = "reviews", "reviews.sqlite"
+"""Folder of a run that holds the signed reviews, NAME/READER, and the file of all that readers do.
+"""
 
 
 def signed_reviews(run: Path, name: str) -> dict[str, Path]:

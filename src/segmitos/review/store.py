@@ -11,9 +11,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from segmitos.errors import InputError, OutputError
+from segmitos.report.signed import DECISIONS
 from segmitos.review.events import Event, event_json, read_event
-
-FILE = "reviews.sqlite"
 
 _metadata = sa.MetaData()
 _number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -68,7 +67,7 @@ class Store:
     @classmethod
     def in_folder(cls, results: Path) -> Store:
         """Open `RESULTS/reviews.sqlite`."""
-        return cls(f"sqlite:///{results.absolute() / FILE}")
+        return cls(f"sqlite:///{results.absolute() / DECISIONS}")
 
     def append(self, key: ReviewKey, slide: str, reader: str, events: Sequence[Event]) -> int:
         """Store events in one transaction; those whose id is there already change nothing.
