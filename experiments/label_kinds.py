@@ -5,12 +5,12 @@
 
 Pixel masks, discs of 12 and 15 px (of 0.25 um), concentric labels of both and random ones on the
 ICPR 2012 fields (five slides, 226 mitoses, pixel masks), the last five on MITOS-ATYPIA-14 (eight
-slides). Each slide is left out once: a network trained on the others is tested on it, and its area
-and score thresholds are those that suit the other slides best, so nothing is tuned on what it is
-tested on. The protocol is light, so rows compare with each other and with nothing else: network
-`lite-half` at 0.5 um/px from ImageNet weights, batches of 32 crops of 32 um, false positives mined
-once. `--completed` leaves out of training the cells that `experiments/labels` lists as unsure.
-Every F is given as published and with these cells counted neither way.
+slides) and MiDeSeC (seven). Each slide is left out once: a network trained on the others is tested
+on it, and its area and score thresholds are those that suit the other slides best, so nothing is
+tuned on what it is tested on. The protocol is light, so rows compare with each other and with
+nothing else: network `lite-half` at 0.5 um/px from ImageNet weights, batches of 32 crops of 32 um,
+false positives mined once. `--completed` leaves out of training the cells that `experiments/labels`
+lists as unsure. Every F is given as published and with these cells counted neither way.
 
 One line of JSON a trained network is appended to `OUT/results.jsonl`; what is there is not done
 again, and a training that was stopped is resumed.
@@ -31,8 +31,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.laboratories.data import LABELS as LABELS_FOLDER
-from experiments.laboratories.data import read_unsure
+from experiments.laboratories.data import image_name, laboratory_cases, unsure_cells
 from experiments.paper_ablations import (
     LABELS,
     POSTS,
@@ -50,7 +49,6 @@ from experiments.paper_ablations import (
 )
 from segmitos.console import run_program
 from segmitos.detection.postprocess import Blobs
-from segmitos.io.datasets import load_dataset
 from segmitos.training.predict import predictor
 from segmitos.training.recipe import Recipe
 from segmitos.training.sampling import TrainingImage, load_training_images
@@ -58,7 +56,7 @@ from segmitos.training.sampling import TrainingImage, load_training_images
 MPP = 0.5
 # Of MITOS-ATYPIA-14, at most so many fields a slide: H04 and H05 have three times as many.
 MOST_FIELDS = 20
-SETS = {"mitos12": "mitos12", "mitos14": "mitos-atypia-14"}
+SETS = ("mitos12", "mitos14", "midesec")
 KINDS: dict[str, dict[str, Any]] = {"mask": {"kind": "mask"}, **LABELS}
 PUBLISHED, UNSURE_OUT = 0, 1
 
@@ -80,16 +78,6 @@ RECIPE: dict[str, Any] = {
         "shift_px": 12,
     },
 }
-
-
-def unsure_cells(dataset: str) -> dict[str, NDArray[np.float64]]:
-    """Positions (n, 2) by image, in the file's pixels, of the tables in `experiments/labels`."""
-    rows: dict[str, list[tuple[float, float]]] = {}
-    for table in sorted(LABELS_FOLDER.glob("*.csv")):
-        for named, image, place in read_unsure(table):
-            if named == dataset:
-                rows.setdefault(image, []).append(place)
-    return {image: np.array(places) for image, places in rows.items()}
 
 
 def both_counts(blobs: Blobs, field: TrainingImage) -> NDArray[np.int64]:
@@ -126,10 +114,10 @@ def runs(
 
 def run(options: argparse.Namespace, set_: str) -> None:
     """Train and test what is missing."""
-    cases = load_dataset(f"{set_}:{options.data / SETS[set_]}")
+    cases = laboratory_cases(options.data, set_)
     unsure = unsure_cells(set_)
     marked = [
-        replace(case, unsure_xy=unsure.get(case.name, np.zeros((0, 2))))
+        replace(case, unsure_xy=unsure.get(image_name(set_, case), np.zeros((0, 2))))
         for case in every_nth(cases, MOST_FIELDS)
     ]
     slides = sorted({case.slide for case in marked})
@@ -268,7 +256,7 @@ def table(out: Path, set_: str, steps: int) -> None:
 
 def main() -> None:
     parser = options_parser(__doc__.split("\n\n")[0], [0, 1, 2, 3, 4])
-    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=["mitos12"])
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=["mitos12"])
     parser.add_argument("--labels", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--completed", action="store_true", help="ignore unsure cells in training")
     parser.add_argument("--steps", type=int, default=200)

@@ -21,7 +21,22 @@ MPP = 0.25
 LABELS = Path(__file__).resolve().parents[1] / "labels"
 FIELDS = ("mitos14", "mitos12", "midesec")
 BACKGROUND = ("ucsb-breast", "monuseg", "tnbc")
-_BACKGROUND_MPP = {"ucsb-breast": 0.31, "monuseg": 0.25, "tnbc": 0.25}
+_SETS: dict[str, tuple[str, float | None]] = {
+    "mitos14": ("mitos14:mitos-atypia-14", None),
+    "mitos12": ("mitos12:mitos12", None),
+    "midesec": ("points:midesec", MPP),
+    "ucsb-breast": ("points:background/ucsb-breast", 0.31),
+    "monuseg": ("points:background/monuseg", 0.25),
+    "tnbc": ("points:background/tnbc", 0.25),
+    "crops": ("crops:mitosis-crops", None),
+}
+"""Format, folder, and um/px where the files do not state it."""
+CROP_GROUPS = (
+    "MIDOG 2021, Hamamatsu XR",
+    "MIDOG 2021, Hamamatsu S360",
+    "MIDOG 2021, Aperio CS2",
+    "TUPAC16",
+)
 TEST_SLIDE = "H03"
 # The stain that slides are matched to: that of the seven training slides of MITOS-ATYPIA-14.
 TARGET = Stain(
@@ -68,17 +83,54 @@ def load_laboratories(data: Path, labels: Sequence[Path] = ()) -> list[LabImage]
         DataError: where a table names an image that is not there.
     """
     images: list[LabImage] = []
-    for laboratory, spec, mpp in (
-        ("mitos14", f"mitos14:{data / 'mitos-atypia-14'}", None),
-        ("mitos12", f"mitos12:{data / 'mitos12'}", None),
-        ("midesec", f"points:{data / 'midesec'}", MPP),
-        *((name, f"points:{data / 'background' / name}", _BACKGROUND_MPP[name])
-          for name in BACKGROUND),
-        ("crops", f"crops:{data / 'mitosis-crops'}", None),
-    ):  # fmt: skip
-        images += read_images(laboratory, load_dataset([spec], mpp=mpp))
+    for laboratory in _SETS:
+        images += read_images(laboratory, laboratory_cases(data, laboratory))
     mark_unsure(images, labels)
     return images
+
+
+def laboratory_cases(data: Path, laboratory: str) -> list[Case]:
+    """Read a laboratory's cases under the folder of all data sets."""
+    spec, mpp = _SETS[laboratory]
+    kind, _, folder = spec.partition(":")
+    return load_dataset([f"{kind}:{data / folder}"], mpp=mpp)
+
+
+def image_name(laboratory: str, case: Case) -> str:
+    """Return what the tables of unsure cells call an image."""
+    return case.image.name if laboratory in ("midesec", *BACKGROUND) else case.name
+
+
+def unsure_cells(laboratory: str) -> dict[str, NDArray[np.float64]]:
+    """Return positions (n, 2) by image, in the file's pixels, of the tables in `LABELS`."""
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for table in sorted(LABELS.glob("*.csv")):
+        for named, image, place in read_unsure(table):
+            if named == laboratory:
+                rows.setdefault(image, []).append(place)
+    return {image: np.array(places) for image, places in rows.items()}
+
+
+def with_unsure(laboratory: str, cases: Sequence[Case]) -> list[Case]:
+    """Return a laboratory's cases with the unsure cells of the tables in `LABELS` beside theirs."""
+    unsure = unsure_cells(laboratory)
+    return [
+        dataclasses.replace(
+            case, unsure_xy=np.concatenate([case.unsure_xy, unsure[image_name(laboratory, case)]])
+        )
+        if image_name(laboratory, case) in unsure
+        else case
+        for case in cases
+    ]
+
+
+def crop_group(slide: str) -> str:
+    """Return the scanner or collection of a crop's slide.
+
+    MIDOG 2021 has three scanners, told by the slide's number.
+    """
+    collection, _, number = slide.partition("/")
+    return CROP_GROUPS[min(2, (int(number) - 1) // 50)] if collection == "MIDOG21" else collection
 
 
 def mark_unsure(images: Sequence[LabImage], labels: Sequence[Path], some: bool = False) -> None:
@@ -122,9 +174,10 @@ def read_images(laboratory: str, cases: Sequence[Case]) -> list[LabImage]:
         else:
             fold = zlib.crc32((laboratory + case.slide).encode()) % len(FIELDS)
         test = laboratory == "mitos14" and case.slide.startswith(TEST_SLIDE)
-        name = case.image.name if laboratory in ("midesec", *BACKGROUND) else case.name
         ratio = MPP / (case.mpp or MPP)
-        image = LabImage(laboratory, name, fold, test, source, np.zeros((0, 2)), ratio)
+        image = LabImage(
+            laboratory, image_name(laboratory, case), fold, test, source, np.zeros((0, 2)), ratio
+        )
         image.unsure_xy = image.at_model_scale(np.asarray(case.unsure_xy, float).reshape(-1, 2))
         images.append(image)
     return images

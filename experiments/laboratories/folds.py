@@ -20,7 +20,7 @@ from experiments.laboratories.candidates import (
 )
 from experiments.laboratories.data import TARGET, LabImage
 from experiments.laboratories.graphs import calibration_patches, int8_graph
-from experiments.laboratories.pools import SIZES, make_pools, stains_of, verifier_file
+from experiments.laboratories.pools import SIZES, learns, make_pools, stains_of, verifier_file
 from experiments.laboratories.screening import Proposals, screening_network
 from segmitos.detection.model_file import ModelFile
 from segmitos.errors import UsageError
@@ -30,6 +30,7 @@ from segmitos.training.train_verifier import VerifierRecipe, train_verifier
 from segmitos.training.weights import load_run
 
 _RECIPE = "recipe"
+_IMAGES = "images"
 Verifiers = dict[int, list[VerifierNetwork]]
 """Of one seed: by fold, the small one and the large one."""
 
@@ -62,8 +63,9 @@ def fold_verifiers(
         out: folder of their weights.
 
     Raises:
-        UsageError: where there are weights of another recipe.
+        UsageError: where there are weights of another recipe, or of other images.
     """
+    about_images = _learnt_from(images, fold)
     stains = stains_of(images, fold)
     sources = [image.source for image in images]
     loaded: list[VerifierNetwork] = []
@@ -72,8 +74,9 @@ def fold_verifiers(
         weights = loaded[0].encoder.state_dict() if loaded else begin
         frozen = 3 if weights is not None and not loaded else 0
         recipe = VerifierRecipe(steps=steps, frozen_blocks=frozen, seed=seed)
+        made_by = {_RECIPE: str(recipe), _IMAGES: about_images}
         if path.exists():
-            _check_recipe(path, recipe)
+            _check_made_by(path, made_by)
         else:
             stem = path.stem
 
@@ -86,21 +89,29 @@ def fold_verifiers(
             )
             partial = path.with_suffix(".partial")
             learnt = {name: value.contiguous() for name, value in network.state_dict().items()}
-            save_file(learnt, str(partial), {_RECIPE: str(recipe)})
+            save_file(learnt, str(partial), made_by)
             partial.replace(path)
         loaded.append(restore_verifier(load_file(str(path))))
     return loaded
 
 
-def _check_recipe(path: Path, recipe: VerifierRecipe) -> None:
-    """Raise UsageError where saved weights say that another recipe made them."""
+def _learnt_from(images: Sequence[LabImage], fold: int) -> str:
+    """Tell in one line the images that a fold learns from."""
+    names = [f"{image.laboratory}/{image.name}" for image in images if learns(image, fold)]
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return f"{len(names)} images, {digest[:16]}"
+
+
+def _check_made_by(path: Path, made_by: Mapping[str, str]) -> None:
+    """Raise UsageError where saved weights say that another recipe or other images made them."""
     with safe_open(path, "pt") as file:
-        said = (file.metadata() or {}).get(_RECIPE, str(recipe))
-    if said != str(recipe):
-        raise UsageError(
-            f"{path} was trained by {said}, not by {recipe}: give the same --steps and --begin, or "
-            "another folder"
-        )
+        said = file.metadata() or {}
+    for key, value in made_by.items():
+        if said.get(key, value) != value:
+            raise UsageError(
+                f"{path} was trained by {said[key]}, not by {value}: give the same --steps, "
+                "--begin and scanners, or another folder"
+            )
 
 
 def score_left_out(

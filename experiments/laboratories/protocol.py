@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.laboratories.candidates import Scored
-from experiments.laboratories.data import BACKGROUND, FIELDS, LabImage
+from experiments.laboratories.data import BACKGROUND, FIELDS, LabImage, crop_group
 from segmitos.errors import DataError
 from segmitos.evaluation.matching import match_points
 from segmitos.io.pairs import is_near
@@ -140,7 +140,7 @@ class Counts:
             image = self._images[index]
             if image.laboratory != laboratory or image.test != test:
                 continue
-            if group is None or crop_group(image) == group:
+            if group is None or crop_group(image.source.slide) == group:
                 total += self._table(index, leave_unsure_out)
         return total
 
@@ -174,15 +174,6 @@ class Counts:
         rows = [(p[which == b], y[which == b]) for b in range(10) if (which == b).any()]
         error = sum(abs(a.mean() - b.mean()) * len(a) for a, b in rows) / max(1, len(p))
         return float(error), [(float(a.mean()), float(b.mean()), len(a)) for a, b in rows]
-
-
-def crop_group(image: LabImage) -> str:
-    """Return the scanner or collection of a crop: MIDOG 2021 has three scanners by slide number."""
-    dataset, _, slide = image.source.slide.partition("/")
-    if dataset != "MIDOG21":
-        return dataset
-    scanners = ("Hamamatsu XR", "Hamamatsu S360", "Aperio CS2")
-    return f"MIDOG 2021, {scanners[min(2, (int(slide) - 1) // 50)]}"
 
 
 def few_false_marks(runs: Sequence[Counts]) -> NDArray[np.bool_]:
@@ -255,7 +246,9 @@ def figures(
         }
         for name in BACKGROUND
     }
-    groups = sorted({crop_group(image) for image in images if image.laboratory == "crops"})
+    groups = sorted(
+        {crop_group(image.source.slide) for image in images if image.laboratory == "crops"}
+    )
     crops = {group: run.of("crops", False, group=group)[at] for group in groups}
     result["crops"] = {group: float(c[0] / max(1, c[0] + c[2])) for group, c in crops.items()}
     return result

@@ -1,13 +1,15 @@
 """Scores MITOS-ATYPIA-14 as a laboratory that nothing has seen.
 
-    python -m experiments.laboratories.unseen DATA OUT --networks FILE --begin RUN
+    python -m experiments.laboratories.networks DATA OUT --without mitos14
+    python -m experiments.laboratories.unseen DATA OUT --networks OUT/networks.segmitos
 
 The networks of the built-in model's map learnt from MITOS-ATYPIA-14. Here other networks stand for
 them, of the same recipe, that learnt from the other laboratories, and verifiers that leave this one
 out are trained in the same way. The joining rule and the threshold are those of a model file: they
 were chosen on mitos12 and MiDeSeC. So no label of this laboratory taught or chose anything. (What
 the screen lets through is set on the left-out fields, without labels, as for the other two.) The
-paper's validation slide, of the same laboratory, is scored on its own.
+paper's validation slide, of the same laboratory, is scored on its own. Scanners of the crops can be
+left out, too: `--without` of the first command and `--scanners` of the second.
 
 Networks of two trainings do not mean the same by a score, so the file's threshold says little here.
 The figures are given at that threshold, and at the lowest one that leaves few enough false marks on
@@ -26,7 +28,15 @@ import numpy as np
 import torch
 
 from experiments.laboratories.candidates import in_patches, screened_cascade
-from experiments.laboratories.data import FIELDS, LABELS, TEST_SLIDE, LabImage, load_laboratories
+from experiments.laboratories.data import (
+    CROP_GROUPS,
+    FIELDS,
+    LABELS,
+    TEST_SLIDE,
+    LabImage,
+    crop_group,
+    load_laboratories,
+)
 from experiments.laboratories.folds import encoder_of, fold_verifiers, score_left_out
 from experiments.laboratories.model import rule_of
 from experiments.laboratories.protocol import (
@@ -56,6 +66,13 @@ def main() -> None:
     parser.add_argument(
         "--networks", required=True, help=".segmitos file that did not learn from the laboratory"
     )
+    parser.add_argument(
+        "--scanners",
+        nargs="+",
+        default=[],
+        choices=CROP_GROUPS,
+        help="of the crops, to leave out, too; the networks must have been trained without them",
+    )
     parser.add_argument("--begin", type=Path, help="run of one of these networks; else ImageNet")
     parser.add_argument("--model", default="lite", help="whose rule and threshold are taken")
     parser.add_argument(
@@ -72,6 +89,7 @@ def main() -> None:
     rule, at = rule_of(read_model_file(find_model(given.model)))
     begin = encoder_of(given.begin)
     images = load_laboratories(given.data, sorted(LABELS.glob("*.csv")))
+    leave_out(images, given.scanners)
     given.out.mkdir(parents=True, exist_ok=True)
     proposals = find_proposals(images, networks, given.threads)
     content = []
@@ -93,6 +111,7 @@ def main() -> None:
             {
                 "seed": seed,
                 "steps": given.steps,
+                "scanners": given.scanners,
                 "rule": vars(rule),
                 "candidates": candidate_recall(images, run, [LABORATORY]),
                 "at_the_threshold_of_the_file": _figures(images, counts, at),
@@ -103,6 +122,13 @@ def main() -> None:
         )
     (given.out / "unseen.json").write_text(json.dumps(content, indent=1) + "\n")
     print(json.dumps(content, indent=1))
+
+
+def leave_out(images: Sequence[LabImage], scanners: Sequence[str]) -> None:
+    """Put every crop of some scanners among the images that are left out."""
+    for image in images:
+        if image.laboratory == "crops" and crop_group(image.source.slide) in scanners:
+            image.fold = FOLD
 
 
 def _figures(images: Sequence[LabImage], counts: Counts, at: int) -> dict[str, Any]:

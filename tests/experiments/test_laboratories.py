@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import sys
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -14,14 +15,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.laboratories import __main__ as script
-from experiments.laboratories import folds, unseen
+from experiments.laboratories import data as laboratory_data
+from experiments.laboratories import folds, networks, unseen
 from experiments.laboratories.candidates import (
     Scored,
     load_scored,
     save_scored,
     screened_cascade,
 )
-from experiments.laboratories.data import BACKGROUND, FIELDS, LabImage, read_images
+from experiments.laboratories.data import BACKGROUND, CROP_GROUPS, FIELDS, LabImage, read_images
 from experiments.laboratories.file_check import verifiers_of
 from experiments.laboratories.graphs import verifier_graph
 from experiments.laboratories.pools import FOLDS, SIZES, learns, make_pools, verifier_file
@@ -39,9 +41,11 @@ from segmitos.detection.model import DEFAULT_MODEL, Model
 from segmitos.detection.model_file import read_model_file, write_model_file
 from segmitos.detection.runtimes import open_onnxruntime
 from segmitos.errors import DataError, ModelError, UsageError
+from segmitos.io.datasets import Case
 from segmitos.training.checkpoint import TrainingState, save_checkpoint
 from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.verifier import VerifierNetwork, restore_verifier
+from segmitos.training.recipe import Recipe
 from segmitos.training.sampling import TrainingImage
 from segmitos.training.train_verifier import VerifierRecipe, begin_encoder
 from tests.factories.synthetic_fields import write_cases
@@ -301,6 +305,50 @@ def test_an_unseen_laboratory_is_scored_by_the_rule_of_a_model(tmp_path, monkeyp
         unseen.main()
 
 
+def cases_of(_, laboratory):
+    """Cases of no images: two of each laboratory, and one crop of each group."""
+    names = {
+        "mitos14": ["H03", "H04"],
+        "crops": ["MIDOG21/1", "MIDOG21/51", "MIDOG21/101", "MIDOG21/150", "TUPAC16/7"],
+    }.get(laboratory, ["S1", "S2"])
+    none = np.zeros((0, 2))
+    return [Case(f"{slide}_1", Path(f"{slide}.png"), none, none, 0.25, slide) for slide in names]
+
+
+def test_networks_learn_nothing_of_what_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(networks, "laboratory_cases", cases_of)
+    (tmp_path / "table.csv").write_text(
+        "dataset,image,x_px,y_px\nmitos12,S2_1,3,4\nmitos12,S2_1,5,6\nmidesec,S1.png,7,8\n"
+    )
+    monkeypatch.setattr(laboratory_data, "LABELS", tmp_path)
+    cases = networks.cases_without(tmp_path, ["midesec", "MIDOG 2021, Aperio CS2"])
+    slides = [case.slide for case in cases]
+    assert slides == ["H04", "S1", "S2", "MIDOG21/1", "MIDOG21/51", "TUPAC16/7"]
+    assert [len(case.unsure_xy) for case in cases] == [0, 0, 2, 0, 0, 0]
+    assert cases[2].unsure_xy.tolist() == [[3, 4], [5, 6]]
+    (first, *_) = networks.cases_without(tmp_path, ["mitos14", "mitos12", *CROP_GROUPS])
+    assert first.unsure_xy.tolist() == [[7, 8]]
+    with pytest.raises(UsageError, match="nothing is left"):
+        networks.cases_without(tmp_path, [*FIELDS, *CROP_GROUPS])
+
+
+@pytest.mark.slow
+def test_networks_of_a_fold_are_one_file(tmp_path, monkeypatch, capsys):
+    cases = write_cases(tmp_path / "data", slides=2, fields=1, size=288)
+    recipes = {
+        name: Recipe.from_dict(
+            {"network": kind, "pretrained": False, "mpp": mpp, "crop_px": 64, "batch": 2,
+             "epochs": 1, "steps_per_epoch": 2, "mine_at": []}
+        )
+        for name, kind, mpp in (("lite", "lite", 0.25), ("proposal", "proposal", 0.5))
+    }  # fmt: skip
+    monkeypatch.setattr(networks, "load_recipe", recipes.__getitem__)
+    file = read_model_file(networks.make_networks(cases, tmp_path / "out", 0, 1))
+    assert len(file.networks) == 1 and file.proposal is not None
+    cascade = screened_cascade(file)
+    assert cascade.grid_px == 16 and cascade.proposal_mpp == 0.5
+
+
 @pytest.mark.parametrize("command", [script, unseen])
 def test_networks_without_proposals_are_refused_at_once(command, tmp_path, monkeypatch):
     networks = read_model_file(DEFAULT_MODEL)
@@ -315,11 +363,25 @@ def test_networks_without_proposals_are_refused_at_once(command, tmp_path, monke
         command.main()
 
 
-def test_weights_of_another_recipe_are_refused(tmp_path):
+def test_weights_of_another_recipe_or_other_images_are_refused(tmp_path):
     path = tmp_path / "verifier.safetensors"
-    recipe = VerifierRecipe(steps=7)
-    for about in (None, {"recipe": str(recipe)}):
+    images = [image("mitos12", 1), image("crops", 0), image("crops", 2)]
+    made_by = {
+        "recipe": str(VerifierRecipe(steps=7)),
+        "images": folds._learnt_from(images, 0),
+    }
+    for about in (None, made_by):
         save_file({"a": torch.zeros(1)}, str(path), about)
-        folds._check_recipe(path, recipe)
+        folds._check_made_by(path, made_by)
     with pytest.raises(UsageError, match=r"steps=7.*not by.*steps=8"):
-        folds._check_recipe(path, dataclasses.replace(recipe, steps=8))
+        folds._check_made_by(path, {**made_by, "recipe": str(VerifierRecipe(steps=8))})
+    images[2].fold = 0
+    with pytest.raises(UsageError, match=r"2 images.*not by 1 images.*scanners"):
+        folds._check_made_by(path, {**made_by, "images": folds._learnt_from(images, 0)})
+
+
+def test_scanners_are_left_out_with_the_laboratory():
+    images = [image("mitos12", 1), image("crops", 2), image("crops", 2)]
+    images[1].source.slide, images[2].source.slide = "MIDOG21/101", "MIDOG21/51"
+    unseen.leave_out(images, ["MIDOG 2021, Aperio CS2"])
+    assert [one.fold for one in images] == [1, 0, 2]

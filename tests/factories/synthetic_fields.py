@@ -23,14 +23,16 @@ def draw_field(rng: np.random.Generator, size: int = 192, mitoses: int = 3, othe
     return pixels, points[:mitoses], points[mitoses:]
 
 
-def write_cases(folder: Path, slides: int = 3, fields: int = 2, seed: int = 0) -> list[Case]:
+def write_cases(
+    folder: Path, slides: int = 3, fields: int = 2, seed: int = 0, size: int = 192
+) -> list[Case]:
     """Write fields as PNG and return their cases."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     cases = []
     for slide in range(slides):
         for field in range(fields):
-            pixels, mitoses, others = draw_field(rng)
+            pixels, mitoses, others = draw_field(rng, size)
             path = folder / f"S{slide}_{field}.png"
             Image.fromarray(pixels).save(path)
             cases.append(
