@@ -23,9 +23,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from experiments.laboratories.candidates import MapMaker
+from experiments.laboratories.candidates import MapMaker, start
 from experiments.laboratories.candidates import Scored as Found
 from experiments.laboratories.data import FIELDS, LABELS, MPP, LabImage, mark_unsure, read_images
+from experiments.laboratories.graphs import verifier_graph
 from experiments.laboratories.pools import SIZES, verifier_file
 from experiments.laboratories.protocol import (
     LEFT_OUT,
@@ -38,6 +39,7 @@ from experiments.laboratories.protocol import (
     is_mitosis,
     is_unsure,
 )
+from experiments.laboratories.screening import pooled_features
 from segmitos.console import run_program
 from segmitos.detection.model import find_model
 from segmitos.detection.model_file import read_model_file
@@ -121,25 +123,17 @@ def _load(data: Path) -> list[LabImage]:
     return images
 
 
-@torch.inference_mode()
 def _look(images: list[LabImage], small: Path, large: Path, threads: int) -> Laboratory:
     verifiers = [restore_verifier(load_file(str(path))) for path in (small, large)]
-    maker = MapMaker(read_model_file(find_model(None)), verifiers[0], threads)
+    graphs = [verifier_graph([verifier]) for verifier in verifiers]
+    judges = [start(graph, 1, threads) for graph in graphs]
+    maker = MapMaker(read_model_file(find_model(None)), graphs[0], threads)
     found, features, unsure = {}, {}, {}
-    kept: dict[int, list[torch.Tensor]] = {}
-    for number, verifier in enumerate(verifiers):
-
-        def keep(module: Any, given: Any, output: torch.Tensor, number: int = number) -> None:
-            kept[number].append(output)
-
-        verifier.norm.register_forward_hook(keep)
     for index, image in enumerate(images):
-        for number, verifier in enumerate(verifiers):
-            kept[number] = [torch.zeros(0, verifier.head.in_features)]
-        found[index] = maker.candidates(image, verifiers)
-        rows = [torch.cat(kept[number]) for number in range(len(verifiers))]
-        features[index] = torch.cat(rows, 1).numpy().astype(np.float64)
-        xy = found[index].xy
+        found[index] = maker.candidates(image, judges)
+        xy, pixels = found[index].xy, image.matched()
+        of_each = [pooled_features(verifier, pixels, xy) for verifier in verifiers]
+        features[index] = np.concatenate(of_each, axis=1)
         unsure[index] = is_unsure(image, xy) & ~is_mitosis(image, xy)
     return Laboratory(images, found, features, unsure)
 
