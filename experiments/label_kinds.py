@@ -31,8 +31,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.laboratories.data import LABELS as LABELS_FOLDER
-from experiments.laboratories.data import read_unsure
+from experiments.laboratories.data import UNSURE_TABLES, read_unsure
 from experiments.paper_ablations import (
     LABELS,
     POSTS,
@@ -85,7 +84,7 @@ RECIPE: dict[str, Any] = {
 def unsure_cells(dataset: str) -> dict[str, NDArray[np.float64]]:
     """Positions (n, 2) by image, in the file's pixels, of the tables in `experiments/labels`."""
     rows: dict[str, list[tuple[float, float]]] = {}
-    for table in sorted(LABELS_FOLDER.glob("*.csv")):
+    for table in UNSURE_TABLES:
         for named, image, place in read_unsure(table):
             if named == dataset:
                 rows.setdefault(image, []).append(place)

@@ -25,17 +25,14 @@ from safetensors.torch import load_file
 
 from experiments.laboratories.candidates import MapMaker, start
 from experiments.laboratories.candidates import Scored as Found
-from experiments.laboratories.data import FIELDS, LABELS, MPP, LabImage, mark_unsure, read_images
+from experiments.laboratories.data import FIELDS, MPP, LabImage, mark_unsure, read_images
 from experiments.laboratories.graphs import verifier_graph
 from experiments.laboratories.pools import SIZES, verifier_file
 from experiments.laboratories.protocol import (
     LEFT_OUT,
-    THRESHOLDS,
-    Counts,
     Rule,
-    common_threshold,
+    choose,
     f_score,
-    fit_rule,
     is_mitosis,
     is_unsure,
 )
@@ -119,7 +116,7 @@ def _load(data: Path) -> list[LabImage]:
         *read_images("mitos12", load_dataset([f"mitos12:{data / 'mitos12'}"])),
         *read_images("midesec", load_dataset([f"points:{data / 'midesec'}"], mpp=MPP)),
     ]
-    mark_unsure(images, sorted(LABELS.glob("*.csv")), some=True)
+    mark_unsure(images, some=True)
     return images
 
 
@@ -145,8 +142,8 @@ def _start(laboratories: dict[str, Laboratory]) -> tuple[Rule, float]:
         for index, candidates in laboratory.found.items():
             found[len(images)] = candidates
             images.append(laboratory.images[index])
-    rule = fit_rule(images, [found])
-    return rule, float(THRESHOLDS[common_threshold([Counts(images, found, rule)])])
+    choice = choose(images, [found])
+    return choice.rule, choice.threshold
 
 
 def _judged(laboratory: Laboratory, index: int, rule: Rule, keep: Any) -> JudgedCandidates:

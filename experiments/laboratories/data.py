@@ -18,7 +18,7 @@ from segmitos.io.geometry import rescale
 from segmitos.training.sampling import TrainingImage, load_training_images
 
 MPP = 0.25
-LABELS = Path(__file__).resolve().parents[1] / "labels"
+UNSURE_TABLES = sorted((Path(__file__).resolve().parents[1] / "labels").glob("*.csv"))
 FIELDS = ("mitos14", "mitos12", "midesec")
 BACKGROUND = ("ucsb-breast", "monuseg", "tnbc")
 _BACKGROUND_MPP = {"ucsb-breast": 0.31, "monuseg": 0.25, "tnbc": 0.25}
@@ -61,8 +61,8 @@ class LabImage:
         return apply_lookup(self.source.image, stain_lookup(self.source.stain, target))
 
 
-def load_laboratories(data: Path, labels: Sequence[Path] = ()) -> list[LabImage]:
-    """Read all data sets under a folder, and tables of unsure cells beside their labels.
+def load_laboratories(data: Path) -> list[LabImage]:
+    """Read all data sets under a folder, with the cells that `UNSURE_TABLES` name.
 
     Raises:
         DataError: where a table names an image that is not there.
@@ -77,18 +77,18 @@ def load_laboratories(data: Path, labels: Sequence[Path] = ()) -> list[LabImage]
         ("crops", f"crops:{data / 'mitosis-crops'}", None),
     ):  # fmt: skip
         images += read_images(laboratory, load_dataset([spec], mpp=mpp))
-    mark_unsure(images, labels)
+    mark_unsure(images)
     return images
 
 
-def mark_unsure(images: Sequence[LabImage], labels: Sequence[Path], some: bool = False) -> None:
-    """Add the unsure cells of tables to images at 0.25 um/px; `some`: of part of the images.
+def mark_unsure(images: Sequence[LabImage], some: bool = False) -> None:
+    """Add the cells that `UNSURE_TABLES` name to images; `some`: only part of the images is there.
 
     Raises:
         DataError: where a table names an image that is not there.
     """
     by_name = {(image.laboratory, image.name): image for image in images}
-    for table in labels:
+    for table in UNSURE_TABLES:
         for dataset, name, place in read_unsure(table):
             image = by_name.get((dataset, name))
             if image is not None:

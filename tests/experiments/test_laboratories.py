@@ -18,6 +18,7 @@ from experiments.laboratories import folds, unseen
 from experiments.laboratories.candidates import (
     Scored,
     load_scored,
+    read_networks,
     save_scored,
     screened_cascade,
 )
@@ -177,7 +178,7 @@ def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypa
     for number, one in enumerate(images):
         if one.laboratory not in FIELDS:
             one.fold = number % 2 + 1
-    monkeypatch.setattr(script, "load_laboratories", lambda data, labels: images)
+    monkeypatch.setattr(script, "load_laboratories", lambda data: images)
     torch.manual_seed(0)
     for fold in FOLDS:
         for side in SIZES:
@@ -277,10 +278,9 @@ def test_an_unseen_laboratory_is_scored_by_the_rule_of_a_model(tmp_path, monkeyp
             xy = np.concatenate([one.source.mitoses_xy[:2], [(1.0, 1.0)]])
             sure = [4.0] * 3 if one.laboratory in BACKGROUND else [9.0] * 3
             found[index] = Scored(xy, np.array(sure) - 5, np.zeros((3, 2)))
-    in_patches = unseen.in_patches(read_model_file(file))
-    made_of = folds._digest(images, in_patches, {0: trained})
+    made_of = folds._digest(images, read_networks(str(file)), {0: trained})
     save_scored(out / "candidates-unseen-seed0.safetensors", found, made_of)
-    monkeypatch.setattr(unseen, "load_laboratories", lambda data, labels: images)
+    monkeypatch.setattr(unseen, "load_laboratories", lambda data: images)
     monkeypatch.setattr(unseen, "find_proposals", lambda *given: {})
     call = ["x", str(tmp_path), str(out), "--networks"]
     monkeypatch.setattr(sys, "argv", [*call, str(file)])
