@@ -200,7 +200,7 @@ def detect_slide(
     view = view.stain_matched(spec.stain, tissue)
     tiles = select_tiles(view, spec, tissue, options.tile_px)
     runtime = model.runtime_for(sum(tile.width * tile.height for tile in tiles))
-    accumulator = MapAccumulator(spec.mpp * spec.stride, spec.stride)
+    accumulator = MapAccumulator(spec.map_mpp, spec.stride)
     predicted = predict_tiles(tiles, view, runtime, tissue)
     for done, (tile, part, mask) in enumerate(predicted, start=1):
         accumulator.add(part, tile.column, tile.row, mask)
