@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,7 @@ def _load(data: Path) -> list[LabImage]:
 
 
 def _look(images: list[LabImage], small: Path, large: Path, threads: int) -> Laboratory:
+    """Find candidates by the built-in networks of the map, judged by two verifiers."""
     verifiers = [restore_verifier(load_file(str(path))) for path in (small, large)]
     graphs = [verifier_graph([verifier]) for verifier in verifiers]
     judges = [start(graph, 1, threads) for graph in graphs]
@@ -165,12 +166,13 @@ def _judged(laboratory: Laboratory, index: int, rule: Rule, keep: Any) -> Judged
 def _simulate(
     name: str, laboratory: Laboratory, rule: Rule, threshold: float, seed: int
 ) -> list[dict[str, Any]]:
+    """Return, by order and number of marks, the counts on other slides, of all splits together."""
     slides = sorted({image.source.slide for image in laboratory.images})
     every = list(combinations(slides, round(_USER_SHARE * len(slides))))
     rng = np.random.default_rng(seed)
     splits = [every[k] for k in rng.choice(len(every), min(SPLITS, len(every)), replace=False)]
-    recipe, cut = AdaptRecipe(), float(log_odds(np.array(threshold)))
-    total = {(order, marks): np.zeros((3, 3), int) for order in ORDERS for marks in MARKS}
+    cut = float(log_odds(np.array(threshold)))
+    total = {(order, marks): np.zeros((3, 3), int) for order, marks in product(ORDERS, MARKS)}
     for mine in splits:
         own = [k for k, image in enumerate(laboratory.images) if image.source.slide in mine]
         others = [k for k in laboratory.found if k not in own]
@@ -180,27 +182,33 @@ def _simulate(
         places = [(k, place) for k in own for place in range(len(laboratory.found[k].xy))]
         far = [abs(rule.score(laboratory.found[k])[place] - threshold) for k, place in places]
         ranks = {"training mode": np.argsort(far), "random": rng.permutation(len(places))}
-        for order in ORDERS:
-            for marks in MARKS:
-                decided = {k: np.zeros(len(laboratory.found[k].xy), bool) for k in own}
-                for rank in ranks[order][:marks]:
-                    k, place = places[rank]
-                    decided[k][place] = True
-                judged = [_judged(laboratory, k, rule, keep) for k, keep in decided.items()]
-                judged = [one for one in judged if len(one.score)]
-                before = np.sum([counts_at(one, one.score, cut) for one in tests], axis=0)
-                always = before
-                kept = False
-                if is_enough(judged):
-                    change = fit_change(judged, 1, cut, recipe)
-                    always = np.sum([counts_at(one, change.score(one), cut) for one in tests], 0)
-                    kept = is_better(validate_change(judged, 1, cut, recipe), cut, recipe)
-                total[order, marks] += np.stack([before, always, always if kept else before])
+        for order, marks in total:
+            decided = {k: np.zeros(len(laboratory.found[k].xy), bool) for k in own}
+            for rank in ranks[order][:marks]:
+                k, place = places[rank]
+                decided[k][place] = True
+            judged = [_judged(laboratory, k, rule, keep) for k, keep in decided.items()]
+            judged = [one for one in judged if len(one.score)]
+            total[order, marks] += _adapted(judged, tests, cut)
     return [
         {"laboratory": name, "seed": seed, "order": order, "marks": marks, "splits": len(splits)}
         | {key: counts.tolist() for key, counts in zip(_KEYS, three, strict=True)}
         for (order, marks), three in total.items()
     ]
+
+
+def _adapted(
+    judged: list[JudgedCandidates], tests: list[JudgedCandidates], cut: float
+) -> NDArray[np.int64]:
+    """Return the counts (3, 3) on test images: before, adapted, and adapted where that is kept."""
+    recipe = AdaptRecipe()
+    before = np.sum([counts_at(one, one.score, cut) for one in tests], axis=0)
+    if not is_enough(judged):
+        return np.stack([before, before, before])
+    change = fit_change(judged, 1, cut, recipe)
+    after = np.sum([counts_at(one, change.score(one), cut) for one in tests], axis=0)
+    kept = is_better(validate_change(judged, 1, cut, recipe), cut, recipe)
+    return np.stack([before, after, after if kept else before])
 
 
 _KEYS = ("start", "adapted", "checked")
