@@ -28,8 +28,8 @@ from segmitos.io.points.geojson_features import point_ids
 MATCH_UM = 7.5
 # Programs round positions when they write them; nearer than this a mark has not been moved.
 SAME_PLACE_UM = 0.5
-# With fewer detections, all may have been rejected and others added.
-_TELLING = 3
+# Of fewer detections, a reader may have rejected all and added others.
+_MIN_TO_TELL_IMAGE = 3
 _ATYPICAL, _UNDECIDED = "atypical", "undecided"
 
 
@@ -68,7 +68,7 @@ def corrections(saved: SavedResult, edited: Sequence[Annotation]) -> list[Review
     candidates = saved.candidates
     labels = [label_of(mark.kind) for mark in edited]
     matched = _match(saved, edited)
-    if edited and not matched and candidates.is_detection.sum() >= _TELLING:
+    if edited and not matched and candidates.is_detection.sum() >= _MIN_TO_TELL_IMAGE:
         raise DataError(
             f"{edited[0].where}: none of {len(edited)} marks lies at a detection of "
             f"{saved.summary.name}; the file seems to be of another image"

@@ -57,7 +57,7 @@ MAX_STREAMS = 4
 MAX_OPENVINO_STREAMS = 2
 # Patches in a network at once: enough to be worth a call, few enough for a CPU's cache.
 BATCH_SIZE = 8
-# From so many pixels on a slide is worth the start of its own runtime.
+# Least size of a slide that is worth starting a runtime of its own for.
 MIN_SLIDE_PX = 50_000_000
 
 Start = Callable[[bytes, str, int, bool], Network]

@@ -75,7 +75,8 @@ def reopen(service: Service, name: str, who: str, batch: Batch) -> dict[str, Any
     if finished is not None and batch.events[0].mark != finished:
         raise ConflictError("this review was signed again elsewhere; reload the page")
     if finished is not None:
-        # Before the signature: one without its files gets them again, files without one stay.
+        # First the files: a signature without files gets them again (`write_missing`), but files
+        # without a signature would stay.
         _remove_files(service.signed_folder(result, who))
     stored = service.store_events(result, who, batch.model, batch.events)
     return service.answer(result, who, stored)

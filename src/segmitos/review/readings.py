@@ -144,8 +144,8 @@ def _vote(unit: Unit, reader: str, candidates: Candidates) -> float:
         return float(is_detection)
     label = unit.labels.get(reader)
     if label is None:
-        # Who finished and left a detection undecided said nothing of it; who has no mark at
-        # another place has seen no mitosis there.
+        # A reader may finish without deciding on a detection, which says nothing; no mark at
+        # another place says that there is no mitosis.
         return math.nan if is_detection else 0.0
     return math.nan if label == "unsure" else float(label in MITOSES)
 

@@ -29,7 +29,7 @@ _CLASS_COLUMNS = (
     *("mitosis", "is_mitosis"),
     *("class_id", "class id", "category_id", "category id", "label_id", "label id"),
 )
-# Of words that say nothing of what a point is.
+# Columns of words that do not classify a point.
 _NO_CLASS_COLUMNS = frozenset(
     {
         *("id", "name", "image", "file", "filename", "slide", "case", "patient", "laboratory"),
