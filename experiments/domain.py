@@ -268,7 +268,7 @@ def neighbors(real: list[Measured], name: str, without: str = "", limit: float =
     ]
     rounded = [tuple(round(float(value), 4) for value in member) for member in chosen]
     spread = spread_of(groups, *SPREADS[name])
-    return Neighbors(tuple(round(float(v), 5) for v in spread), tuple(rounded), limit)
+    return Neighbors(_rounded(spread), tuple(rounded), limit)
 
 
 def spread_of(groups: list[NDArray[np.float64]], foreseen: float, pooled: float) -> NDArray:
@@ -305,9 +305,11 @@ def regression(
     weight *= len(kept) / weight.sum()
     left = (terms * weight[:, None]).T @ terms + RIDGE * np.eye(terms.shape[1])
     solved = np.linalg.solve(left, (terms * weight[:, None]).T @ octaves)
-    return ScaleRegression(
-        *(tuple(round(float(v), 5) for v in values) for values in (center, spread, solved)), limit
-    )
+    return ScaleRegression(_rounded(center), _rounded(spread), _rounded(solved), limit)
+
+
+def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(round(float(value), 5) for value in values)
 
 
 def limits(real: list[Measured], magnified: list[Magnified]) -> dict[str, float]:
