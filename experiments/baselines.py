@@ -20,6 +20,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -75,7 +76,7 @@ def train_missing(options: argparse.Namespace) -> None:
         began = time.monotonic()
         detect = trained(method, seed, sources, options.out)
         between = time.monotonic()
-        found = {source.name: detect(source) for source in searched}
+        found: dict[str, Any] = {source.name: detect(source) for source in searched}
         np.savez_compressed(options.out / f"{method}-{seed}.npz", **found)
         taken = time.monotonic() - between
         print(f"{method}, seed {seed}: trained {between - began:.0f} s, searched {taken:.0f} s")

@@ -16,6 +16,7 @@ import argparse
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -64,8 +65,6 @@ SPREADS = {"stain": (1.0, 0.6), "focus": (0.0, 1.0)}
 FALSE_ALARMS = 0.02
 
 Pixels = NDArray[np.uint8]
-# A laboratory, how many times a field was magnified, and its features.
-Magnified = tuple[str, float, DomainFeatures]
 # Ruifrok and Johnston 2001: optical density of hematoxylin, eosin and DAB in red, green, blue.
 _STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
 _TO_STAINS = np.linalg.inv(_STAINS)
@@ -78,6 +77,15 @@ class Measured:
     laboratory: str
     kind: str
     features: DomainFeatures | None
+
+
+@dataclass(frozen=True)
+class Magnified:
+    """A field of a laboratory, magnified so many times."""
+
+    laboratory: str
+    factor: float
+    features: DomainFeatures
 
 
 def features_of(image: Pixels) -> DomainFeatures | None:
@@ -201,19 +209,29 @@ def measure_all(
     real, odd, magnified = [], [], []
     for laboratory in FIELDS:
         for index, image in enumerate(fields_of(data, laboratory, FIELDS_A_LABORATORY)):
-            found = features_of(image)
-            real.append(Measured(laboratory, "field", found))
+            field = Measured(laboratory, "field", features_of(image))
+            real.append(field)
             if index % 4 == 0:
-                for factor in MAGNIFICATIONS:
-                    other = found if factor == 1 else features_of(_magnified(factor)(image))
-                    if other is not None:
-                        magnified.append((laboratory, factor, other))
+                magnified += at_magnifications(field, image)
         for image in fields_of(data, laboratory, ODD_FIELDS_A_LABORATORY):
             odd += [
                 Measured(laboratory, kind, features_of(make(image))) for kind, make in ODD.items()
             ]
         print(f"measured {laboratory}", file=sys.stderr)
     return real, odd, magnified
+
+
+def at_magnifications(field: Measured, image: Pixels) -> list[Magnified]:
+    """Measure a field at every magnification at which there is tissue to measure."""
+    by_factor = {
+        factor: field.features if factor == 1 else features_of(_magnified(factor)(image))
+        for factor in MAGNIFICATIONS
+    }
+    return [
+        Magnified(field.laboratory, factor, features)
+        for factor, features in by_factor.items()
+        if features is not None
+    ]
 
 
 def pictures() -> list[Measured]:
@@ -250,7 +268,7 @@ def neighbors(real: list[Measured], name: str, without: str = "", limit: float =
     ]
     rounded = [tuple(round(float(value), 4) for value in member) for member in chosen]
     spread = spread_of(groups, *SPREADS[name])
-    return Neighbors(tuple(round(float(v), 5) for v in spread), tuple(rounded), limit)
+    return Neighbors(_rounded(spread), tuple(rounded), limit)
 
 
 def spread_of(groups: list[NDArray[np.float64]], foreseen: float, pooled: float) -> NDArray:
@@ -275,21 +293,23 @@ def regression(
     magnified: list[Magnified], without: str = "", limit: float = 0.0
 ) -> ScaleRegression:
     """Fit octaves of magnification on fields of every laboratory but one."""
-    kept = [one for one in magnified if one[0] != without]
-    features = np.array([one[2].scale for one in kept])
-    octaves = np.log2([one[1] for one in kept])
+    kept = [one for one in magnified if one.laboratory != without]
+    features = np.array([one.features.scale for one in kept])
+    octaves = np.log2([one.factor for one in kept])
     center, spread = features.mean(axis=0), features.std(axis=0)
     scaled = (features - center) / spread
     terms = np.concatenate([scaled, scaled**2, np.ones((len(scaled), 1))], axis=1)
     # Laboratories count alike, however many fields they have.
-    counts = {name: sum(one[0] == name for one in kept) for name in FIELDS}
-    weight = np.array([1 / counts[one[0]] for one in kept])
+    counts = Counter(one.laboratory for one in kept)
+    weight = np.array([1 / counts[one.laboratory] for one in kept])
     weight *= len(kept) / weight.sum()
     left = (terms * weight[:, None]).T @ terms + RIDGE * np.eye(terms.shape[1])
     solved = np.linalg.solve(left, (terms * weight[:, None]).T @ octaves)
-    return ScaleRegression(
-        *(tuple(round(float(v), 5) for v in values) for values in (center, spread, solved)), limit
-    )
+    return ScaleRegression(_rounded(center), _rounded(spread), _rounded(solved), limit)
+
+
+def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(round(float(value), 5) for value in values)
 
 
 def limits(real: list[Measured], magnified: list[Magnified]) -> dict[str, float]:

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from experiments.laboratories.data import image_name, laboratory_cases, unsure_cells
@@ -87,7 +86,7 @@ def both_counts(blobs: Blobs, field: TrainingImage) -> NDArray[np.int64]:
 
 
 def test_slide(
-    network: torch.nn.Module, fields: Sequence[TrainingImage], posts: Sequence[str]
+    network: Any, fields: Sequence[TrainingImage], posts: Sequence[str]
 ) -> dict[str, Any]:
     """Counts of some ways from map to detections, summed over a slide's fields."""
     predict = predictor(network)
@@ -95,7 +94,7 @@ def test_slide(
     for field in fields:
         probability = predict(field.image)
         for name in posts:
-            blobs = blobs_of(probability, POSTS[name], int(network.stride), MPP)
+            blobs = blobs_of(probability, POSTS[name], network.stride, MPP)
             counts = both_counts(blobs, field)
             tables[name] = tables.get(name, np.zeros_like(counts)) + counts
     return {name: table.tolist() for name, table in tables.items()}

@@ -20,6 +20,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,7 +113,8 @@ def run_missing(cases: list[Case], options: argparse.Namespace) -> None:
                 run = options.out / f"run-{name}"
                 maps = trained_maps(training, tested, recipe, run, options.threads)
                 partial = kept.with_suffix(".part.npz")
-                np.savez_compressed(partial, **{k: v.astype(np.float16) for k, v in maps.items()})
+                arrays: dict[str, Any] = {k: v.astype(np.float16) for k, v in maps.items()}
+                np.savez_compressed(partial, **arrays)
                 partial.replace(kept)
                 shutil.rmtree(run)
                 print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)

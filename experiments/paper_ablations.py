@@ -239,70 +239,70 @@ def test_fields(network: Any, fields: list[TrainingImage], with_patches: bool) -
     }
 
 
+def missing(
+    out: Path, set_: str, seeds: list[int], rows: list[str]
+) -> Iterator[tuple[str, int, int]]:
+    """Row, fold and seed of the networks of a set that are not done, whole seeds first."""
+    done = {(r["row"], r["fold"], r["seed"]) for r in read(out) if r["set"] == set_}
+    every = ((row, fold, seed) for seed in seeds for row in rows for fold in range(len(FOLDS)))
+    return (one for one in every if one not in done)
+
+
 def run_fields(data: Path, out: Path, seeds: list[int], rows: list[str], threads: int) -> None:
     """Train and test what is missing of the rows on fields."""
     every = load_dataset(f"mitos14:{data / 'mitos-atypia-14'}")
-    done = {(r["row"], r["fold"], r["seed"]) for r in read(out) if r["set"] == "fields"}
     tested: dict[int, list[TrainingImage]] = {}
-    for seed in seeds:
-        for row in rows:
-            for fold, slides in enumerate(FOLDS):
-                if (row, fold, seed) in done:
-                    continue
-                began = time.time()
-                training = [case for case in every if case.slide not in slides]
-                held_out = [case for case in every if case.slide in slides]
-                folder = out / "runs" / f"{row}-{fold}-{seed}".replace(" ", "-")
-                training = every_nth(training, TRAIN_FIELDS)
-                network = trained(training, light(ROWS[row], seed), folder, threads)
-                if fold not in tested:
-                    tested = {fold: load_training_images(every_nth(held_out, TEST_FIELDS), 0.25)}
-                entry = {
-                    "set": "fields",
-                    "row": row,
-                    "fold": fold,
-                    "seed": seed,
-                    "posts": test_fields(network, tested[fold], with_patches=row == "random"),
-                    "seconds": round(time.time() - began),
-                }
-                append(out, entry)
-                shutil.rmtree(folder)
+    for row, fold, seed in missing(out, "fields", seeds, rows):
+        began = time.time()
+        training = [case for case in every if case.slide not in FOLDS[fold]]
+        held_out = [case for case in every if case.slide in FOLDS[fold]]
+        folder = out / "runs" / f"{row}-{fold}-{seed}".replace(" ", "-")
+        training = every_nth(training, TRAIN_FIELDS)
+        network = trained(training, light(ROWS[row], seed), folder, threads)
+        if fold not in tested:
+            tested = {fold: load_training_images(every_nth(held_out, TEST_FIELDS), 0.25)}
+        entry = {
+            "set": "fields",
+            "row": row,
+            "fold": fold,
+            "seed": seed,
+            "posts": test_fields(network, tested[fold], with_patches=row == "random"),
+            "seconds": round(time.time() - began),
+        }
+        append(out, entry)
+        shutil.rmtree(folder)
 
 
 def run_tiles(data: Path, out: Path, seeds: list[int], rows: list[str], threads: int) -> None:
     """Train and test what is missing of the rows on tiles with pixel masks."""
     every = load_dataset(f"mitos12:{data / 'mitos12-tiles'}")
-    done = {(r["row"], r["fold"], r["seed"]) for r in read(out) if r["set"] == "tiles"}
     # Tiles with mitoses and tiles without are dealt out evenly.
     order = sorted(every, key=lambda case: (len(case.mitoses_xy) == 0, case.name))
-    for seed in seeds:
-        for row in rows:
-            for fold in (0, 1):
-                if (row, fold, seed) in done:
-                    continue
-                began = time.time()
-                training, held_out = order[1 - fold :: 2], order[fold::2]
-                folder = out / "runs" / f"tiles-{row}-{fold}-{seed}".replace(" ", "-")
-                network = trained(training, light(TILE_ROWS[row], seed), folder, threads)
-                predict, pooled = predictor(network), np.zeros(3, np.int64)
-                best = np.zeros((len(SCORES), len(AREAS_UM2), 3), np.int64)
-                post = POSTS["fixed 0.5"]
-                for field in load_training_images(held_out, 0.25):
-                    blobs = blobs_of(predict(field.image), post, network.stride, 0.25)
-                    counts = counts_by_threshold(blobs, field.mitoses_xy, 0.25)
-                    best += counts
-                    pooled += counts[int(np.searchsorted(SCORES, 0.5 - 1e-9)), 4]
-                entry = {
-                    "set": "tiles",
-                    "row": row,
-                    "fold": fold,
-                    "seed": seed,
-                    "counts": [int(n) for n in pooled],
-                    "best_f": float(f_score(best).max()),
-                    "seconds": round(time.time() - began),
-                }
-                append(out, entry)
-                shutil.rmtree(folder)
+    for row, fold, seed in missing(out, "tiles", seeds, rows):
+        began = time.time()
+        training, held_out = order[1 - fold :: 2], order[fold::2]
+        folder = out / "runs" / f"tiles-{row}-{fold}-{seed}".replace(" ", "-")
+        network = trained(training, light(TILE_ROWS[row], seed), folder, threads)
+        entry = {
+            "set": "tiles",
+            "row": row,
+            "fold": fold,
+            "seed": seed,
+            **test_tiles(network, load_training_images(held_out, 0.25)),
+            "seconds": round(time.time() - began),
+        }
+        append(out, entry)
+        shutil.rmtree(folder)
+
+
+def test_tiles(network: Any, tiles: list[TrainingImage]) -> dict[str, Any]:
+    """Counts at 0.5, 12 um2 and a mean score of 0.5, and the best F of all thresholds."""
+    predict, table = predictor(network), np.zeros((len(SCORES), len(AREAS_UM2), 3), np.int64)
+    for tile in tiles:
+        blobs = blobs_of(predict(tile.image), POSTS["fixed 0.5"], network.stride, 0.25)
+        table += counts_by_threshold(blobs, tile.mitoses_xy, 0.25)
+    fixed = table[np.searchsorted(SCORES, 0.5 - 1e-9), np.searchsorted(AREAS_UM2, 12)]
+    return {"counts": [int(n) for n in fixed], "best_f": float(f_score(table).max())}
 
 
 def read(out: Path) -> list[dict[str, Any]]:
@@ -354,65 +354,71 @@ def difference(
 def table(out: Path) -> None:
     """Print every table as Markdown."""
     entries = read(out)
-
-    def line(name: str, row: str, post: str, base: tuple[str, str]) -> None:
-        own, reference = slide_counts(entries, row, post), slide_counts(entries, *base)
-        if not own:
-            return
-        total = np.array([np.sum(list(slides.values()), axis=0) for slides in own.values()])
-        scores = f_score(total)
-        precision = (total[:, 0] / np.maximum(1, total[:, :2].sum(1))).mean()
-        recall = (total[:, 0] / total[:, [0, 2]].sum(1)).mean()
-        best = [
-            entry["posts"][post]["best_f"]
-            for entry in entries
-            if entry["set"] == "fields" and entry["row"] == row and post in entry["posts"]
-        ]
-        against = ""
-        if (row, post) != base and set(own) & set(reference):
-            mean, low, high = difference(own, reference)
-            against = f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
-        print(
-            f"| {name} | {len(own)} | {precision:.3f} | {recall:.3f} | {scores.mean():.3f} | "
-            f"{scores.std(ddof=1) if len(scores) > 1 else float('nan'):.3f} | "
-            f"{np.mean(best):.3f} | {against} |"
-        )
-
     head = "| {} | seeds | P | R | F | s.d. of seeds | F, thresholds at their best | {} |"
     print(head.format("label", "difference from r12 (95 %)"))
     print("|---|---|---|---|---|---|---|---|")
     for row in ROWS:
-        line(row, row, "full", ("r12", "full"))
+        print_fields(entries, row, (row, "full"), ("r12", "full"))
     print()
     print(head.format("concentric against circle", "difference (95 %)"))
     print("|---|---|---|---|---|---|---|---|")
     for ring, circle in (("r12R24", "r12"), ("r15R30", "r15"), ("random", "r15R30")):
-        line(f"{ring} against {circle}", ring, "full", (circle, "full"))
-    line("random start against ImageNet", "random start", "full", ("random", "full"))
+        print_fields(entries, f"{ring} against {circle}", (ring, "full"), (circle, "full"))
+    start = "random start against ImageNet"
+    print_fields(entries, start, ("random start", "full"), ("random", "full"))
     print()
     print(head.format("after the map (random labels)", "difference from full (95 %)"))
     print("|---|---|---|---|---|---|---|---|")
     for post in (*POSTS, WHOLE_IN_PATCHES):
-        line(post, "random", post, ("random", "full"))
+        print_fields(entries, post, ("random", post), ("random", "full"))
     print()
     print("| tiles | seeds | P | R | F | s.d. of seeds |")
     print("|---|---|---|---|---|---|")
     for row in TILE_ROWS:
-        by_seed: dict[int, list[np.ndarray]] = {}
-        for entry in entries:
-            if entry["set"] == "tiles" and entry["row"] == row:
-                by_seed.setdefault(entry["seed"], []).append(np.array(entry["counts"]))
-        whole = [np.sum(parts, axis=0) for parts in by_seed.values() if len(parts) == 2]
-        if whole:
-            total = np.array(whole)
-            scores = f_score(total)
-            precision = (total[:, 0] / np.maximum(1, total[:, :2].sum(1))).mean()
-            recall = (total[:, 0] / total[:, [0, 2]].sum(1)).mean()
-            spread = scores.std(ddof=1) if len(scores) > 1 else float("nan")
-            print(
-                f"| {row} | {len(whole)} | {precision:.3f} | {recall:.3f} | {scores.mean():.3f} | "
-                f"{spread:.3f} |"
-            )
+        print_tiles(entries, row)
+
+
+def print_fields(
+    entries: list[dict[str, Any]], name: str, which: tuple[str, str], base: tuple[str, str]
+) -> None:
+    """Print a line of a table on fields: a row and way, and how it differs from another."""
+    own, reference = slide_counts(entries, *which), slide_counts(entries, *base)
+    if not own:
+        return
+    row, post = which
+    best = [
+        entry["posts"][post]["best_f"]
+        for entry in entries
+        if entry["set"] == "fields" and entry["row"] == row and post in entry["posts"]
+    ]
+    against = ""
+    if which != base and set(own) & set(reference):
+        mean, low, high = difference(own, reference)
+        against = f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+    totals = [np.sum(list(slides.values()), axis=0) for slides in own.values()]
+    print(f"| {name} | {figures(totals)} | {np.mean(best):.3f} | {against} |")
+
+
+def print_tiles(entries: list[dict[str, Any]], row: str) -> None:
+    """Print a line of the table on tiles, of the seeds of which both halves are done."""
+    by_seed: dict[int, list[np.ndarray]] = {}
+    for entry in entries:
+        if entry["set"] == "tiles" and entry["row"] == row:
+            by_seed.setdefault(entry["seed"], []).append(np.array(entry["counts"]))
+    totals = [np.sum(parts, axis=0) for parts in by_seed.values() if len(parts) == len(FOLDS)]
+    if totals:
+        print(f"| {row} | {figures(totals)} |")
+
+
+def figures(totals: list[np.ndarray]) -> str:
+    """Number of seeds, mean precision, recall and F, and spread of F, of counts by seed."""
+    total = np.array(totals)
+    scores = f_score(total)
+    precision = (total[:, 0] / np.maximum(1, total[:, :2].sum(1))).mean()
+    recall = (total[:, 0] / total[:, [0, 2]].sum(1)).mean()
+    spread = scores.std(ddof=1) if len(scores) > 1 else float("nan")
+    values = (precision, recall, scores.mean(), spread)
+    return " | ".join([str(len(total)), *(f"{value:.3f}" for value in values)])
 
 
 def options_parser(description: str, seeds: list[int]) -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,20 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from experiments.laboratories.candidates import MapMaker
+from experiments.laboratories.candidates import MapMaker, start
 from experiments.laboratories.candidates import Scored as Found
-from experiments.laboratories.data import FIELDS, LABELS, MPP, LabImage, mark_unsure, read_images
+from experiments.laboratories.data import FIELDS, MPP, LabImage, mark_unsure, read_images
+from experiments.laboratories.graphs import verifier_graph
 from experiments.laboratories.pools import SIZES, verifier_file
 from experiments.laboratories.protocol import (
     LEFT_OUT,
-    THRESHOLDS,
-    Counts,
     Rule,
-    common_threshold,
+    choose,
     f_score,
-    fit_rule,
     is_mitosis,
     is_unsure,
 )
+from experiments.laboratories.screening import pooled_features
 from segmitos.console import run_program
 from segmitos.detection.model import find_model
 from segmitos.detection.model_file import read_model_file
@@ -117,29 +116,22 @@ def _load(data: Path) -> list[LabImage]:
         *read_images("mitos12", load_dataset([f"mitos12:{data / 'mitos12'}"])),
         *read_images("midesec", load_dataset([f"points:{data / 'midesec'}"], mpp=MPP)),
     ]
-    mark_unsure(images, sorted(LABELS.glob("*.csv")), some=True)
+    mark_unsure(images, some=True)
     return images
 
 
-@torch.inference_mode()
 def _look(images: list[LabImage], small: Path, large: Path, threads: int) -> Laboratory:
+    """Find candidates by the built-in networks of the map, judged by two verifiers."""
     verifiers = [restore_verifier(load_file(str(path))) for path in (small, large)]
-    maker = MapMaker(read_model_file(find_model(None)), verifiers[0], threads)
+    graphs = [verifier_graph([verifier]) for verifier in verifiers]
+    judges = [start(graph, 1, threads) for graph in graphs]
+    maker = MapMaker(read_model_file(find_model(None)), graphs[0], threads)
     found, features, unsure = {}, {}, {}
-    kept: dict[int, list[torch.Tensor]] = {}
-    for number, verifier in enumerate(verifiers):
-
-        def keep(module: Any, given: Any, output: torch.Tensor, number: int = number) -> None:
-            kept[number].append(output)
-
-        verifier.norm.register_forward_hook(keep)
     for index, image in enumerate(images):
-        for number, verifier in enumerate(verifiers):
-            kept[number] = [torch.zeros(0, verifier.head.in_features)]
-        found[index] = maker.candidates(image, verifiers)
-        rows = [torch.cat(kept[number]) for number in range(len(verifiers))]
-        features[index] = torch.cat(rows, 1).numpy().astype(np.float64)
-        xy = found[index].xy
+        found[index] = maker.candidates(image, judges)
+        xy, pixels = found[index].xy, image.matched()
+        of_each = [pooled_features(verifier, pixels, xy) for verifier in verifiers]
+        features[index] = np.concatenate(of_each, axis=1)
         unsure[index] = is_unsure(image, xy) & ~is_mitosis(image, xy)
     return Laboratory(images, found, features, unsure)
 
@@ -151,8 +143,8 @@ def _start(laboratories: dict[str, Laboratory]) -> tuple[Rule, float]:
         for index, candidates in laboratory.found.items():
             found[len(images)] = candidates
             images.append(laboratory.images[index])
-    rule = fit_rule(images, [found])
-    return rule, float(THRESHOLDS[common_threshold([Counts(images, found, rule)])])
+    choice = choose(images, [found])
+    return choice.rule, choice.threshold
 
 
 def _judged(laboratory: Laboratory, index: int, rule: Rule, keep: Any) -> JudgedCandidates:
@@ -174,12 +166,13 @@ def _judged(laboratory: Laboratory, index: int, rule: Rule, keep: Any) -> Judged
 def _simulate(
     name: str, laboratory: Laboratory, rule: Rule, threshold: float, seed: int
 ) -> list[dict[str, Any]]:
+    """Return, by order and number of marks, the counts on other slides, of all splits together."""
     slides = sorted({image.source.slide for image in laboratory.images})
     every = list(combinations(slides, round(_USER_SHARE * len(slides))))
     rng = np.random.default_rng(seed)
     splits = [every[k] for k in rng.choice(len(every), min(SPLITS, len(every)), replace=False)]
-    recipe, cut = AdaptRecipe(), float(log_odds(np.array(threshold)))
-    total = {(order, marks): np.zeros((3, 3), int) for order in ORDERS for marks in MARKS}
+    cut = float(log_odds(np.array(threshold)))
+    total = {(order, marks): np.zeros((3, 3), int) for order, marks in product(ORDERS, MARKS)}
     for mine in splits:
         own = [k for k, image in enumerate(laboratory.images) if image.source.slide in mine]
         others = [k for k in laboratory.found if k not in own]
@@ -189,27 +182,33 @@ def _simulate(
         places = [(k, place) for k in own for place in range(len(laboratory.found[k].xy))]
         far = [abs(rule.score(laboratory.found[k])[place] - threshold) for k, place in places]
         ranks = {"training mode": np.argsort(far), "random": rng.permutation(len(places))}
-        for order in ORDERS:
-            for marks in MARKS:
-                decided = {k: np.zeros(len(laboratory.found[k].xy), bool) for k in own}
-                for rank in ranks[order][:marks]:
-                    k, place = places[rank]
-                    decided[k][place] = True
-                judged = [_judged(laboratory, k, rule, keep) for k, keep in decided.items()]
-                judged = [one for one in judged if len(one.score)]
-                before = np.sum([counts_at(one, one.score, cut) for one in tests], axis=0)
-                always = before
-                kept = False
-                if is_enough(judged):
-                    change = fit_change(judged, 1, cut, recipe)
-                    always = np.sum([counts_at(one, change.score(one), cut) for one in tests], 0)
-                    kept = is_better(validate_change(judged, 1, cut, recipe), cut, recipe)
-                total[order, marks] += np.stack([before, always, always if kept else before])
+        for order, marks in total:
+            decided = {k: np.zeros(len(laboratory.found[k].xy), bool) for k in own}
+            for rank in ranks[order][:marks]:
+                k, place = places[rank]
+                decided[k][place] = True
+            judged = [_judged(laboratory, k, rule, keep) for k, keep in decided.items()]
+            judged = [one for one in judged if len(one.score)]
+            total[order, marks] += _adapted(judged, tests, cut)
     return [
         {"laboratory": name, "seed": seed, "order": order, "marks": marks, "splits": len(splits)}
         | {key: counts.tolist() for key, counts in zip(_KEYS, three, strict=True)}
         for (order, marks), three in total.items()
     ]
+
+
+def _adapted(
+    judged: list[JudgedCandidates], tests: list[JudgedCandidates], cut: float
+) -> NDArray[np.int64]:
+    """Return the counts (3, 3) on test images: before, adapted, and adapted where that is kept."""
+    recipe = AdaptRecipe()
+    before = np.sum([counts_at(one, one.score, cut) for one in tests], axis=0)
+    if not is_enough(judged):
+        return np.stack([before, before, before])
+    change = fit_change(judged, 1, cut, recipe)
+    after = np.sum([counts_at(one, change.score(one), cut) for one in tests], axis=0)
+    kept = is_better(validate_change(judged, 1, cut, recipe), cut, recipe)
+    return np.stack([before, after, after if kept else before])
 
 
 _KEYS = ("start", "adapted", "checked")

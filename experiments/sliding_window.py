@@ -150,7 +150,8 @@ class _Patches(nn.Module):
 
 def onnx_of(network: PatchNetwork) -> bytes:
     """The network with bytes in and probabilities out, for the runtime that `lite` has."""
-    file = io.BytesIO()
+    # Any, since the exporter takes files as well as the paths that its annotation names.
+    file: Any = io.BytesIO()
     example = torch.zeros(2, PATCH_PX, PATCH_PX, 3, dtype=torch.uint8)
     axes = {"image": {0: "patches"}, "probability": {0: "patches"}}
     with warnings.catch_warnings():

@@ -68,14 +68,14 @@ def _within(low: Number, high: Number | None = None) -> Callable[[str], Number]:
 
 def _pack(given: argparse.Namespace) -> None:
     from experiments.gpu.packing import pack
-    from experiments.laboratories.data import LABELS, load_laboratories
+    from experiments.laboratories.data import load_laboratories
     from segmitos.detection.model import find_model
     from segmitos.detection.model_file import read_model_file
     from segmitos.detection.runtimes import open_onnxruntime
 
     graph = read_model_file(find_model(given.ranked_by)).networks[0]
     network = open_onnxruntime(graph, given.ranked_by, "cpu", given.threads)[0]
-    images = load_laboratories(given.data, sorted(LABELS.glob("*.csv")))
+    images = load_laboratories(given.data)
     most_bytes = int(given.megabytes * 1e6)
     counts = pack(images, given.pack, network, given.share, given.quality, most_bytes)
     print(f"{given.pack}: {given.pack.stat().st_size / 1e6:.1f} MB")

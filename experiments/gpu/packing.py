@@ -11,7 +11,7 @@ import hashlib
 import importlib.metadata
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -125,21 +125,7 @@ def pack(
         pool = pools[name]
         scores = _scores(images, pool.negatives, network)
         pools[name] = dataclasses.replace(pool, negatives=pool.negatives[_kept(scores, share, rng)])
-    encoder = LiteNetwork()
-    load_imagenet_lite0(encoder)
-    tensors = {f"encoder/{key}": value for key, value in encoder.state_dict().items()}
-    for name, pool in pools.items():
-        tensors[f"positives/{name}"] = torch.from_numpy(pool.positives)
-        tensors[f"negatives/{name}"] = torch.from_numpy(pool.negatives)
-    points = np.concatenate(
-        [p for pool in pools.values() for p in (pool.positives, pool.negatives)]
-    )
-    members = {_TENSORS: save(tensors)}
-    for index, image in enumerate(images):
-        pixels = image.source.image
-        if not image.source.centered:
-            pixels = _grayed(pixels, points[points[:, 0] == index, 1:])
-        members[_IMAGE.format(index)] = _encoded(pixels, quality)
+    members = _members(images, pools, quality)
     header = _Header(
         format=FORMAT,
         sha256=_digest(members),
@@ -173,6 +159,28 @@ def pack(
     return {name: (len(pool.positives), len(pool.negatives)) for name, pool in pools.items()}
 
 
+def _members(
+    images: Sequence[LabImage], pools: Mapping[str, Pool], quality: int
+) -> dict[str, bytes]:
+    """Return the files of a pack by name, but its header: the tensors, and the images."""
+    encoder = LiteNetwork()
+    load_imagenet_lite0(encoder)
+    tensors = {f"encoder/{key}": value for key, value in encoder.state_dict().items()}
+    for name, pool in pools.items():
+        tensors[f"positives/{name}"] = torch.from_numpy(pool.positives)
+        tensors[f"negatives/{name}"] = torch.from_numpy(pool.negatives)
+    points = np.concatenate(
+        [p for pool in pools.values() for p in (pool.positives, pool.negatives)]
+    )
+    members = {_TENSORS: save(tensors)}
+    for index, image in enumerate(images):
+        pixels = image.source.image
+        if not image.source.centered:
+            pixels = _grayed(pixels, points[points[:, 0] == index, 1:])
+        members[_IMAGE.format(index)] = _encoded(pixels, quality)
+    return members
+
+
 def read_pack(path: Path) -> Pack:
     """Read a file written by `pack`.
 
@@ -193,33 +201,42 @@ def read_pack(path: Path) -> Pack:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except (zipfile.BadZipFile, KeyError, msgspec.DecodeError, SafetensorError) as error:
         raise DataError(f"{path} is not a pack of experiments.gpu: {error}") from error
-    none = np.zeros((0, 2))
     images = [
-        LabImage(
-            entry.laboratory,
-            entry.name,
-            entry.fold,
-            False,
-            TrainingImage(
-                entry.name,
-                entry.slide,
-                np.asarray(Image.open(io.BytesIO(members[_IMAGE.format(index)])).convert("RGB")),
-                none,
-                none,
-                entry.centered,
-                stain=entry.stain,
-            ),
-            none,
-            1.0,
-        )
-        for index, entry in enumerate(header.images)
+        _image_of(entry, members[_IMAGE.format(index)]) for index, entry in enumerate(header.images)
     ]
     pools = {
         name: Pool(tensors[f"positives/{name}"].numpy(), tensors[f"negatives/{name}"].numpy(), *of)
         for name, of in header.shares.items()
     }
-    encoder = {key[8:]: value for key, value in tensors.items() if key.startswith("encoder/")}
+    encoder = {
+        key.removeprefix("encoder/"): value
+        for key, value in tensors.items()
+        if key.startswith("encoder/")
+    }
     return Pack(images, pools, encoder, header.sha256)
+
+
+def _image_of(entry: _ImageEntry, content: bytes) -> LabImage:
+    """Return an image of a pack, whose points are in the pools."""
+    none = np.zeros((0, 2))
+    source = TrainingImage(
+        name=entry.name,
+        slide=entry.slide,
+        image=np.asarray(Image.open(io.BytesIO(content)).convert("RGB")),
+        mitoses_xy=none,
+        hard_negatives_xy=none,
+        centered=entry.centered,
+        stain=entry.stain,
+    )
+    return LabImage(
+        laboratory=entry.laboratory,
+        name=entry.name,
+        fold=entry.fold,
+        test=False,
+        source=source,
+        unsure_xy=none,
+        ratio=1.0,
+    )
 
 
 def _scores(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,62 +25,38 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.laboratories.candidates import (
-    MapMaker,
-    Scored,
-    in_patches,
-    screened_cascade,
-    start,
-)
-from experiments.laboratories.data import LABELS, LabImage, load_laboratories
+from experiments.laboratories.candidates import MapMaker, read_networks, screened_cascade, start
+from experiments.laboratories.data import TARGET, LabImage, load_laboratories
 from experiments.laboratories.folds import Verifiers, encoder_of, fold_verifiers, score_left_out
 from experiments.laboratories.graphs import calibration_patches, int8_graph
 from experiments.laboratories.model import write_model
 from experiments.laboratories.pictures import write_pictures
 from experiments.laboratories.pools import FOLDS, SIZES, fold_name
 from experiments.laboratories.protocol import (
+    LEAVE_UNSURE_OUT,
     LEFT_OUT,
-    THRESHOLDS,
+    Choice,
     Counts,
+    Found,
     background_levels,
     candidate_recall,
-    common_threshold,
+    choose,
     figures,
-    fit_rule,
+    lowered,
 )
-from experiments.laboratories.screening import find_proposals, screening_network
+from experiments.laboratories.screening import Proposals, find_proposals, screening_network
 from segmitos.console import run_program
-from segmitos.detection.model import find_model
-from segmitos.detection.model_file import read_model_file
-from segmitos.training.networks.verifier import VerifierNetwork
+from segmitos.detection.stain import Stain
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.laboratories", description=__doc__)
-    parser.add_argument("data", type=Path, help="folder of all data sets")
-    parser.add_argument("out", type=Path, help="folder for weights, figures and the model file")
-    parser.add_argument("--networks", default="lite", help="built-in name or .segmitos file")
-    parser.add_argument("--begin", type=Path, help="run of a network of the map; else ImageNet")
-    parser.add_argument(
-        "--steps", type=int, nargs=2, default=[1200, 1000], help="of the small and the large one"
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the trainings")
-    named = ", ".join(f"{fold}: {fold_name(fold)}" for fold in FOLDS)
-    parser.add_argument(
-        "--folds",
-        type=int,
-        nargs="+",
-        choices=FOLDS,
-        help=f"train the verifiers of these and stop ({named})",
-    )
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
-    given = parser.parse_args()
+    given = _parser().parse_args()
     torch.set_num_threads(given.threads)
     # What may be wrong with the call is found before hours of training.
-    networks = in_patches(read_model_file(find_model(given.networks)))
+    networks = read_networks(given.networks)
     screened_cascade(networks)
     begin = encoder_of(given.begin)
-    images = load_laboratories(given.data, sorted(LABELS.glob("*.csv")))
+    images = load_laboratories(given.data)
     given.out.mkdir(parents=True, exist_ok=True)
     verifiers: dict[int, Verifiers] = {
         seed: {
@@ -104,69 +80,101 @@ def main() -> None:
         for seed in given.seeds
     ]
     levels = [background_levels(images, found) for found in left_out]
-    runs = [
-        {index: of.lowered_by(level[images[index].fold]) for index, of in found.items()}
-        for found, level in zip(left_out, levels, strict=True)
-    ]
-    rule = fit_rule(images, runs)
-    counts = [Counts(images, run, rule) for run in runs]
-    at = common_threshold(counts)
+    runs = [lowered(images, found, level) for found, level in zip(left_out, levels, strict=True)]
+    choice = choose(images, runs)
     first = verifiers[given.seeds[0]]
-    # It screens as it was trained, and as it did on what it left out: its level is not taken off.
-    screens = screening_network(first[FOLDS[0]][0], images, proposals, FOLDS[0])
-    screening = int8_graph([screens], calibration_patches(images, FOLDS[0]))
-    lowered = [network for fold in FOLDS for network in _lowered(first[fold], levels[0][fold])]
-    together = int8_graph(lowered, calibration_patches(images, None))
+    screening, together = _graphs_of_the_file(
+        images, first, levels[0], proposals, networks.spec.stain or TARGET
+    )
     maker = MapMaker(networks, screening, given.threads)
     judge = start(together, 1, given.threads)
     found = {i: maker.candidates(image, [judge]) for i, image in enumerate(images) if image.test}
-    test = Counts(images, found, rule)
     content = {
         "seeds": given.seeds,
         "steps": given.steps,
-        "rule": vars(rule),
-        "threshold": float(THRESHOLDS[at]),
-        "candidates": [candidate_recall(images, run) for run in runs],
-        "left_out": [figures(images, run, at) for run in counts],
-        "without": _without(images, runs),
-        "H03": {
-            key: test.of("mitos14", unsure, test=True)[at].tolist()
-            for key, unsure in (("as_published", False), ("unsure_left_out", True))
-        },
+        **_figures(images, runs, choice, Counts(images, found, choice.rule)),
     }
     (given.out / "figures.json").write_text(json.dumps(content, indent=1) + "\n")
     print(json.dumps(content, indent=1))
-    write_pictures(given.out, images, runs[0], rule, float(THRESHOLDS[at]))
+    write_pictures(given.out, images, runs[0], choice.rule, choice.threshold)
     write_model(
         given.out / "lite.segmitos",
         networks,
         screening,
         together,
-        rule,
-        float(THRESHOLDS[at]),
+        choice.rule,
+        choice.threshold,
         _validation(content),
     )
 
 
-def _lowered(
-    verifiers: Sequence[VerifierNetwork], levels: NDArray[np.float64]
-) -> list[VerifierNetwork]:
-    """Return copies of verifiers whose logits are less by their levels."""
-    lowered = [copy.deepcopy(network) for network in verifiers]
-    for network, level in zip(lowered, levels, strict=True):
-        network.head.bias.data -= float(level)
-    return lowered
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m experiments.laboratories", description=__doc__)
+    parser.add_argument("data", type=Path, help="folder of all data sets")
+    parser.add_argument("out", type=Path, help="folder for weights, figures and the model file")
+    parser.add_argument("--networks", default="lite", help="built-in name or .segmitos file")
+    parser.add_argument("--begin", type=Path, help="run of a network of the map; else ImageNet")
+    parser.add_argument(
+        "--steps", type=int, nargs=2, default=[1200, 1000], help="of the small and the large one"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the trainings")
+    named = ", ".join(f"{fold}: {fold_name(fold)}" for fold in FOLDS)
+    parser.add_argument(
+        "--folds",
+        type=int,
+        nargs="+",
+        choices=FOLDS,
+        help=f"train the verifiers of these and stop ({named})",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    return parser
 
 
-def _without(images: Sequence[LabImage], runs: Sequence[dict[int, Scored]]) -> dict[str, Any]:
+def _graphs_of_the_file(
+    images: Sequence[LabImage],
+    verifiers: Verifiers,
+    levels: Mapping[int, NDArray[np.float64]],
+    proposals: Mapping[int, Proposals],
+    stain: Stain,
+) -> tuple[bytes, bytes]:
+    """Return the graph that screens proposals, and that of both folds' verifiers less their levels.
+
+    One screens as it was trained, and as it did on what it left out: its level is not taken off.
+    """
+    screens = screening_network(verifiers[FOLDS[0]][0], images, proposals, FOLDS[0], stain)
+    judges = []
+    for fold in FOLDS:
+        for network, level in zip(copy.deepcopy(verifiers[fold]), levels[fold], strict=True):
+            network.head.bias.data -= float(level)
+            judges.append(network)
+    screening = int8_graph([screens], calibration_patches(images, FOLDS[0]))
+    return screening, int8_graph(judges, calibration_patches(images, None))
+
+
+def _figures(
+    images: Sequence[LabImage], runs: Sequence[Found], choice: Choice, test: Counts
+) -> dict[str, Any]:
+    """Return every figure: of laboratories left out, of each size alone, and of the test slide."""
+    return {
+        "rule": vars(choice.rule),
+        "threshold": choice.threshold,
+        "candidates": [candidate_recall(images, run) for run in runs],
+        "left_out": [figures(images, counts, choice.at) for counts in choice.counts],
+        "without": _without(images, runs),
+        "H03": {
+            key: test.of("mitos14", unsure, test=True)[choice.at].tolist()
+            for key, unsure in LEAVE_UNSURE_OUT.items()
+        },
+    }
+
+
+def _without(images: Sequence[LabImage], runs: Sequence[Found]) -> dict[str, Any]:
     """Return the figures of one size of verifier alone, rule and threshold chosen again."""
     result = {}
     for number, input_px in enumerate(SIZES):
         alone = [{i: of.judged_by([number]) for i, of in run.items()} for run in runs]
-        rule = fit_rule(images, alone)
-        counts = [Counts(images, run, rule) for run in alone]
-        at = common_threshold(counts)
-        result[f"{input_px} px alone"] = [figures(images, run, at) for run in counts]
+        choice = choose(images, alone)
+        result[f"{input_px} px alone"] = [figures(images, run, choice.at) for run in choice.counts]
     return result
 
 

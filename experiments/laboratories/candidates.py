@@ -14,8 +14,8 @@ from safetensors.numpy import save
 
 from experiments.laboratories.data import MPP, TARGET, LabImage
 from segmitos.detection.cascade import CascadeMap
-from segmitos.detection.model import BATCH_SIZE
-from segmitos.detection.model_file import ModelFile
+from segmitos.detection.model import BATCH_SIZE, find_model
+from segmitos.detection.model_file import ModelFile, read_model_file
 from segmitos.detection.patches import judge_places
 from segmitos.detection.postprocess import smooth
 from segmitos.detection.runtimes import Network, in_batches, open_onnxruntime
@@ -63,9 +63,10 @@ def screened_cascade(networks: ModelFile) -> CascadeSettings:
     )
 
 
-def in_patches(networks: ModelFile) -> ModelFile:
-    """Return a model file whose networks of the map see patches whole, not in two halves."""
-    return replace(networks, networks=tuple(without_halves(graph) for graph in networks.networks))
+def read_networks(path: str) -> ModelFile:
+    """Read a model file, so that its networks of the map see patches whole, not in two halves."""
+    file = read_model_file(find_model(path))
+    return replace(file, networks=tuple(without_halves(graph) for graph in file.networks))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from segmitos.io.geometry import rescale
 from segmitos.training.sampling import TrainingImage, load_training_images
 
 MPP = 0.25
-LABELS = Path(__file__).resolve().parents[1] / "labels"
+UNSURE_TABLES = sorted((Path(__file__).resolve().parents[1] / "labels").glob("*.csv"))
 FIELDS = ("mitos14", "mitos12", "midesec")
 BACKGROUND = ("ucsb-breast", "monuseg", "tnbc")
 _SETS: dict[str, tuple[str, float | None]] = {
@@ -76,8 +76,8 @@ class LabImage:
         return apply_lookup(self.source.image, stain_lookup(self.source.stain, target))
 
 
-def load_laboratories(data: Path, labels: Sequence[Path] = ()) -> list[LabImage]:
-    """Read all data sets under a folder, and tables of unsure cells beside their labels.
+def load_laboratories(data: Path) -> list[LabImage]:
+    """Read all data sets under a folder, with the cells that `UNSURE_TABLES` name.
 
     Raises:
         DataError: where a table names an image that is not there.
@@ -85,7 +85,7 @@ def load_laboratories(data: Path, labels: Sequence[Path] = ()) -> list[LabImage]
     images: list[LabImage] = []
     for laboratory in _SETS:
         images += read_images(laboratory, laboratory_cases(data, laboratory))
-    mark_unsure(images, labels)
+    mark_unsure(images)
     return images
 
 
@@ -102,9 +102,9 @@ def image_name(laboratory: str, case: Case) -> str:
 
 
 def unsure_cells(laboratory: str) -> dict[str, NDArray[np.float64]]:
-    """Return positions (n, 2) by image, in the file's pixels, of the tables in `LABELS`."""
+    """Return positions (n, 2) by image, in the file's pixels, of the tables in `UNSURE_TABLES`."""
     rows: dict[str, list[tuple[float, float]]] = {}
-    for table in sorted(LABELS.glob("*.csv")):
+    for table in UNSURE_TABLES:
         for named, image, place in read_unsure(table):
             if named == laboratory:
                 rows.setdefault(image, []).append(place)
@@ -112,7 +112,7 @@ def unsure_cells(laboratory: str) -> dict[str, NDArray[np.float64]]:
 
 
 def with_unsure(laboratory: str, cases: Sequence[Case]) -> list[Case]:
-    """Return a laboratory's cases with the unsure cells of the tables in `LABELS` beside theirs."""
+    """Return a laboratory's cases with the unsure cells of the tables in `UNSURE_TABLES` added."""
     unsure = unsure_cells(laboratory)
     return [
         dataclasses.replace(
@@ -133,14 +133,14 @@ def crop_group(slide: str) -> str:
     return CROP_GROUPS[min(2, (int(number) - 1) // 50)] if collection == "MIDOG21" else collection
 
 
-def mark_unsure(images: Sequence[LabImage], labels: Sequence[Path], some: bool = False) -> None:
-    """Add the unsure cells of tables to images at 0.25 um/px; `some`: of part of the images.
+def mark_unsure(images: Sequence[LabImage], some: bool = False) -> None:
+    """Add the cells that `UNSURE_TABLES` name to images; `some`: only part of the images is there.
 
     Raises:
         DataError: where a table names an image that is not there.
     """
     by_name = {(image.laboratory, image.name): image for image in images}
-    for table in labels:
+    for table in UNSURE_TABLES:
         for dataset, name, place in read_unsure(table):
             image = by_name.get((dataset, name))
             if image is not None:

@@ -23,22 +23,21 @@ from typing import Any
 
 import numpy as np
 
-from experiments.laboratories.candidates import MapMaker, Scored, in_patches, start
-from experiments.laboratories.data import LABELS, TEST_SLIDE, LabImage, load_laboratories
+from experiments.laboratories.candidates import MapMaker, Scored, read_networks, start
+from experiments.laboratories.data import TEST_SLIDE, LabImage, load_laboratories
 from experiments.laboratories.model import rule_of
 from experiments.laboratories.pools import FOLDS, SIZES
 from experiments.laboratories.protocol import (
     Counts,
     background_levels,
     candidate_recall,
-    common_threshold,
+    choose,
     f_score,
     figures,
-    fit_rule,
+    lowered,
 )
 from segmitos.console import run_program
-from segmitos.detection.model import find_model
-from segmitos.detection.model_file import VERIFIER, ModelFile, read_model_file
+from segmitos.detection.model_file import VERIFIER, ModelFile
 from segmitos.errors import UsageError
 
 
@@ -57,11 +56,11 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     given = parser.parse_args()
-    model = in_patches(read_model_file(find_model(given.model)))
+    model = read_networks(given.model)
     rule_of(model)
-    images = load_laboratories(given.data, sorted(LABELS.glob("*.csv")))
+    images = load_laboratories(given.data)
     for files in given.networks or [[given.model]]:
-        others = [in_patches(read_model_file(find_model(file))) for file in files]
+        others = [read_networks(file) for file in files]
         networks = tuple(network for other in others for network in other.networks)
         content = check(images, replace(model, networks=networks), given.threads)
         print(json.dumps({"networks": files, **content}, indent=1), flush=True)
@@ -90,18 +89,16 @@ def check(images: Sequence[LabImage], model: ModelFile, threads: int) -> dict[st
         elif image.fold in of_fold:
             found[index] = maker.candidates(image, [judges[k] for k in of_fold[image.fold]])
     levels = background_levels(images, found)
-    run = {index: of.lowered_by(levels[images[index].fold]) for index, of in found.items()}
+    run = lowered(images, found, levels)
     all_levels = np.concatenate([levels[fold] for fold in FOLDS])
     test = {index: of.lowered_by(all_levels) for index, of in test.items()}
-    rule = fit_rule(images, [run])
-    counts = Counts(images, run, rule)
-    at = common_threshold([counts])
-    slide = Counts(images, test, rule).of("mitos14", False, test=True)[at]
+    choice = choose(images, [run])
+    slide = Counts(images, test, choice.rule).of("mitos14", False, test=True)[choice.at]
     own_rule, own_at = rule_of(model)
     return {
-        "rule": vars(rule),
+        "rule": vars(choice.rule),
         "candidates": candidate_recall(images, run),
-        **figures(images, counts, at),
+        **figures(images, choice.counts[0], choice.at),
         TEST_SLIDE: {"counts": slide.tolist(), "f_score": f_score(slide)},
         "rule_and_threshold_of_the_file": {
             **vars(own_rule),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,8 @@ class _MeanVerifier(nn.Module):
 
 def verifier_graph(networks: Sequence[nn.Module]) -> bytes:
     """Return the graph of verifiers whose logits are averaged."""
-    buffer = io.BytesIO()
+    # Any, since the exporter takes files as well as the paths that its annotation names.
+    buffer: Any = io.BytesIO()
     patch = torch.zeros(2, PATCH_PX, PATCH_PX, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         # The script-based exporter is the one that needs no further packages.

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.laboratories.candidates import Scored
 from experiments.laboratories.data import BACKGROUND, MPP, LabImage
 from experiments.laboratories.protocol import (
     DISTANCE_PX,
@@ -36,31 +37,49 @@ def write_pictures(
     number below is the joined score (of a missed mitosis that of its candidate, if it has one).
     """
     for laboratory in (*LEFT_OUT, *BACKGROUND):
-        false: list[tuple[float, SheetCrop]] = []
-        missed: list[tuple[float, SheetCrop]] = []
-        for index, candidates in found.items():
-            image = images[index]
-            if image.laboratory != laboratory:
-                continue
-            score = rule.score(candidates)
-            hit, unsure = is_mitosis(image, candidates.xy), is_unsure(image, candidates.xy)
-            for at in np.flatnonzero(~hit & (score >= threshold)):
-                frame = _UNSURE if unsure[at] else _WRONG
-                crop = _crop(image, candidates.xy[at], f"{score[at]:.2f}", frame)
-                false.append((float(score[at]), crop))
-            for place in image.source.mitoses_xy:
-                apart = np.hypot(*(candidates.xy - place).T)
-                near = apart <= DISTANCE_PX
-                best = float(score[near].max()) if near.any() else 0.0
-                if best < threshold:
-                    caption = f"{best:.2f}" if near.any() else "no candidate"
-                    missed.append((best, _crop(image, place, caption, _MITOSIS)))
-        for kind, crops in (("false", false), ("missed", missed)):
+        own = [(images[i], of) for i, of in found.items() if images[i].laboratory == laboratory]
+        for kind, crops_of in (("false", _false_crops), ("missed", _missed_crops)):
+            crops = [
+                crop
+                for image, candidates in own
+                for crop in crops_of(image, candidates, rule.score(candidates), threshold)
+            ]
             if crops:
                 chosen = sorted(crops, key=lambda pair: -pair[0])[:_MOST]
                 sheet = crop_sheet([crop for _, crop in chosen], _CELL_PX, _COLUMNS, 4)
                 sheet.save(out / f"{kind}-{laboratory}.png")
     _reliability(out / "reliability.png", Counts(images, found, rule))
+
+
+Crops = list[tuple[float, SheetCrop]]
+"""With their joined scores."""
+
+
+def _false_crops(
+    image: LabImage, candidates: Scored, score: NDArray[np.float64], threshold: float
+) -> Crops:
+    """Return the detections of an image that are no mitoses."""
+    hit, unsure = is_mitosis(image, candidates.xy), is_unsure(image, candidates.xy)
+    crops = []
+    for at in np.flatnonzero(~hit & (score >= threshold)):
+        frame = _UNSURE if unsure[at] else _WRONG
+        crop = _crop(image, candidates.xy[at], f"{score[at]:.2f}", frame)
+        crops.append((float(score[at]), crop))
+    return crops
+
+
+def _missed_crops(
+    image: LabImage, candidates: Scored, score: NDArray[np.float64], threshold: float
+) -> Crops:
+    """Return the mitoses of an image that have no detection near."""
+    crops = []
+    for place in image.source.mitoses_xy:
+        near = np.hypot(*(candidates.xy - place).T) <= DISTANCE_PX
+        best = float(score[near].max()) if near.any() else 0.0
+        if best < threshold:
+            caption = f"{best:.2f}" if near.any() else "no candidate"
+            crops.append((best, _crop(image, place, caption, _MITOSIS)))
+    return crops
 
 
 def _crop(image: LabImage, xy: NDArray[np.float64], caption: str, frame: str) -> SheetCrop:

@@ -25,6 +25,8 @@ MAX_FALSE_PER_MM2 = 1.0
 _LEVEL_PERCENTILES = (75, 80, 85, 90, 95)
 Found = Mapping[int, Scored]
 """Candidates by image."""
+LEAVE_UNSURE_OUT = {"as_published": False, "unsure_left_out": True}
+"""By the name in figures: whether detections at unsure cells count neither way."""
 
 
 def background_levels(images: Sequence[LabImage], found: Found) -> dict[int, NDArray[np.float64]]:
@@ -46,6 +48,13 @@ def background_levels(images: Sequence[LabImage], found: Found) -> dict[int, NDA
         logits = logits if len(logits) else np.zeros((1, logits.shape[1]))
         levels[fold] = np.percentile(logits, _LEVEL_PERCENTILES, axis=0).mean(axis=0)
     return levels
+
+
+def lowered(
+    images: Sequence[LabImage], found: Found, levels: Mapping[int, NDArray[np.float64]]
+) -> dict[int, Scored]:
+    """Return candidates, each image's verifiers less the level of the fold that left it out."""
+    return {index: of.lowered_by(levels[images[index].fold]) for index, of in found.items()}
 
 
 @dataclass(frozen=True)
@@ -206,6 +215,37 @@ def common_threshold(runs: Sequence[Counts]) -> int:
     return int(np.argmax(np.where(few_false_marks(runs), score, -1.0)))
 
 
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What is chosen on laboratories that were left out, and the counts of each run by it.
+
+    Attributes:
+        rule: joins the scores.
+        at: index of the common threshold.
+        counts: of each run of trainings.
+    """
+
+    rule: Rule
+    at: int
+    counts: list[Counts]
+
+    @property
+    def threshold(self) -> float:
+        """The common threshold, of the joined score."""
+        return float(THRESHOLDS[self.at])
+
+
+def choose(images: Sequence[LabImage], runs: Sequence[Found]) -> Choice:
+    """Fit the rule on runs of trainings, and choose the threshold common to them.
+
+    Raises:
+        DataError: where every threshold leaves too many false marks on the background.
+    """
+    rule = fit_rule(images, runs)
+    counts = [Counts(images, run, rule) for run in runs]
+    return Choice(rule, common_threshold(counts), counts)
+
+
 def figures(
     images: Sequence[LabImage], run: Counts, at: int, left_out: Sequence[str] = LEFT_OUT
 ) -> dict[str, Any]:
@@ -218,7 +258,7 @@ def figures(
         left_out: laboratories whose mitoses are counted.
     """
     result: dict[str, Any] = {"threshold": float(THRESHOLDS[at])}
-    for unsure, key in ((False, "as_published"), (True, "unsure_left_out")):
+    for key, unsure in LEAVE_UNSURE_OUT.items():
         tables = {name: run.of(name, unsure) for name in left_out}
         pooled = sum(table[at] for table in tables.values())
         curves = {name: [f_score(row) for row in table] for name, table in tables.items()}

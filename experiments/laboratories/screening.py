@@ -112,7 +112,7 @@ def screening_network(
     images: Sequence[LabImage],
     proposals: Mapping[int, Proposals],
     fold: int,
-    stain: Stain = TARGET,
+    stain: Stain,
 ) -> ScreeningNetwork:
     """Give a fold's small verifier its second output.
 
@@ -164,15 +164,25 @@ def _features_and_found(
     """Return features (n, F) and what the networks find (n,) of the proposals of images."""
     features = [np.zeros((0, verifier.head.in_features))]
     for index in chosen:
-        pixels = images[index].matched(stain)
-        corners = patch_corners(proposals[index].xy, PATCH_PX)
-        for begin in range(0, len(corners), _BATCH):
-            patches = cut_squares(corners[begin : begin + _BATCH], PATCH_PX, pixels)
-            with torch.inference_mode():
-                tensor = torch.from_numpy(patches).permute(0, 3, 1, 2).float()
-                features.append(verifier.pooled(tensor).numpy().astype(np.float64))
+        features.append(
+            pooled_features(verifier, images[index].matched(stain), proposals[index].xy)
+        )
     found = [np.zeros(0), *(proposals[index].found for index in chosen)]
     return np.concatenate(features), np.concatenate(found)
+
+
+def pooled_features(
+    verifier: VerifierNetwork, pixels: NDArray[np.uint8], xy: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return what a verifier's head joins (n, F), of points (n, 2) of an image at 0.25 um/px."""
+    features = [np.zeros((0, verifier.head.in_features))]
+    corners = patch_corners(xy, PATCH_PX)
+    for begin in range(0, len(corners), _BATCH):
+        patches = cut_squares(corners[begin : begin + _BATCH], PATCH_PX, pixels)
+        with torch.inference_mode():
+            tensor = torch.from_numpy(patches).permute(0, 3, 1, 2).float()
+            features.append(verifier.pooled(tensor).numpy().astype(np.float64))
+    return np.concatenate(features)
 
 
 def _mean_map(

@@ -27,11 +27,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.laboratories.candidates import in_patches, screened_cascade
+from experiments.laboratories.candidates import read_networks, screened_cascade
 from experiments.laboratories.data import (
     CROP_GROUPS,
     FIELDS,
-    LABELS,
     TEST_SLIDE,
     LabImage,
     crop_group,
@@ -40,12 +39,14 @@ from experiments.laboratories.data import (
 from experiments.laboratories.folds import encoder_of, fold_verifiers, score_left_out
 from experiments.laboratories.model import rule_of
 from experiments.laboratories.protocol import (
+    LEAVE_UNSURE_OUT,
     Counts,
     background_levels,
     candidate_recall,
     f_score,
     few_false_marks,
     figures,
+    lowered,
 )
 from experiments.laboratories.screening import find_proposals
 from segmitos.console import run_program
@@ -82,13 +83,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    networks = in_patches(read_model_file(find_model(given.networks)))
+    networks = read_networks(given.networks)
     screened_cascade(networks)
     if LABORATORY in networks.spec.datasets:
         raise UsageError(f"{given.networks}: its networks learnt from {LABORATORY}")
     rule, at = rule_of(read_model_file(find_model(given.model)))
     begin = encoder_of(given.begin)
-    images = load_laboratories(given.data, sorted(LABELS.glob("*.csv")))
+    images = load_laboratories(given.data)
     leave_out(images, given.scanners)
     given.out.mkdir(parents=True, exist_ok=True)
     proposals = find_proposals(images, networks, given.threads)
@@ -104,8 +105,7 @@ def main() -> None:
             given.threads,
             with_test=True,
         )
-        level = background_levels(images, found)[FOLD]
-        run = {index: candidates.lowered_by(level) for index, candidates in found.items()}
+        run = lowered(images, found, background_levels(images, found))
         counts = Counts(images, run, rule)
         content.append(
             {
@@ -135,7 +135,7 @@ def _figures(images: Sequence[LabImage], counts: Counts, at: int) -> dict[str, A
     """Return every figure at a threshold, those of the test slide on their own."""
     slides = {
         key: counts.of(LABORATORY, unsure, test=True)[at]
-        for key, unsure in (("as_published", False), ("unsure_left_out", True))
+        for key, unsure in LEAVE_UNSURE_OUT.items()
     }
     return {
         **figures(images, counts, at, [LABORATORY]),

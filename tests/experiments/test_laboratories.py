@@ -20,10 +20,18 @@ from experiments.laboratories import folds, networks, unseen
 from experiments.laboratories.candidates import (
     Scored,
     load_scored,
+    read_networks,
     save_scored,
     screened_cascade,
 )
-from experiments.laboratories.data import BACKGROUND, CROP_GROUPS, FIELDS, LabImage, read_images
+from experiments.laboratories.data import (
+    BACKGROUND,
+    CROP_GROUPS,
+    FIELDS,
+    TARGET,
+    LabImage,
+    read_images,
+)
 from experiments.laboratories.file_check import verifiers_of
 from experiments.laboratories.graphs import verifier_graph
 from experiments.laboratories.pools import FOLDS, SIZES, learns, make_pools, verifier_file
@@ -181,7 +189,7 @@ def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypa
     for number, one in enumerate(images):
         if one.laboratory not in FIELDS:
             one.fold = number % 2 + 1
-    monkeypatch.setattr(script, "load_laboratories", lambda data, labels: images)
+    monkeypatch.setattr(script, "load_laboratories", lambda data: images)
     torch.manual_seed(0)
     for fold in FOLDS:
         for side in SIZES:
@@ -231,7 +239,9 @@ def test_the_command_writes_a_model_that_screens_and_verifies(tmp_path, monkeypa
     pixels = torch.from_numpy(patches).permute(0, 3, 1, 2).float()
     with torch.inference_mode():
         logits = np.stack([network(pixels).numpy() for fold in FOLDS for network in trained[fold]])
-        screens = screening_network(trained[FOLDS[0]][0], images, proposals, FOLDS[0])(pixels)
+        screens = screening_network(trained[FOLDS[0]][0], images, proposals, FOLDS[0], TARGET)(
+            pixels
+        )
     levels = background_levels(images, candidates)
     mean = (logits - np.concatenate([levels[fold] for fold in FOLDS])[:, None]).mean(axis=0)
     assert np.abs(levels[FOLDS[0]]).min() > 0.1
@@ -281,10 +291,9 @@ def test_an_unseen_laboratory_is_scored_by_the_rule_of_a_model(tmp_path, monkeyp
             xy = np.concatenate([one.source.mitoses_xy[:2], [(1.0, 1.0)]])
             sure = [4.0] * 3 if one.laboratory in BACKGROUND else [9.0] * 3
             found[index] = Scored(xy, np.array(sure) - 5, np.zeros((3, 2)))
-    in_patches = unseen.in_patches(read_model_file(file))
-    made_of = folds._digest(images, in_patches, {0: trained})
+    made_of = folds._digest(images, read_networks(str(file)), {0: trained})
     save_scored(out / "candidates-unseen-seed0.safetensors", found, made_of)
-    monkeypatch.setattr(unseen, "load_laboratories", lambda data, labels: images)
+    monkeypatch.setattr(unseen, "load_laboratories", lambda data: images)
     monkeypatch.setattr(unseen, "find_proposals", lambda *given: {})
     call = ["x", str(tmp_path), str(out), "--networks"]
     monkeypatch.setattr(sys, "argv", [*call, str(file)])
@@ -320,7 +329,7 @@ def test_networks_learn_nothing_of_what_is_left_out(tmp_path, monkeypatch):
     (tmp_path / "table.csv").write_text(
         "dataset,image,x_px,y_px\nmitos12,S2_1,3,4\nmitos12,S2_1,5,6\nmidesec,S1.png,7,8\n"
     )
-    monkeypatch.setattr(laboratory_data, "LABELS", tmp_path)
+    monkeypatch.setattr(laboratory_data, "UNSURE_TABLES", [tmp_path / "table.csv"])
     cases = networks.cases_without(tmp_path, ["midesec", "MIDOG 2021, Aperio CS2"])
     slides = [case.slide for case in cases]
     assert slides == ["H04", "S1", "S2", "MIDOG21/1", "MIDOG21/51", "TUPAC16/7"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from experiments.laboratories import screening
-from experiments.laboratories.data import LabImage
+from experiments.laboratories.data import TARGET, LabImage
 from experiments.laboratories.screening import Proposals, ScreeningNetwork, screening_network
 from segmitos.detection.patches import cut_squares, patch_corners
 from segmitos.errors import DataError
@@ -61,7 +61,7 @@ def pixels_of(one: LabImage, proposals: Proposals) -> torch.Tensor:
 def test_what_the_networks_find_is_learned_and_the_verifier_is_kept(verifier):
     images = [image("mitos14", 0, 0), image("midesec", 2, 1), image("mitos12", 1, 2)]
     proposals = {index: proposals_of(one) for index, one in enumerate(images)}
-    network = screening_network(verifier, images, proposals, 1)
+    network = screening_network(verifier, images, proposals, 1, TARGET)
     pixels = pixels_of(images[2], proposals[2])
     with torch.inference_mode():
         both = network.head(verifier.pooled(pixels))
@@ -80,7 +80,7 @@ def test_fields_left_out_without_a_find_are_refused(verifier):
     proposals = {index: proposals_of(one) for index, one in enumerate(images)}
     empty = Proposals(proposals[1].xy, np.zeros(len(proposals[1].xy)))
     with pytest.raises(DataError, match=r"find nothing above 0\.3"):
-        screening_network(verifier, images, {**proposals, 1: empty}, 1)
+        screening_network(verifier, images, {**proposals, 1: empty}, 1, TARGET)
 
 
 def test_the_lower_output_decides():

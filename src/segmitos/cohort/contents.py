@@ -69,7 +69,7 @@ def map_file(parts: Sequence[MapPart], result: SlideResult, spec: ModelSpec) -> 
     """Return the probability map as TIFF: tiled, deflated, pyramidal, with its scale."""
     from segmitos.io.map_tiff import encode_map
 
-    mpp = spec.mpp * spec.stride
+    mpp = spec.map_mpp
     ratio = mpp / result.mpp
     shape = (int(np.ceil(result.height_px / ratio)), int(np.ceil(result.width_px / ratio)))
     whole = np.zeros(shape, np.uint8)

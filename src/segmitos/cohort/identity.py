@@ -17,7 +17,7 @@ from segmitos.errors import InputError
 from segmitos.io.files import absolute_path, display_path
 
 RESULT_FORMAT = 2
-"""Changes whenever the files of a result do, so that results of before are made again."""
+"""Raised whenever the files of a result change, so that older results are made again."""
 
 WHOLE_UP_TO_BYTES = 64 << 20
 _BLOCKS, _BLOCK_BYTES = 64, 256 << 10

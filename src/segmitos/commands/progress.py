@@ -39,7 +39,7 @@ class Bar:
         if sys.stderr is not None and sys.stderr.isatty():
             import click
 
-            # As an attribute of a block it would have to be entered where the work is.
+            # Drawn by `show` alone: as a context manager it would have to enclose the work.
             self._bar = click.progressbar(
                 length=max(1, total),
                 label=title,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,9 @@ from segmitos.io.files import display_path
 from segmitos.options import FilePath, counting_options, json_option, print_json
 
 if TYPE_CHECKING:
+    from segmitos.cohort.atomic_folder import RunRecord
     from segmitos.counting.recount import Recount
+    from segmitos.counting.saved import SavedResult
     from segmitos.counting.summary import Summary
 
 
@@ -86,12 +89,20 @@ def recount(
             raise UsageError("nothing to change: give --with, or a setting to count with")
         contents = [_change(result, changes, json_out) for result in results]
     else:
-        who = {"reader": display_path(reader.strip()), "note": display_path(note.strip())}
-        how = {"hotspot": hotspot, "screened": screened, "tubules": tubules, "nuclei": nuclei}
+        given_review = _Given(
+            changes=changes,
+            reader=display_path(reader.strip()),
+            note=display_path(note.strip()),
+            hotspot=hotspot,
+            screened=screened,
+            tubules=tubules,
+            nuclei=nuclei,
+            overwrite=overwrite,
+        )
         contents = []
         for result, file in _corrected_files(results, corrected, folder).items():
             target = result if out is None else out / result.name if len(results) > 1 else out
-            contents.append(_review(result, file, target, changes, who, how, overwrite, json_out))
+            contents.append(_review(result, file, target, given_review, json_out))
     run = folder.absolute().parent if results == [folder] else folder
     if (run / COHORT).is_file():
         write_tables(run)
@@ -156,56 +167,43 @@ def _has_other_settings(folder: Path, summary: Summary) -> bool:
     return review is not None and not is_counted_alike(review.get("settings"), summary.settings)
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What the options say of a review, the same for every result."""
+
+    changes: Mapping[str, Any]
+    """Settings to count with, in place of the result's own."""
+    reader: str
+    note: str
+    hotspot: Literal["follow", "fixed"]
+    screened: bool
+    tubules: int | None
+    nuclei: int | None
+    overwrite: bool
+
+
 def _review(
-    folder: Path,
-    corrected: Path,
-    target: Path,
-    changes: Mapping[str, Any],
-    who: Mapping[str, str],
-    how: Mapping[str, Any],
-    overwrite: bool,
-    quiet: bool,
+    folder: Path, corrected: Path, target: Path, given: _Given, quiet: bool
 ) -> dict[str, Any]:
-    """Write the files of a review of one result: who corrected it, and how it is counted."""
-    from segmitos.cohort.atomic_folder import OutputFolder
+    """Write the files of a review of one result."""
     from segmitos.cohort.identity import is_still_there
     from segmitos.counting.corrections import corrections, read_edited
     from segmitos.counting.recount import Review, recount
-    from segmitos.counting.saved import TISSUE, change_settings, read_saved
     from segmitos.io.files import write_files
-    from segmitos.io.outputs import SUMMARY, check_folder
-    from segmitos.io.points.candidates import CANDIDATES
     from segmitos.report.result_files import open_image, read_pictures
-    from segmitos.report.reviewed import (
-        REVIEWED,
-        REVIEWED_GEOJSON,
-        check_reader,
-        review_content,
-        reviewed_files,
-    )
+    from segmitos.report.reviewed import review_content, reviewed_files
 
-    saved = read_saved(folder)
-    result = OutputFolder(folder.absolute().parent, folder.absolute().name)
-    record = result.record()
-    changed = {SUMMARY, CANDIDATES, TISSUE} & set(result.changed_files())
-    if record is not None and changed:
-        raise DataError(f"{folder / min(changed)} is damaged or was changed; run detect again")
-    counted = [key for key in changes if key in ("min_score", "min_area_um2")]
-    if counted:
-        raise UsageError(
-            "--min-score and --min-area-um2 change what the model found; change the result first, "
-            "without --with"
-        )
-    if changes:
-        saved = change_settings(saved, dict(changes))
-    marks = corrections(saved, read_edited(corrected, saved))
-    found = recount(saved, marks, **how)
-    review = Review(found, who["reader"], display_path(corrected.name), who["note"])
-    if corrected.resolve() in [(target / name).resolve() for name in REVIEWED]:
-        raise UsageError(f"{corrected} would be written over; move it, or name a folder with -o")
-    if not overwrite:
-        check_reader(target, who["reader"])
-        check_folder(target, REVIEWED, REVIEWED_GEOJSON)
+    saved, record = _read_result(folder, given.changes)
+    found = recount(
+        saved,
+        corrections(saved, read_edited(corrected, saved)),
+        hotspot=given.hotspot,
+        screened=given.screened,
+        tubules=given.tubules,
+        nuclei=given.nuclei,
+    )
+    review = Review(found, given.reader, display_path(corrected.name), given.note)
+    _check_target(target, corrected, given)
     picture, crops = read_pictures(folder)
     there = record is not None and is_still_there(record.input)
     slide = open_image(saved, Path(record.input.path)) if record and there else None
@@ -216,10 +214,48 @@ def _review(
             slide.close()
     write_files(target, files)
     if not quiet:
-        print(f"{folder.name}: {_compared(review.recount)}")
-        if how["tubules"] is not None:
-            print(f"{folder.name}: {_graded(review.recount)}")
+        print(f"{folder.name}: {_compared(found)}")
+        if given.tubules is not None:
+            print(f"{folder.name}: {_graded(found)}")
     return {"name": folder.name, "review": review_content(saved, review)}
+
+
+def _read_result(folder: Path, changes: Mapping[str, Any]) -> tuple[SavedResult, RunRecord | None]:
+    """Read a result, to be counted with some settings changed, and the record of its input.
+
+    Raises:
+        DataError: where its files are not those that were written.
+        UsageError: for a setting that changes what was found, not how it is counted.
+    """
+    from segmitos.cohort.atomic_folder import OutputFolder
+    from segmitos.counting.saved import TISSUE, change_settings, read_saved
+    from segmitos.io.outputs import SUMMARY
+    from segmitos.io.points.candidates import CANDIDATES
+
+    saved = read_saved(folder)
+    result = OutputFolder(folder.absolute().parent, folder.absolute().name)
+    record = result.record()
+    changed = {SUMMARY, CANDIDATES, TISSUE} & set(result.changed_files())
+    if record is not None and changed:
+        raise DataError(f"{folder / min(changed)} is damaged or was changed; run detect again")
+    if {"min_score", "min_area_um2"} & changes.keys():
+        raise UsageError(
+            "--min-score and --min-area-um2 change what the model found; change the result first, "
+            "without --with"
+        )
+    return change_settings(saved, dict(changes)) if changes else saved, record
+
+
+def _check_target(target: Path, corrected: Path, given: _Given) -> None:
+    """Refuse to write a review over the corrected file, or over what is not to be replaced."""
+    from segmitos.io.outputs import check_folder
+    from segmitos.report.reviewed import REVIEWED, REVIEWED_GEOJSON, check_reader
+
+    if corrected.resolve() in [(target / name).resolve() for name in REVIEWED]:
+        raise UsageError(f"{corrected} would be written over; move it, or name a folder with -o")
+    if not given.overwrite:
+        check_reader(target, given.reader)
+        check_folder(target, REVIEWED, REVIEWED_GEOJSON)
 
 
 def _figures(summary: Summary) -> str:

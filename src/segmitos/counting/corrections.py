@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from segmitos.counting.reviewed_marks import Label, ReviewedMark, doubled_marks
 from segmitos.counting.saved import SavedResult
 from segmitos.errors import DataError
-from segmitos.io.geometry import from_qupath
+from segmitos.io.geometry import from_qupath, xy_of
 from segmitos.io.json_files import load_json
 from segmitos.io.pairs import pairs_within
 from segmitos.io.points.candidates import Candidates
@@ -28,8 +28,8 @@ from segmitos.io.points.geojson_features import point_ids
 MATCH_UM = 7.5
 # Programs round positions when they write them; nearer than this a mark has not been moved.
 SAME_PLACE_UM = 0.5
-# With fewer detections, all may have been rejected and others added.
-_TELLING = 3
+# Of fewer detections, a reader may have rejected all and added others.
+_MIN_TO_TELL_IMAGE = 3
 _ATYPICAL, _UNDECIDED = "atypical", "undecided"
 
 
@@ -51,8 +51,7 @@ def read_edited(path: Path, saved: SavedResult) -> list[Annotation]:
                 f"{outline.where} is an outline of class {outline.kind!r}: marks are points; put a "
                 "point there, or delete it"
             )
-    xy = np.array([(mark.x_px, mark.y_px) for mark in marks]).reshape(-1, 2)
-    places = from_qupath(xy, saved.summary.bounds_px).tolist()
+    places = from_qupath(xy_of(marks), saved.summary.bounds_px).tolist()
     return [replace(mark, x_px=x, y_px=y) for mark, (x, y) in zip(marks, places, strict=True)]
 
 
@@ -69,7 +68,7 @@ def corrections(saved: SavedResult, edited: Sequence[Annotation]) -> list[Review
     candidates = saved.candidates
     labels = [label_of(mark.kind) for mark in edited]
     matched = _match(saved, edited)
-    if edited and not matched and candidates.is_detection.sum() >= _TELLING:
+    if edited and not matched and candidates.is_detection.sum() >= _MIN_TO_TELL_IMAGE:
         raise DataError(
             f"{edited[0].where}: none of {len(edited)} marks lies at a detection of "
             f"{saved.summary.name}; the file seems to be of another image"
@@ -147,9 +146,9 @@ def label_of(kind: str | None) -> Label | None:
 def _own_ids(edited: Sequence[Annotation], candidates: Candidates) -> list[str]:
     """Return an id for each mark that no other has: its own where it can, else by its place."""
     seen = set(candidates.ids)
-    xy = np.array([(mark.x_px, mark.y_px) for mark in edited]).reshape(-1, 2)
     ids = []
-    for mark, made in zip(edited, point_ids(xy, f"{candidates.name}|added"), strict=True):
+    made_ids = point_ids(xy_of(edited), f"{candidates.name}|added")
+    for mark, made in zip(edited, made_ids, strict=True):
         own = made if mark.id is None or mark.id in seen else mark.id
         seen.add(own)
         ids.append(own)

@@ -27,6 +27,7 @@ from segmitos.counting.saved import SavedResult
 from segmitos.counting.summary import to_dict
 from segmitos.counting.windows import Hotspot
 from segmitos.errors import UsageError
+from segmitos.io.geometry import xy_of
 
 _SCREENED = (
     "95 % interval of the expected count in such a window, from chance alone: the reader has "
@@ -158,7 +159,7 @@ def recount(
         settings=settings,
     )
     model = count_at(saved.candidates.detections().xy, validation=saved.validation)
-    xy = np.array([(mark.x_px, mark.y_px) for mark in everything]).reshape(-1, 2)
+    xy = xy_of(everything)
     mitoses = np.array([mark.is_mitosis for mark in everything], dtype=bool)
     undecided = np.array([is_open(mark, saved.candidates) for mark in everything], dtype=bool)
     unsure = np.array([mark.label == "unsure" for mark in everything], dtype=bool)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from segmitos.counting.saved import SavedResult
 from segmitos.errors import UsageError
+from segmitos.io.geometry import xy_of
 from segmitos.io.pairs import pairs_within
 from segmitos.io.points.candidates import Candidates
 
@@ -115,7 +116,7 @@ def doubled_marks(
     One of them was added, say on top of the model's; None where there are no such marks.
     """
     counted = [mark for mark in marks if mark.is_mitosis or is_open(mark, candidates)]
-    xy = np.array([(mark.x_px, mark.y_px) for mark in counted]).reshape(-1, 2)
+    xy = xy_of(counted)
     near = pairs_within(xy, xy, ONE_CELL_UM / mpp)
     for one, other, apart in zip(near.first, near.second, near.distance, strict=True):
         first, second = counted[one], counted[other]

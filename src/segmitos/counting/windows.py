@@ -221,7 +221,7 @@ class _TissueFraction:
         self.strips = [tuple(value * self.scale for value in strip) for strip in window.strips()]
         self.area = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in self.strips)
         height, width = tissue.mask.shape
-        # Whole numbers of half the size; a row at a time, as sums of sums would take a copy.
+        # int32 takes half the memory of NumPy's sums; row by row, no copy of the mask is made.
         self.sums = np.zeros((height + 1, width + 1), np.int32)
         for row, marked in enumerate(tissue.mask, 1):
             np.cumsum(marked, dtype=np.int32, out=self.sums[row, 1:])

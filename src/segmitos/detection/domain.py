@@ -135,7 +135,7 @@ def measure_domain(squares: Sequence[Pixels]) -> DomainFeatures | None:
     usable = [square for square in squares if min(square.shape[:2]) >= 2**LEVELS]
     if not usable:
         return None
-    # A quarter of the pixels says as much of color.
+    # A quarter of the pixels is enough to measure colors.
     stain = _stain(np.concatenate([square[::2, ::2].reshape(-1, 3) for square in usable]))
     if stain is None:
         return None

@@ -6,6 +6,7 @@ import os
 import queue
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -56,7 +57,7 @@ MAX_STREAMS = 4
 MAX_OPENVINO_STREAMS = 2
 # Patches in a network at once: enough to be worth a call, few enough for a CPU's cache.
 BATCH_SIZE = 8
-# From so many pixels on a slide is worth the start of its own runtime.
+# Least size of a slide that is worth starting a runtime of its own for.
 MIN_SLIDE_PX = 50_000_000
 
 Start = Callable[[bytes, str, int, bool], Network]
@@ -231,54 +232,74 @@ def _start(file: ModelFile, path: Path, device: str, threads: int) -> tuple[Pred
     return predict, used
 
 
-def _assemble(file: ModelFile, path: Path, start: Start) -> Predict:
-    """Start the graphs of a file; return what gives the maps of images, verified where it can."""
-    spec = file.spec
-    patches = spec.cascade is not None
-    networks = [start(graph, network_entry(k), 3, patches) for k, graph in enumerate(file.networks)]
-    proposal = None if file.proposal is None else start(file.proposal, PROPOSAL, 3, False)
-    screening = None if file.screening is None else start(file.screening, SCREENING, 1, True)
-    verifier = None if file.verifier is None else start(file.verifier, VERIFIER, 1, True)
+@dataclass(frozen=True)
+class _Started:
+    """The graphs of a model file, started."""
 
-    def map_one(
-        image: NDArray[np.uint8], output_box: Box | None, origin: tuple[int, int]
-    ) -> NDArray[np.float32]:
-        if spec.cascade is not None and proposal is not None:
-            cascade = CascadeMap(
-                image, proposal, networks, spec.cascade, spec.stride, origin, screening
-            )
-            if output_box is None:
-                return cascade.fill()
-            if spec.verifier is None:
-                return cascade.fill(np.array([output_box]))
-            map_mpp = spec.mpp * spec.stride
-            return map_of_candidates(cascade, spec.verifier, spec.stride, map_mpp, output_box)
-        total = networks[0](image[None])[0]
-        for network in networks[1:]:
-            total = total + network(image[None])[0]
-        mean: NDArray[np.float32] = total / np.float32(len(networks))
-        return mean
+    path: Path
+    spec: ModelSpec
+    networks: list[Network]
+    proposal: Network | None
+    screening: Network | None
+    verifier: Network | None
 
     def predict(
-        images: NDArray[np.uint8], output_box: Box | None, origin: tuple[int, int]
+        self, images: NDArray[np.uint8], output_box: Box | None, origin: tuple[int, int]
     ) -> NDArray[np.float32]:
-        maps = [map_one(image, output_box, origin) for image in images]
+        """Return the maps of images, verified where there is a verifier; see `Model.predict`."""
+        spec, verifier = self.spec, self.verifier
+        maps = [self._map(image, output_box, origin) for image in images]
         expected = (images.shape[1] // spec.stride, images.shape[2] // spec.stride)
         for map_ in maps:
             if map_.shape != expected:
                 raise ModelError(
-                    f"model {path} gave a map of {map_.shape} where its stride of {spec.stride} "
-                    f"calls for {expected}; export it again"
+                    f"model {self.path} gave a map of {map_.shape} where its stride of "
+                    f"{spec.stride} calls for {expected}; export it again"
                 )
         if spec.verifier is not None and verifier is not None:
-            rule, stride, mpp = spec.verifier, spec.stride, spec.mpp * spec.stride
+            rule, stride, mpp = spec.verifier, spec.stride, spec.map_mpp
             maps = [
                 verify_map(image, map_, verifier, rule, stride, mpp, output_box)
                 for image, map_ in zip(images, maps, strict=True)
             ]
         return np.stack(maps)
 
-    return predict
+    def _map(
+        self, image: NDArray[np.uint8], output_box: Box | None, origin: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        spec = self.spec
+        if spec.cascade is None or self.proposal is None:
+            return self._mean_map(image)
+        cascade = CascadeMap(
+            image, self.proposal, self.networks, spec.cascade, spec.stride, origin, self.screening
+        )
+        if output_box is None:
+            return cascade.fill()
+        if spec.verifier is None:
+            return cascade.fill(np.array([output_box]))
+        return map_of_candidates(cascade, spec.verifier, spec.stride, spec.map_mpp, output_box)
+
+    def _mean_map(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        total = self.networks[0](image[None])[0]
+        for network in self.networks[1:]:
+            total = total + network(image[None])[0]
+        mean: NDArray[np.float32] = total / np.float32(len(self.networks))
+        return mean
+
+
+def _assemble(file: ModelFile, path: Path, start: Start) -> Predict:
+    """Start the graphs of a file; return what gives the maps of images."""
+    patches = file.spec.cascade is not None
+    return _Started(
+        path=path,
+        spec=file.spec,
+        networks=[
+            start(graph, network_entry(k), 3, patches) for k, graph in enumerate(file.networks)
+        ],
+        proposal=None if file.proposal is None else start(file.proposal, PROPOSAL, 3, False),
+        screening=None if file.screening is None else start(file.screening, SCREENING, 1, True),
+        verifier=None if file.verifier is None else start(file.verifier, VERIFIER, 1, True),
+    ).predict
 
 
 @lru_cache(maxsize=2)

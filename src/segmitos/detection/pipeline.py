@@ -193,21 +193,21 @@ def detect_slide(
     regions = None if options.roi is None else regions_of_slide(options.roi, slide)
     view = SlideView(slide, spec.mpp)
     if regions is None:
-        # Most slides that are large hold much tissue.
+        # The tissue is not known yet, but most large slides hold much of it.
         model.prewarm(view.width * view.height)
     tissue = find_tissue(view.overview(), regions, everywhere=not options.tissue)
     said = (*view.warnings, *_domain_warnings(view, tissue, spec))
     view = view.stain_matched(spec.stain, tissue)
     tiles = select_tiles(view, spec, tissue, options.tile_px)
     runtime = model.runtime_for(sum(tile.width * tile.height for tile in tiles))
-    accumulator = MapAccumulator(spec.mpp * spec.stride, spec.stride)
+    accumulator = MapAccumulator(spec.map_mpp, spec.stride)
     predicted = predict_tiles(tiles, view, runtime, tissue)
     for done, (tile, part, mask) in enumerate(predicted, start=1):
         accumulator.add(part, tile.column, tile.row, mask)
         if on_map is not None:
             on_map(part if mask is None else np.where(mask, part, np.float32(0)), tile)
         progress(done, len(tiles))
-    # What is left to do, the reports of a large slide first of all, has the memory to itself.
+    # Making the reports of a large slide needs the memory.
     model.release()
     blobs = accumulator.blobs(thresholds.threshold)
     faint = accumulator.faint_blobs(thresholds.threshold)

@@ -35,12 +35,12 @@ def select_tiles(
         tissue: of the slide.
         tile_px: side of a tile; None chooses.
     """
-    map_mpp = spec.mpp * spec.stride
-    context_px = spec.context_px + smoothing_radius(spec.smoothing_sigma_um, map_mpp) * spec.stride
+    radius = smoothing_radius(spec.smoothing_sigma_um, spec.map_mpp)
+    context_px = spec.context_px + radius * spec.stride
     side = tile_px or default_tile_size(view.width, view.height, context_px)
     chosen = []
     for tile in cut_tiles(view.width, view.height, side, context_px, spec.stride):
-        mask = tissue.on_map(tile.column, tile.row, tile.columns, tile.rows, map_mpp)
+        mask = tissue.on_map(tile.column, tile.row, tile.columns, tile.rows, spec.map_mpp)
         if mask is None:
             chosen.append(tile)
         elif mask.any():
@@ -65,10 +65,9 @@ def predict_tiles(
         In the order of the tiles; the map and the mask are (rows, columns), a mask None is all.
     """
     spec = model.spec
-    map_mpp = spec.mpp * spec.stride
     for tile, probability in zip(tiles, _whole_maps(tiles, view, model), strict=True):
-        mask = tissue.on_map(tile.column, tile.row, tile.columns, tile.rows, map_mpp)
-        smoothed = smooth(probability, spec.smoothing_sigma_um, map_mpp)
+        mask = tissue.on_map(tile.column, tile.row, tile.columns, tile.rows, spec.map_mpp)
+        smoothed = smooth(probability, spec.smoothing_sigma_um, spec.map_mpp)
         column, row = tile.column - tile.x // spec.stride, tile.row - tile.y // spec.stride
         yield tile, smoothed[row : row + tile.rows, column : column + tile.columns], mask
 
@@ -78,7 +77,7 @@ def _whole_maps(
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the map of each tile, in order; tiles are read ahead while one is in the network."""
     spec = model.spec
-    radius = smoothing_radius(spec.smoothing_sigma_um, spec.mpp * spec.stride)
+    radius = smoothing_radius(spec.smoothing_sigma_um, spec.map_mpp)
 
     def load(tile: Tile) -> NDArray[np.uint8]:
         return view.read(tile.x, tile.y, tile.width, tile.height)

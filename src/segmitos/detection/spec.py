@@ -138,6 +138,11 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         if cascade is not None and (cascade.margin_px % self.stride):
             raise ValueError(f"margin_px {cascade.margin_px} is not a multiple of the stride")
 
+    @property
+    def map_mpp(self) -> float:
+        """Um per pixel of the map."""
+        return self.mpp * self.stride
+
 
 def spec_from_dict(content: Any, where: str) -> ModelSpec:
     """Return a specification from decoded JSON.

@@ -94,7 +94,7 @@ def apply_lookup(image: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[
 
     flat = table.T.reshape(-1).tolist()
     mapped = np.empty_like(image)
-    # Bands that stay in the cache, and in memory that need not be asked for each time.
+    # Band by band: a band stays in the cache, and its memory is used again for the next.
     band = max(1, _BAND_PX // max(1, image.shape[1]))
     for top in range(0, len(image), band):
         part = Image.fromarray(image[top : top + band], "RGB")

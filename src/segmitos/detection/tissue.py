@@ -88,7 +88,7 @@ class TissueMask:
         x = from_corner(column + np.arange(columns), ratio).astype(np.int64)
         y = from_corner(row + np.arange(rows), ratio).astype(np.int64)
         height, width = self.mask.shape
-        # Past the last mask pixel there is at most its rounding.
+        # Rounding may lead one pixel past the mask's last.
         x, y = np.minimum(x, width - 1), np.minimum(y, height - 1)
         part = self.around[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
         if part.all():
@@ -121,7 +121,7 @@ def find_tissue(
     else:
         drawn = regions.mask(1 / step, (mask.shape[0], mask.shape[1]))
         mask &= drawn
-        # The fraction of the regions that is tissue, of their area as it was drawn.
+        # Counted in pixels of the mask, then applied to the exact area of the outlines.
         fraction = _area(mask, width, height) / max(_area(drawn, width, height), 1e-9)
         area_px = fraction * regions.area_px2(*overview.size_px) / step**2
     return TissueMask(mask, overview.mpp, area_px * overview.mpp**2 / 1e6)

@@ -111,7 +111,7 @@ def map_of_candidates(
     Returns:
         Probabilities (h / stride, w / stride).
     """
-    # As far as smoothing looks from the first line beyond the box.
+    # Smoothing the first map pixel beyond the box needs the map this far out.
     seen_px = (smoothing_radius(settings.smoothing_sigma_um, map_mpp) + 1) * stride
     map_ = cascade.fill(_grown(output_box, seen_px))
     smoothed = smooth(map_, settings.smoothing_sigma_um, map_mpp)
@@ -124,7 +124,7 @@ def map_of_candidates(
     reached = np.stack(
         [y - REACH_PX, x - REACH_PX, y + stride + REACH_PX, x + stride + REACH_PX], axis=1
     )
-    # The image holds no more round its output box.
+    # Beyond this the image holds too little context.
     furthest = _grown(output_box, REACH_PX)
     reached[:, :2] = np.maximum(reached[:, :2], furthest[:, :2])
     reached[:, 2:] = np.minimum(reached[:, 2:], furthest[:, 2:])

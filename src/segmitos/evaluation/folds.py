@@ -10,9 +10,9 @@ from segmitos.io.datasets import Case
 
 By = Literal["slide", "laboratory"]
 
-# Of the mitoses, what is held out for validation.
+# Fraction of the mitoses to hold out for validation, and the largest that is accepted.
 _HELD_OUT, _AT_MOST = 1 / 5, 1 / 3
-# And at most this, for the second slide, without which there is no held-out score.
+# The largest that is accepted of two slides, since fewer give no held-out score.
 _AT_MOST_FOR_TWO = 1 / 2
 
 

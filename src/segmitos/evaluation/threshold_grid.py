@@ -26,7 +26,7 @@ from segmitos.io.points.regions import Regions
 MapThreshold = float | Literal["otsu"]
 Objective = Literal["pooled", "mean"]
 
-# The last may be left out of a table.
+# Otsu's is the last: in a table without it the others keep their places.
 MAP_THRESHOLDS: tuple[MapThreshold, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, "otsu")
 AREAS_UM2: tuple[float, ...] = tuple(float(value) for value in range(0, 62, 2))
 SCORES: tuple[float, ...] = tuple(round(0.01 * value, 2) for value in range(100))
@@ -210,7 +210,12 @@ def best_of(values: NDArray[np.float64], unused: NDArray[np.bool_]) -> tuple[int
 def best_place(table: NDArray[np.int32], objective: Objective = "pooled") -> tuple[int, int, int]:
     """Return where F of `count_items` is best: map threshold, area, score."""
     values = grid_f_score(table, objective)
-    return best_of(values, redundant(MAP_THRESHOLDS[: len(values)], SCORES))
+    return best_of(values, redundant(_map_thresholds(values), SCORES))
+
+
+def _map_thresholds(values: NDArray[np.float64]) -> tuple[MapThreshold, ...]:
+    """Return the map thresholds of a grid (map thresholds, areas, scores), Otsu's in it or not."""
+    return MAP_THRESHOLDS[: len(values)]
 
 
 def thresholds_at(place: tuple[int, int, int]) -> Thresholds:
@@ -229,7 +234,7 @@ def curve_at(
     """
     b, a, s = place
     axes: dict[str, tuple[Sequence[MapThreshold], NDArray[np.float64]]] = {
-        "threshold": (MAP_THRESHOLDS[: len(values)], values[:, a, s]),
+        "threshold": (_map_thresholds(values), values[:, a, s]),
         "min_area_um2": (AREAS_UM2, values[b, :, s]),
         "min_score": (SCORES, values[b, a, :]),
     }

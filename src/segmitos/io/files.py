@@ -53,7 +53,7 @@ def display_path(path: Path | str) -> str:
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:
-        # Half a character, as JSON can hold it, is no byte of a name either.
+        # A lone surrogate, which JSON can hold, that stands for no byte of a file's name.
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

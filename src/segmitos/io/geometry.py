@@ -7,7 +7,8 @@ Positions are (x, y), pixel centers at integers, origin top left. A pixel of one
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +111,20 @@ def as_points(values: NDArray[Any], what: str = "positions") -> NDArray[np.float
     if not np.isfinite(points).all():
         raise UsageError(f"{what} must have finite coordinates")
     return points
+
+
+class Placed(Protocol):
+    """What lies at a place."""
+
+    @property
+    def x_px(self) -> float: ...
+    @property
+    def y_px(self) -> float: ...
+
+
+def xy_of(placed: Iterable[Placed]) -> NDArray[np.float64]:
+    """Return the positions (n, 2) of marks, points and the like."""
+    return np.array([(one.x_px, one.y_px) for one in placed], dtype=np.float64).reshape(-1, 2)
 
 
 def check_mpp(value: float, what: str = "mpp", largest: float = LARGEST_MPP) -> float:

@@ -22,7 +22,7 @@ _TABLE = ("number", "page", "case", "slide", "label", "x_px", "y_px")
 _COLUMNS, _ROWS = 10, 10
 _CROP_PX = 96
 _CROP_UM = 24.0
-# A mass is shown with as much again around it.
+# Half the side of a mass's crop, in radii of the mass.
 _MASS_REACH = 2.0
 _COLORS: dict[Label, str] = {"mitosis": "#00a040", "non-mitosis": "#d02020", "unsure": "#e0a000"}
 _REGION_PX, _REGION_COLUMNS, _REGION_ROWS = 320, 3, 3
@@ -115,7 +115,7 @@ def _crops(points: Sequence[LabelledPoint]) -> list[SheetCrop]:
 
 def _open(case: Case) -> Slide | None:
     try:
-        # The crop is given in pixels, so with 1 um/px its scale is the pixels of one of its own.
+        # With 1 um/px a crop is cut in level-0 pixels, whatever the file's scale.
         return Slide.open(case.image, mpp=1.0, override_mpp=True)
     except InputError:
         return None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from segmitos.counting.saved import SavedResult
 from segmitos.counting.windows import Hotspot
 from segmitos.io.files import image_bytes
-from segmitos.io.geometry import from_corner
+from segmitos.io.geometry import from_corner, xy_of
 from segmitos.report.density import density_png
 from segmitos.report.marks import ShownMark
 from segmitos.report.pictures import data_uri, size_of
@@ -56,9 +56,7 @@ def map_svg(
     summary = saved.summary
     width, height = size_of(overview)
     scale = width / summary.width_px
-    mitoses = np.array(
-        [(mark.x_px, mark.y_px) for mark in marks if mark.state in ("mitosis", "added")]
-    ).reshape(-1, 2)
+    mitoses = xy_of(mark for mark in marks if mark.state in ("mitosis", "added"))
     layers = [_image(overview, "jpeg", width, height, "slide")]
     if has_density(saved, len(mitoses)):
         picture = density_png(

@@ -12,6 +12,7 @@ from segmitos.counting.recount import Recount
 from segmitos.counting.reviewed_marks import ReviewedMark
 from segmitos.counting.saved import SavedResult
 from segmitos.counting.windows import Hotspot
+from segmitos.io.geometry import xy_of
 from segmitos.io.points.candidates import Candidates
 
 State = Literal["mitosis", "added", "rejected", "unsure", "undecided", "candidate"]
@@ -77,7 +78,7 @@ def _mark_of(candidates: Candidates, place: int) -> ReviewedMark:
 def _shown(
     candidates: Candidates, hotspot: Hotspot | None, marks: Sequence[tuple[ReviewedMark, State]]
 ) -> list[ShownMark]:
-    points = np.array([(mark.x_px, mark.y_px) for mark, _ in marks]).reshape(-1, 2)
+    points = xy_of(mark for mark, _ in marks)
     inside = np.zeros(len(marks), bool) if hotspot is None else hotspot.holds(points)
     shown = []
     for (mark, state), held in zip(marks, inside.tolist(), strict=True):

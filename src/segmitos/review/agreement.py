@@ -78,36 +78,41 @@ def _pair(
     def figure(of: Callable[[NDArray[np.intp]], float]) -> dict[str, float | None]:
         return _with_interval(of, len(both), draws, seed)
 
-    whole = ~np.isnan(counts).any(axis=1)
-    difference = (counts[:, 0] - counts[:, 1])[whole]
-    mean = float(difference.mean()) if len(difference) else math.nan
-    spread = 1.96 * float(difference.std(ddof=1)) if len(difference) > 1 else math.nan
-    total = matched.sum(axis=0)
+    in_both, only_first, only_second = (int(number) for number in matched.sum(axis=0))
     return {
         "first": first,
         "second": second,
         "slides": len(both),
-        "matched": int(total[0]),
-        "only_first": int(total[1]),
-        "only_second": int(total[2]),
+        "matched": in_both,
+        "only_first": only_first,
+        "only_second": only_second,
         "f": figure(lambda chosen: _f(matched[chosen].sum(axis=0))),
         "kappa": figure(lambda chosen: cohen_kappa(np.hstack([votes[i] for i in chosen]))),
         "score_kappa": figure(lambda chosen: weighted_kappa(scores[chosen])),
         "count_icc": figure(lambda chosen: icc_2_1(counts[chosen])),
-        "count_difference": {
-            "mean": _plain(mean),
-            "low": _plain(mean - spread),
-            "high": _plain(mean + spread),
-            "values": [
-                {
-                    "slide": one.name,
-                    "mean": float(pair.mean()),
-                    "difference": float(pair[0] - pair[1]),
-                }
-                for (one, _), pair, is_whole in zip(both, counts, whole, strict=True)
-                if is_whole
-            ],
-        },
+        "count_difference": _count_difference([one.name for one, _ in both], counts),
+    }
+
+
+def _count_difference(slides: Sequence[str], counts: Floats) -> dict[str, Any]:
+    """Return mean and limits of agreement of two readers' counts (n, 2), nan where there is none.
+
+    The limits are Bland and Altman's: 95 % of the differences lie between them.
+    """
+    difference = counts[:, 0] - counts[:, 1]
+    whole = ~np.isnan(difference)
+    difference = difference[whole]
+    mean = float(difference.mean()) if len(difference) else math.nan
+    spread = 1.96 * float(difference.std(ddof=1)) if len(difference) > 1 else math.nan
+    return {
+        "mean": _plain(mean),
+        "low": _plain(mean - spread),
+        "high": _plain(mean + spread),
+        "values": [
+            {"slide": slide, "mean": float(pair.mean()), "difference": float(pair[0] - pair[1])}
+            for slide, pair, is_whole in zip(slides, counts, whole, strict=True)
+            if is_whole
+        ],
     }
 
 

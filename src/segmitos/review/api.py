@@ -177,7 +177,7 @@ def _json(handler: Callable[[Request], dict[str, Any]]) -> Callable[[Request], R
     """Answer with what a handler returns; Starlette runs it in a thread."""
 
     def answer(request: Request) -> Response:
-        # The hook is for floats of NumPy.
+        # `enc_hook` is called for NumPy's floats.
         content = msgspec.json.encode(handler(request), enc_hook=float)
         return Response(content, media_type="application/json")
 

@@ -33,7 +33,7 @@ _CLASSES: dict[Label, str] = {
     "look-alike": "non-mitosis",
     "unsure": "unsure",
 }
-# Where nobody screened an area, what was in view around a decided mark, and all that was judged.
+# Side of the square around a decided mark that counts as reviewed where no area was screened.
 _AROUND_UM = 32.0
 
 Outline = list[tuple[float, float]]

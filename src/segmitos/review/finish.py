@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from segmitos.counting.reviewed_marks import doubled_marks
+from segmitos.counting.reviewed_marks import MITOSES, doubled_marks
 from segmitos.errors import DataError, SegMitosError
 from segmitos.evaluation.matching import match_points
 from segmitos.io.files import remove_file, write_files
@@ -74,7 +75,8 @@ def reopen(service: Service, name: str, who: str, batch: Batch) -> dict[str, Any
     if finished is not None and batch.events[0].mark != finished:
         raise ConflictError("this review was signed again elsewhere; reload the page")
     if finished is not None:
-        # Before the signature: one without its files gets them again, files without one stay.
+        # First the files: a signature without files gets them again (`write_missing`), but files
+        # without a signature would stay.
         _remove_files(service.signed_folder(result, who))
     stored = service.store_events(result, who, batch.model, batch.events)
     return service.answer(result, who, stored)
@@ -159,36 +161,45 @@ def link_earlier(service: Service, name: str, who: str) -> dict[str, Any]:
     old = [mark for mark in earlier.labels if mark in earlier.places]
     old_xy = np.array([earlier.places[mark] for mark in old]).reshape(-1, 2)
     visible = service.visible(result, who)
-    new_xy = result.candidates.xy[visible]
-    pairs = dict(match_points(old_xy, new_xy, LINK_UM / result.mpp).pairs)
-    at = earlier.last_at or "1970-01-01T00:00:00Z"
-
-    def new_id(of: str) -> str:
-        return str(uuid.uuid5(_NAMESPACE, f"{result.key}|{who}|{of}"))
-
-    events, linked = [], 0
-    if "" in earlier.comments:
-        events.append(Event(new_id("comment"), at, "comment", text=earlier.comments[""]))
-    for number, mark in enumerate(old):
-        label = earlier.labels[mark]
-        identity = new_id(mark)
-        x, y = old_xy[number].tolist()
-        if number in pairs:
-            new = result.candidates.ids[visible[pairs[number]]]
-            events.append(Event(id=identity, at=at, kind="decide", mark=new, label=label))
-            linked += 1
-        elif label in ("mitosis", "atypical"):
-            new = f"{OWN}{identity}"
-            events.append(Event(identity, at, "add", new, x_px=x, y_px=y, label=label))
-        else:
-            continue
-        if mark in earlier.comments:
-            text = earlier.comments[mark]
-            events.append(Event(new_id(f"comment {mark}"), at, "comment", new, text=text))
-    for key, outline in earlier.regions.items():
-        identity = new_id(key)
-        events.append(Event(identity, at, "region", f"region-{identity}", outline=outline))
+    matched = match_points(old_xy, result.candidates.xy[visible], LINK_UM / result.mpp).pairs
+    linked = {old[first]: result.candidates.ids[visible[second]] for first, second in matched}
+    events = _events_again(earlier, linked, f"{result.key}|{who}")
     service.store_events(result, who, result.key.model_hash, events)
     answer = service.answer(result, who, len(events))
     added = sum(event.kind == "add" for event in events)
-    return {**answer, "linked": linked, "added": added, "left": len(old) - linked - added}
+    left = len(old) - len(linked) - added
+    return {**answer, "linked": len(linked), "added": added, "left": left}
+
+
+def _events_again(earlier: ReviewState, linked: Mapping[str, str], whose: str) -> list[Event]:
+    """Return events that say of this model's marks what a reader said under an earlier one.
+
+    Args:
+        earlier: what the reader said.
+        linked: the candidate of this model that each old mark is, by the old mark's id.
+        whose: result and reader; the same review gives events of the same ids.
+    """
+    at = earlier.last_at or "1970-01-01T00:00:00Z"
+
+    def new_id(of: str) -> str:
+        return str(uuid.uuid5(_NAMESPACE, f"{whose}|{of}"))
+
+    events = []
+    if "" in earlier.comments:
+        events.append(Event(new_id("comment"), at, "comment", text=earlier.comments[""]))
+    for old, label in earlier.labels.items():
+        identity, new = new_id(old), linked.get(old)
+        if new is not None:
+            events.append(Event(identity, at, "decide", new, label=label))
+        elif label in MITOSES and old in earlier.places:
+            new, (x, y) = f"{OWN}{identity}", earlier.places[old]
+            events.append(Event(identity, at, "add", new, x_px=x, y_px=y, label=label))
+        else:
+            continue
+        if old in earlier.comments:
+            text = earlier.comments[old]
+            events.append(Event(new_id(f"comment {old}"), at, "comment", new, text=text))
+    for key, outline in earlier.regions.items():
+        identity = new_id(key)
+        events.append(Event(identity, at, "region", f"region-{identity}", outline=outline))
+    return events

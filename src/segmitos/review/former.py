@@ -61,7 +61,7 @@ def former_events(store: Store, result: Result, who: str | None = None) -> dict[
 def _fit(events: Sequence[Event], result: Result) -> bool:
     """Tell whether events were made on a result's marks.
 
-    Since it was detected, then: under this name there may have been one with other settings before.
+    Only events since the result was detected do: one with other settings may have had its name.
     """
     try:
         last = datetime.fromisoformat(events[-1].at)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from segmitos.counting.reviewed_marks import MITOSES, Label
 from segmitos.evaluation.matching import match_points
+from segmitos.io.geometry import xy_of
 from segmitos.io.points.candidates import Candidates
 from segmitos.review.access import MODEL
 from segmitos.review.assess import Counted, count_windows, reviewed_marks
@@ -63,7 +64,7 @@ class SlideReadings:
     def mitoses_xy(self, reader: int) -> NDArray[np.float64]:
         """Return the positions of a reader's mitoses (n, 2)."""
         chosen = [u for u, vote in zip(self.units, self.votes[reader], strict=True) if vote == 1]
-        return np.array([(unit.x_px, unit.y_px) for unit in chosen]).reshape(-1, 2)
+        return xy_of(chosen)
 
 
 def read_slide(
@@ -97,43 +98,44 @@ def union_of_marks(result: Result, states: Mapping[str, ReviewState]) -> list[Un
     Marks that readers added are one where they lie within 7.5 um, one to one; so are an added mark
     and a candidate that its reader has not decided on.
     """
-    candidates = result.candidates
+    units = _marked_candidates(result.candidates, states)
+    for who, state in states.items():
+        _add_own_marks(units, who, state, MATCH_UM / result.mpp)
+    return units
+
+
+def _marked_candidates(candidates: Candidates, states: Mapping[str, ReviewState]) -> list[Unit]:
+    """Return the detections, and the other candidates that a reader decided on, with their labels.
+
+    One that readers moved lies in the middle of where they moved it to.
+    """
     wanted = set(np.flatnonzero(candidates.is_detection).tolist())
     for state in states.values():
         wanted |= {candidates.index[mark] for mark in state.labels if mark in candidates.index}
-    places = candidates.xy.tolist()
-    units = [
-        Unit(places[place][0], places[place][1], candidates.ids[place]) for place in sorted(wanted)
-    ]
-    by_id = {unit.candidate: unit for unit in units}
-    for unit in units:
-        moved = [
-            state.moved[mark]
-            for state in states.values()
-            if (mark := unit.candidate or "") in state.moved and mark in state.labels
-        ]
+    units = []
+    for place in sorted(wanted):
+        mark, (x, y) = candidates.ids[place], candidates.xy[place].tolist()
+        decided = {who: state for who, state in states.items() if mark in state.labels}
+        moved = [state.moved[mark] for state in decided.values() if mark in state.moved]
         if moved:
-            unit.x_px, unit.y_px = np.mean(moved, axis=0).tolist()
-    for who, state in states.items():
-        for mark, label in state.labels.items():
-            if mark in by_id:
-                by_id[mark].labels[who] = label
-    for who, state in states.items():
-        own = [(mark, place) for mark, place in state.added.items() if mark in state.labels]
-        free = [unit for unit in units if who not in unit.labels]
-        pairs = match_points(
-            np.array([place for _, place in own]).reshape(-1, 2),
-            np.array([(unit.x_px, unit.y_px) for unit in free]).reshape(-1, 2),
-            MATCH_UM / result.mpp,
-        ).pairs
-        matched = dict(pairs)
-        for number, (mark, (x, y)) in enumerate(own):
-            label = state.labels[mark]
-            if number in matched:
-                free[matched[number]].labels[who] = label
-            else:
-                units.append(Unit(x, y, None, {who: label}))
+            x, y = np.mean(moved, axis=0).tolist()
+        labels = {who: state.labels[mark] for who, state in decided.items()}
+        units.append(Unit(x, y, mark, labels))
     return units
+
+
+def _add_own_marks(units: list[Unit], who: str, state: ReviewState, distance_px: float) -> None:
+    """Put the marks that a reader added among the units: one that is there, or another."""
+    own = [(mark, place) for mark, place in state.added.items() if mark in state.labels]
+    own_xy = np.array([place for _, place in own]).reshape(-1, 2)
+    free = [unit for unit in units if who not in unit.labels]
+    matched = dict(match_points(own_xy, xy_of(free), distance_px).pairs)
+    for number, (mark, (x, y)) in enumerate(own):
+        label = state.labels[mark]
+        if number in matched:
+            free[matched[number]].labels[who] = label
+        else:
+            units.append(Unit(x, y, None, {who: label}))
 
 
 def _vote(unit: Unit, reader: str, candidates: Candidates) -> float:
@@ -142,8 +144,8 @@ def _vote(unit: Unit, reader: str, candidates: Candidates) -> float:
         return float(is_detection)
     label = unit.labels.get(reader)
     if label is None:
-        # Who finished and left a detection undecided said nothing of it; who has no mark at
-        # another place has seen no mitosis there.
+        # A reader may finish without deciding on a detection, which says nothing; no mark at
+        # another place says that there is no mitosis.
         return math.nan if is_detection else 0.0
     return math.nan if label == "unsure" else float(label in MITOSES)
 

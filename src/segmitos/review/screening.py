@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Outline = Sequence[tuple[float, float]]
 OVERLAP = 0.1
 _MAX_FIELDS = 20_000
-# A window counts as screened whole from here on: outlines are kept to a hundredth of a pixel.
+# Fraction from which a window counts as screened: outlines are rounded to 0.01 px.
 _WHOLE = 0.999
 
 

@@ -71,7 +71,7 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return max(self.stain_match, self.stain_transfer, self.stain_jitter) > 0
 
 
-# Nothing happens.
+# Leaves images as they are.
 NONE = Augmentation(1, False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 

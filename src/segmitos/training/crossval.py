@@ -251,7 +251,7 @@ def _counted(
     # Of the training, and of what is tested: its labels may have been corrected since.
     identity = f"{state.identity} {of_tested}"
     if training_stain(recipe, state) is None:
-        # Counts of before were of slides that were matched whatever the recipe.
+        # Not the counts of an older version, which matched the stain of slides here, too.
         identity += " stain as it is"
     saved = _load_counts(path, identity, tested)
     if saved is None:

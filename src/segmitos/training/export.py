@@ -32,7 +32,7 @@ from segmitos.training.recipe import Recipe
 
 # The exported graph and the network may differ by no more than this in probability.
 TOLERANCE = 2e-3
-# Where nothing was tuned: in the middle of what serves most models.
+# For models that were not tuned: typical values of those that were.
 UNTUNED = Thresholds(threshold=0.5, min_area_um2=8.0, min_score=0.7)
 
 

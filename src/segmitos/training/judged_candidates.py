@@ -110,7 +110,7 @@ def _judge(
         # The staining is that of the whole slide, as in detection.
         tissue = find_tissue(overview)
         view = view.stain_matched(spec.stain, tissue)
-        accumulator = MapAccumulator(spec.mpp * spec.stride, spec.stride)
+        accumulator = MapAccumulator(spec.map_mpp, spec.stride)
         tiles = select_tiles(view, model.spec, find_tissue(overview, case.regions))
         for tile, part, mask in predict_tiles(tiles, view, model, tissue):
             accumulator.add(part, tile.column, tile.row, mask)

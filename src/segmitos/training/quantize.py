@@ -38,7 +38,7 @@ _MITOSES_A_CASE = 2
 _KINDS = ["Conv", "Add", "Resize", "Clip", "Relu"]
 # Patches of a verifier that are calibrated on together.
 _BATCH = 8
-# Probabilities in between matter: outside, the logit is nearly free to move.
+# The logit's shift is measured between these probabilities; beyond them it hardly matters.
 _UNCERTAIN = (0.05, 0.99)
 
 

@@ -42,7 +42,7 @@ IGNORE_RADIUS_UM = 6.0
 # The four parts of a mosaic meet in the middle, or this far beside it.
 _MOSAIC_STEP_PX = 16
 _PLACED = ("mitosis", "centered", "hard_negative", "mined")
-# Of these a place is drawn anew each time.
+# The place of such a crop is drawn anew each time.
 _ANYWHERE = ("background", "external_background")
 _KINDS = _PLACED + _ANYWHERE
 

@@ -115,7 +115,7 @@ def train(
     check_split(cases, validation_cases)
     if existing == "restart" or not (folder / STATE).exists():
         check_place(folder)
-    with _made(folder):
+    with _run_folder(folder):
         if threads is not None:
             torch.set_num_threads(threads)
         start = None if start_from is None else _start_folder(start_from)
@@ -151,7 +151,7 @@ def train(
 
 
 @contextmanager
-def _made(folder: Path) -> Iterator[None]:
+def _run_folder(folder: Path) -> Iterator[None]:
     """Make the folder, and take it away again, its new parents too, if it stays empty.
 
     Fails before the work, not after it, where nothing could be written.
@@ -167,7 +167,7 @@ def _made(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # What holds a file stays.
+        # `rmdir` refuses a folder that holds a file.
         with suppress(OSError):
             for path in new:
                 path.rmdir()

@@ -29,7 +29,7 @@ _CLASS_COLUMNS = (
     *("mitosis", "is_mitosis"),
     *("class_id", "class id", "category_id", "category id", "label_id", "label id"),
 )
-# Of words that say nothing of what a point is.
+# Columns of words that do not classify a point.
 _NO_CLASS_COLUMNS = frozenset(
     {
         *("id", "name", "image", "file", "filename", "slide", "case", "patient", "laboratory"),
@@ -84,18 +84,18 @@ def read_csv_annotations(
     _check_decimals(table, rows, [name for name in header if name in _NUMBER_COLUMNS])
     label_column = _class_column(table, header, rows, classes)
     labels: list[Label] = []
-    values = []
-    positions_um = []
+    values: list[tuple[float, ...]] = []
+    positions_um: list[tuple[float, float]] = []
     laboratories = set()
     for line, cells in rows:
         with collected(problems):
-            numbers = _numbers(table, cells, line, pair)
+            numbers, xy_um = _numbers(table, cells, line, pair)
             label: Label = "mitosis"
             if label_column is not None:
                 label = _label(table, cells[label_column], line, label_column, classes)
             labels.append(label)
-            values.append(numbers[:5])
-            positions_um.append(numbers[5:])
+            values.append(numbers)
+            positions_um.append(xy_um)
         laboratories.add(cells.get("laboratory", ""))
     refuse_all(path, problems)
     if len(laboratories) > 1:
@@ -172,14 +172,14 @@ def _check_decimals(
 
 def _numbers(
     table: Table, cells: dict[str, str], line: int, pair: tuple[str, str]
-) -> tuple[float, ...]:
-    """Return x, y, score, area, confidence, x_um and y_um of a row; nan for what is not there."""
+) -> tuple[tuple[float, ...], tuple[float, float]]:
+    """Return x, y, score, area and confidence of a row, and x_um and y_um; nan where not there."""
     x, y = (_position(table, cells[name], line, name) for name in pair)
     score, area, x_um, y_um = (
         table.number(cells.get(name, ""), line, name, required=False)
         for name in ("score", "area_um2", "x_um", "y_um")
     )
-    return x, y, score, area, _confidence(table, cells, line), x_um, y_um
+    return (x, y, score, area, _confidence(table, cells, line)), (x_um, y_um)
 
 
 def _position(table: Table, text: str, line: int, column: str) -> float:

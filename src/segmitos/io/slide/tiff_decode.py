@@ -214,7 +214,7 @@ def _picture(
     name = _PICTURES[coding.compression]
     read: Callable[..., Any] = getattr(imagecodecs, f"{name}_decode")
     if name == "jpeg2k":
-        # This decoder looks at the room that it is given after the work.
+        # The decoder compares the size with that of `out` only after it has decoded everything.
         stored = _jpeg2000_size(data)
         if stored not in _fitting(size, inside):
             raise ValueError(f"its JPEG 2000 is of {_shown(stored)}, not {_shown(size)}")

@@ -81,7 +81,7 @@ class FCN(nn.Module):
         UsageError: for another stride.
     """
 
-    # Of the output against the input.
+    # The output has the input's size.
     stride = 1
     # fc6 sees 404 px, and an output pixel mixes map pixels up to 32 px away: 202 + 32, rounded up
     # to a multiple of 32.
@@ -125,7 +125,7 @@ class FCN(nn.Module):
             self.upscore8 = BilinearUpsampling(2, 8)
             predictions.append(self.score_pool3)
         self._initialize(predictions)
-        # In the state: weights from elsewhere bring the scale that they were trained with.
+        # Buffers, since converted weights bring the mean and deviation they were trained with.
         self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGE_STD).view(1, 3, 1, 1))
 

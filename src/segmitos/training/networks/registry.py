@@ -77,7 +77,7 @@ NETWORKS: dict[str, Callable[[bool], nn.Module]] = {
     "proposal": _proposal,
     # The paper's; `training.weights` fills them.
     **{f"fcn{stride}s": partial(_fcn, stride) for stride in (32, 16, 8)},
-    # With a quarter of the channels, for machines without a GPU; no weights fit them.
+    # With a quarter of the channels, for machines without a GPU; there are no weights for them.
     **{f"fcn{stride}s-slim": partial(_fcn, stride, width=0.25) for stride in (32, 16, 8)},
 }
 
