@@ -33,11 +33,13 @@ class Coloring:
         to_rgb: from (h, w, samples) of 8 bits or less to RGB (h, w, 3).
         alpha: number of the sample that is transparency, None where there is none.
         is_palette: whether samples are numbers of colors.
+        colors: how many samples, from the first, are colors; None: all.
     """
 
     to_rgb: Callable[[Samples], Pixels]
     alpha: int | None = None
     is_palette: bool = False
+    colors: int | None = None
 
 
 def color_reader(
@@ -65,7 +67,9 @@ def color_reader(
             return Coloring(lambda a: _grey(255 - _stretched(a, bits)))
         return Coloring(lambda a: _grey(_stretched(a, bits)))
     if photometric == BLACK_IS_ZERO and samples == 2 and kind:
-        return Coloring(lambda a: _seen_through(_grey(a[..., :1]), a[..., 1], kind, bits), 1)
+        return Coloring(
+            lambda a: _seen_through(_grey(a[..., :1]), a[..., 1], kind, bits), 1, colors=1
+        )
     if photometric == BLACK_IS_ZERO and samples == 3 and coding.samples == 1:
         # Three images that the file itself names red, green and blue.
         return Coloring(lambda a: _stretched(a, bits))
@@ -79,8 +83,8 @@ def color_reader(
         return Coloring(lambda a: _stretched(a, bits))
     if photometric == RGB and samples == 4:
         if kind:
-            return Coloring(lambda a: _seen_through(a[..., :3], a[..., 3], kind, bits), 3)
-        return Coloring(lambda a: _stretched(a[..., :3], bits))
+            return Coloring(lambda a: _seen_through(a[..., :3], a[..., 3], kind, bits), 3, colors=3)
+        return Coloring(lambda a: _stretched(a[..., :3], bits), colors=3)
     name = _COLOR_SPACES.get(photometric, f"number {photometric}")
     hint = ", as in fluorescence" if samples > 4 or photometric == BLACK_IS_ZERO else ""
     raise InputError(
