@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import segmitos.io.slide.tiff_scale as scales
@@ -33,11 +33,13 @@ class Chosen:
         format: what the file is.
         levels: the images of each level, finest first; several where channels are apart.
         description: text that tells its scale.
+        full: the image that it is a smaller copy of, None where it is none.
     """
 
     format: str
     levels: tuple[tuple[Directory, ...], ...]
     description: str
+    full: Directory | None = None
 
 
 def vendor_of(first: Directory) -> str:
@@ -105,7 +107,9 @@ def _numbered(path: Path, images: Sequence[Directory], number: int) -> Chosen:
         if not other.flags & _REDUCED:
             break
         following.append(other)
-    return _with_levels("TIFF", image, following, _text_of(image, images[0]))
+    chosen = _with_levels("TIFF", image, following, _text_of(image, images[0]))
+    earlier = [other for other in images[:number] if not other.flags & _REDUCED]
+    return replace(chosen, full=earlier[-1]) if image.flags & _REDUCED and earlier else chosen
 
 
 def _several(path: Path, like: Sequence[Directory], count: int) -> InputError:

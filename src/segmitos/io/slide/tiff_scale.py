@@ -20,6 +20,10 @@ from segmitos.io.slide.scale import (
 from segmitos.io.slide.tiff_tags import Directory
 
 _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([^|\r\n]*)")
+_APERIO_REDUCTION = re.compile(
+    r"(\d{1,9})x\d+(?: \[-?\d+,-?\d+ (\d{1,9})x\d+\])?(?: \(\d+x\d+\))? *"
+    r"-> *(\d{1,9})x(\d{1,9})"
+)
 _IMAGEJ_UNIT = re.compile(r"^unit=(.*)$", re.MULTILINE)
 _INCH, _CENTIMETER, _MILLIMETER, _MICROMETER = 2, 3, 4, 5
 _PER_INCH = {
@@ -30,13 +34,25 @@ _PER_INCH = {
 }
 
 
-def aperio(description: str) -> Scale | None:
-    """From an SVS's `... |MPP = 0.2500|...`."""
+def aperio(description: str, size: tuple[int, int]) -> Scale | None:
+    """From an SVS's `... |MPP = 0.2500|...`.
+
+    Of an image that was made smaller, as the text says with `46000x32914 -> 1024x732`, that is the
+    scale of the slide it was made of.
+
+    Args:
+        description: of the image.
+        size: its width and height.
+    """
     match = _APERIO_MPP.search(description)
     if match is None:
         return None
     text = match.group(1).strip()
-    return scale_of_texts(text, text, "aperio.MPP")
+    stated = scale_of_texts(text, text, "aperio.MPP")
+    for slide, region, reduced, height in _APERIO_REDUCTION.findall(description):
+        if (int(reduced), int(height)) == size:
+            return _reduced(stated, int(region or slide) / size[0])
+    return stated
 
 
 def ome(xml: str | None, width: int, height: int) -> Scale | None:
@@ -84,13 +100,36 @@ def generic(description: str, page: Directory) -> Scale | None:
     resolution = None
     if density[0] is not None and density[1] is not None:
         resolution = scale_of_dpi(density[0] * per_inch, density[1] * per_inch, "TIFF resolution")
-    chosen, text = first_understood([imagej, resolution]), aperio(description)
+    chosen, text = first_understood([imagej, resolution]), aperio(description, page.size)
     if chosen is None or not chosen.is_understood or text is None or not text.is_understood:
         return first_understood([chosen, text])
     if same_scale(chosen.mpp_x, text.mpp_x):
         return chosen
     # Converters that make an image smaller keep Aperio's text as it was.
     return replace(chosen, other=f"{text.mpp_x:.4g} ({text.tag})")
+
+
+def of_reduction(stated: Scale | None, full: Scale | None, factor: float) -> Scale | None:
+    """The scale of an image that is marked as a smaller copy of another of the file.
+
+    Args:
+        stated: by itself; writers that give each level the text and tags of the first state the
+            full image's.
+        full: of the full image.
+        factor: pixels of the full image per pixel.
+    """
+    if stated is None or full is None or not (stated.is_understood and full.is_understood):
+        return stated
+    return _reduced(full, factor) if same_scale(stated.mpp_x, full.mpp_x) else stated
+
+
+def _reduced(full: Scale, factor: float) -> Scale:
+    """Return the scale of an image that was made smaller, from that of the full one."""
+    if not full.is_understood or same_scale(factor, 1):
+        return full
+    text = f"{full.mpp_x:.4g} of an image {factor:.4g} times as wide"
+    scale = scale_of(full.mpp_x * factor, full.mpp_y * factor, full.tag, text)
+    return replace(scale, other=f"{full.mpp_x:.4g}, of an image {factor:.4g} times as wide")
 
 
 def _imagej(description: str, density: tuple[float | None, float | None]) -> Scale | None:
