@@ -61,7 +61,7 @@ class OpenSlideBackend:
         import openslide
 
         try:
-            return openslide.OpenSlide(_with_companions(self._path))
+            return openslide.OpenSlide(with_companions(self._path))
         except openslide.OpenSlideUnsupportedFormatError as error:
             raise InputError(
                 f"{self._path}: not a slide that OpenSlide knows{_hint(self._path)}"
@@ -135,7 +135,7 @@ def _scale(properties: dict[str, str]) -> Scale | None:
     )
 
 
-def _with_companions(path: Path) -> Path:
+def with_companions(path: Path) -> Path:
     """The path to open: where a MIRAX slide is a link without its folder, what it leads to."""
     if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
         return path.resolve()
