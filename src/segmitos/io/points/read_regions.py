@@ -66,17 +66,22 @@ def regions_for(roi: Path, image: Path) -> Path:
         image: the image's path.
 
     Raises:
-        InputError: where there is none.
+        InputError: where there is none, or a folder holds two.
     """
     if not roi.is_dir():
         if not roi.exists():
             raise InputError(f"{roi}: no such file or folder of regions")
         return roi
     names = [f"{stem}{suffix}" for stem in (image.stem, image.name) for suffix in _SUFFIXES]
-    for name in names:
-        if (roi / name).is_file():
-            return roi / name
-    raise InputError(f"{roi} holds no regions of {image.name}: {names[0]} is missing")
+    there = [name for name in names if (roi / name).is_file()]
+    if not there:
+        raise InputError(f"{roi} holds no regions of {image.name}: {names[0]} is missing")
+    if len(there) > 1:
+        raise InputError(
+            f"{roi} holds two files of regions of {image.name}, {there[0]} and {there[1]}; keep "
+            "one of them"
+        )
+    return roi / there[0]
 
 
 def regions_of_slide(roi: Path, slide: Slide) -> Regions:
@@ -88,15 +93,16 @@ def regions_of_slide(roi: Path, slide: Slide) -> Regions:
 
     Raises:
         InputError: where there is no file, or it cannot be read.
-        DataError: where it is not GeoJSON, holds no polygon, or touches nothing of the slide.
+        DataError: where it is not GeoJSON, holds no polygon, or one that touches nothing of the
+            slide.
     """
     path = regions_for(roi, slide.path)
     left, top = slide.bounds[:2]
     regions = read_regions(path).moved(left, top)
-    if not regions.touches(slide.width, slide.height):
+    if problem := regions.misplaced(slide.width, slide.height):
         raise DataError(
-            f"{path}: no region touches the image {slide.path.name} of {slide.width} x "
-            f"{slide.height} px; were they drawn on another image, or at another scale?"
+            f"{path}: {problem} {slide.path.name} of {slide.width} x {slide.height} px; were they "
+            "drawn on another image, or at another scale?"
         )
     return regions
 
