@@ -78,6 +78,35 @@ def test_a_page_has_the_scale_that_it_states_itself(tmp_path: Path, picture: np.
     assert found == [0.25, None, 0.5, None, 0.25]
 
 
+def test_focal_planes_of_an_svs_are_told(tmp_path: Path, picture: np.ndarray) -> None:
+    text = slides.APERIO.format(w=300, h=200)
+    saved: dict[str, Any] = {"photometric": "rgb", "metadata": None, "compression": "jpeg"}
+    with tifffile.TiffWriter(tmp_path / "a.svs") as file:
+        for pixels in (picture, picture[::4, ::4], picture[::-1], picture[::-4, ::4]):
+            plane = np.ascontiguousarray(pixels)
+            file.write(plane, tile=(128, 128), description=text, **saved)
+    with pytest.raises(InputError, match=r"2 images of like size \(page 1: .* page 3: 300 x 200"):
+        Slide.open(tmp_path / "a.svs")
+    pixels = read(tmp_path / "a.svs", page=3).astype(int)
+    assert np.abs(pixels - picture[::-1]).mean() < 6
+
+
+@pytest.mark.parametrize(("tag", "levels"), [((), (1,)), ((6,), (1, 4))])
+def test_a_smaller_image_that_is_not_turned_as_the_full_one_is_no_level(
+    tmp_path: Path, picture: np.ndarray, tag: tuple[int, ...], levels: tuple[int, ...]
+) -> None:
+    stored = np.ascontiguousarray(picture.swapaxes(0, 1)[::-1])
+    saved: dict[str, Any] = {"photometric": "rgb", "metadata": None}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(stored, extratags=[(274, "H", 1, 6, True)], **saved)
+        small = np.ascontiguousarray(stored[::4, ::4])
+        tags = [(274, "H", 1, value, True) for value in tag]
+        file.write(small, subfiletype=1, extratags=tags, **saved)
+    with Slide.open(tmp_path / "a.tif") as slide:
+        assert slide.level_downsamples == levels
+        assert np.array_equal(slide.read(0, 0, 300, 200), picture)
+
+
 def test_a_region_that_was_saved_from_an_aperio_slide_is_an_image(
     tmp_path: Path, picture: np.ndarray
 ) -> None:
