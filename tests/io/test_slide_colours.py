@@ -90,6 +90,30 @@ def test_cmyk(tmp_path: Path, picture: np.ndarray) -> None:
     assert np.array_equal(read(tmp_path / "b.tif"), expected)
 
 
+@pytest.mark.parametrize(
+    ("compression", "photometric", "is_ycbcr"),
+    [
+        *[(33003, "ycbcr", True), (33003, "rgb", True)],
+        *[(33005, "ycbcr", False), (33005, "rgb", False)],
+        *[(34712, "ycbcr", True), (34712, "rgb", False)],
+    ],
+)
+@pytest.mark.parametrize("description", [None, "Aperio Image Library v12\r\n|MPP = 0.25"])
+def test_jpeg_2000_in_its_color_space(
+    tmp_path: Path, compression: int, photometric: str, is_ycbcr: bool, description: str | None
+) -> None:
+    picture = slides.picture(256, 256)
+    stored = np.asarray(Image.fromarray(picture).convert("YCbCr")) if is_ycbcr else picture
+    tile = imagecodecs.jpeg2k_encode(stored, level=0, mct=False, codecformat="j2k", reversible=True)
+    options = {"shape": stored.shape, "dtype": np.uint8, "tile": (256, 256), "metadata": None}
+    options |= {"photometric": photometric, "compression": compression}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(iter([tile]), description=description, **options)
+    with Slide.open(tmp_path / "a.tif", page=1) as slide:
+        found = slide.read(0, 0, 256, 256).astype(int)
+    assert np.abs(found - picture).max() <= (3 if is_ycbcr else 0)
+
+
 def test_sixteen_bits_over_their_whole_range(tmp_path: Path, picture: np.ndarray) -> None:
     wide = picture.astype(np.uint16) * 257
     Image.fromarray(wide[..., 0]).save(tmp_path / "a.png")

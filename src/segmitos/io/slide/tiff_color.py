@@ -12,7 +12,14 @@ import numpy.typing as npt
 
 from segmitos.errors import InputError
 from segmitos.io.slide.backend import Pixels, on_white
-from segmitos.io.slide.tiff_decode import JPEG, LOSSLESS, Coding
+from segmitos.io.slide.tiff_decode import (
+    APERIO_RGB,
+    APERIO_YCBCR,
+    JPEG,
+    JPEG_2000,
+    LOSSLESS,
+    Coding,
+)
 
 Samples = npt.NDArray[Any]
 
@@ -75,9 +82,9 @@ def color_reader(
         return Coloring(lambda a: _stretched(a, bits))
     if photometric == CMYK and samples == 4 and coding.compression != JPEG:
         return Coloring(lambda a: _through_pillow(_stretched(a, bits), "CMYK"))
+    if samples == 3 and _is_stored_as_ycbcr(coding):
+        return Coloring(lambda a: _through_pillow(_stretched(a, bits), "YCbCr"))
     if photometric == YCBCR and samples == 3:
-        if coding.compression in LOSSLESS:
-            return Coloring(lambda a: _through_pillow(_stretched(a, bits), "YCbCr"))
         return Coloring(np.ascontiguousarray)
     if photometric == RGB and samples == 3:
         return Coloring(lambda a: _stretched(a, bits))
@@ -91,6 +98,14 @@ def color_reader(
         f"{path}: {samples} samples per pixel, color space {name}{hint}; only brightfield RGB "
         "or grey images are read"
     )
+
+
+def _is_stored_as_ycbcr(coding: Coding) -> bool:
+    """Tell whether decoded samples are YCbCr still; the decoders of other pictures give RGB."""
+    if coding.compression in (APERIO_YCBCR, APERIO_RGB):
+        # Aperio says it by the compression, whatever the color space is said to be.
+        return coding.compression == APERIO_YCBCR
+    return coding.photometric == YCBCR and coding.compression in LOSSLESS.union(JPEG_2000)
 
 
 def _stretched(samples: Samples, bits: int) -> Pixels:
