@@ -116,6 +116,17 @@ def test_regions_may_be_a_folder_with_one_file_a_slide(work, tmp_path, capsys):
     assert "finished before" in capsys.readouterr().out, "other slides' regions do not concern it"
 
 
+@pytest.mark.parametrize("object_type", ["cell", "detection"])
+def test_cells_that_qupath_detected_are_no_regions(work, tmp_path, capsys, object_type):
+    cell = polygon(180, 40, 40, 40, "Tumor")
+    cell["properties"]["objectType"] = object_type
+    roi = save(tmp_path / "roi.geojson", polygon(0, 0, 130, 320, "Tumor"), cell)
+    assert detect(work, tmp_path, "--roi", roi) == 0
+    assert points(tmp_path / "out" / "slide" / "detections.geojson") == CELLS[:1]
+    assert detect(work, tmp_path, "--roi", save(tmp_path / "cells.geojson", cell)) == 1
+    assert "holds no polygon to limit the work to" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["Tumor", "Ignore*"])
 def test_one_region_of_several_that_touches_nothing_is_an_error(work, tmp_path, capsys, kind):
     features = [polygon(0, 0, 130, 320, "Tumor"), polygon(5000, 5000, 50, 50, kind)]

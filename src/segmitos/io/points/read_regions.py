@@ -28,8 +28,9 @@ def read_regions(path: Path) -> Regions:
     """Read regions from GeoJSON: features, as QuPath exports them, or bare geometries.
 
     Every outline is a region whatever its class, but for those of `EXCLUDED_CLASSES`, which are cut
-    out, and for outlines of cells (mitosis, hard negative, unsure), which are passed over
-    as points are. Where only outlines to cut out are there, the region is everything but them.
+    out, and for outlines of cells (mitosis, hard negative, unsure, and what QuPath has detected),
+    which are passed over as points are. Where only outlines to cut out are there, the region is
+    everything but them.
 
     Returns:
         The regions, in the file's frame.
@@ -49,7 +50,7 @@ def read_regions(path: Path) -> Regions:
         kind = (outline.kind or "").lower()
         if kind in EXCLUDED_CLASSES:
             excluded.append(outline)
-        elif CLASSES.label(kind) is None:
+        elif CLASSES.label(kind) is None and not outline.is_cell:
             included.append(outline)
     regions = regions_of(included, excluded)
     if regions is None:
