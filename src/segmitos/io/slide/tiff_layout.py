@@ -104,9 +104,11 @@ def read_layout(path: Path, chosen: Chosen) -> tuple[tuple[TiffLevel, ...], Scal
     levels = tuple(_level(path, images, chosen.format) for images in chosen.levels)
     first = chosen.levels[0][0]
     if chosen.format == "aperio":
-        return levels, scales.aperio(first.text(tags.DESCRIPTION), first.size)
+        stated = scales.aperio(first.text(tags.DESCRIPTION), first.size)
+        return levels, scales.beside_resolution(stated, first)
     if chosen.format == "OME-TIFF":
-        return levels, scales.ome(chosen.description, levels[0].width, levels[0].height)
+        stated = scales.ome(chosen.description, levels[0].width, levels[0].height)
+        return levels, scales.beside_resolution(stated, first)
     stated, full = scales.generic(chosen.description, first), chosen.full
     if full is None:
         return levels, stated

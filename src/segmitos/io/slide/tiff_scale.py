@@ -25,6 +25,7 @@ _APERIO_REDUCTION = re.compile(
     r"-> *(\d{1,9})x(\d{1,9})"
 )
 _IMAGEJ_UNIT = re.compile(r"^unit=(.*)$", re.MULTILINE)
+_TAG = "TIFF resolution"
 _INCH, _CENTIMETER, _MILLIMETER, _MICROMETER = 2, 3, 4, 5
 _PER_INCH = {
     _INCH: 1.0,
@@ -92,21 +93,35 @@ def _count(text: str) -> int:
 
 def generic(description: str, page: Directory) -> Scale | None:
     """From ImageJ's text or the resolution tags; a screen's or printer's density is no scale."""
-    density = page.ratio(tags.X_RESOLUTION), page.ratio(tags.Y_RESOLUTION)
-    imagej = _imagej(description, density)
+    # Converters that make an image smaller keep Aperio's text as it was.
+    chosen = first_understood([_imagej(description, page), _resolution(page)])
+    return _beside(chosen, aperio(description, page.size))
+
+
+def beside_resolution(stated: Scale | None, page: Directory) -> Scale | None:
+    """The scale that a text states, with that of the resolution tags where it is another."""
+    return _beside(stated, _resolution(page))
+
+
+def _beside(chosen: Scale | None, other: Scale | None) -> Scale | None:
+    """The first that is understood, with the second where both are and differ."""
+    if chosen is None or not chosen.is_understood or other is None or not other.is_understood:
+        return first_understood([chosen, other])
+    if same_scale(chosen.mpp_x, other.mpp_x):
+        return chosen
+    return replace(chosen, other=f"{other.mpp_x:.4g} ({other.tag})")
+
+
+def _resolution(page: Directory) -> Scale | None:
+    x, y = _density(page)
     unit = page.integers(tags.RESOLUTION_UNIT)
     # Without a unit the standard has inches.
     per_inch = _PER_INCH.get(int(unit[0]) if len(unit) else _INCH, 0.0)
-    resolution = None
-    if density[0] is not None and density[1] is not None:
-        resolution = scale_of_dpi(density[0] * per_inch, density[1] * per_inch, "TIFF resolution")
-    chosen, text = first_understood([imagej, resolution]), aperio(description, page.size)
-    if chosen is None or not chosen.is_understood or text is None or not text.is_understood:
-        return first_understood([chosen, text])
-    if same_scale(chosen.mpp_x, text.mpp_x):
-        return chosen
-    # Converters that make an image smaller keep Aperio's text as it was.
-    return replace(chosen, other=f"{text.mpp_x:.4g} ({text.tag})")
+    return None if x is None or y is None else scale_of_dpi(x * per_inch, y * per_inch, _TAG)
+
+
+def _density(page: Directory) -> tuple[float | None, float | None]:
+    return page.ratio(tags.X_RESOLUTION), page.ratio(tags.Y_RESOLUTION)
 
 
 def of_reduction(stated: Scale | None, full: Scale | None, factor: float) -> Scale | None:
@@ -132,16 +147,16 @@ def _reduced(full: Scale, factor: float) -> Scale:
     return replace(scale, other=f"{full.mpp_x:.4g}, of an image {factor:.4g} times as wide")
 
 
-def _imagej(description: str, density: tuple[float | None, float | None]) -> Scale | None:
+def _imagej(description: str, page: Directory) -> Scale | None:
     """From ImageJ's unit: its resolution is in pixels of that unit."""
     match = _IMAGEJ_UNIT.search(description) if description.startswith("ImageJ=") else None
     unit = match.group(1).strip() if match else ""
+    x, y = _density(page)
     # Without calibration ImageJ writes "pixel", or inches from the density of a screen.
-    if not unit or unit.lower() in ("pixel", "pixels", "inch", "in") or None in density:
+    if not unit or unit.lower() in ("pixel", "pixels", "inch", "in") or x is None or y is None:
         return None
-    x, y = (1 / (value or 1.0) for value in density)
     um = UM_PER_UNIT.get(unit, UM_PER_UNIT.get(unit.lower(), 0.0))
-    return scale_of(um * x, um * y, "ImageJ unit", f"{x:g} x {y:g} {unit}")
+    return scale_of(um / x, um / y, "ImageJ unit", f"{1 / x:g} x {1 / y:g} {unit}")
 
 
 def _ome_pixels(xml: str | None, width: int, height: int) -> list[ElementTree.Element]:
