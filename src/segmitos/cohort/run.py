@@ -78,7 +78,8 @@ def run(
     for name, entry in chosen:
         # Workers elsewhere stand in other folders, so that paths are whole.
         path = str(absolute_path(entry.path))
-        job = Job(path, str(out), name, _settings_for(entry, settings))
+        named = entry.name is not None
+        job = Job(path, str(out), name, _settings_for(entry, settings), named)
         problem = entry.problem or _other_name(name, entry, out) or shared.get(entry.path)
         if problem:
             outcomes[name] = fail(job, problem)
@@ -143,7 +144,8 @@ def _names(entries: Sequence[InputEntry], out: Path) -> list[str]:
         if record is not None:
             owned[record.input.path] = folder.name
     paths = [display_path(absolute_path(entry.path)) for entry in entries]
-    fresh = output_names([entry.path for entry in entries], [entry.name for entry in entries])
+    wanted = [entry.name or entry.slide_name for entry in entries]
+    fresh = output_names([entry.path for entry in entries], wanted)
     reused = {owned[path].casefold() for path in paths if path in owned}
     return [
         owned.get(path) or (own_name(name, entry.path) if name.casefold() in reused else name)
