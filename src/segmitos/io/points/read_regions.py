@@ -9,8 +9,8 @@ from segmitos.errors import DataError, InputError
 from segmitos.io.json_files import load_json
 from segmitos.io.points.classes import CLASSES
 from segmitos.io.points.geojson import (
-    EXCLUDED_CLASSES,
     Outline,
+    is_excluded,
     read_features,
     read_polygons,
     regions_of,
@@ -27,10 +27,10 @@ _GEOMETRIES = frozenset(
 def read_regions(path: Path) -> Regions:
     """Read regions from GeoJSON: features, as QuPath exports them, or bare geometries.
 
-    Every outline is a region whatever its class, but for those of `EXCLUDED_CLASSES`, which are cut
-    out, and for outlines of cells (mitosis, hard negative, unsure, and what QuPath has detected),
-    which are passed over as points are. Where only outlines to cut out are there, the region is
-    everything but them.
+    Every outline is a region whatever its class, but for those that `is_excluded` names, which are
+    cut out, and for outlines of cells (mitosis, hard negative, unsure, and what QuPath has
+    detected), which are passed over as points are. Where only outlines to cut out are there, the
+    region is everything but them.
 
     Returns:
         The regions, in the file's frame.
@@ -48,7 +48,7 @@ def read_regions(path: Path) -> Regions:
     bare = bool(included) or not _has_features(content)
     for outline in [] if bare else read_features(path, content)[1]:
         kind = (outline.kind or "").lower()
-        if kind in EXCLUDED_CLASSES:
+        if is_excluded(kind):
             excluded.append(outline)
         elif CLASSES.label(kind) is None and not outline.is_cell:
             included.append(outline)
