@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -83,6 +84,9 @@ def test_regions_drawn_in_qupath_limit_the_work_where_they_were_drawn(work, tmp_
         ([polygon(150, 0, 250, 320, "Ignore*")], CELLS[:1]),
         ([polygon(150, 0, 250, 320, "Necrosis")], CELLS[:1]),
         ([polygon(150, 0, 250, 320, "Exclude")], CELLS[:1]),
+        ([polygon(150, 0, 250, 320, "Artifacts")], CELLS[:1]),
+        ([polygon(150, 0, 250, 320, "Necrosis*")], CELLS[:1]),
+        ([polygon(0, 0, 400, 320), polygon(150, 0, 250, 320, "Ignore*: fold")], CELLS[:1]),
         ([polygon(0, 0, 400, 320, "Tumor"), polygon(150, 0, 250, 320, "artefact")], CELLS[:1]),
         ([polygon(0, 0, 400, 150), polygon(0, 0, 150, 320, "Ignore*")], CELLS[1:2]),
     ],
@@ -115,6 +119,46 @@ def test_regions_may_be_a_folder_with_one_file_a_slide(work, tmp_path, capsys):
     assert "finished before" in capsys.readouterr().out, "other slides' regions do not concern it"
 
 
+@pytest.mark.parametrize("object_type", ["cell", "detection"])
+def test_cells_that_qupath_detected_are_no_regions(work, tmp_path, capsys, object_type):
+    cell = polygon(180, 40, 40, 40, "Tumor")
+    cell["properties"]["objectType"] = object_type
+    roi = save(tmp_path / "roi.geojson", polygon(0, 0, 130, 320, "Tumor"), cell)
+    assert detect(work, tmp_path, "--roi", roi) == 0
+    assert points(tmp_path / "out" / "slide" / "detections.geojson") == CELLS[:1]
+    assert detect(work, tmp_path, "--roi", save(tmp_path / "cells.geojson", cell)) == 1
+    assert "holds no polygon to limit the work to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["Tumor", "Ignore*"])
+def test_one_region_of_several_that_touches_nothing_is_an_error(work, tmp_path, capsys, kind):
+    features = [polygon(0, 0, 130, 320, "Tumor"), polygon(5000, 5000, 50, 50, kind)]
+    assert detect(work, tmp_path, "--roi", save(tmp_path / "roi.geojson", *features)) == 1
+    message = "1 of 2 regions, the first at (5640, 5320), touch nothing of the image slide.scn"
+    assert message in capsys.readouterr().err
+
+
+def test_two_files_of_regions_of_one_slide_are_refused(work, tmp_path, capsys):
+    (tmp_path / "rois").mkdir()
+    for name in ("slide.geojson", "slide.scn.geojson"):
+        save(tmp_path / "rois" / name, polygon(0, 0, 130, 320))
+    assert detect(work, tmp_path, "--roi", tmp_path / "rois") == 1
+    assert "two files of regions of slide.scn, slide.geojson and" in capsys.readouterr().err
+
+
+def test_a_file_of_regions_is_not_of_two_slides_of_one_name(work, tmp_path, capsys):
+    first, second = work[0] / "slide.scn", tmp_path / "slide.scn"
+    shutil.copy(first, second)
+    (tmp_path / "rois").mkdir()
+    save(tmp_path / "rois" / "slide.geojson", polygon(0, 0, 130, 320))
+    assert detect(work, tmp_path, second, "--roi", tmp_path / "rois") == 1
+    said = capsys.readouterr().err
+    for path, other in ((first, second), (second, first)):
+        assert (
+            f"{path}: {tmp_path / 'rois' / 'slide.geojson'} would be the regions of {other}" in said
+        )
+
+
 def test_a_qupath_data_set_is_read_in_the_slides_pixels(work, tmp_path):
     folder, _ = work
     (tmp_path / "slide.scn").write_bytes((folder / "slide.scn").read_bytes())
@@ -135,3 +179,6 @@ def test_a_qupath_data_set_is_read_in_the_slides_pixels(work, tmp_path):
         assert max(dark) < 60, "the marks lie on the cells"
         with pytest.raises(DataError, match="touches the image"):
             regions_of_slide(save(tmp_path / "far.geojson", polygon(9e5, 0, 9, 9)), slide)
+    save(tmp_path / "slide.geojson", *marks, polygon(0, 0, 130, 320), polygon(9e5, 0, 9, 9))
+    with pytest.raises(DataError, match="1 of 2 regions"):
+        load_dataset(f"qupath:{tmp_path}")

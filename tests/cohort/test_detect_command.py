@@ -19,6 +19,7 @@ from PIL import Image
 import segmitos
 from segmitos import detect_many
 from segmitos.cli import main
+from tests.factories.dicom import save_dicom
 from tests.factories.synthetic_fields import draw_field
 from tests.factories.toy_models import write_toy
 
@@ -183,6 +184,35 @@ def test_two_results_of_one_name_are_refused(toy, fields, tmp_path, capsys):
     assert main([*call, str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
     assert "the name 'A' is that of another result" in error and "give it another name" in error
+
+
+def test_a_name_that_another_result_has_is_refused_each_time(toy, fields, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["detect", str(fields / "a.png"), "-m", toy, "--mpp=0.25", "-o", str(out)]) == 0
+    (tmp_path / "table.csv").write_text(f"path,name\n{fields / 'b.png'},a\n")
+    call = ["detect", str(tmp_path / "table.csv"), "-m", toy, "--mpp=0.25", "-o", str(out)]
+    for _ in range(2):
+        capsys.readouterr()
+        assert main(call) == 1
+        error = capsys.readouterr().err
+        place = f"{out / 'a'} holds the result of {fields / 'a.png'}; give another name"
+        assert f"{fields / 'b.png'}: {place}" in error
+        assert [row["status"] for row in rows(out / "cohort.csv")] == ["done", "failed"]
+
+
+def test_dicom_slides_whose_folders_share_a_name(toy, tmp_path):
+    image = draw_field(np.random.default_rng(3), 96)[0]
+    for number, case in enumerate(("p1", "p2"), start=1):
+        (tmp_path / case / "dicom").mkdir(parents=True)
+        save_dicom(tmp_path / case / "dicom" / "level.dcm", image, series=f"1.2.{number}")
+    cases, settings = [tmp_path / "p1", tmp_path / "p2"], {"model": toy, "hotspot_area_mm2": 0.01}
+    together = detect_many(cases, tmp_path / "together", **settings)
+    assert len({one.name for one in together if one.status != "failed"}) == 2
+    for case in cases:
+        detect_many(case, tmp_path / "out", **settings)
+    again = detect_many(cases, tmp_path / "out", **settings)
+    assert [one.status for one in again] == ["skipped", "skipped"]
+    assert again[0].name == "dicom" and again[1].name.startswith("dicom-")
 
 
 def test_parquet_has_the_table(toy, fields, tmp_path):

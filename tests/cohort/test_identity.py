@@ -16,7 +16,13 @@ from PIL import Image
 
 from segmitos import detect_many
 from segmitos.cohort.atomic_folder import find_results
-from segmitos.cohort.identity import UNUSED_IN_RESULT, files_of, read_input, settings_of
+from segmitos.cohort.identity import (
+    UNUSED_IN_RESULT,
+    files_of,
+    is_unchanged,
+    read_input,
+    settings_of,
+)
 from segmitos.cohort.settings import JobSettings
 from segmitos.commands.detect import detect
 from tests.factories.synthetic_fields import draw_field
@@ -82,8 +88,14 @@ def test_all_files_of_a_slide_count(tmp_path):
     (tmp_path / "s" / "Data0000.dat").write_bytes(b"pixels")
     first = read_input(tmp_path / "s.mrxs")
     assert first.files == 2 and first.bytes == 10
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links" / "other.mrxs"
+    link.symlink_to(tmp_path / "s.mrxs")
+    linked = read_input(link)
+    assert (linked.sha256, linked.files) == (first.sha256, 2)
     (tmp_path / "s" / "Data0000.dat").write_bytes(b"PIXELS")
     assert read_input(tmp_path / "s.mrxs").sha256 != first.sha256
+    assert read_input(link).sha256 != first.sha256 and not is_unchanged(link, linked)
     (tmp_path / "t.vms").write_text("[Virtual]\nImageFile=t.jpg\nImageFile(1,0)=u.jpg\nNo=absent\n")
     for name in ("t.jpg", "u.jpg", "other.jpg"):
         (tmp_path / name).write_bytes(b"x")

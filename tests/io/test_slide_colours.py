@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -89,6 +90,30 @@ def test_cmyk(tmp_path: Path, picture: np.ndarray) -> None:
     assert np.array_equal(read(tmp_path / "b.tif"), expected)
 
 
+@pytest.mark.parametrize(
+    ("compression", "photometric", "is_ycbcr"),
+    [
+        *[(33003, "ycbcr", True), (33003, "rgb", True)],
+        *[(33005, "ycbcr", False), (33005, "rgb", False)],
+        *[(34712, "ycbcr", True), (34712, "rgb", False)],
+    ],
+)
+@pytest.mark.parametrize("description", [None, "Aperio Image Library v12\r\n|MPP = 0.25"])
+def test_jpeg_2000_in_its_color_space(
+    tmp_path: Path, compression: int, photometric: str, is_ycbcr: bool, description: str | None
+) -> None:
+    picture = slides.picture(256, 256)
+    stored = np.asarray(Image.fromarray(picture).convert("YCbCr")) if is_ycbcr else picture
+    tile = imagecodecs.jpeg2k_encode(stored, level=0, mct=False, codecformat="j2k", reversible=True)
+    options = {"shape": stored.shape, "dtype": np.uint8, "tile": (256, 256), "metadata": None}
+    options |= {"photometric": photometric, "compression": compression}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(iter([tile]), description=description, **options)
+    with Slide.open(tmp_path / "a.tif", page=1) as slide:
+        found = slide.read(0, 0, 256, 256).astype(int)
+    assert np.abs(found - picture).max() <= (3 if is_ycbcr else 0)
+
+
 def test_sixteen_bits_over_their_whole_range(tmp_path: Path, picture: np.ndarray) -> None:
     wide = picture.astype(np.uint16) * 257
     Image.fromarray(wide[..., 0]).save(tmp_path / "a.png")
@@ -99,13 +124,31 @@ def test_sixteen_bits_over_their_whole_range(tmp_path: Path, picture: np.ndarray
     assert np.array_equal(read(tmp_path / "c.tif")[..., 2], picture[..., 0])
 
 
-def test_twelve_bits_in_sixteen_are_refused(tmp_path: Path, picture: np.ndarray) -> None:
-    narrow = picture.astype(np.uint16) * 16
-    Image.fromarray(narrow[..., 0]).save(tmp_path / "a.png")
-    slides.save_tiff(tmp_path / "b.tif", narrow)
-    for name in "a.png", "b.tif":
-        with pytest.raises(InputError, match=f"{name}: 16-bit samples with values only up to"):
-            read(tmp_path / name)
+@pytest.mark.parametrize("bits", [12, 14, 15])
+def test_fewer_bits_in_sixteen_are_refused(tmp_path: Path, picture: np.ndarray, bits: int) -> None:
+    narrow = picture.astype(np.uint16) << (bits - 8)
+    opaque = np.dstack([narrow, np.full(narrow.shape[:2], 65535, np.uint16)])
+    for name, pixels in {"rgb": narrow, "rgba": opaque, "la": opaque[..., 2:]}.items():
+        content = imagecodecs.png_encode(np.ascontiguousarray(pixels))
+        (tmp_path / f"{name}.png").write_bytes(content)
+    Image.fromarray(narrow[..., 0]).save(tmp_path / "grey.png")
+    slides.save_tiff(tmp_path / "rgb.tif", narrow)
+    for kind in "unassalpha", "assocalpha", "unspecified":
+        slides.save_tiff(tmp_path / f"{kind}.tif", opaque, extrasamples=[kind])
+    slides.save_tiff(
+        tmp_path / "la.tif", opaque[..., 2:], photometric="minisblack", extrasamples=["unassalpha"]
+    )
+    for path in tmp_path.iterdir():
+        with pytest.raises(InputError, match=f"{path.name}: 16-bit samples with values only up to"):
+            read(path)
+
+
+def test_sixteen_bit_color_of_a_png(tmp_path: Path, picture: np.ndarray) -> None:
+    wide = picture.astype(np.uint16) * 257
+    clear = np.dstack([wide, np.full(wide.shape[:2], 65535, np.uint16)])
+    for name, pixels in {"rgb.png": wide, "rgba.png": clear}.items():
+        (tmp_path / name).write_bytes(imagecodecs.png_encode(pixels))
+        assert np.array_equal(read(tmp_path / name), picture)
 
 
 def test_sixteen_bits_where_their_range_cannot_be_seen(tmp_path: Path, picture: np.ndarray) -> None:

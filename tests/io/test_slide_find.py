@@ -137,19 +137,27 @@ def test_a_dicom_slide_is_one_however_it_is_named(dicom_slide: Path, way: str) -
         "one": [dicom_slide / "a_label.dcm"],
         "table": [above / "table.csv"],
     }
-    assert find_inputs(given[way]) == [InputEntry(dicom_slide / "c_level0", name="case 7")]
+    assert find_inputs(given[way]) == [InputEntry(dicom_slide / "c_level0", slide_name="case 7")]
+
+
+def test_a_table_names_a_dicom_slide_that_a_folder_holds_too(dicom_slide: Path) -> None:
+    table = dicom_slide.parent / "table.csv"
+    table.write_text("path,name\ncase 7/d.dcm,X\n")
+    for given in ([dicom_slide, table], [table, dicom_slide]):
+        (entry,) = find_inputs(given)
+        assert (entry.name, entry.slide_name) == ("X", "case 7")
 
 
 def test_two_dicom_slides_in_a_folder_are_named_after_their_series(dicom_slide: Path) -> None:
     (dicom_slide / "e.dcm").write_bytes(dicom("1.2.8"))
     (dicom_slide / "broken.dcm").write_bytes(b"other")
-    assert [entry.name for entry in find_inputs([dicom_slide])] == ["1.2.7", None, "1.2.8"]
+    assert [entry.slide_name for entry in find_inputs([dicom_slide])] == ["1.2.7", None, "1.2.8"]
 
 
 def test_real_dicom_slide(cases_dir: Path) -> None:
     for given in ("dicom_glob", "dicom_glob/*.dcm", "dicom_glob/label.dcm"):
         (entry,) = find_inputs([cases_dir / given])
-        assert (entry.path.name, entry.name) == ("level-0.dcm", "dicom_glob")
+        assert (entry.path.name, entry.slide_name) == ("level-0.dcm", "dicom_glob")
         with Slide.open(entry.path) as slide:
             assert (slide.width, slide.height, slide.mpp) == (512, 512, 0.2273)
 

@@ -119,6 +119,17 @@ def test_an_error_does_not_stick(tmp_path: Path, picture: np.ndarray) -> None:
         assert slide.read(300, 200, 40, 40).shape == (40, 40, 3)
 
 
+def test_the_scale_before_a_slide_was_made_smaller(tmp_path: Path, picture: np.ndarray) -> None:
+    size = f"{picture.shape[1]}x{picture.shape[0]}"
+    text = f"Aperio Image Library v12\r\n9x9 [0,0 {4 * picture.shape[1]}x999] -> {size}|MPP = 0.25"
+    options = {"compression": "jpeg", "tile": (64, 64), "description": text}
+    slides.save_tiff(tmp_path / "a.svs", picture, **options)
+    slides.drop_tiles(tmp_path / "a.svs", [0])
+    with Slide.open(tmp_path / "a.svs") as slide:
+        assert slide.mpp == 1.0
+        assert "0.25, of an image 4 times as wide" in slide.warnings[0]
+
+
 def test_slide_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.mrxs").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(InputError, match="not a slide that OpenSlide knows; the folder a with"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 
-from segmitos.errors import InputError, UsageError
+from segmitos.errors import InputError, ScaleError, UsageError
 from segmitos.io.slide import Slide
 from tests.factories import containers, slides
 
@@ -77,6 +78,35 @@ def test_a_page_has_the_scale_that_it_states_itself(tmp_path: Path, picture: np.
     assert found == [0.25, None, 0.5, None, 0.25]
 
 
+def test_focal_planes_of_an_svs_are_told(tmp_path: Path, picture: np.ndarray) -> None:
+    text = slides.APERIO.format(w=300, h=200)
+    saved: dict[str, Any] = {"photometric": "rgb", "metadata": None, "compression": "jpeg"}
+    with tifffile.TiffWriter(tmp_path / "a.svs") as file:
+        for pixels in (picture, picture[::4, ::4], picture[::-1], picture[::-4, ::4]):
+            plane = np.ascontiguousarray(pixels)
+            file.write(plane, tile=(128, 128), description=text, **saved)
+    with pytest.raises(InputError, match=r"2 images of like size \(page 1: .* page 3: 300 x 200"):
+        Slide.open(tmp_path / "a.svs")
+    pixels = read(tmp_path / "a.svs", page=3).astype(int)
+    assert np.abs(pixels - picture[::-1]).mean() < 6
+
+
+@pytest.mark.parametrize(("tag", "levels"), [((), (1,)), ((6,), (1, 4))])
+def test_a_smaller_image_that_is_not_turned_as_the_full_one_is_no_level(
+    tmp_path: Path, picture: np.ndarray, tag: tuple[int, ...], levels: tuple[int, ...]
+) -> None:
+    stored = np.ascontiguousarray(picture.swapaxes(0, 1)[::-1])
+    saved: dict[str, Any] = {"photometric": "rgb", "metadata": None}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(stored, extratags=[(274, "H", 1, 6, True)], **saved)
+        small = np.ascontiguousarray(stored[::4, ::4])
+        tags = [(274, "H", 1, value, True) for value in tag]
+        file.write(small, subfiletype=1, extratags=tags, **saved)
+    with Slide.open(tmp_path / "a.tif") as slide:
+        assert slide.level_downsamples == levels
+        assert np.array_equal(slide.read(0, 0, 300, 200), picture)
+
+
 def test_a_region_that_was_saved_from_an_aperio_slide_is_an_image(
     tmp_path: Path, picture: np.ndarray
 ) -> None:
@@ -86,6 +116,59 @@ def test_a_region_that_was_saved_from_an_aperio_slide_is_an_image(
     with Slide.open(path) as slide:
         assert slide.mpp == 0.499
         assert np.array_equal(slide.read(0, 0, slide.width, slide.height), picture)
+
+
+@pytest.mark.parametrize(
+    ("size", "mpp"),
+    [
+        ("46000x32914 [0,100 1200x800] (256x256) -> 300x200 JPEG/RGB Q=70", 1.0),
+        ("1200x800 -> 300x200 - ", 1.0),
+        ("1200x800 [10,10 300x200] (256x256) JPEG/RGB Q=70", 0.25),
+        ("1200x800 -> 300x200 - ;Aperio Image Library v10\r\n4800x3200 -> 1200x800 - ", 1.0),
+        ("46000x32914 [0,0 300x200] (256x256) -> 300x200 JPEG/RGB Q=70", 0.25),
+    ],
+)
+def test_the_scale_in_aperios_text_is_that_of_the_slide_before_it_was_made_smaller(
+    tmp_path: Path, picture: np.ndarray, size: str, mpp: float
+) -> None:
+    text = f"Aperio Image Library v10\r\n{size}|AppMag = 40|MPP = 0.2500"
+    slides.save_tiff(tmp_path / "a.tif", picture, description=text)
+    with Slide.open(tmp_path / "a.tif") as slide:
+        assert slide.mpp == mpp
+        warning = "says 1 um/px (aperio.MPP) and 0.25, of an image 4 times as wide; 1 is used"
+        assert [warning in one for one in slide.warnings] == ([True] if mpp == 1 else [])
+
+
+def test_a_thumbnail_of_an_svs_has_not_the_scale_of_the_slide(
+    tmp_path: Path, picture: np.ndarray
+) -> None:
+    text = "Aperio Image Library v10\r\n46000x32914 -> 300x200 - |AppMag = 20|MPP = 0.4990"
+    slides.save_tiff(tmp_path / "a.tif", picture, description=text)
+    with Slide.open(tmp_path / "a.tif") as slide, pytest.raises(ScaleError) as raised:
+        slide.require_mpp()
+    assert "aperio.MPP = '0.499 of an image 153.3 times as wide', which is no" in str(raised.value)
+
+
+@pytest.mark.parametrize(("step", "warned"), [(1, True), (2, False)])
+def test_a_level_with_the_tags_of_the_full_image_has_not_its_scale(
+    tmp_path: Path, picture: np.ndarray, step: int, warned: bool
+) -> None:
+    saved: dict[str, Any] = {"photometric": "rgb", "metadata": None, "tile": (64, 64)}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for level, density in enumerate((40_000, 40_000 / step)):
+            pixels, about = picture[:: level + 1, :: level + 1], (density, density)
+            file.write(
+                np.ascontiguousarray(pixels),
+                subfiletype=level,
+                resolution=about,
+                resolutionunit="CENTIMETER",
+                **saved,
+            )
+    with Slide.open(tmp_path / "a.tif", page=2) as slide:
+        assert (slide.width, slide.mpp) == (150, pytest.approx(0.5))
+        assert ["0.25, of an image 2 times as wide" in one for one in slide.warnings] == (
+            [True] if warned else []
+        )
 
 
 @pytest.mark.parametrize(("text_mpp", "warned"), [(0.25, True), (1.0, False), (1.01, False)])

@@ -159,3 +159,40 @@ def test_units_of_the_resolution_tags(
 
 def test_real_svs_with_a_decimal_comma(cases_dir: Path) -> None:
     assert Slide.open(cases_dir / "svs_decimal_comma" / "comma.svs").mpp == 0.2273
+
+
+@pytest.mark.parametrize(
+    ("physical", "mpp", "warned"),
+    [("0.25", 0.25, False), ("0.5", 0.5, True), ("", 0.25, False), ("0.2525", 0.2525, False)],
+)
+def test_ome_text_and_tags_of_two_scales_are_told(
+    tmp_path: Path, picture: np.ndarray, physical: str, mpp: float, warned: bool
+) -> None:
+    size = f'PhysicalSizeX="{physical}" PhysicalSizeY="{physical}"' if physical else ""
+    height, width = picture.shape[:2]
+    pixels = f'<Pixels SizeX="{width}" SizeY="{height}" SizeC="1" {size}/>'
+    slides.save_tiff(
+        tmp_path / "a.ome.tif",
+        picture,
+        description=f"<OME><Image>{pixels}</Image></OME>",
+        resolution=(40_000, 40_000),
+        resolutionunit="CENTIMETER",
+    )
+    with Slide.open(tmp_path / "a.ome.tif") as slide:
+        assert (slide.format, slide.mpp) == ("OME-TIFF", pytest.approx(mpp))
+        told = ["and 0.25 (TIFF resolution); 0.5 is used" in one for one in slide.warnings]
+        assert told == ([True] if warned else [])
+
+
+@pytest.mark.parametrize(("density", "warned"), [(40_000, False), (20_000, True)])
+def test_text_and_tags_of_an_svs_of_two_scales_are_told(
+    tmp_path: Path, picture: np.ndarray, density: int, warned: bool
+) -> None:
+    text = slides.APERIO.format(w=picture.shape[1], h=picture.shape[0])
+    options = {"tile": (64, 64), "compression": "jpeg", "description": text}
+    options |= {"resolution": (density, density), "resolutionunit": "CENTIMETER"}
+    slides.save_tiff(tmp_path / "a.svs", picture, **options)
+    with Slide.open(tmp_path / "a.svs") as slide:
+        assert (slide.format, slide.mpp) == ("aperio", 0.25)
+        told = ["and 0.5 (TIFF resolution); 0.25 is used" in one for one in slide.warnings]
+        assert told == ([True] if warned else [])

@@ -143,6 +143,10 @@ def test_what_does_not_fit_together_is_refused_by_name(parts, tmp_path):
     combine([parts["sharp"]], out, parts["proposal"])
     with pytest.raises(ModelError, match="is combined already"):
         combine([out], tmp_path / "again.segmitos", parts["proposal"])
+    combine([parts["soft"], parts["sharp"]], tmp_path / "two.segmitos")
+    for proposal in (out, tmp_path / "two.segmitos"):
+        with pytest.raises(ModelError, match=f"{proposal.name} is combined already"):
+            combine([parts["sharp"]], tmp_path / "again.segmitos", proposal)
 
 
 def test_the_score_of_one_network_is_not_taken_for_that_of_all(parts, tmp_path):
@@ -211,10 +215,12 @@ def test_thresholds_of_another_model_are_refused(parts, tmp_path, capsys):
         assert error.count("\n") == 1 and not (tmp_path / "made.segmitos").exists()
 
 
-def test_a_model_with_a_verifier_is_not_combined(tmp_path, capsys):
+@pytest.mark.parametrize("role", ["network", "proposal network"])
+def test_a_model_with_a_verifier_is_not_combined(tmp_path, capsys, role, parts):
     verified = write_toy_verified(tmp_path / "verified.segmitos")
     out = tmp_path / "out.segmitos"
-    assert main(["model", "combine", str(verified), "-o", str(out)]) == 1
+    behind = [str(parts["sharp"]), "--proposal-network"] if role != "network" else []
+    assert main(["model", "combine", *behind, str(verified), "-o", str(out)]) == 1
     assert "verified.segmitos has a verifier; combine the networks" in capsys.readouterr().err
     assert not out.exists()
 

@@ -15,6 +15,7 @@ import msgspec
 from segmitos.cohort.settings import JobSettings
 from segmitos.errors import InputError
 from segmitos.io.files import absolute_path, display_path
+from segmitos.io.slide.openslide import with_companions
 
 RESULT_FORMAT = 2
 """Raised whenever the files of a result change, so that older results are made again."""
@@ -68,6 +69,7 @@ def read_input(path: Path) -> InputRecord:
         InputError: where a file cannot be read.
     """
     digest = hashlib.sha256()
+    main = with_companions(path)
     files = list(files_of(path))
     total, newest = 0, 0
     try:
@@ -76,7 +78,7 @@ def read_input(path: Path) -> InputRecord:
             total, newest = total + about.st_size, max(newest, about.st_mtime_ns)
             # What the main file is called is no part of its content; the others find each other
             # by name.
-            name = b"" if file == path else os.fsencode(file.relative_to(path.parent))
+            name = b"" if file == main else os.fsencode(file.relative_to(main.parent))
             digest.update(name + b"\0" + str(about.st_size).encode() + b"\0")
             digest.update(_content_digest(file, about.st_size))
     except (OSError, ValueError) as error:
@@ -127,6 +129,7 @@ def _content_digest(file: Path, size: int) -> bytes:
 
 def files_of(path: Path) -> Iterator[Path]:
     """Yield the files of an input in a fixed order: one, or all those of its slide."""
+    path = with_companions(path)
     suffix = path.suffix.lower()
     if suffix == ".mrxs":
         yield path

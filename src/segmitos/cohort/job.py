@@ -44,12 +44,13 @@ Status = Literal["done", "warning", "no tissue", "skipped", "failed"]
 
 @dataclass(frozen=True)
 class Job:
-    """One input, where its result goes, under which name."""
+    """One input, where its result goes, under which name, and whether a table gives that."""
 
     path: str
     out: str
     name: str
     settings: JobSettings
+    is_named: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def run_job(job: Job, on_progress: OnTiles = lambda name, done, total: None) -> 
             try:
                 outcome = _run(job, on_progress)
             except _NameTakenError:
+                if job.is_named:
+                    raise
                 outcome = _run(replace(job, name=own_name(job.name, path)), on_progress)
             clear_failure(Path(job.out), display_path(absolute_path(path)))
             return replace(outcome, seconds=round(time.monotonic() - began, 3))
@@ -262,4 +265,6 @@ def _check_owner(folder: OutputFolder, identity: Identity) -> None:
     if record is None or record.input.path == identity.path:
         return
     if record.input.sha256 != identity.input or os.path.exists(record.input.path):
-        raise _NameTakenError(f"{folder.path} holds the result of {record.input.path}")
+        raise _NameTakenError(
+            f"{folder.path} holds the result of {record.input.path}; give another name in the table"
+        )

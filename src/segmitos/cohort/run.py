@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +14,9 @@ from segmitos.cohort.job import Job, OnTiles, Outcome, fail, failure_of, run_job
 from segmitos.cohort.names import output_names, own_name
 from segmitos.cohort.settings import JobSettings
 from segmitos.cohort.tables import check_tables_replaceable, write_tables
-from segmitos.errors import OutputError, UsageError
+from segmitos.errors import InputError, OutputError, UsageError
 from segmitos.io.files import absolute_path, display_path, remove_stale_partials
+from segmitos.io.points.read_regions import regions_for
 from segmitos.io.slide.entry import InputEntry
 from segmitos.io.slide.find import find_inputs
 
@@ -70,13 +72,15 @@ def run(
     _prepare(out)
     chosen = list(zip(_names(entries, out), entries, strict=True))[number - 1 :: shards]
     on_start(len(chosen))
+    shared = _shared_regions(entries, settings)
     outcomes: dict[str, Outcome] = {}
     jobs = []
     for name, entry in chosen:
         # Workers elsewhere stand in other folders, so that paths are whole.
         path = str(absolute_path(entry.path))
-        job = Job(path, str(out), name, _settings_for(entry, settings))
-        problem = entry.problem or _other_name(name, entry, out)
+        named = entry.name is not None
+        job = Job(path, str(out), name, _settings_for(entry, settings), named)
+        problem = entry.problem or _other_name(name, entry, out) or shared.get(entry.path)
         if problem:
             outcomes[name] = fail(job, problem)
             on_outcome(outcomes[name])
@@ -140,7 +144,8 @@ def _names(entries: Sequence[InputEntry], out: Path) -> list[str]:
         if record is not None:
             owned[record.input.path] = folder.name
     paths = [display_path(absolute_path(entry.path)) for entry in entries]
-    fresh = output_names([entry.path for entry in entries], [entry.name for entry in entries])
+    wanted = [entry.name or entry.slide_name for entry in entries]
+    fresh = output_names([entry.path for entry in entries], wanted)
     reused = {owned[path].casefold() for path in paths if path in owned}
     return [
         owned.get(path) or (own_name(name, entry.path) if name.casefold() in reused else name)
@@ -161,6 +166,24 @@ def _other_name(name: str, entry: InputEntry, out: Path) -> str:
         f"{entry.path}: its result is in the folder {name!r}, not {entry.name!r}; rename neither, "
         "or remove that folder"
     )
+
+
+def _shared_regions(entries: Sequence[InputEntry], settings: JobSettings) -> dict[Path, str]:
+    """Say of inputs that share a file in a folder of regions that it cannot be of both."""
+    users: dict[Path, list[Path]] = {}
+    for entry in entries:
+        roi = _settings_for(entry, settings).roi
+        if roi is not None and roi.is_dir():
+            # Where there is none, the input says so itself.
+            with contextlib.suppress(InputError):
+                users.setdefault(regions_for(roi, entry.path), []).append(entry.path)
+    return {
+        path: f"{path}: {file} would be the regions of {paths[path == paths[0]]}, too; name the "
+        "regions of each in a table with the columns path,roi"
+        for file, paths in users.items()
+        if len(paths) > 1
+        for path in paths
+    }
 
 
 def _settings_for(entry: InputEntry, settings: JobSettings) -> JobSettings:

@@ -105,8 +105,8 @@ def find_problems(cases: Sequence[Case]) -> list[str]:
         if size is not None:
             problems += _outside(case, size)
             problems += _mask_problems(case, size)
-            if case.regions is not None and not case.regions.touches(*size):
-                problems.append(f"{case.name}: its regions touch nothing of the image")
+            if case.regions is not None and (problem := case.regions.misplaced(*size)):
+                problems.append(f"{case.name}: {problem}")
         if case.mpp is None:
             problems.append(f"{case.name}: um per pixel unknown; give --mpp")
         problems += _duplicates(case)

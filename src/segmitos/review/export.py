@@ -204,8 +204,8 @@ def _link(slide: Path, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         # Some slides are several files, which find each other by name.
         beside = slide.with_suffix("")
-        if slide.suffix.lower() == ".mrxs" and beside.is_dir():
-            parts = [slide, beside]
+        if slide.suffix.lower() == ".mrxs":
+            parts = [slide, *([beside] if beside.is_dir() else [])]
         else:
             parts = list(files_of(slide))
         for part in parts:

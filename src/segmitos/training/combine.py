@@ -155,12 +155,8 @@ def _read_alike(paths: Sequence[Path]) -> list[ModelFile]:
     """Read model files of one network each, which read images alike."""
     if not paths:
         raise UsageError("no network to combine")
-    files = [read_model_file(path) for path in paths]
+    files = [_read_single(path) for path in paths]
     for path, file in zip(paths, files, strict=True):
-        if file.spec.cascade is not None or len(file.networks) > 1:
-            raise ModelError(f"{path} is combined already; combine the networks it was made of")
-        if file.spec.verifier is not None:
-            raise ModelError(f"{path} has a verifier; combine the networks it was made of")
         for key in ("mpp", "stride", "stain", "smoothing_sigma_um"):
             one, other = getattr(files[0].spec, key), getattr(file.spec, key)
             if one != other:
@@ -171,9 +167,19 @@ def _read_alike(paths: Sequence[Path]) -> list[ModelFile]:
     return files
 
 
+def _read_single(path: Path) -> ModelFile:
+    """Read a model file of one network alone. Raises ModelError for others."""
+    file = read_model_file(path)
+    if file.spec.cascade is not None or len(file.networks) > 1:
+        raise ModelError(f"{path} is combined already; combine the networks it was made of")
+    if file.spec.verifier is not None:
+        raise ModelError(f"{path} has a verifier; combine the networks it was made of")
+    return file
+
+
 def _behind(path: Path, mpp: float, **settings: Any) -> tuple[bytes, CascadeSettings, int]:
     """Return the graph of a proposal network, the cascade behind it, and its context in pixels."""
-    file = read_model_file(path)
+    file = _read_single(path)
     factor = round(file.spec.mpp / mpp)
     if abs(file.spec.mpp / mpp - factor) > 1e-6 or factor not in (1, 2, 4):
         raise ModelError(

@@ -162,11 +162,9 @@ def regions_beside(image: Path) -> Regions | None:
 
 
 def check_touching(regions: Regions, size: tuple[int, int], path: Path) -> None:
-    """Raise DataError where the regions of a file touch nothing of the image."""
-    if not regions.touches(*size):
-        raise DataError(
-            f"{path}: its regions touch nothing of the image of {size[0]} x {size[1]} px"
-        )
+    """Raise DataError where regions of a file touch nothing of the image."""
+    if problem := regions.misplaced(*size):
+        raise DataError(f"{path}: {problem} of {size[0]} x {size[1]} px")
 
 
 def _written_mpp(folder: Path, root: Path) -> float | None:

@@ -23,9 +23,9 @@ from segmitos.io.json_files import is_number
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.classes import (
     CLASSES,
-    IGNORED_CLASS,
     Classes,
     Label,
+    plain_name,
     unknown_class,
 )
 from segmitos.io.points.regions import Polygon, Regions
@@ -39,7 +39,6 @@ REVIEWED_CLASSES = frozenset(
 """Outlines of these classes, and those without one, are where every mitosis is marked."""
 EXCLUDED_CLASSES = frozenset(
     {
-        IGNORED_CLASS,
         "ignore",
         "necrosis",
         "exclude",
@@ -49,7 +48,7 @@ EXCLUDED_CLASSES = frozenset(
         "artifact",
     }
 )
-"""Outlines of these classes are left out of the image."""
+"""Outlines of these classes are left out of the image (`is_excluded`)."""
 OTHER_REGION_CLASSES = frozenset({"hotspot", "ten fields", "tissue", "tumor", "tumour", "stroma"})
 """Outlines of these classes say nothing about where mitoses are marked."""
 # The two plates of an anaphase are no further apart than so many times their length.
@@ -97,6 +96,12 @@ class Outline:
         corners = np.concatenate([ring for rings in self.polygons for ring in rings])
         x, y = moment / total if total > 0 else np.mean(corners, axis=0)
         return Annotation(float(x), float(y), self.kind, self.where, self.measurements)
+
+
+def is_excluded(kind: str | None) -> bool:
+    """Tell whether outlines of a class are left out: `Ignore*`, `Artifacts`, `Necrosis: old`."""
+    name = plain_name((kind or "").partition(":")[0]).rstrip("* ")
+    return not EXCLUDED_CLASSES.isdisjoint({name, name.removesuffix("s")})
 
 
 def own_member(content: Any) -> tuple[float | None, str, tuple[float, float]]:
@@ -234,7 +239,7 @@ def _role(
 ) -> Literal["cell", "included", "excluded", "other"]:
     """Tell what an outline is. Raises DataError where nobody can."""
     kind = None if outline.kind is None else outline.kind.lower()
-    if kind in EXCLUDED_CLASSES:
+    if is_excluded(kind):
         return "excluded"
     if kind in REVIEWED_CLASSES:
         return "included"
@@ -317,7 +322,7 @@ def _objects(feature: Any, where: str) -> Iterator[Annotation | Outline]:
             yield Outline(
                 polygons, kind, name if isinstance(name, str) else "", where, is_cell, measured
             )
-        elif kind is None or kind.lower() not in EXCLUDED_CLASSES | OTHER_REGION_CLASSES:
+        elif not is_excluded(kind) and (kind or "").lower() not in OTHER_REGION_CLASSES:
             raise DataError(
                 f"{where}: geometry {shape or 'missing'} cannot be a mitosis; expected Point"
             )

@@ -9,8 +9,8 @@ from segmitos.errors import DataError, InputError
 from segmitos.io.json_files import load_json
 from segmitos.io.points.classes import CLASSES
 from segmitos.io.points.geojson import (
-    EXCLUDED_CLASSES,
     Outline,
+    is_excluded,
     read_features,
     read_polygons,
     regions_of,
@@ -27,9 +27,10 @@ _GEOMETRIES = frozenset(
 def read_regions(path: Path) -> Regions:
     """Read regions from GeoJSON: features, as QuPath exports them, or bare geometries.
 
-    Every outline is a region whatever its class, but for those of `EXCLUDED_CLASSES`, which are cut
-    out, and for outlines of cells (mitosis, hard negative, unsure), which are passed over
-    as points are. Where only outlines to cut out are there, the region is everything but them.
+    Every outline is a region whatever its class, but for those that `is_excluded` names, which are
+    cut out, and for outlines of cells (mitosis, hard negative, unsure, and what QuPath has
+    detected), which are passed over as points are. Where only outlines to cut out are there, the
+    region is everything but them.
 
     Returns:
         The regions, in the file's frame.
@@ -47,9 +48,9 @@ def read_regions(path: Path) -> Regions:
     bare = bool(included) or not _has_features(content)
     for outline in [] if bare else read_features(path, content)[1]:
         kind = (outline.kind or "").lower()
-        if kind in EXCLUDED_CLASSES:
+        if is_excluded(kind):
             excluded.append(outline)
-        elif CLASSES.label(kind) is None:
+        elif CLASSES.label(kind) is None and not outline.is_cell:
             included.append(outline)
     regions = regions_of(included, excluded)
     if regions is None:
@@ -66,17 +67,22 @@ def regions_for(roi: Path, image: Path) -> Path:
         image: the image's path.
 
     Raises:
-        InputError: where there is none.
+        InputError: where there is none, or a folder holds two.
     """
     if not roi.is_dir():
         if not roi.exists():
             raise InputError(f"{roi}: no such file or folder of regions")
         return roi
     names = [f"{stem}{suffix}" for stem in (image.stem, image.name) for suffix in _SUFFIXES]
-    for name in names:
-        if (roi / name).is_file():
-            return roi / name
-    raise InputError(f"{roi} holds no regions of {image.name}: {names[0]} is missing")
+    there = [name for name in names if (roi / name).is_file()]
+    if not there:
+        raise InputError(f"{roi} holds no regions of {image.name}: {names[0]} is missing")
+    if len(there) > 1:
+        raise InputError(
+            f"{roi} holds two files of regions of {image.name}, {there[0]} and {there[1]}; keep "
+            "one of them"
+        )
+    return roi / there[0]
 
 
 def regions_of_slide(roi: Path, slide: Slide) -> Regions:
@@ -88,15 +94,16 @@ def regions_of_slide(roi: Path, slide: Slide) -> Regions:
 
     Raises:
         InputError: where there is no file, or it cannot be read.
-        DataError: where it is not GeoJSON, holds no polygon, or touches nothing of the slide.
+        DataError: where it is not GeoJSON, holds no polygon, or one that touches nothing of the
+            slide.
     """
     path = regions_for(roi, slide.path)
     left, top = slide.bounds[:2]
     regions = read_regions(path).moved(left, top)
-    if not regions.touches(slide.width, slide.height):
+    if problem := regions.misplaced(slide.width, slide.height):
         raise DataError(
-            f"{path}: no region touches the image {slide.path.name} of {slide.width} x "
-            f"{slide.height} px; were they drawn on another image, or at another scale?"
+            f"{path}: {problem} {slide.path.name} of {slide.width} x {slide.height} px; were they "
+            "drawn on another image, or at another scale?"
         )
     return regions
 

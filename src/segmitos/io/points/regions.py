@@ -53,9 +53,23 @@ class Regions:
         """Return the area inside an image of this size; polygons that overlap count once."""
         return float(self._clipped(width, height).area)
 
-    def touches(self, width: float, height: float) -> bool:
-        """Tell whether anything of an image of this size is inside."""
-        return self.area_px2(width, height) > 0
+    def misplaced(self, width: float, height: float) -> str:
+        """Say that there are regions which touch nothing of an image of this size; empty if none.
+
+        They were drawn on another image or at another scale, as then the others were, too.
+        """
+        import shapely
+
+        if not self.area_px2(width, height):
+            return "no region touches the image"
+        polygons = [*(self.included or ()), *self.excluded]
+        touching = shapely.intersects(_shapes(polygons), shapely.box(0, 0, width, height))
+        beyond = [one for one, inside in zip(polygons, touching, strict=True) if not inside]
+        if not beyond:
+            return ""
+        x, y = beyond[0][0][0]
+        count = f"{len(beyond)} of {len(polygons)} regions"
+        return f"{count}, the first at ({x:g}, {y:g}), touch nothing of the image"
 
     def mask(self, scale: float, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """Draw the regions.
@@ -94,13 +108,19 @@ class Regions:
 
 
 def _union(polygons: Sequence[Polygon]) -> BaseGeometry:
-    """Return one valid geometry; lines drawn freehand may cross themselves."""
+    """Return one valid geometry."""
     import shapely
 
-    shapes = [shapely.Polygon(rings[0], rings[1:]) for rings in polygons]
-    united = shapely.union_all([shapely.make_valid(shape) for shape in shapes])
+    united = shapely.union_all(_shapes(polygons))
     shapely.prepare(united)
     return united
+
+
+def _shapes(polygons: Sequence[Polygon]) -> list[BaseGeometry]:
+    """Return a valid geometry for each; lines drawn freehand may cross themselves."""
+    import shapely
+
+    return [shapely.make_valid(shapely.Polygon(rings[0], rings[1:])) for rings in polygons]
 
 
 def _draw(polygons: Sequence[Polygon], scale: float, shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -155,19 +155,25 @@ def check_whole_size(path: Path, width: int, height: int) -> None:
         )
 
 
-def reduce_16_bit(values: npt.NDArray[Any], path: Path) -> Pixels:
-    """16-bit samples that use their range, as 8-bit ones.
+def check_16_bit(largest: int, path: Path) -> None:
+    """Refuse 16-bit colors that do not use their range: what is white cannot be known then.
+
+    Args:
+        largest: of the colors, transparency left aside.
+        path: for the message.
 
     Raises:
-        InputError: if the largest value shows that only 12 bits or fewer are used: what is
-            white cannot be known then.
+        InputError: if it shows that only 15 bits or fewer are used, as of many cameras.
     """
-    largest = int(values.max()) if values.size else 0
-    if 0 < largest < 4096:
+    if 0 < largest < 1 << 15:
         raise InputError(
             f"{path}: 16-bit samples with values only up to {largest}, so what is white is "
             "unknown; convert the image to 8 bits per sample"
         )
+
+
+def reduce_16_bit(values: npt.NDArray[Any]) -> Pixels:
+    """16-bit samples that use their range (`check_16_bit`), as 8-bit ones."""
     # Multiplying by 1/257 maps 65535 to 255; integers in uint32 keep it exact and rounded.
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 

@@ -26,7 +26,10 @@ class InputEntry:
     roi: Path | None = None
     """GeoJSON of the regions that a table gives."""
     name: str | None = None
-    """Name of the result: a table's, or the folder or series of a DICOM slide; None: the stem."""
+    """Name of the result that a table gives."""
+    slide_name: str | None = None
+    """What the result is named after where no table says: the folder or series of a DICOM slide;
+    None: the stem."""
     problem: str = ""
     """Why there is no image at `path`, empty where there may be one."""
 

@@ -239,7 +239,7 @@ class _Search:
         for image in images:
             entry = self._dicom_slide(image) or InputEntry(image)
             if row is not None:
-                entry = replace(entry, mpp=row.mpp, roi=row.roi, name=row.name or entry.name)
+                entry = replace(entry, mpp=row.mpp, roi=row.roi, name=row.name)
             found.setdefault(entry.path, entry)
         if row is not None and row.name and len(found) > 1:
             raise InputError(f"{row.path}: {len(found)} images cannot all be named {row.name!r}")
@@ -257,7 +257,7 @@ class _Search:
         files = series.get(own.series) or [(image, own)]
         finest = max(files, key=_fineness)[0]
         name = os.path.basename(folder) if len(series) <= 1 else own.series
-        return InputEntry(finest, name=name or own.series)
+        return InputEntry(finest, slide_name=name or own.series)
 
     def _is_result(self, folder: Path) -> bool:
         real = os.path.realpath(folder)

@@ -15,13 +15,14 @@ from segmitos.errors import InputError
 from segmitos.io.slide.backend import (
     Level,
     Pixels,
+    check_16_bit,
     check_alpha,
     check_whole_size,
     on_white,
     reduce_16_bit,
 )
 from segmitos.io.slide.memory import check_memory
-from segmitos.io.slide.png import has_text_after_pixels, shortfall
+from segmitos.io.slide.png import bits_per_sample, has_text_after_pixels, shortfall
 from segmitos.io.slide.scale import Scale, scale_of_dpi
 from segmitos.io.text import one_line, reason_of
 
@@ -139,11 +140,16 @@ def to_rgb(image: Image.Image, path: Path) -> Pixels:
     Raises:
         InputError: for modes without a known white (32-bit integers and floats, Lab, ...).
     """
+    if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PNG"):
+        values = np.asarray(image)
+        check_16_bit(int(values.max()), path)
+        return np.repeat(reduce_16_bit(values)[..., None], 3, axis=2)
+    if image.format == "PNG" and bits_per_sample(path) == 16:
+        # Of colors Pillow keeps the upper eight bits.
+        colors = np.asarray(image)[..., : 1 if image.mode == "LA" else 3]
+        check_16_bit(int(colors.max()) << 8 | 255, path)
     if image.mode == "RGB" and "transparency" not in image.info:
         return np.asarray(image)
-    if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PNG"):
-        grey = reduce_16_bit(np.asarray(image), path)
-        return np.repeat(grey[..., None], 3, axis=2)
     has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
     if has_alpha:
         rgba = np.asarray(image.convert("RGBA"))

@@ -19,6 +19,7 @@ from segmitos.io.slide.backend import (
 )
 from segmitos.io.slide.memory import check_memory
 from segmitos.io.slide.scale import Scale, first_understood, scale_of_texts
+from segmitos.io.slide.tiff_scale import aperio
 from segmitos.io.text import one_line
 
 # What stands under these, where OpenSlide has no um per pixel, is named to the user.
@@ -54,14 +55,14 @@ class OpenSlideBackend:
             for size in self._slide.level_dimensions
         )
         self._own_downsamples: tuple[float, ...] = self._slide.level_downsamples
-        self.scale = _scale(properties)
+        self.scale = _scale(properties, full)
         self.bounds = _bounds(properties, full)
 
     def _open(self) -> Any:
         import openslide
 
         try:
-            return openslide.OpenSlide(_with_companions(self._path))
+            return openslide.OpenSlide(with_companions(self._path))
         except openslide.OpenSlideUnsupportedFormatError as error:
             raise InputError(
                 f"{self._path}: not a slide that OpenSlide knows{_hint(self._path)}"
@@ -126,8 +127,11 @@ class OpenSlideBackend:
         self._cache.clear()
 
 
-def _scale(properties: dict[str, str]) -> Scale | None:
+def _scale(properties: dict[str, str], size: tuple[int, int]) -> Scale | None:
     """From OpenSlide's own reading, or what stands in the vendor's where it makes nothing of it."""
+    reduced = aperio(properties.get("openslide.comment", ""), size)
+    if properties.get("openslide.vendor") == "aperio" and reduced is not None and reduced.other:
+        return reduced
     return first_understood(
         scale_of_texts(properties[x], properties[y], x)
         for x, y in _SCALE_PROPERTIES
@@ -135,7 +139,7 @@ def _scale(properties: dict[str, str]) -> Scale | None:
     )
 
 
-def _with_companions(path: Path) -> Path:
+def with_companions(path: Path) -> Path:
     """The path to open: where a MIRAX slide is a link without its folder, what it leads to."""
     if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
         return path.resolve()

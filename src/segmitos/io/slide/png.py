@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _SIGNATURE_BYTES = 8
+_BITS_AT = 24
 _TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _CHUNK_BYTES = 1 << 20
@@ -57,6 +58,13 @@ def _unpacked(unpack: zlib._Decompress, content: bytes) -> int:
         if not rest and len(part) < _CHUNK_BYTES:
             break
     return held
+
+
+def bits_per_sample(path: Path) -> int:
+    """Return how many bits a sample of a PNG has, 0 where it does not say."""
+    with path.open("rb") as stream:
+        head = stream.read(_BITS_AT + 1)
+    return head[_BITS_AT] if len(head) > _BITS_AT else 0
 
 
 def has_text_after_pixels(path: Path) -> bool:

@@ -21,6 +21,7 @@ from segmitos.io.slide.backend import (
     PixelCache,
     Pixels,
     SlideBackend,
+    check_16_bit,
     check_alpha,
     level_downsample,
     mosaic,
@@ -166,7 +167,8 @@ class TiffBackend:
         check_alpha(path, seen)
         whole = strips[0] if len(strips) == 1 else np.concatenate(strips, axis=0)
         if wide:
-            whole = about.coloring.to_rgb(reduce_16_bit(whole, path))
+            check_16_bit(int(whole[..., : about.coloring.colors].max()), path)
+            whole = about.coloring.to_rgb(reduce_16_bit(whole))
         return orient(whole, about.orientation)
 
     def _check_alpha(self, level: int) -> None:

@@ -12,7 +12,14 @@ import numpy.typing as npt
 
 from segmitos.errors import InputError
 from segmitos.io.slide.backend import Pixels, on_white
-from segmitos.io.slide.tiff_decode import JPEG, LOSSLESS, Coding
+from segmitos.io.slide.tiff_decode import (
+    APERIO_RGB,
+    APERIO_YCBCR,
+    JPEG,
+    JPEG_2000,
+    LOSSLESS,
+    Coding,
+)
 
 Samples = npt.NDArray[Any]
 
@@ -33,11 +40,13 @@ class Coloring:
         to_rgb: from (h, w, samples) of 8 bits or less to RGB (h, w, 3).
         alpha: number of the sample that is transparency, None where there is none.
         is_palette: whether samples are numbers of colors.
+        colors: how many samples, from the first, are colors; None: all.
     """
 
     to_rgb: Callable[[Samples], Pixels]
     alpha: int | None = None
     is_palette: bool = False
+    colors: int | None = None
 
 
 def color_reader(
@@ -65,28 +74,38 @@ def color_reader(
             return Coloring(lambda a: _grey(255 - _stretched(a, bits)))
         return Coloring(lambda a: _grey(_stretched(a, bits)))
     if photometric == BLACK_IS_ZERO and samples == 2 and kind:
-        return Coloring(lambda a: _seen_through(_grey(a[..., :1]), a[..., 1], kind, bits), 1)
+        return Coloring(
+            lambda a: _seen_through(_grey(a[..., :1]), a[..., 1], kind, bits), 1, colors=1
+        )
     if photometric == BLACK_IS_ZERO and samples == 3 and coding.samples == 1:
         # Three images that the file itself names red, green and blue.
         return Coloring(lambda a: _stretched(a, bits))
     if photometric == CMYK and samples == 4 and coding.compression != JPEG:
         return Coloring(lambda a: _through_pillow(_stretched(a, bits), "CMYK"))
+    if samples == 3 and _is_stored_as_ycbcr(coding):
+        return Coloring(lambda a: _through_pillow(_stretched(a, bits), "YCbCr"))
     if photometric == YCBCR and samples == 3:
-        if coding.compression in LOSSLESS:
-            return Coloring(lambda a: _through_pillow(_stretched(a, bits), "YCbCr"))
         return Coloring(np.ascontiguousarray)
     if photometric == RGB and samples == 3:
         return Coloring(lambda a: _stretched(a, bits))
     if photometric == RGB and samples == 4:
         if kind:
-            return Coloring(lambda a: _seen_through(a[..., :3], a[..., 3], kind, bits), 3)
-        return Coloring(lambda a: _stretched(a[..., :3], bits))
+            return Coloring(lambda a: _seen_through(a[..., :3], a[..., 3], kind, bits), 3, colors=3)
+        return Coloring(lambda a: _stretched(a[..., :3], bits), colors=3)
     name = _COLOR_SPACES.get(photometric, f"number {photometric}")
     hint = ", as in fluorescence" if samples > 4 or photometric == BLACK_IS_ZERO else ""
     raise InputError(
         f"{path}: {samples} samples per pixel, color space {name}{hint}; only brightfield RGB "
         "or grey images are read"
     )
+
+
+def _is_stored_as_ycbcr(coding: Coding) -> bool:
+    """Tell whether decoded samples are YCbCr still; the decoders of other pictures give RGB."""
+    if coding.compression in (APERIO_YCBCR, APERIO_RGB):
+        # Aperio says it by the compression, whatever the color space is said to be.
+        return coding.compression == APERIO_YCBCR
+    return coding.photometric == YCBCR and coding.compression in LOSSLESS.union(JPEG_2000)
 
 
 def _stretched(samples: Samples, bits: int) -> Pixels:

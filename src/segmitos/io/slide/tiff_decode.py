@@ -23,7 +23,8 @@ JPEG = 7
 _NONE, _LZW, _PACKBITS = 1, 5, 32773
 _CCITT_RLE, _CCITT_FAX3, _CCITT_FAX4 = 2, 3, 4
 _CCITT = (_CCITT_RLE, _CCITT_FAX3, _CCITT_FAX4)
-JPEG_2000 = (33003, 33004, 33005, 34712)
+APERIO_YCBCR, APERIO_RGB = 33003, 33005
+JPEG_2000 = (APERIO_YCBCR, 33004, APERIO_RGB, 34712)
 # Compressions of bytes, whatever they mean; and of pictures. Names of codecs of imagecodecs.
 _BYTES = {
     _LZW: "lzw",

@@ -104,10 +104,16 @@ def read_layout(path: Path, chosen: Chosen) -> tuple[tuple[TiffLevel, ...], Scal
     levels = tuple(_level(path, images, chosen.format) for images in chosen.levels)
     first = chosen.levels[0][0]
     if chosen.format == "aperio":
-        return levels, scales.aperio(first.text(tags.DESCRIPTION))
+        stated = scales.aperio(first.text(tags.DESCRIPTION), first.size)
+        return levels, scales.beside_resolution(stated, first)
     if chosen.format == "OME-TIFF":
-        return levels, scales.ome(chosen.description, levels[0].width, levels[0].height)
-    return levels, scales.generic(chosen.description, first)
+        stated = scales.ome(chosen.description, levels[0].width, levels[0].height)
+        return levels, scales.beside_resolution(stated, first)
+    stated, full = scales.generic(chosen.description, first), chosen.full
+    if full is None:
+        return levels, stated
+    full_stated = scales.generic(full.text(tags.DESCRIPTION), full)
+    return levels, scales.of_reduction(stated, full_stated, full.size[0] / first.size[0])
 
 
 def check_tile_memory(path: Path, directory: Directory) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import segmitos.io.slide.tiff_scale as scales
@@ -33,11 +33,13 @@ class Chosen:
         format: what the file is.
         levels: the images of each level, finest first; several where channels are apart.
         description: text that tells its scale.
+        full: the image that it is a smaller copy of, None where it is none.
     """
 
     format: str
     levels: tuple[tuple[Directory, ...], ...]
     description: str
+    full: Directory | None = None
 
 
 def vendor_of(first: Directory) -> str:
@@ -74,7 +76,7 @@ def choose_image(path: Path, images: Sequence[Directory], number: int | None) ->
         return _numbered(path, images, number)
     # Without tiles it is a region that was saved from a slide, an image like others.
     if description.startswith("Aperio ") and any(image.is_tiled for image in images):
-        return _aperio(path, [image for image in images if image.is_tiled])
+        return _aperio(path, images)
     if vendor_of(first):
         return None
     full = [image for image in images if image.area and not image.flags & (_REDUCED | _MASK)]
@@ -105,7 +107,9 @@ def _numbered(path: Path, images: Sequence[Directory], number: int) -> Chosen:
         if not other.flags & _REDUCED:
             break
         following.append(other)
-    return _with_levels("TIFF", image, following, _text_of(image, images[0]))
+    chosen = _with_levels("TIFF", image, following, _text_of(image, images[0]))
+    earlier = [other for other in images[:number] if not other.flags & _REDUCED]
+    return replace(chosen, full=earlier[-1]) if image.flags & _REDUCED and earlier else chosen
 
 
 def _several(path: Path, like: Sequence[Directory], count: int) -> InputError:
@@ -120,14 +124,18 @@ def _listed(images: Sequence[Directory]) -> str:
     return ", ".join([*shown, *(["..."] if len(images) > _MAX_LISTED else [])])
 
 
-def _aperio(path: Path, tiled: Sequence[Directory]) -> Chosen | None:
+def _aperio(path: Path, images: Sequence[Directory]) -> Chosen | None:
     """An SVS: its tiled images are the slide, the others a thumbnail, a label, an overview."""
+    tiled = [image for image in images if image.is_tiled]
+    largest = max(tiled, key=lambda image: image.area)
+    like = [image for image in tiled if image.area >= LIKE_FRACTION * largest.area]
+    if len(like) > 1 and largest.area:
+        raise _several(path, like, len(images))
     jpeg = all(one.integers(tags.COMPRESSION)[:1].tolist() == [JPEG] for one in tiled)
     whole = all(one.integers(tags.TILE_COUNTS).all() for one in tiled)
-    if not tiled or not jpeg or not whole:
+    if not jpeg or not whole:
         # JPEG 2000 in Aperio's own colors, and tiles that the scanner left out.
         return None
-    largest = max(tiled, key=lambda image: image.area)
     if not largest.area:
         raise damaged(path, "no image with a width and height")
     return Chosen("aperio", _pyramid(largest, tiled), largest.text(tags.DESCRIPTION))
@@ -227,7 +235,13 @@ def _pyramid(full: Directory, smaller: Sequence[Directory]) -> tuple[tuple[Direc
     for image in sorted(smaller, key=lambda one: -one.size[0]):
         width, height = image.size
         fits = abs(full.size[1] * width / full.size[0] - height) <= _MAX_DOWNSAMPLE_ERROR_PX
-        if 0 < width < last and height and fits:
+        # Writers that turn the image by a tag may leave it out of the smaller ones.
+        turned = _orientation(image) != _orientation(full)
+        if 0 < width < last and height and fits and not turned:
             levels.append((image,))
             last = width
     return tuple(levels)
+
+
+def _orientation(image: Directory) -> int:
+    return image.integer(tags.ORIENTATION, 1, maximum=1 << 16)

@@ -20,7 +20,12 @@ from segmitos.io.slide.scale import (
 from segmitos.io.slide.tiff_tags import Directory
 
 _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([^|\r\n]*)")
+_APERIO_REDUCTION = re.compile(
+    r"(\d{1,9})x\d+(?: \[-?\d+,-?\d+ (\d{1,9})x\d+\])?(?: \(\d+x\d+\))? *"
+    r"-> *(\d{1,9})x(\d{1,9})"
+)
 _IMAGEJ_UNIT = re.compile(r"^unit=(.*)$", re.MULTILINE)
+_TAG = "TIFF resolution"
 _INCH, _CENTIMETER, _MILLIMETER, _MICROMETER = 2, 3, 4, 5
 _PER_INCH = {
     _INCH: 1.0,
@@ -30,13 +35,25 @@ _PER_INCH = {
 }
 
 
-def aperio(description: str) -> Scale | None:
-    """From an SVS's `... |MPP = 0.2500|...`."""
+def aperio(description: str, size: tuple[int, int]) -> Scale | None:
+    """From an SVS's `... |MPP = 0.2500|...`.
+
+    Of an image that was made smaller, as the text says with `46000x32914 -> 1024x732`, that is the
+    scale of the slide it was made of.
+
+    Args:
+        description: of the image.
+        size: its width and height.
+    """
     match = _APERIO_MPP.search(description)
     if match is None:
         return None
     text = match.group(1).strip()
-    return scale_of_texts(text, text, "aperio.MPP")
+    stated = scale_of_texts(text, text, "aperio.MPP")
+    for slide, region, reduced, height in _APERIO_REDUCTION.findall(description):
+        if (int(reduced), int(height)) == size:
+            return _reduced(stated, int(region or slide) / size[0])
+    return stated
 
 
 def ome(xml: str | None, width: int, height: int) -> Scale | None:
@@ -76,33 +93,70 @@ def _count(text: str) -> int:
 
 def generic(description: str, page: Directory) -> Scale | None:
     """From ImageJ's text or the resolution tags; a screen's or printer's density is no scale."""
-    density = page.ratio(tags.X_RESOLUTION), page.ratio(tags.Y_RESOLUTION)
-    imagej = _imagej(description, density)
+    # Converters that make an image smaller keep Aperio's text as it was.
+    chosen = first_understood([_imagej(description, page), _resolution(page)])
+    return _beside(chosen, aperio(description, page.size))
+
+
+def beside_resolution(stated: Scale | None, page: Directory) -> Scale | None:
+    """The scale that a text states, with that of the resolution tags where it is another."""
+    return _beside(stated, _resolution(page))
+
+
+def _beside(chosen: Scale | None, other: Scale | None) -> Scale | None:
+    """The first that is understood, with the second where both are and differ."""
+    if chosen is None or not chosen.is_understood or other is None or not other.is_understood:
+        return first_understood([chosen, other])
+    if same_scale(chosen.mpp_x, other.mpp_x):
+        return chosen
+    return replace(chosen, other=f"{other.mpp_x:.4g} ({other.tag})")
+
+
+def _resolution(page: Directory) -> Scale | None:
+    x, y = _density(page)
     unit = page.integers(tags.RESOLUTION_UNIT)
     # Without a unit the standard has inches.
     per_inch = _PER_INCH.get(int(unit[0]) if len(unit) else _INCH, 0.0)
-    resolution = None
-    if density[0] is not None and density[1] is not None:
-        resolution = scale_of_dpi(density[0] * per_inch, density[1] * per_inch, "TIFF resolution")
-    chosen, text = first_understood([imagej, resolution]), aperio(description)
-    if chosen is None or not chosen.is_understood or text is None or not text.is_understood:
-        return first_understood([chosen, text])
-    if same_scale(chosen.mpp_x, text.mpp_x):
-        return chosen
-    # Converters that make an image smaller keep Aperio's text as it was.
-    return replace(chosen, other=f"{text.mpp_x:.4g} ({text.tag})")
+    return None if x is None or y is None else scale_of_dpi(x * per_inch, y * per_inch, _TAG)
 
 
-def _imagej(description: str, density: tuple[float | None, float | None]) -> Scale | None:
+def _density(page: Directory) -> tuple[float | None, float | None]:
+    return page.ratio(tags.X_RESOLUTION), page.ratio(tags.Y_RESOLUTION)
+
+
+def of_reduction(stated: Scale | None, full: Scale | None, factor: float) -> Scale | None:
+    """The scale of an image that is marked as a smaller copy of another of the file.
+
+    Args:
+        stated: by itself; writers that give each level the text and tags of the first state the
+            full image's.
+        full: of the full image.
+        factor: pixels of the full image per pixel.
+    """
+    if stated is None or full is None or not (stated.is_understood and full.is_understood):
+        return stated
+    return _reduced(full, factor) if same_scale(stated.mpp_x, full.mpp_x) else stated
+
+
+def _reduced(full: Scale, factor: float) -> Scale:
+    """Return the scale of an image that was made smaller, from that of the full one."""
+    if not full.is_understood or same_scale(factor, 1):
+        return full
+    text = f"{full.mpp_x:.4g} of an image {factor:.4g} times as wide"
+    scale = scale_of(full.mpp_x * factor, full.mpp_y * factor, full.tag, text)
+    return replace(scale, other=f"{full.mpp_x:.4g}, of an image {factor:.4g} times as wide")
+
+
+def _imagej(description: str, page: Directory) -> Scale | None:
     """From ImageJ's unit: its resolution is in pixels of that unit."""
     match = _IMAGEJ_UNIT.search(description) if description.startswith("ImageJ=") else None
     unit = match.group(1).strip() if match else ""
+    x, y = _density(page)
     # Without calibration ImageJ writes "pixel", or inches from the density of a screen.
-    if not unit or unit.lower() in ("pixel", "pixels", "inch", "in") or None in density:
+    if not unit or unit.lower() in ("pixel", "pixels", "inch", "in") or x is None or y is None:
         return None
-    x, y = (1 / (value or 1.0) for value in density)
     um = UM_PER_UNIT.get(unit, UM_PER_UNIT.get(unit.lower(), 0.0))
-    return scale_of(um * x, um * y, "ImageJ unit", f"{x:g} x {y:g} {unit}")
+    return scale_of(um / x, um / y, "ImageJ unit", f"{1 / x:g} x {1 / y:g} {unit}")
 
 
 def _ome_pixels(xml: str | None, width: int, height: int) -> list[ElementTree.Element]:
