@@ -238,3 +238,7 @@ def test_the_model_card_is_printed_as_text_and_as_json(parts, tmp_path, capsys):
     assert about["cascade"]["ensemble_threshold"] == 0.5 and about["networks"] == 2
     assert main(["model", "info", "absent"]) == 1
     assert "built-in models: lite\n" in capsys.readouterr().err
+    # Tables of figures are named on a card, and shown by --json alone.
+    assert main(["model", "info", "lite"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "left_out" in line]
+    assert "as_published, background" in line and line.endswith(": see --json")

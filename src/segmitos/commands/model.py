@@ -100,7 +100,7 @@ def model_card(about: Mapping[str, Any]) -> str:
         f"score from {thresholds['min_score']:g}"
     )
     rows.append(("thresholds", text))
-    rows += [(f"validation: {key}", _shown(value)) for key, value in about["validation"].items()]
+    rows += [(f"validation: {key}", _figures(value)) for key, value in about["validation"].items()]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text or 'not stated'}" for name, text in rows)
 
@@ -112,6 +112,14 @@ def _screening(cascade: Mapping[str, Any]) -> str:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {_shown(value)}" for key, value in values.items())
+
+
+def _figures(value: Any) -> str:
+    """Say a figure; of a table of figures say what it holds, since a line has no room for it."""
+    inner = value.values() if isinstance(value, Mapping) else ()
+    if any(isinstance(one, Mapping | list) for one in inner):
+        return f"{', '.join(value)}: see --json"
+    return _shown(value)
 
 
 def _shown(value: Any) -> str:
