@@ -168,7 +168,7 @@ def test_the_command_line_says_what_it_made_and_what_is_wrong(parts, tmp_path, c
     thresholds = {"threshold": 0.5, "min_area_um2": 9.0, "min_score": 0.7}
     tuned.write_text(json.dumps({"thresholds": thresholds, "validation": {"f_score": 0.5}}))
     assert main([*given, "-o", str(out), "--thresholds", str(tuned)]) == 0
-    assert "1 network(s), behind" in capsys.readouterr().out
+    assert "1 network, behind" in capsys.readouterr().out
     spec = Model.load(out, "cpu", 1).spec
     assert (spec.name, spec.thresholds.min_area_um2) == ("both", 9.0)
     assert spec.validation == {"f_score": 0.5}

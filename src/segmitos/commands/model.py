@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from segmitos.commands.progress import print_warnings
+from segmitos.commands.progress import in_words, print_warnings
 from segmitos.commands.train import require_training
 from segmitos.errors import DataError, UsageError
 from segmitos.options import (
@@ -260,7 +260,7 @@ def combine(
         **{key: value for key, value in given.items() if value is not None},
     )
     behind = "" if proposal_network is None else f", behind {proposal_network}"
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(networks)} network(s){behind}")
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {in_words(len(networks), 'network')}{behind}")
 
 
 @model_app.command("quantize")
