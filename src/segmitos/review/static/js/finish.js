@@ -61,7 +61,7 @@ export async function showFinish({ view, session, go, name, query }) {
         `${Object.keys(state.regions).length} reviewed regions (${summary.reviewed_mm2.toFixed(2)} mm²), ${Object.keys(state.fields).length} fields screened.`),
       open > 0 && !review.finished && h("p", { class: "problem" }, summary.windows.some((window) => window.score && !window.settled)
         ? "What is open can still change a score."
-        : "What is open cannot change a score any more.", " ", button("Decide on the rest", () => go("check", name))),
+        : summary.windows.some((window) => window.score) ? "What is open cannot change a score any more." : "What is open can still change the count.", " ", button("Decide on the rest", () => go("check", name))),
       h("form", { onsubmit: sign },
         h("label", {}, "Note", note),
         !review.finished && h("label", {}, `Your name, as a signature (${session.reader})`, signature),
