@@ -85,6 +85,30 @@ def test_saved_detections_are_scored_with_their_warnings(data, toy, capsys) -> N
     assert capsys.readouterr().err.count(WARNED) == 2
 
 
+def test_an_evaluation_says_which_model_and_whether_it_knows_the_data_set(
+    data, tmp_path, capsys
+) -> None:
+    model = str(write_toy(tmp_path / "toy.segmitos", datasets=("data", "other")))
+    out = tmp_path / "out"
+    assert main(calls("evaluate", data, model, out)) == 0
+    content = json.loads((out / "evaluation.json").read_text())
+    (about,) = content["models"]
+    assert about["name"] == "toy" and about["datasets"] == ["data", "other"]
+    told = "model toy was trained on data of data: F is too high"
+    assert told in content["warnings"][-1] and told in capsys.readouterr().err
+    page = (out / "evaluation.html").read_text()
+    assert f"Model: toy, SHA-256 {about['sha256'][:12]}." in page and told in page
+    assert "the bar is 10 um" in page
+
+    results = tmp_path / "results"
+    detect = ["detect", str(data), "-m", model, "--mpp", "0.3", "-o", str(results), "--threads=1"]
+    assert main(detect) == 0
+    capsys.readouterr()
+    assert main(["evaluate", f"points:{data}", "--detections", str(results), "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["models"] == [about] and told in said.err
+
+
 def test_slides_that_a_page_leaves_out_are_told(data, toy, capsys, monkeypatch) -> None:
     out = data.parent / "out"
     assert main(calls("evaluate", data, toy, out)) == 0

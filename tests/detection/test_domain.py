@@ -82,15 +82,22 @@ def test_a_warning_names_value_and_limit():
     assert f"distance {distance:.1f}, limit 0.1" in warning
 
 
-def test_octaves_become_the_scale_that_the_texture_looks_like():
+@pytest.mark.parametrize(
+    ("octaves", "words"),
+    [
+        (1.0, "about 0.12 um per pixel where it is read as 0.25: 2.0 times as fine"),
+        (-1.5, "about 0.71 um per pixel where it is read as 0.25: 2.8 times as coarse"),
+        (9.2, "less than 0.031 um per pixel where it is read as 0.25: more than 8.0 times as fine"),
+        (-2e3, "more than 2 um per pixel where it is read as 0.25: more than 8.0 times as coarse"),
+    ],
+)
+def test_octaves_become_the_scale_that_the_texture_looks_like(octaves, words):
     features = measure_domain([tissue()])
     count = len(features.scale)
-    twice = ScaleRegression((0.0,) * count, (1.0,) * count, (0.0,) * (2 * count) + (1.0,), 0.5)
-    found = msgspec.structs.replace(reference(1e3), scale=twice).warnings(features, 0.25)
-    assert found == (
-        "texture looks like about 0.12 um per pixel where it is read as 0.25: +1.0 factors of two, "
-        "limit 0.5; is the scale right?",
-    )
+    weights = (0.0,) * (2 * count) + (octaves,)
+    changed = ScaleRegression((0.0,) * count, (1.0,) * count, weights, 0.5)
+    found = msgspec.structs.replace(reference(1e3), scale=changed).warnings(features, 0.25)
+    assert found == (f"texture looks like {words}, limit 1.4 times; is the scale right?",)
 
 
 def test_too_little_tissue_says_nothing():

@@ -341,7 +341,7 @@ def test_report_of_a_folder_without_results(tmp_path):
 
 def test_the_report_is_a_function_of_its_files(tmp_path, many):
     saved(tmp_path / "made", many)
-    result = read_saved(tmp_path / "made")
+    result = read_saved(str(tmp_path / "made"))
     picture, crops = read_pictures(tmp_path / "made")
     assert (
         render_report(result, picture, shown_crops(result, crops)).encode() == many["report.html"]

@@ -273,7 +273,8 @@ def test_evaluation_page(browser, tmp_path):
     }
     names = ["pooled", "a-slide-with-a-name-that-does-not-end_" * 2]
     evaluation = {
-        "about": "model x on y",
+        "about": "8 images of 2 slides",
+        "models": ["x, SHA-256 0123456789ab"],
         "warnings": ["a.png: --mpp 0.3 is not what the file says"],
         "rows": [{"name": name, **row} for name in names],
         "rules": [{"name": "one-to-one", **row}],
@@ -284,5 +285,6 @@ def test_evaluation_page(browser, tmp_path):
         drawn, "PNG"
     )
     page = tmp_path / "evaluation.html"
-    page.write_text(render_evaluation(evaluation, {"Precision and recall": drawn.getvalue()}))
+    pictures = {"Precision and recall": drawn.getvalue()}
+    page.write_text(render_evaluation(evaluation, pictures, {"Precision and recall": "A curve."}))
     check(browser, tmp_path, page, "evaluation")

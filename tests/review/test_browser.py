@@ -207,6 +207,13 @@ def test_several_are_decided_at_once_with_shift_and_undone_one_by_one(visit, run
     page.keyboard.press("z")
     settle(page)
     assert len(state_of(running)["labels"]) == 4
+    # A capital without Shift, as Caps Lock gives it: undo, not redo.
+    page.keyboard.press("Z")
+    settle(page)
+    assert len(state_of(running)["labels"]) == 3
+    page.keyboard.press("Shift+Z")
+    settle(page)
+    assert len(state_of(running)["labels"]) == 4
 
 
 def test_keys_do_nothing_in_a_text_field(visit, running):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -263,3 +265,26 @@ def test_tokens_are_not_printed_twice_and_the_server_stops_by_ctrl_c(results):
     server = Server(results).start()
     rest = server.stop()
     assert "Traceback" not in rest and TOKENS["Anna"] not in rest
+
+
+def test_a_stop_that_cuts_off_requests_shows_no_traceback(caplog):
+    import uvicorn
+
+    from segmitos.review.server import _Server
+
+    server = _Server(uvicorn.Config(lambda: None, log_config=None), lambda: None)
+    log = logging.getLogger("uvicorn.error")
+
+    def say() -> list[str]:
+        caplog.clear()
+        log.error("Cancel %s running task(s), timeout graceful shutdown exceeded", 1)
+        for error in (asyncio.CancelledError(), ValueError()):
+            log.error("Exception in ASGI application", exc_info=error)
+        return [record.message.split()[0] for record in caplog.records]
+
+    try:
+        assert len(say()) == 3
+        server.should_exit = True
+        assert say() == ["Exception"]
+    finally:
+        log.removeFilter(server._is_told)

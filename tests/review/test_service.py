@@ -96,6 +96,24 @@ def test_a_rejected_detection_lowers_the_count_and_a_decided_one_is_settled(resu
     )
 
 
+def test_where_no_window_fits_the_line_says_the_count_of_all_of_the_image(
+    tmp_path, serve, monkeypatch
+):
+    monkeypatch.setattr("tests.factories.reviews.SIDE", 800)
+    make_result(tmp_path / "small", tmp_path / "slides", count=9)
+    service = serve(tmp_path / "small")
+    summary = service.slide("made", "Anna")["summary"]
+    assert summary["headline"].startswith("In all 9 → 9, 9 to decide. No score: the image is 1")
+    assert (summary["low"], summary["high"]) == (0, 9)
+    labels = zip(ids(service), ("look-alike", "mitosis", "unsure"), strict=False)
+    decided = (event("decide", mark=mark, label=label) for mark, label in labels)
+    summary = service.post("made", "Anna", batch(service, *decided))["summary"]
+    assert summary["headline"].startswith("In all 9 → 7, 7 to decide. No score: ")
+    assert (summary["count"], summary["low"], summary["high"]) == (7, 1, 8)
+    blind = serve(tmp_path / "small", blind=True).slide("made", "Anna")["summary"]
+    assert blind["headline"].startswith("In all 1, ") and "→" not in blind["headline"]
+
+
 def test_candidates_below_the_threshold_count_only_when_the_reader_says_so(results, serve):
     service = serve(results)
     faint = ids(service, detected=False)

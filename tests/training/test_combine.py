@@ -172,7 +172,7 @@ def test_the_command_line_says_what_it_made_and_what_is_wrong(parts, tmp_path, c
     thresholds = {"threshold": 0.5, "min_area_um2": 9.0, "min_score": 0.7}
     tuned.write_text(json.dumps({"thresholds": thresholds, "validation": {"f_score": 0.5}}))
     assert main([*given, "-o", str(out), "--thresholds", str(tuned)]) == 0
-    assert "1 network(s), behind" in capsys.readouterr().out
+    assert "1 network, behind" in capsys.readouterr().out
     spec = Model.load(out, "cpu", 1).spec
     assert (spec.name, spec.thresholds.min_area_um2) == ("both", 9.0)
     assert spec.validation == {"f_score": 0.5}
@@ -244,3 +244,7 @@ def test_the_model_card_is_printed_as_text_and_as_json(parts, tmp_path, capsys):
     assert about["cascade"]["ensemble_threshold"] == 0.5 and about["networks"] == 2
     assert main(["model", "info", "absent"]) == 1
     assert "built-in models: lite\n" in capsys.readouterr().err
+    # Tables of figures are named on a card, and shown by --json alone.
+    assert main(["model", "info", "lite"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "left_out" in line]
+    assert "as_published, background" in line and line.endswith(": see --json")

@@ -60,6 +60,18 @@ def test_validation_matches_within_micrometers_at_every_scale(mpp, away_um, hits
     assert kinds == (["found"] if hits else ["wrong", "missed"])
 
 
+@pytest.mark.parametrize("ratio", [0.5, 2.0])
+def test_examples_of_validation_are_where_they_are_in_the_file(ratio):
+    image = np.full((128, 128, 3), 255, np.uint8)
+    image[56:72, 56:72] = 0
+    place = np.array([[100.0, 20.0]])
+    source = TrainingImage("f", "S", image, place, NOTHING, False, ratio=ratio)
+    _, (wrong, missed) = validate(Darkness(), [source], Recipe(smoothing_sigma_um=0.0))
+    middle = (63.5 + 0.5) * ratio - 0.5
+    assert (wrong.x_px, wrong.y_px) == (middle, middle)
+    assert (missed.x_px, missed.y_px) == (100.5 * ratio - 0.5, 20.5 * ratio - 0.5)
+
+
 def test_biases_have_their_own_rate_and_do_not_decay():
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1))
     with torch.no_grad():

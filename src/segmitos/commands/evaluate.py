@@ -92,14 +92,37 @@ def evaluate(
         _tune(chosen, model, out, device, threads, json_out)
         return
     if detections is not None:
-        chosen, found, warnings = _saved(chosen, detections)
+        chosen, found, warnings, models = _saved(chosen, detections)
     else:
         results, warnings = _detected(chosen, model, device, threads)
+        models = [_model_of(model)]
         pairs = list(zip(chosen, results, strict=True))
         found = {case.name: result.detections for case, result in pairs}
         # What an image says of its scale wins.
         chosen = [replace(case, mpp=result.mpp) for case, result in pairs]
-    _score(chosen, found, warnings, rule, out, json_out)
+    print_warnings(of_training := _warnings_of_training(chosen, models))
+    _score(chosen, found, [*warnings, *of_training], models, rule, out, json_out)
+
+
+def _model_of(path: Path | None) -> dict[str, Any]:
+    """Say which model a file is, and the names of the data sets that it was trained on."""
+    from segmitos.detection.model import find_model
+    from segmitos.detection.model_file import read_model_file
+
+    file = read_model_file(find_model(path))
+    about = {key: file.about[key] for key in ("name", "sha256")}
+    return {**about, "datasets": list(file.spec.datasets)}
+
+
+def _warnings_of_training(cases: Sequence[Case], models: Sequence[dict[str, Any]]) -> list[str]:
+    """Warn of models that were trained on data sets of the names of those scored."""
+    scored = {case.dataset for case in cases}
+    return [
+        f"model {model['name']} was trained on data of {', '.join(seen)}: F is too high on slides "
+        "that it was trained or tuned on"
+        for model in models
+        if (seen := sorted(scored & set(model["datasets"])))
+    ]
 
 
 def _detected(
@@ -125,8 +148,12 @@ def _detected(
 
 def _saved(
     cases: Sequence[Case], folder: Path
-) -> tuple[list[Case], dict[str, Detections], list[str]]:
-    """Read saved detections; return cases at the scale that was read, what was found, warnings."""
+) -> tuple[list[Case], dict[str, Detections], list[str], list[dict[str, Any]]]:
+    """Read saved detections.
+
+    Returns:
+        Cases at the scale that was read, what was found, warnings, the models that found it.
+    """
     from segmitos.cohort.atomic_folder import find_results
     from segmitos.io.points.detections import read_detections
 
@@ -134,6 +161,7 @@ def _saved(
     settled: list[Case] = []
     found: dict[str, Detections] = {}
     warnings: list[str] = []
+    models: dict[str, dict[str, Any]] = {}
     for case in cases:
         result = results[case.image]
         if result is None:
@@ -152,6 +180,9 @@ def _saved(
                 f"case {case.name} has {case.size_px[0]} x {case.size_px[1]} px, and {result.path} "
                 f"is of {size[0]} x {size[1]} px: another page of the file (detect --page)?"
             )
+        about = {"name": "unknown", "sha256": "", **(summary.get("model") or {})}
+        datasets = (summary.get("model_card") or {}).get("datasets", ())
+        models[about["sha256"]] = {**about, "datasets": list(datasets)}
         warnings += [f"{case.name}: {one}" for one in summary.get("warnings", ())]
         if (summary.get("settings") or {}).get("roi"):
             warnings.append(
@@ -162,13 +193,14 @@ def _saved(
         own = str(summary.get("mpp_source", "")).startswith("embedded")
         settled.append(replace(case, mpp=found[case.name].mpp) if own else case)
     print_warnings(warnings)
-    return settled, found, warnings
+    return settled, found, warnings, [models[key] for key in sorted(models)]
 
 
 def _score(
     cases: Sequence[Case],
     found: dict[str, Detections],
     warnings: Sequence[str],
+    models: Sequence[dict[str, Any]],
     rule: str,
     out: Path | None,
     json_out: bool,
@@ -193,7 +225,7 @@ def _score(
     groups = "slide" if len({case.group for case in cases}) > 1 else "case"
     main = evaluate(cases, found, "one-to-one" if rule == "all" else rule, groups)
     every = compare_rules(cases, found, groups) if rule == "all" or out is not None else {}
-    content = {"program": PROGRAM, **main.to_dict(), "warnings": list(warnings)}
+    content = {"program": PROGRAM, "models": models, **main.to_dict(), "warnings": list(warnings)}
     if out is not None:
         write_json(out / SCORES, content)
         write_json(out / "rules.json", {name: one.to_dict() for name, one in every.items()})
@@ -201,7 +233,7 @@ def _score(
         rows = [(name, slide, n.tp, n.fp, n.fn) for name, slide, n in counted]
         columns = ("case", "slide", "tp", "fp", "fn")
         write_text(out / "cases.csv", table_text(columns, rows))
-        _write_report(cases, found, main, every, warnings, out)
+        _write_report(cases, found, main, every, warnings, models, out)
     if json_out:
         print_json(content)
         return
@@ -237,9 +269,11 @@ def _write_report(
     main: Evaluation,
     every: dict[str, Evaluation],
     warnings: Sequence[str],
+    models: Sequence[dict[str, Any]],
     out: Path,
 ) -> None:
     from segmitos.evaluation.curves import evaluation_pictures
+    from segmitos.evaluation.gallery import CAPTIONS
     from segmitos.evaluation.scoring import json_interval
     from segmitos.io.files import write_bytes, write_text
     from segmitos.report.html import render_evaluation
@@ -256,6 +290,7 @@ def _write_report(
             f"rule {main.rule}, within {main.distance_um:g} um; "
             f"intervals by bootstrap over {main.groups}s"
         ),
+        "models": [f"{model['name']}, SHA-256 {model['sha256'][:12]}" for model in models],
         "warnings": list(warnings),
         "rows": [row("pooled", main.pooled, main.intervals["f_score"]), *slides[:_MAX_ROWS]],
         "rules": rules,
@@ -263,7 +298,7 @@ def _write_report(
     pictures = evaluation_pictures(cases, found, main)
     for title, picture in pictures.items():
         write_bytes(out / f"{title.lower().replace(' ', '-')}.png", picture)
-    write_text(out / "evaluation.html", render_evaluation(content, pictures))
+    write_text(out / "evaluation.html", render_evaluation(content, pictures, CAPTIONS))
 
 
 def _tune(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from segmitos.commands.progress import print_warnings
+from segmitos.commands.progress import in_words, print_warnings
 from segmitos.commands.train import require_training
 from segmitos.errors import DataError, UsageError
 from segmitos.options import (
@@ -100,7 +100,7 @@ def model_card(about: Mapping[str, Any]) -> str:
         f"score from {thresholds['min_score']:g}"
     )
     rows.append(("thresholds", text))
-    rows += [(f"validation: {key}", _shown(value)) for key, value in about["validation"].items()]
+    rows += [(f"validation: {key}", _figures(value)) for key, value in about["validation"].items()]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text or 'not stated'}" for name, text in rows)
 
@@ -112,6 +112,14 @@ def _screening(cascade: Mapping[str, Any]) -> str:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {_shown(value)}" for key, value in values.items())
+
+
+def _figures(value: Any) -> str:
+    """Say a figure; of a table of figures say what it holds, since a line has no room for it."""
+    inner = value.values() if isinstance(value, Mapping) else ()
+    if any(isinstance(one, Mapping | list) for one in inner):
+        return f"{', '.join(value)}: see --json"
+    return _shown(value)
 
 
 def _shown(value: Any) -> str:
@@ -252,7 +260,7 @@ def combine(
         **{key: value for key, value in given.items() if value is not None},
     )
     behind = "" if proposal_network is None else f", behind {proposal_network}"
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(networks)} network(s){behind}")
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {in_words(len(networks), 'network')}{behind}")
 
 
 @model_app.command("quantize")

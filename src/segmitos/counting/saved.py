@@ -48,13 +48,14 @@ class SavedResult:
         return known_validation(self.summary.model_card.get("validation"))
 
 
-def read_saved(folder: Path) -> SavedResult:
+def read_saved(folder: Path | str) -> SavedResult:
     """Read a result's folder.
 
     Raises:
         InputError: for a folder that holds no result, or one that lacks a file.
         DataError: for a damaged one.
     """
+    folder = Path(folder)
     summary = read_summary(folder)
     for name in (CANDIDATES, TISSUE):
         if not (folder / name).is_file():

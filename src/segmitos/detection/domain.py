@@ -17,6 +17,7 @@ warned of; `python -m experiments.domain` measures that and what is caught.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,8 @@ LEVELS = 6
 # Dark structures are those darker than this fraction of the pixels.
 DARK_FRACTIONS = (0.7, 0.85, 0.95)
 _MAX_OD = 2.5
+# The regression was fitted to magnifications well within this; beyond it the figure says nothing.
+_MOST_OCTAVES = 3.0
 _TINY = 1e-6
 
 Pixels = NDArray[np.uint8]
@@ -71,6 +74,18 @@ class ScaleRegression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return float(np.concatenate([scaled, scaled**2, [1.0]]) @ np.asarray(self.weights))
 
 
+def _scale_warning(octaves: float, limit: float, mpp: float) -> str:
+    within = abs(octaves) <= _MOST_OCTAVES
+    shown = octaves if within else math.copysign(_MOST_OCTAVES, octaves)
+    about = "about" if within else "less than" if shown > 0 else "more than"
+    times = f"{'' if within else 'more than '}{2.0 ** abs(shown):.1f} times"
+    return (
+        f"texture looks like {about} {mpp * 2.0**-shown:.2g} um per pixel where it is read as "
+        f"{mpp:g}: {times} as {'fine' if shown > 0 else 'coarse'}, limit {2.0**limit:.1f} times; "
+        "is the scale right?"
+    )
+
+
 class DomainReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a model's training laboratories look like; a part of the model file."""
 
@@ -101,11 +116,7 @@ class DomainReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         octaves = self.scale.octaves(features.scale)
         if abs(octaves) > self.scale.limit:
-            found.append(
-                f"texture looks like about {mpp * 2.0**-octaves:.2g} um per pixel where it is read "
-                f"as {mpp:g}: {octaves:+.1f} factors of two, limit {self.scale.limit:.1f}; is the "
-                "scale right?"
-            )
+            found.append(_scale_warning(octaves, self.scale.limit, mpp))
         return tuple(found)
 
 

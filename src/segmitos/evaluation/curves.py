@@ -215,7 +215,7 @@ def slides_picture(evaluation: Evaluation) -> bytes:
         axes.axvline(pooled, color=_RED, linewidth=1.2)
     hidden = len(slides) - len(shown)
     axes.set_title(
-        f"red: pooled {pooled:.3f}; right: TP / FP / FN"
+        f"line: pooled {pooled:.3f}; right: TP / FP / FN"
         + (f"; the worst {len(shown)} of {len(slides)}" if hidden else ""),
         fontsize=9,
     )

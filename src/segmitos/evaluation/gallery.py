@@ -17,6 +17,13 @@ from segmitos.io.points.detections import Detections
 from segmitos.report.crops import BAR_UM, SheetCrop, crop_sheet, read_crop
 
 _CROP_UM, _CROP_PX, _COLUMNS, MAX_CROPS = 32.0, 128, 6, 24
+_CROPS_ARE = f"Crops are {_CROP_UM:g} um wide, the bar is {BAR_UM:g} um."
+CAPTIONS = {
+    "True positives": f"At most {MAX_CROPS}, those with the lowest scores. {_CROPS_ARE}",
+    "False positives": f"At most {MAX_CROPS}, those with the highest scores. {_CROPS_ARE}",
+    "False negatives": f"At most {MAX_CROPS}, spread over the cases. {_CROPS_ARE}",
+}
+"""What the galleries show, by title."""
 
 
 @dataclass(frozen=True)

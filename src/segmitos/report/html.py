@@ -144,10 +144,18 @@ def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def render_evaluation(evaluation: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
-    """Return the HTML of an evaluation: its tables and its pictures (PNG bytes by title)."""
+def render_evaluation(
+    evaluation: Mapping[str, Any], pictures: Mapping[str, bytes], captions: Mapping[str, str]
+) -> str:
+    """Return the HTML of an evaluation.
+
+    Args:
+        evaluation: its tables and warnings.
+        pictures: PNG bytes by title.
+        captions: what stands below a picture, by its title.
+    """
     shown = {title: data_uri(content, "png") for title, content in pictures.items()}
-    return render("evaluation.html", evaluation=evaluation, pictures=shown)
+    return render("evaluation.html", evaluation=evaluation, pictures=shown, captions=captions)
 
 
 def render(template: str, **content: Any) -> str:

@@ -203,24 +203,36 @@ def fixed_windows(
     )
 
 
-def headline(found: Sequence[Counted], model_count: int | None) -> str:
-    """Say in one line where the count stands, and what could still change the score."""
+def headline(
+    found: Sequence[Counted], model_count: int | None, in_all: tuple[int | None, int, int]
+) -> str:
+    """Say in one line where the count stands, and what could still change the score.
+
+    Args:
+        found: the count in each window.
+        model_count: the model's in its hotspot; None where it is not told.
+        in_all: of all of the image the model's count (None where it is not told), the count and
+            how many marks are undecided or unsure; said where no window fits.
+    """
     parts = []
     for counted in found:
         if counted.score is None:
             continue
         count = counted.score.count
-        before = (
-            f"{model_count} → " if counted.where == "hotspot" and model_count is not None else ""
-        )
-        text = f"{counted.where.capitalize()} {before}{count}"
-        if counted.open:
-            text += f", {counted.open} to decide"
+        before = model_count if counted.where == "hotspot" else None
+        text = f"{counted.where.capitalize()} {_standing(before, count, counted.open)}"
         text += f"; {counted.score.system} score {counted.score.score}, {_changes(counted)}"
         parts.append(text)
     if not parts:
-        return found[0].reason.capitalize() if found else ""
+        parts = [f"In all {_standing(*in_all)}"]
+        parts += [f"No score: {one.reason}" for one in found[:1] if one.reason]
     return ". ".join(parts)
+
+
+def _standing(before: int | None, count: int, open_: int) -> str:
+    """Say a count, that of the model before it, and how many marks are to decide."""
+    text = str(count) if before is None else f"{before} → {count}"
+    return f"{text}, {open_} to decide" if open_ else text
 
 
 def _changes(counted: Counted) -> str:

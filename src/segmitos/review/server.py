@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import socket
 from collections.abc import Callable, Sequence
 
@@ -140,6 +142,13 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        logging.getLogger("uvicorn.error").addFilter(self._is_told)
+
+    def _is_told(self, record: logging.LogRecord) -> bool:
+        """Keep from the console that a stop cut off requests, such as pictures being drawn."""
+        error = record.exc_info[1] if record.exc_info else None
+        cut_off = isinstance(error, asyncio.CancelledError) or "running task(s)" in str(record.msg)
+        return not (self.should_exit and cut_off)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

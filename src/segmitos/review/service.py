@@ -222,14 +222,19 @@ class Service:
         sure = int(marks.mitosis.sum())
         model = result.summary.hotspot
         model_count = None if self.blind else 0 if model is None else model.count
-        line = headline(counted, model_count)
+        unsure = int(marks.unsure.sum())
+        count = sure if self.blind else sure + waiting
+        model_in_all = None if self.blind else result.summary.count
+        line = headline(counted, model_count, (model_in_all, count, waiting + unsure))
         if state.finished and self._is_signed_otherwise(result, who):
             line = f"{_SIGNED_OTHERWISE} {line}"
         answer = {
             "decided": len(state.labels),
             "undecided": waiting,
-            "unsure": int(marks.unsure.sum()),
-            "count": sure if self.blind else sure + waiting,
+            "unsure": unsure,
+            "count": count,
+            "low": sure,
+            "high": sure + waiting + unsure,
             "windows": [one.to_dict() for one in counted],
             "headline": line,
             "reviewed_mm2": round(area_mm2(list(state.regions.values()), result.mpp), 4),

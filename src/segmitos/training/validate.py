@@ -15,6 +15,7 @@ from segmitos.detection.postprocess import blobs_of_map
 from segmitos.detection.stain import Stain
 from segmitos.evaluation.matching import Match, counted_detections, match_points
 from segmitos.evaluation.scoring import Counts
+from segmitos.io.geometry import rescale
 from segmitos.training.predict import predictor
 from segmitos.training.recipe import Recipe
 from segmitos.training.sampling import TrainingImage
@@ -34,7 +35,10 @@ _Found = tuple[TrainingImage, NDArray[np.float64], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Example:
-    """A crop of a validation image at a detection, right or wrong, or at a mitosis not found."""
+    """A crop of a validation image at a detection, right or wrong, or at a mitosis not found.
+
+    Its position is in level-0 pixels, for whoever looks the cell up in the image.
+    """
 
     kind: Kind
     image: str
@@ -146,4 +150,5 @@ def _example(
     rows = np.clip(np.arange(y - half, y + half), 0, image.shape[0] - 1)
     columns = np.clip(np.arange(x - half, x + half), 0, image.shape[1] - 1)
     crop = image[rows[:, None], columns[None, :]]
-    return Example(kind, source.name, float(point[0]), float(point[1]), score, crop)
+    x_px, y_px = rescale(point, source.ratio)
+    return Example(kind, source.name, float(x_px), float(y_px), score, crop)

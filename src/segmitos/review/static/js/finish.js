@@ -54,12 +54,14 @@ export async function showFinish({ view, session, go, name, query }) {
           window.score
             ? [h("td", {}, String(window.score.count)), h("td", {}, window.low === window.high ? "settled" : `${window.low} to ${window.high}`),
               h("td", {}, `${window.score.system}: ${window.score.score}${window.settled ? "" : ` (${window.scores.join(" or ")})`}`), h("td", {}, String(window.open))]
-            : h("td", { colSpan: 4 }, window.reason)))))),
+            : h("td", { colSpan: 4 }, window.reason))),
+          h("tr", {}, h("th", { scope: "row" }, "all of the image"), h("td", {}, String(summary.count)),
+            h("td", {}, summary.low === summary.high ? "settled" : `${summary.low} to ${summary.high}`), h("td"), h("td", {}, String(open)))))),
       h("p", {}, `${summary.decided} marks decided, ${summary.undecided} undecided, ${summary.unsure} unsure. `,
         `${Object.keys(state.regions).length} reviewed regions (${summary.reviewed_mm2.toFixed(2)} mm²), ${Object.keys(state.fields).length} fields screened.`),
       open > 0 && !review.finished && h("p", { class: "problem" }, summary.windows.some((window) => window.score && !window.settled)
         ? "What is open can still change a score."
-        : "What is open cannot change a score any more.", " ", button("Decide on the rest", () => go("check", name))),
+        : summary.windows.some((window) => window.score) ? "What is open cannot change a score any more." : "What is open can still change the count.", " ", button("Decide on the rest", () => go("check", name))),
       h("form", { onsubmit: sign },
         h("label", {}, "Note", note),
         !review.finished && h("label", {}, `Your name, as a signature (${session.reader})`, signature),

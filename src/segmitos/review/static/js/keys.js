@@ -24,8 +24,8 @@ export function actionOf(event) {
   const onControl = target.closest?.("button, a, summary, input");
   if (onControl && (event.key === "Enter" || event.key === " ")) return null;
   if (target.closest?.("input[type=range], input[type=radio]") && event.key.startsWith("Arrow")) return null;
-  if (event.shiftKey && event.key.length === 1 && event.key !== "?" && event.key !== "+" && !"ZT".includes(event.key)) {
-    return NAMES[event.key.toLowerCase()] ?? null;
-  }
-  return NAMES[event.key] ?? NAMES[event.key.toLowerCase?.()] ?? null;
+  // With Caps Lock on, a letter is a capital without Shift: Shift tells undo from redo, not the case.
+  const letter = event.key.toLowerCase();
+  if (event.shiftKey && (letter === "z" || letter === "t")) return NAMES[letter.toUpperCase()];
+  return NAMES[letter.length === 1 ? letter : event.key] ?? null;
 }
