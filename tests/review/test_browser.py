@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segmitos.cli import main
 from segmitos.counting.corrections import corrections, read_edited
 from segmitos.counting.recount import recount
 from segmitos.counting.saved import read_saved
@@ -552,3 +553,23 @@ def test_a_hundred_thousand_marks_are_there_in_a_second_and_pan_without_stutter(
         pytest.skip("the machine is busy with other work; times say nothing")
     assert took < 3000
     assert frames[20] < 100
+
+
+def test_the_slider_starts_at_the_threshold_and_comes_back_to_it(browser, results, database):
+    # 0.575, the built-in model's, lies between two steps of the slider.
+    assert main(["recount", str(results / "made"), "--min-score", "0.575"]) == 0
+    scores = read_saved(results / "made").candidates.score
+    with Server(results, "--database", database) as server:
+        page = browser.new_context().new_page()
+        page.goto(server.address())
+        page.wait_for_selector(".slide")
+        to_slide(page)
+        shown = "document.getElementById('view').querySelector('input[type=range]').parentElement"
+        assert page.evaluate(f"{shown}.textContent").endswith("detections")
+        slider = page.get_by_label("Show candidates down to this score")
+        slider.press("ArrowLeft")
+        assert page.evaluate(f"{shown}.textContent").endswith("score from 0.57")
+        page.get_by_text(f"{(scores >= 0.57).sum()} marks shown").wait_for()
+        slider.press("ArrowRight")
+        assert page.evaluate(f"{shown}.textContent").endswith("detections")
+        page.get_by_text(f"{(scores >= 0.575).sum()} marks shown").wait_for()

@@ -117,7 +117,7 @@ def hotspot(
         raise UsageError(f"fraction of tissue {min_tissue_fraction} must be from 0 to 1")
     window = _window(shape, area_mm2, mpp)
     half_x, half_y = window.half
-    what = f"the {_size(2 * half_x * mpp, 2 * half_y * mpp)} window of {area_mm2:g} mm2 ({shape})"
+    what = f"the {_size(2 * half_x * mpp, 2 * half_y * mpp)} window of {area_mm2:.3g} mm2 ({shape})"
     if 2 * half_x > width_px * (1 + 1e-9) or 2 * half_y > height_px * (1 + 1e-9):
         size = _size(width_px * mpp, height_px * mpp)
         return Unavailable(f"the image is {size}: smaller than {what}")

@@ -152,7 +152,7 @@ def histogram_svg(scores: NDArray[np.float64], threshold: float) -> str:
     line = (
         f'<line x1="{x:.1f}" y1="12" x2="{x:.1f}" y2="{base}" class="cut"/>'
         f'<text x="{x + (-4 if anchor == "end" else 4):.1f}" y="20" text-anchor="{anchor}">'
-        f"threshold {threshold:.2f}</text>"
+        f"threshold {threshold:.3g}</text>"
     )
     ticks = "".join(
         f'<text x="{10 + value * 440:.0f}" y="158" text-anchor="middle">{value:g}</text>'

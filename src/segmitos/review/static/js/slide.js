@@ -81,8 +81,8 @@ class SlideScreen {
     const zoom = Object.entries(SIZES).map(([text, times]) => button(text, () => this.viewer.magnify(times)));
     const { about } = this.review;
     this.slider = this.session.blind ? null : h("input", {
-      type: "range", min: 0, max: about.threshold, step: 0.01, value: about.threshold, "aria-label": "Show candidates down to this score",
-      oninput: () => { this.sliderText.textContent = this.sliderWord(); }, onchange: () => this.lower(Number(this.slider.value)) });
+      type: "range", min: 0, max: Math.ceil(about.threshold * 100), step: 1, value: Math.ceil(about.threshold * 100), "aria-label": "Show candidates down to this score",
+      oninput: () => { this.sliderText.textContent = this.sliderWord(); }, onchange: () => this.lower(Number(this.slider.value) / 100) });
     this.sliderText = h("span", { class: "soft" }, this.slider ? this.sliderWord() : "");
     const more = button("More", () => { const open = this.tools.classList.toggle("open"); more.setAttribute("aria-expanded", String(open)); }, { class: "more-button", "aria-expanded": "false" });
     const second = h("div", { class: "second" }, this.deleteButton, button("Redo", () => this.review.redo()), button("Comment", () => this.comment()), this.follow, ...zoom,
@@ -95,7 +95,7 @@ class SlideScreen {
   }
 
   sliderWord() {
-    const value = Number(this.slider.value);
+    const value = Number(this.slider.value) / 100;
     return value >= this.review.about.threshold ? "detections" : `score from ${value.toFixed(2)}`;
   }
 
