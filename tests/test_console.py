@@ -28,6 +28,26 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
     assert process.returncode == 0
 
 
+def test_who_took_the_streams_before_may_write_to_them_still():
+    code = (
+        "import logging, sys\n"
+        "from segmitos.console import run_console\n"
+        "logger = logging.getLogger('library')\n"
+        "logger.addHandler(logging.StreamHandler())\n"
+        "before = sys.stdout\n"
+        "def work():\n"
+        "    logger.warning('the library says this')\n"
+        "    print('first')\n"
+        "    before.write('second\\n')\n"
+        "    return 0\n"
+        "run_console(work)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr == "the library says this\n"
+    assert sorted(done.stdout.split()) == ["first", "second"]
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     code = "import sys, pathlib; from segmitos.console import run_program; "

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 _READER_GONE = (errno.EPIPE, errno.ESHUTDOWN)
+_REPLACED: list[Any] = []
 
 
 class Output(io.TextIOWrapper):
@@ -62,9 +63,15 @@ def _protected(stream: Any, descriptor: int) -> Output:
     if stream is None:
         buffer: Any = os.fdopen(descriptor, "wb")
         return Output(buffer, encoding="utf-8", errors="backslashreplace")
-    encoding, by_line = stream.encoding, stream.line_buffering
+    stream.flush()
+    # Who took the stream before, as a library's logger does when imported, writes to it still; and
+    # a stream that nobody held any more would close the file.
+    _REPLACED.append(stream)
     return Output(
-        stream.detach(), encoding=encoding, errors="backslashreplace", line_buffering=by_line
+        stream.buffer,
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering,
     )
 
 
