@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from scipy.optimize import linear_sum_assignment
 
+from experiments.arguments import within
 from segmitos.console import run_program
 from segmitos.detection.model import DEVICES, Model
 from segmitos.detection.pipeline import DetectOptions, detect_slide
@@ -146,7 +147,7 @@ def main() -> None:
     parser.add_argument(
         "--mistakes", action="store_true", help="tell what false positives are labelled as"
     )
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=within(1))
     parser.add_argument("--device", choices=DEVICES, default="cpu")
     options = parser.parse_args()
     model = Model.load(options.model, options.device, options.threads)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from benchmarks.timing import Timing, machine_line, median, run_isolated, time_network
 from experiments.accuracy import detect_all, row
+from experiments.arguments import within
 from experiments.random_forest import CandidateForest
 from experiments.sliding_window import STRIDE_PX, maxima, onnx_of, session, train_window, window_map
 from segmitos.console import run_program
@@ -245,9 +246,9 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--size", type=int, default=2084, help="side of the timed field, px")
+    parser.add_argument("--seeds", type=within(1), default=1)
+    parser.add_argument("--threads", type=within(1), default=1)
+    parser.add_argument("--size", type=within(64), default=2084, help="side of the timed field, px")
     parser.add_argument("--time", action="store_true", help="time a field instead of scoring")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.arguments import within
 from experiments.laboratories.data import image_name, laboratory_cases, unsure_cells
 from experiments.paper_ablations import (
     LABELS,
@@ -258,7 +259,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=["mitos12"])
     parser.add_argument("--labels", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--completed", action="store_true", help="ignore unsure cells in training")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=within(1), default=200)
     options = parsed(parser)
     if not options.table:
         for set_ in options.sets:

@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from experiments.arguments import within
 from segmitos.console import run_program
 from segmitos.detection.postprocess import smooth
 from segmitos.io.datasets import Case, load_dataset
@@ -255,9 +256,9 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--folds", type=within(2), default=5)
+    parser.add_argument("--seeds", type=within(1), default=3)
+    parser.add_argument("--threads", type=within(1), default=1)
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
     parser.add_argument("--pictures", type=Path, help="draw three films into this folder")
     options = parser.parse_args()

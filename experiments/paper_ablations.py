@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.arguments import within
 from segmitos.console import run_program
 from segmitos.detection.postprocess import FLOOR, Blobs, MapAccumulator, otsu_threshold, smooth
 from segmitos.evaluation.matching import match_points
@@ -426,8 +427,8 @@ def options_parser(description: str, seeds: list[int]) -> argparse.ArgumentParse
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=seeds)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seeds", type=within(0), nargs="+", default=seeds)
+    parser.add_argument("--threads", type=within(1), default=torch.get_num_threads())
     parser.add_argument("--table", action="store_true", help="only print what is there")
     return parser
 

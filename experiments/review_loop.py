@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from experiments.arguments import within
 from experiments.laboratories.candidates import MapMaker, start
 from experiments.laboratories.candidates import Scored as Found
 from experiments.laboratories.data import FIELDS, MPP, LabImage, mark_unsure, read_images
@@ -74,8 +75,8 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of all data sets")
     parser.add_argument("networks", type=Path, help="OUT of experiments.laboratories")
     parser.add_argument("out", type=Path, help="folder for the table and the figure")
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--seeds", type=within(1), default=3, help="how many")
+    parser.add_argument("--threads", type=within(1), default=1, help="of the CPU")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)

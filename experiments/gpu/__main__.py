@@ -14,13 +14,10 @@ and the proposal network need whole fields, which the file does not hold: train 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
+from experiments.arguments import within
 from segmitos.console import run_program
-
-Number = TypeVar("Number", int, float)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,37 +30,24 @@ def main(arguments: list[str] | None = None) -> None:
     pack = commands.add_parser("pack", help="write one file of what verifiers learn from")
     pack.add_argument("data", type=Path)
     pack.add_argument("pack", type=Path)
-    pack.add_argument("--share", type=_within(0.0, 1.0), default=0.1, help="of the fields' nuclei")
-    pack.add_argument("--quality", type=_within(0, 100), default=75, help="of WebP")
-    pack.add_argument("--megabytes", type=_within(0.0), default=60.0, help="that the file may have")
+    pack.add_argument("--share", type=within(0.0, 1.0), default=0.1, help="of the fields' nuclei")
+    pack.add_argument("--quality", type=within(0, 100), default=75, help="of WebP")
+    pack.add_argument("--megabytes", type=within(0.0), default=60.0, help="that the file may have")
     pack.add_argument("--ranked-by", default="lite", help="built-in name or .segmitos file")
-    pack.add_argument("--threads", type=_within(1), default=1)
+    pack.add_argument("--threads", type=within(1), default=1)
     pack.set_defaults(run=_pack)
     train = commands.add_parser("train", help="train the verifiers of all folds and seeds")
     train.add_argument("pack", type=Path)
     train.add_argument("out", type=Path)
     train.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    train.add_argument("--seeds", type=_within(0), nargs="+", default=[0, 1, 2])
-    train.add_argument("--minutes", type=_within(0.0), default=10.0, help="for all of them")
-    train.add_argument("--steps", type=_within(1), default=1800, help="of each at most")
-    train.add_argument("--batch", type=_within(2), default=64)
+    train.add_argument("--seeds", type=within(0), nargs="+", default=[0, 1, 2])
+    train.add_argument("--minutes", type=within(0.0), default=10.0, help="for all of them")
+    train.add_argument("--steps", type=within(1), default=1800, help="of each at most")
+    train.add_argument("--batch", type=within(2), default=64)
     train.add_argument("--input-px", type=int, choices=(64, 128), default=64)
     train.set_defaults(run=_train)
     given = parser.parse_args(arguments)
     given.run(given)
-
-
-def _within(low: Number, high: Number | None = None) -> Callable[[str], Number]:
-    """Return what reads a number of the limits' type, and refuses one beyond them."""
-
-    def number(text: str) -> Number:
-        value = type(low)(text)
-        if not (low <= value and (high is None or value <= high)):
-            limit = f"at least {low}" if high is None else f"from {low} to {high}"
-            raise argparse.ArgumentTypeError(f"{text} is not {limit}")
-        return value
-
-    return number
 
 
 def _pack(given: argparse.Namespace) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from experiments.arguments import within
 from experiments.laboratories.candidates import MapMaker, read_networks, screened_cascade, start
 from experiments.laboratories.data import TARGET, LabImage, load_laboratories
 from experiments.laboratories.folds import Verifiers, encoder_of, fold_verifiers, score_left_out
@@ -115,9 +116,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--networks", default="lite", help="built-in name or .segmitos file")
     parser.add_argument("--begin", type=Path, help="run of a network of the map; else ImageNet")
     parser.add_argument(
-        "--steps", type=int, nargs=2, default=[1200, 1000], help="of the small and the large one"
+        "--steps",
+        type=within(1),
+        nargs=2,
+        default=[1200, 1000],
+        help="of the small and the large one",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the trainings")
+    parser.add_argument(
+        "--seeds", type=within(0), nargs="+", default=[0, 1], help="of the trainings"
+    )
     named = ", ".join(f"{fold}: {fold_name(fold)}" for fold in FOLDS)
     parser.add_argument(
         "--folds",
@@ -126,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=FOLDS,
         help=f"train the verifiers of these and stop ({named})",
     )
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--threads", type=within(1), default=1, help="of the CPU")
     return parser
 
 

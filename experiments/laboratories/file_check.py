@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.arguments import within
 from experiments.laboratories.candidates import MapMaker, Scored, read_networks, start
 from experiments.laboratories.data import TEST_SLIDE, LabImage, load_laboratories
 from experiments.laboratories.model import rule_of
@@ -54,7 +55,7 @@ def main() -> None:
         default=[],
         help=".segmitos files whose networks stand together for those of the map; may be repeated",
     )
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--threads", type=within(1), default=1, help="of the CPU")
     given = parser.parse_args()
     model = read_networks(given.model)
     rule_of(model)

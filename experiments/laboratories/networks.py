@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from experiments.arguments import within
 from experiments.laboratories.data import (
     CROP_GROUPS,
     FIELDS,
@@ -49,8 +50,8 @@ def main() -> None:
         choices=[*FIELDS, *CROP_GROUPS],
         help="laboratories, and scanners of the crops, to leave out",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the trainings")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--seed", type=within(0), default=0, help="of the trainings")
+    parser.add_argument("--threads", type=within(1), default=1, help="of the CPU")
     given = parser.parse_args()
     cases = cases_without(given.data, given.without)
     make_networks(cases, given.out, given.seed, given.threads)

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.arguments import within
 from experiments.laboratories.candidates import read_networks, screened_cascade
 from experiments.laboratories.data import (
     CROP_GROUPS,
@@ -77,10 +78,14 @@ def main() -> None:
     parser.add_argument("--begin", type=Path, help="run of one of these networks; else ImageNet")
     parser.add_argument("--model", default="lite", help="whose rule and threshold are taken")
     parser.add_argument(
-        "--steps", type=int, nargs=2, default=[360, 1000], help="of the small and the large one"
+        "--steps",
+        type=within(1),
+        nargs=2,
+        default=[360, 1000],
+        help="of the small and the large one",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the verifiers")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--seeds", type=within(0), nargs="+", default=[0], help="of the verifiers")
+    parser.add_argument("--threads", type=within(1), default=1, help="of the CPU")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     networks = read_networks(given.networks)

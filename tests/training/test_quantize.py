@@ -13,16 +13,19 @@ from PIL import Image
 
 from experiments.laboratories.graphs import verifier_graph
 from segmitos.cli import main
-from segmitos.detection.model import Model
+from segmitos.detection.model import DEFAULT_MODEL, Model
 from segmitos.detection.model_file import read_model_file
 from segmitos.detection.runtimes import open_onnxruntime
 from segmitos.detection.verify import log_odds
+from segmitos.errors import UsageError
 from segmitos.io.datasets import load_dataset
 from segmitos.training import quantize as quantize_module
+from segmitos.training.audit import AuditOptions, audit_labels
 from segmitos.training.export import export_network
 from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.verifier import VerifierNetwork
 from segmitos.training.quantize import quantize_verifier
+from segmitos.training.train import train
 from segmitos.training.verifier_head import VerifierHead
 from tests.factories.synthetic_fields import draw_field
 from tests.factories.toy_models import SPEC
@@ -164,3 +167,15 @@ def test_a_verifier_in_integers_is_close_and_its_last_layers_stay(monkeypatch):
     monkeypatch.setattr(quantize_module, "_add_to_constant", lambda *_: None)
     moved = (logits(quantize_verifier(graph, patches)) - expected).mean()
     assert abs(moved) > 10 * abs(change.mean())
+
+
+@pytest.mark.parametrize("threads", [0, -1, 513])
+def test_threads_that_cannot_be_are_refused_wherever_networks_learn(threads, tmp_path):
+    for work in (
+        lambda: quantize_module.quantize(DEFAULT_MODEL, [], tmp_path / "int8.segmitos", threads),
+        lambda: train([], tmp_path / "run", threads=threads),
+        lambda: audit_labels([], AuditOptions(), threads=threads),
+    ):
+        with pytest.raises(UsageError, match=f"^{threads} threads: from 1 to 512"):
+            work()
+    assert not list(tmp_path.iterdir())

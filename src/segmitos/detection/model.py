@@ -44,6 +44,7 @@ __all__ = [
     "ModelSpec",
     "available_threads",
     "builtin_models",
+    "check_threads",
     "is_builtin",
     "load_model",
 ]
@@ -111,8 +112,7 @@ class Model:
             ModelError: for a file that is no model, or a device that is not there.
             UsageError: for a device or number of threads that cannot be.
         """
-        if threads is not None and not 1 <= threads <= MAX_THREADS:
-            raise UsageError(f"{threads} threads: from 1 to {MAX_THREADS} can be used")
+        check_threads(threads)
         if device not in DEVICES:
             raise UsageError(f"device {device!r} is not one of {', '.join(DEVICES)}")
         found = find_model(path)
@@ -340,3 +340,9 @@ def available_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise UsageError for a number of threads that cannot be; None stands for those there are."""
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"{threads} threads: from 1 to {MAX_THREADS} can be used")

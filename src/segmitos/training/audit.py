@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from segmitos.detection.model import check_threads
 from segmitos.errors import DataError
 from segmitos.io.pairs import is_near
 from segmitos.training.nuclei import find_dark_nuclei
@@ -87,7 +88,9 @@ def audit_labels(
     Raises:
         DataError: for fewer than two slides, of two patients, or none with mitoses in a fold's
             rest.
+        UsageError: for a number of threads that cannot be.
     """
+    check_threads(threads)
     if threads is not None:
         torch.set_num_threads(threads)
     fold_of = _folds(sources, options.folds)

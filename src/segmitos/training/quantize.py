@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.model import find_model
+from segmitos.detection.model import check_threads, find_model
 from segmitos.detection.model_file import network_entry, read_model_file, write_model_file
 from segmitos.detection.runtimes import Network, import_quantization, open_onnxruntime
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
@@ -74,7 +74,9 @@ def quantize(
     Raises:
         ModelError: for a file that is no model, or is quantized already.
         DataError: where no case is large enough for a crop of 256 px.
+        UsageError: for a number of threads that cannot be.
     """
+    check_threads(threads)
     found = find_model(path)
     file = read_model_file(found)
     if any(_is_quantized(graph) for graph in file.networks):

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import torch
 
+from segmitos.detection.model import check_threads
 from segmitos.errors import OutputError, TrainingError, UsageError
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_bytes, write_json
@@ -101,8 +102,8 @@ def train(
         provenance.json, history.csv and training.html.
 
     Raises:
-        UsageError: if the folder holds another run, slides overlap, or the run started from has
-            learnt from validation cases.
+        UsageError: if the folder holds another run, slides overlap, the run started from has
+            learnt from validation cases, or there cannot be so many threads.
         OutputError: if the folder cannot be written to, or holds other files of these names.
         DataError, InputError: for cases or a recipe that cannot be used.
         TrainingError: if the loss leaves the finite numbers; the last checkpoint stays.
@@ -112,6 +113,7 @@ def train(
         chosen = Recipe.from_dict(recipe.to_dict())
     else:
         chosen = load_recipe(recipe)
+    check_threads(threads)
     check_split(cases, validation_cases)
     if existing == "restart" or not (folder / STATE).exists():
         check_place(folder)
