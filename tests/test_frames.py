@@ -127,14 +127,15 @@ def test_cells_that_qupath_detected_are_no_regions(work, tmp_path, capsys, objec
     assert detect(work, tmp_path, "--roi", roi) == 0
     assert points(tmp_path / "out" / "slide" / "detections.geojson") == CELLS[:1]
     assert detect(work, tmp_path, "--roi", save(tmp_path / "cells.geojson", cell)) == 1
-    assert "holds no polygon to limit the work to" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "holds no polygon to limit the work to; outlines that QuPath has detected: 1," in error
 
 
 @pytest.mark.parametrize("kind", ["Tumor", "Ignore*"])
 def test_one_region_of_several_that_touches_nothing_is_an_error(work, tmp_path, capsys, kind):
     features = [polygon(0, 0, 130, 320, "Tumor"), polygon(5000, 5000, 50, 50, kind)]
     assert detect(work, tmp_path, "--roi", save(tmp_path / "roi.geojson", *features)) == 1
-    message = "1 of 2 regions, the first at (5640, 5320), touch nothing of the image slide.scn"
+    message = "1 of 2 regions, the first at (5000, 5000), touch nothing of the image slide.scn"
     assert message in capsys.readouterr().err
 
 
@@ -181,4 +182,10 @@ def test_a_qupath_data_set_is_read_in_the_slides_pixels(work, tmp_path):
             regions_of_slide(save(tmp_path / "far.geojson", polygon(9e5, 0, 9, 9)), slide)
     save(tmp_path / "slide.geojson", *marks, polygon(0, 0, 130, 320), polygon(9e5, 0, 9, 9))
     with pytest.raises(DataError, match="1 of 2 regions"):
+        load_dataset(f"qupath:{tmp_path}")
+    save(tmp_path / "slide.geojson", *marks)
+    save(tmp_path / "slide.regions.geojson", polygon(0, 0, 130, 320), polygon(9e5, 0, 9, 9))
+    with pytest.raises(
+        DataError, match=r"slide\.regions\.geojson: 1 of 2 regions, .* \(900000, 0\)"
+    ):
         load_dataset(f"qupath:{tmp_path}")

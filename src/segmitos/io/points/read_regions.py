@@ -42,6 +42,7 @@ def read_regions(path: Path) -> Regions:
     content = load_json(path)
     included: list[Outline] = []
     excluded: list[Outline] = []
+    detected = 0
     for number, geometry in enumerate(_bare_geometries(content), start=1):
         where = f"{path}, geometry {number}"
         included.append(Outline(read_polygons(geometry, where), None, "", where, False))
@@ -50,11 +51,17 @@ def read_regions(path: Path) -> Regions:
         kind = (outline.kind or "").lower()
         if is_excluded(kind):
             excluded.append(outline)
-        elif CLASSES.label(kind) is None and not outline.is_cell:
+        elif outline.is_cell:
+            detected += 1
+        elif CLASSES.label(kind) is None:
             included.append(outline)
     regions = regions_of(included, excluded)
     if regions is None:
-        raise DataError(f"{path} holds no polygon to limit the work to")
+        hint = (
+            f"; outlines that QuPath has detected: {detected}, which are cells here; make those of "
+            "regions annotations"
+        )
+        raise DataError(f"{path} holds no polygon to limit the work to{hint if detected else ''}")
     return regions
 
 
@@ -100,7 +107,7 @@ def regions_of_slide(roi: Path, slide: Slide) -> Regions:
     path = regions_for(roi, slide.path)
     left, top = slide.bounds[:2]
     regions = read_regions(path).moved(left, top)
-    if problem := regions.misplaced(slide.width, slide.height):
+    if problem := regions.misplaced(slide.width, slide.height, (left, top)):
         raise DataError(
             f"{path}: {problem} {slide.path.name} of {slide.width} x {slide.height} px; were they "
             "drawn on another image, or at another scale?"

@@ -53,10 +53,17 @@ class Regions:
         """Return the area inside an image of this size; polygons that overlap count once."""
         return float(self._clipped(width, height).area)
 
-    def misplaced(self, width: float, height: float) -> str:
+    def misplaced(
+        self, width: float, height: float, frame_px: tuple[float, float] = (0.0, 0.0)
+    ) -> str:
         """Say that there are regions which touch nothing of an image of this size; empty if none.
 
         They were drawn on another image or at another scale, as then the others were, too.
+
+        Args:
+            width: of the image.
+            height: likewise.
+            frame_px: where QuPath's frame begins, in which a position is said.
         """
         import shapely
 
@@ -67,7 +74,7 @@ class Regions:
         beyond = [one for one, inside in zip(polygons, touching, strict=True) if not inside]
         if not beyond:
             return ""
-        x, y = beyond[0][0][0]
+        x, y = beyond[0][0][0] - frame_px
         count = f"{len(beyond)} of {len(polygons)} regions"
         return f"{count}, the first at ({x:g}, {y:g}), touch nothing of the image"
 
