@@ -36,6 +36,7 @@ from segmitos.detection.runtimes import (
 from segmitos.detection.spec import ModelSpec
 from segmitos.detection.verify import map_of_candidates, verify_map
 from segmitos.errors import ModelError, UsageError
+from segmitos.io.arguments import path_of, whole_of
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -111,6 +112,7 @@ class Model:
             ModelError: for a file that is no model, or a device that is not there.
             UsageError: for a device or number of threads that cannot be.
         """
+        threads = None if threads is None else whole_of(threads, "threads")
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise UsageError(f"{threads} threads: from 1 to {MAX_THREADS} can be used")
         if device not in DEVICES:
@@ -312,7 +314,7 @@ def find_model(path: str | Path | None) -> Path:
     """Return the file of a model: a path as it is, the name of a built-in one as its file."""
     if path is None:
         return DEFAULT_MODEL
-    path = Path(path)
+    path = path_of(path, "model")
     if is_builtin(path):
         return _BUILTIN / f"{path}{SUFFIX}"
     if not path.suffix and not path.exists():
