@@ -217,6 +217,23 @@ def test_several_are_decided_at_once_with_shift_and_undone_one_by_one(visit, run
     assert len(state_of(running)["labels"]) == 4
 
 
+def test_brackets_are_keys_also_where_they_are_typed_with_altgr(visit):
+    page = visit()
+    to_gallery(page)
+
+    def width_after(key, **modifiers):
+        options = {"key": key, "bubbles": True, **modifiers}
+        page.evaluate("o => document.body.dispatchEvent(new KeyboardEvent('keydown', o))", options)
+        return page.get_attribute("[data-um][aria-pressed=true]", "data-um")
+
+    assert width_after("[") == "32"
+    # AltGr under Windows, Option of a Mac.
+    assert width_after("]", ctrlKey=True, altKey=True) == "64"
+    assert width_after("]", altKey=True) == "128"
+    # The browser's own: back, and others.
+    assert width_after("[", metaKey=True) == width_after("[", ctrlKey=True) == "128"
+
+
 def test_keys_do_nothing_in_a_text_field(visit, running):
     page = visit()
     to_gallery(page)
