@@ -139,6 +139,17 @@ def test_one_region_of_several_that_touches_nothing_is_an_error(work, tmp_path, 
     assert message in capsys.readouterr().err
 
 
+def test_json_beside_a_file_of_regions_may_hold_anything(work, tmp_path, capsys):
+    (tmp_path / "rois").mkdir()
+    save(tmp_path / "rois" / "slide.geojson", polygon(0, 0, 130, 320))
+    (tmp_path / "rois" / "slide.json").write_text('{"scanner": "X"}')
+    assert detect(work, tmp_path, "--roi", tmp_path / "rois") == 0
+    assert points(tmp_path / "out" / "slide" / "detections.geojson") == CELLS[:1]
+    (tmp_path / "rois" / "slide.geojson").rename(tmp_path / "rois" / "slide.json")
+    assert detect(work, tmp_path, "--roi", tmp_path / "rois", "--overwrite") == 0
+    assert points(tmp_path / "out" / "slide" / "detections.geojson") == CELLS[:1]
+
+
 def test_two_files_of_regions_of_one_slide_are_refused(work, tmp_path, capsys):
     (tmp_path / "rois").mkdir()
     for name in ("slide.geojson", "slide.scn.geojson"):

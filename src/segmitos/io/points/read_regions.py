@@ -70,7 +70,8 @@ def regions_for(roi: Path, image: Path) -> Path:
 
     Args:
         roi: a GeoJSON file for all images, or a folder with one for each: `slide.geojson` or
-            `slide.svs.geojson` for `slide.svs`.
+            `slide.svs.geojson` for `slide.svs`; `.json` where there is neither, since beside
+            them such a file may hold anything.
         image: the image's path.
 
     Raises:
@@ -80,10 +81,15 @@ def regions_for(roi: Path, image: Path) -> Path:
         if not roi.exists():
             raise InputError(f"{roi}: no such file or folder of regions")
         return roi
-    names = [f"{stem}{suffix}" for stem in (image.stem, image.name) for suffix in _SUFFIXES]
-    there = [name for name in names if (roi / name).is_file()]
-    if not there:
-        raise InputError(f"{roi} holds no regions of {image.name}: {names[0]} is missing")
+    for suffix in _SUFFIXES:
+        names = [f"{stem}{suffix}" for stem in (image.stem, image.name)]
+        there = [name for name in names if (roi / name).is_file()]
+        if there:
+            break
+    else:
+        raise InputError(
+            f"{roi} holds no regions of {image.name}: {image.stem}{_SUFFIXES[0]} is missing"
+        )
     if len(there) > 1:
         raise InputError(
             f"{roi} holds two files of regions of {image.name}, {there[0]} and {there[1]}; keep "
