@@ -102,6 +102,13 @@ def test_a_region_that_touches_nothing_is_an_error(work, tmp_path, capsys):
     assert "no region touches the image slide.scn" in capsys.readouterr().err
 
 
+def test_what_is_left_out_may_not_cover_every_region(work, tmp_path, capsys):
+    features = [polygon(0, 0, 130, 320, "Tumor"), polygon(-9, -9, 150, 400, "Ignore*")]
+    assert detect(work, tmp_path, "--roi", save(tmp_path / "roi.geojson", *features)) == 1
+    message = "what is to be left out covers every region of the image slide.scn"
+    assert message in capsys.readouterr().err
+
+
 def test_regions_may_be_a_folder_with_one_file_a_slide(work, tmp_path, capsys):
     folder, _ = work
     rois = tmp_path / "rois"

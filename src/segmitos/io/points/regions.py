@@ -68,6 +68,8 @@ class Regions:
         import shapely
 
         if not self.area_px2(width, height):
+            if Regions(self.included).area_px2(width, height):
+                return "what is to be left out covers every region of the image"
             return "no region touches the image"
         polygons = [*(self.included or ()), *self.excluded]
         touching = shapely.intersects(_shapes(polygons), shapely.box(0, 0, width, height))
