@@ -102,6 +102,13 @@ def test_a_region_that_touches_nothing_is_an_error(work, tmp_path, capsys):
     assert "no region touches the image slide.scn" in capsys.readouterr().err
 
 
+def test_what_is_left_out_may_not_cover_every_region(work, tmp_path, capsys):
+    features = [polygon(0, 0, 130, 320, "Tumor"), polygon(-9, -9, 150, 400, "Ignore*")]
+    assert detect(work, tmp_path, "--roi", save(tmp_path / "roi.geojson", *features)) == 1
+    message = "what is to be left out covers every region of the image slide.scn"
+    assert message in capsys.readouterr().err
+
+
 def test_regions_may_be_a_folder_with_one_file_a_slide(work, tmp_path, capsys):
     folder, _ = work
     rois = tmp_path / "rois"
@@ -127,15 +134,27 @@ def test_cells_that_qupath_detected_are_no_regions(work, tmp_path, capsys, objec
     assert detect(work, tmp_path, "--roi", roi) == 0
     assert points(tmp_path / "out" / "slide" / "detections.geojson") == CELLS[:1]
     assert detect(work, tmp_path, "--roi", save(tmp_path / "cells.geojson", cell)) == 1
-    assert "holds no polygon to limit the work to" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "holds no polygon to limit the work to; outlines that QuPath has detected: 1," in error
 
 
 @pytest.mark.parametrize("kind", ["Tumor", "Ignore*"])
 def test_one_region_of_several_that_touches_nothing_is_an_error(work, tmp_path, capsys, kind):
     features = [polygon(0, 0, 130, 320, "Tumor"), polygon(5000, 5000, 50, 50, kind)]
     assert detect(work, tmp_path, "--roi", save(tmp_path / "roi.geojson", *features)) == 1
-    message = "1 of 2 regions, the first at (5640, 5320), touch nothing of the image slide.scn"
+    message = "1 of 2 regions, the first at (5000, 5000), touch nothing of the image slide.scn"
     assert message in capsys.readouterr().err
+
+
+def test_json_beside_a_file_of_regions_may_hold_anything(work, tmp_path, capsys):
+    (tmp_path / "rois").mkdir()
+    save(tmp_path / "rois" / "slide.geojson", polygon(0, 0, 130, 320))
+    (tmp_path / "rois" / "slide.json").write_text('{"scanner": "X"}')
+    assert detect(work, tmp_path, "--roi", tmp_path / "rois") == 0
+    assert points(tmp_path / "out" / "slide" / "detections.geojson") == CELLS[:1]
+    (tmp_path / "rois" / "slide.geojson").rename(tmp_path / "rois" / "slide.json")
+    assert detect(work, tmp_path, "--roi", tmp_path / "rois", "--overwrite") == 0
+    assert points(tmp_path / "out" / "slide" / "detections.geojson") == CELLS[:1]
 
 
 def test_two_files_of_regions_of_one_slide_are_refused(work, tmp_path, capsys):
@@ -181,4 +200,10 @@ def test_a_qupath_data_set_is_read_in_the_slides_pixels(work, tmp_path):
             regions_of_slide(save(tmp_path / "far.geojson", polygon(9e5, 0, 9, 9)), slide)
     save(tmp_path / "slide.geojson", *marks, polygon(0, 0, 130, 320), polygon(9e5, 0, 9, 9))
     with pytest.raises(DataError, match="1 of 2 regions"):
+        load_dataset(f"qupath:{tmp_path}")
+    save(tmp_path / "slide.geojson", *marks)
+    save(tmp_path / "slide.regions.geojson", polygon(0, 0, 130, 320), polygon(9e5, 0, 9, 9))
+    with pytest.raises(
+        DataError, match=r"slide\.regions\.geojson: 1 of 2 regions, .* \(900000, 0\)"
+    ):
         load_dataset(f"qupath:{tmp_path}")

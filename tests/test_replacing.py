@@ -94,11 +94,15 @@ def test_an_evaluation_says_which_model_and_whether_it_knows_the_data_set(
     content = json.loads((out / "evaluation.json").read_text())
     (about,) = content["models"]
     assert about["name"] == "toy" and about["datasets"] == ["data", "other"]
-    told = "model toy was trained on data of data: F is too high"
+    told = "model toy was trained on data of this name, data: F is too high"
     assert told in content["warnings"][-1] and told in capsys.readouterr().err
     page = (out / "evaluation.html").read_text()
     assert f"Model: toy, SHA-256 {about['sha256'][:12]}." in page and told in page
     assert "the bar is 10 um" in page
+
+    assert main(calls("tune", data, model, tmp_path / "tuned")) == 0
+    assert told in capsys.readouterr().err
+    assert told in (tmp_path / "tuned" / "thresholds.json").read_text()
 
     results = tmp_path / "results"
     detect = ["detect", str(data), "-m", model, "--mpp", "0.3", "-o", str(results), "--threads=1"]

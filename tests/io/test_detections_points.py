@@ -8,6 +8,7 @@ import pytest
 from segmitos.errors import DataError, InputError, ScaleError
 from segmitos.io.points.classes import Classes
 from segmitos.io.points.detections import read_detections
+from segmitos.io.points.read import read_annotations
 from segmitos.io.points.read_regions import read_regions
 from tests.factories.points import read_points
 
@@ -134,6 +135,17 @@ def test_outlines_are_refused_or_stand_for_their_centroid(save):
     mitoses, _ = read_points(path, polygons="centroid")
     middle = (16 * 2 - 2.5) / 15
     assert mitoses == pytest.approx(np.array([[1002, 1], [middle, middle], [2, 2], [5, 5]]))
+
+
+def test_a_class_that_the_caller_names_is_no_outline_to_leave_out(save):
+    cell = polygon((4, 4), (6, 4), (6, 6), (4, 6))
+    path = save(collection(feature(cell, "Artifacts"), feature(cell, "Necrosis: old")))
+    named = Classes({"artifacts": "non-mitosis"})
+    found = read_annotations(path, polygons="centroid", classes=named)
+    assert found.of("non-mitosis").tolist() == [[5, 5]]
+    assert len(found.regions.excluded) == 1
+    both = read_annotations(path, polygons="centroid")
+    assert len(both.xy) == 0 and len(both.regions.excluded) == 2
 
 
 def test_children_are_read_and_containers_passed_over(save):

@@ -217,6 +217,23 @@ def test_several_are_decided_at_once_with_shift_and_undone_one_by_one(visit, run
     assert len(state_of(running)["labels"]) == 4
 
 
+def test_brackets_are_keys_also_where_they_are_typed_with_altgr(visit):
+    page = visit()
+    to_gallery(page)
+
+    def width_after(key, **modifiers):
+        options = {"key": key, "bubbles": True, **modifiers}
+        page.evaluate("o => document.body.dispatchEvent(new KeyboardEvent('keydown', o))", options)
+        return page.get_attribute("[data-um][aria-pressed=true]", "data-um")
+
+    assert width_after("[") == "32"
+    # AltGr under Windows, Option of a Mac.
+    assert width_after("]", ctrlKey=True, altKey=True) == "64"
+    assert width_after("]", altKey=True) == "128"
+    # The browser's own: back, and others.
+    assert width_after("[", metaKey=True) == width_after("[", ctrlKey=True) == "128"
+
+
 def test_keys_do_nothing_in_a_text_field(visit, running):
     page = visit()
     to_gallery(page)
@@ -555,9 +572,12 @@ def test_a_hundred_thousand_marks_are_there_in_a_second_and_pan_without_stutter(
     assert frames[20] < 100
 
 
-def test_the_slider_starts_at_the_threshold_and_comes_back_to_it(browser, results, database):
+@pytest.mark.parametrize(("threshold", "below"), [(0.575, 0.57), (0.55, 0.54)])
+def test_the_slider_starts_at_the_threshold_and_comes_back_to_it(
+    browser, results, database, threshold, below
+):
     # 0.575, the built-in model's, lies between two steps of the slider.
-    assert main(["recount", str(results / "made"), "--min-score", "0.575"]) == 0
+    assert main(["recount", str(results / "made"), "--min-score", str(threshold)]) == 0
     scores = read_saved(results / "made").candidates.score
     with Server(results, "--database", database) as server:
         page = browser.new_context().new_page()
@@ -568,8 +588,8 @@ def test_the_slider_starts_at_the_threshold_and_comes_back_to_it(browser, result
         assert page.evaluate(f"{shown}.textContent").endswith("detections")
         slider = page.get_by_label("Show candidates down to this score")
         slider.press("ArrowLeft")
-        assert page.evaluate(f"{shown}.textContent").endswith("score from 0.57")
-        page.get_by_text(f"{(scores >= 0.57).sum()} marks shown").wait_for()
+        assert page.evaluate(f"{shown}.textContent").endswith(f"score from {below}")
+        page.get_by_text(f"{(scores >= below).sum()} marks shown").wait_for()
         slider.press("ArrowRight")
         assert page.evaluate(f"{shown}.textContent").endswith("detections")
-        page.get_by_text(f"{(scores >= 0.575).sum()} marks shown").wait_for()
+        page.get_by_text(f"{(scores >= threshold).sum()} marks shown").wait_for()

@@ -13,7 +13,7 @@ from segmitos.cli import main
 from segmitos.io.datasets import load_dataset
 from segmitos.io.slide import Slide
 from segmitos.review.events import read_batch
-from segmitos.review.export import export_points
+from segmitos.review.export import _link, export_points
 from segmitos.review.finish import finish
 from segmitos.review.images import Images
 from segmitos.review.results import Worklist
@@ -210,3 +210,22 @@ def test_from_the_browser_to_a_new_model_is_two_commands(tmp_path, capsys):
     assert f"fitted to {sum(mitosis.values())} mitoses and " in text
     assert "2 of 2 slides were reviewed with a model's marks in sight" in text
     assert main(["model", "info", str(run / "run.segmitos")]) == 0
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_mirax_slide_behind_a_link_is_exported_with_its_folder(tmp_path, monkeypatch, has_links):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.mrxs").write_bytes(b"head")
+    (tmp_path / "real" / "a").mkdir()
+    (tmp_path / "real" / "a" / "Slidedat.ini").write_bytes(b"about")
+    link = tmp_path / "b.mrxs"
+    link.symlink_to(tmp_path / "real" / "a.mrxs")
+    if not has_links:
+
+        def refuse(*given, **named):
+            raise OSError("no links here")
+
+        monkeypatch.setattr("os.symlink", refuse)
+    _link(link, tmp_path / "out")
+    assert (tmp_path / "out" / "b.mrxs").read_bytes() == b"head"
+    assert (tmp_path / "out" / "b" / "Slidedat.ini").read_bytes() == b"about"

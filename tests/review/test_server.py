@@ -267,7 +267,7 @@ def test_tokens_are_not_printed_twice_and_the_server_stops_by_ctrl_c(results):
     assert "Traceback" not in rest and TOKENS["Anna"] not in rest
 
 
-def test_a_stop_that_cuts_off_requests_shows_no_traceback(caplog):
+def test_a_stop_that_cuts_off_requests_shows_no_traceback(caplog, monkeypatch):
     import uvicorn
 
     from segmitos.review.server import _Server
@@ -282,9 +282,12 @@ def test_a_stop_that_cuts_off_requests_shows_no_traceback(caplog):
             log.error("Exception in ASGI application", exc_info=error)
         return [record.message.split()[0] for record in caplog.records]
 
-    try:
+    async def serve(sockets: object = None) -> None:
         assert len(say()) == 3
         server.should_exit = True
         assert say() == ["Exception"]
-    finally:
-        log.removeFilter(server._is_told)
+
+    monkeypatch.setattr(server, "serve", serve)
+    before = list(log.filters)
+    server.run()
+    assert log.filters == before and len(say()) == 3

@@ -9,6 +9,7 @@ from pathlib import Path
 from segmitos.cohort.job import Outcome
 from segmitos.cohort.run import run
 from segmitos.cohort.settings import JobSettings
+from segmitos.io.arguments import path_of, paths_of
 
 OnProgress = Callable[[int, int, Outcome], None]
 
@@ -85,7 +86,7 @@ def detect_many(
         min_score=min_score,
         min_area_um2=min_area_um2,
         tissue=tissue,
-        roi=None if roi is None else Path(roi),
+        roi=None if roi is None else path_of(roi, "roi"),
         model=model,
         device=device,
         threads=threads,
@@ -103,10 +104,9 @@ def detect_many(
         if on_progress is not None:
             on_progress(next(numbers), totals[0], outcome)
 
-    given = [paths] if isinstance(paths, Path | str) else list(paths)
     return run(
-        given,
-        Path(out),
+        paths_of(paths, "paths"),
+        path_of(out, "out"),
         settings,
         workers,
         cluster,

@@ -15,7 +15,7 @@ import msgspec
 from segmitos.cohort.settings import JobSettings
 from segmitos.errors import InputError
 from segmitos.io.files import absolute_path, display_path
-from segmitos.io.slide.openslide import with_companions
+from segmitos.io.slide.backend import with_companions
 
 RESULT_FORMAT = 2
 """Raised whenever the files of a result change, so that older results are made again."""

@@ -266,5 +266,6 @@ def _check_owner(folder: OutputFolder, identity: Identity) -> None:
         return
     if record.input.sha256 != identity.input or os.path.exists(record.input.path):
         raise _NameTakenError(
-            f"{folder.path} holds the result of {record.input.path}; give another name in the table"
+            f"{folder.path} holds the result of {record.input.path}; give another name in a table "
+            "with the columns path,name"
         )

@@ -15,6 +15,7 @@ from segmitos.cohort.names import output_names, own_name
 from segmitos.cohort.settings import JobSettings
 from segmitos.cohort.tables import check_tables_replaceable, write_tables
 from segmitos.errors import InputError, OutputError, UsageError
+from segmitos.io.arguments import whole_of
 from segmitos.io.files import absolute_path, display_path, remove_stale_partials
 from segmitos.io.points.read_regions import regions_for
 from segmitos.io.slide.entry import InputEntry
@@ -60,9 +61,12 @@ def run(
             folder of the inputs; UsageError: where there is no such cluster; those of
             `JobSettings.checked`.
     """
+    workers = whole_of(workers, "workers")
     if workers < 1:
         raise UsageError(f"--workers {workers} must be at least 1")
-    number, shards = shard
+    if not isinstance(shard, tuple) or len(shard) != 2:
+        raise UsageError(f"shard {shard!r:.60} must be two whole numbers (i, n)")
+    number, shards = (whole_of(one, "shard") for one in shard)
     if not 1 <= number <= shards:
         raise UsageError(f"--shard {number}/{shards}: the first number must be from 1 to {shards}")
     settings = settings.checked()

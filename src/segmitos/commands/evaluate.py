@@ -118,8 +118,8 @@ def _warnings_of_training(cases: Sequence[Case], models: Sequence[dict[str, Any]
     """Warn of models that were trained on data sets of the names of those scored."""
     scored = {case.dataset for case in cases}
     return [
-        f"model {model['name']} was trained on data of {', '.join(seen)}: F is too high on slides "
-        "that it was trained or tuned on"
+        f"model {model['name']} was trained on data of this name, {', '.join(seen)}: F is too high "
+        "on slides that it was trained or tuned on"
         for model in models
         if (seen := sorted(scored & set(model["datasets"])))
     ]
@@ -318,8 +318,9 @@ def _tune(
     from segmitos.io.files import write_bytes, write_json
 
     results, warnings = _detected(cases, model, device, threads)
-    print_warnings(of_crops := warnings_of_crops(cases))
-    warnings += of_crops
+    found = [*warnings_of_crops(cases), *_warnings_of_training(cases, [_model_of(model)])]
+    print_warnings(found)
+    warnings += found
     file = read_model_file(find_model(model))
     items = [Item.of(*pair) for pair in zip(cases, results, strict=True)]
     result = tune(items, otsu=file.spec.verifier is None)

@@ -30,6 +30,7 @@ from segmitos.counting.windows import (
     hotspot,
 )
 from segmitos.errors import UsageError
+from segmitos.io.arguments import number_of
 from segmitos.io.geometry import as_points, check_mpp
 
 if TYPE_CHECKING:
@@ -69,11 +70,11 @@ class CountSettings:
             raise UsageError(
                 f"hotspot shape {self.hotspot_shape!r}: choose one of {', '.join(SHAPES)}"
             )
-        if not 0.01 <= self.hotspot_area_mm2 <= 1000:
+        if not 0.01 <= number_of(self.hotspot_area_mm2, "hotspot_area_mm2") <= 1000:
             raise UsageError(
                 f"hotspot area {self.hotspot_area_mm2} mm2 must be from 0.01 to 1000 mm2"
             )
-        check_field_diameter(self.field_diameter_mm)
+        check_field_diameter(number_of(self.field_diameter_mm, "field_diameter_mm"))
 
 
 @dataclass(frozen=True, kw_only=True)

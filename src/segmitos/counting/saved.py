@@ -14,6 +14,7 @@ from segmitos.counting.intervals import ValidationCounts
 from segmitos.counting.summary import Summary, read_summary
 from segmitos.detection.tissue import TissueMask
 from segmitos.errors import DataError, InputError, UsageError
+from segmitos.io.arguments import path_of
 from segmitos.io.files import image_bytes
 from segmitos.io.points.candidates import CANDIDATES, Candidates, read_candidates
 
@@ -55,7 +56,7 @@ def read_saved(folder: Path | str) -> SavedResult:
         InputError: for a folder that holds no result, or one that lacks a file.
         DataError: for a damaged one.
     """
-    folder = Path(folder)
+    folder = path_of(folder, "folder")
     summary = read_summary(folder)
     for name in (CANDIDATES, TISSUE):
         if not (folder / name).is_file():

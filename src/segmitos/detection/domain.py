@@ -37,7 +37,7 @@ LEVELS = 6
 DARK_FRACTIONS = (0.7, 0.85, 0.95)
 _MAX_OD = 2.5
 # The regression was fitted to magnifications well within this; beyond it the figure says nothing.
-_MOST_OCTAVES = 3.0
+_MAX_OCTAVES = 3.0
 _TINY = 1e-6
 
 Pixels = NDArray[np.uint8]
@@ -75,8 +75,8 @@ class ScaleRegression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _scale_warning(octaves: float, limit: float, mpp: float) -> str:
-    within = abs(octaves) <= _MOST_OCTAVES
-    shown = octaves if within else math.copysign(_MOST_OCTAVES, octaves)
+    within = abs(octaves) <= _MAX_OCTAVES
+    shown = octaves if within else math.copysign(_MAX_OCTAVES, octaves)
     about = "about" if within else "less than" if shown > 0 else "more than"
     times = f"{'' if within else 'more than '}{2.0 ** abs(shown):.1f} times"
     return (

@@ -36,6 +36,7 @@ from segmitos.detection.runtimes import (
 from segmitos.detection.spec import ModelSpec
 from segmitos.detection.verify import map_of_candidates, verify_map
 from segmitos.errors import ModelError, UsageError
+from segmitos.io.arguments import path_of, whole_of
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -44,7 +45,7 @@ __all__ = [
     "ModelSpec",
     "available_threads",
     "builtin_models",
-    "check_threads",
+    "checked_threads",
     "is_builtin",
     "load_model",
 ]
@@ -112,11 +113,10 @@ class Model:
             ModelError: for a file that is no model, or a device that is not there.
             UsageError: for a device or number of threads that cannot be.
         """
-        check_threads(threads)
+        threads = checked_threads(threads) or available_threads()
         if device not in DEVICES:
             raise UsageError(f"device {device!r} is not one of {', '.join(DEVICES)}")
         found = find_model(path)
-        threads = threads or available_threads()
         file = read_model_file(found)
         if choose_device(device) == "openvino":
             return cls._on_openvino(found, file, threads)
@@ -312,7 +312,7 @@ def find_model(path: str | Path | None) -> Path:
     """Return the file of a model: a path as it is, the name of a built-in one as its file."""
     if path is None:
         return DEFAULT_MODEL
-    path = Path(path)
+    path = path_of(path, "model")
     if is_builtin(path):
         return _BUILTIN / f"{path}{SUFFIX}"
     if not path.suffix and not path.exists():
@@ -342,7 +342,13 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
-def check_threads(threads: int | None) -> None:
-    """Raise UsageError for a number of threads that cannot be; None stands for those there are."""
+def checked_threads(threads: int | None) -> int | None:
+    """Return a number of threads; None stands for those that there are.
+
+    Raises:
+        UsageError: where there cannot be so many.
+    """
+    threads = None if threads is None else whole_of(threads, "threads")
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"{threads} threads: from 1 to {MAX_THREADS} can be used")
+    return threads

@@ -24,6 +24,7 @@ from segmitos.detection.tiling import Tile
 from segmitos.detection.tissue import TissueMask, find_tissue
 from segmitos.detection.view import SlideView
 from segmitos.errors import UsageError
+from segmitos.io.arguments import number_of, path_of, whole_of
 from segmitos.io.files import display_path
 from segmitos.io.geometry import rescale
 from segmitos.io.points.candidates import Candidates
@@ -62,9 +63,9 @@ class DetectOptions:
         if self.threshold is not None:
             changes["threshold"] = parse_threshold(self.threshold)
         if self.min_score is not None:
-            changes["min_score"] = float(self.min_score)
+            changes["min_score"] = number_of(self.min_score, "min_score")
         if self.min_area_um2 is not None:
-            changes["min_area_um2"] = float(self.min_area_um2)
+            changes["min_area_um2"] = number_of(self.min_area_um2, "min_area_um2")
         return replace(own, **changes)
 
 
@@ -74,7 +75,7 @@ def parse_threshold(value: str | float) -> str | float:
         return "otsu"
     try:
         return float(value)
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UsageError(f"threshold {value!r} is neither 'otsu' nor a probability") from error
 
 
@@ -154,8 +155,8 @@ def detect(
         min_score=min_score,
         min_area_um2=min_area_um2,
         tissue=tissue,
-        roi=None if roi is None else Path(roi),
-        tile_px=tile_px,
+        roi=None if roi is None else path_of(roi, "roi"),
+        tile_px=tile_px if tile_px is None else _side(tile_px),
     )
     if isinstance(image, str | Path):
         opened = Slide.open(image, mpp, override_mpp, page)
@@ -166,6 +167,13 @@ def detect(
         for warning in (*slide.warnings, *result.warnings):
             warnings.warn(warning, UserWarning, stacklevel=2)
     return result.detections
+
+
+def _side(tile_px: int) -> int:
+    side = whole_of(tile_px, "tile_px")
+    if side < 1:
+        raise UsageError(f"tile_px {side} must be 1 or more")
+    return side
 
 
 def detect_slide(

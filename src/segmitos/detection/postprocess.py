@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from segmitos.detection.connected import measure_regions
 from segmitos.errors import DataError, InputError, ModelError, UsageError
+from segmitos.io.arguments import number_of
 from segmitos.io.geometry import map_to_image
 
 # Probabilities at or below the floor are never part of a blob, whatever the threshold.
@@ -56,9 +57,9 @@ class Thresholds:
             raise UsageError(
                 f"threshold {self.threshold!r} must be 'otsu' or from {FLOOR} to below 1"
             )
-        if not 0 <= self.min_area_um2 < 1e6:
+        if not 0 <= number_of(self.min_area_um2, "min_area_um2") < 1e6:
             raise UsageError(f"min_area_um2 {self.min_area_um2} must be 0 or more")
-        if not 0 <= self.min_score <= 1:
+        if not 0 <= number_of(self.min_score, "min_score") <= 1:
             raise UsageError(f"min_score {self.min_score} must be from 0 to 1")
 
 

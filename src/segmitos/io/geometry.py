@@ -103,7 +103,10 @@ def as_points(values: NDArray[Any], what: str = "positions") -> NDArray[np.float
     Raises:
         UsageError: for another shape, or numbers that are not finite.
     """
-    points = np.asarray(values, dtype=np.float64)
+    try:
+        points = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{what} {values!r:.60} must be numbers") from error
     if points.size == 0:
         return np.zeros((0, 2))
     if points.ndim != 2 or points.shape[1] != 2:

@@ -17,6 +17,7 @@ from segmitos.errors import InputError, OutputError
 from segmitos.io.files import json_text, new_folder, write_bytes, write_text
 from segmitos.io.geometry import to_qupath
 from segmitos.io.slide import Slide
+from segmitos.io.slide.backend import with_companions
 from segmitos.io.tables import table_text
 from segmitos.report.signed import CONSENSUS
 from segmitos.review.assisted import NOTE
@@ -203,13 +204,15 @@ def _link(slide: Path, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Some slides are several files, which find each other by name.
-        beside = slide.with_suffix("")
         if slide.suffix.lower() == ".mrxs":
-            parts = [slide, *([beside] if beside.is_dir() else [])]
+            own = with_companions(slide)
+            parts = {slide.name: own}
+            if own.with_suffix("").is_dir():
+                parts[slide.stem] = own.with_suffix("")
         else:
-            parts = list(files_of(slide))
-        for part in parts:
-            target = folder / part.name
+            parts = {part.name: part for part in files_of(slide)}
+        for name, part in parts.items():
+            target = folder / name
             try:
                 os.symlink(part.absolute(), target, target_is_directory=part.is_dir())
             except (OSError, NotImplementedError):

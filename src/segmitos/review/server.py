@@ -142,7 +142,15 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_ready = on_ready
-        logging.getLogger("uvicorn.error").addFilter(self._is_told)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until stopped."""
+        log = logging.getLogger("uvicorn.error")
+        log.addFilter(self._is_told)
+        try:
+            super().run(sockets)
+        finally:
+            log.removeFilter(self._is_told)
 
     def _is_told(self, record: logging.LogRecord) -> bool:
         """Keep from the console that a stop cut off requests, such as pictures being drawn."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segmitos.detection.model import check_threads
+from segmitos.detection.model import checked_threads
 from segmitos.errors import DataError
 from segmitos.io.pairs import is_near
 from segmitos.training.nuclei import find_dark_nuclei
@@ -90,7 +90,7 @@ def audit_labels(
             rest.
         UsageError: for a number of threads that cannot be.
     """
-    check_threads(threads)
+    threads = checked_threads(threads)
     if threads is not None:
         torch.set_num_threads(threads)
     fold_of = _folds(sources, options.folds)

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.model import check_threads, find_model
+from segmitos.detection.model import checked_threads, find_model
 from segmitos.detection.model_file import network_entry, read_model_file, write_model_file
 from segmitos.detection.runtimes import Network, import_quantization, open_onnxruntime
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
@@ -76,7 +76,7 @@ def quantize(
         DataError: where no case is large enough for a crop of 256 px.
         UsageError: for a number of threads that cannot be.
     """
-    check_threads(threads)
+    threads = checked_threads(threads) or 1
     found = find_model(path)
     file = read_model_file(found)
     if any(_is_quantized(graph) for graph in file.networks):
@@ -91,10 +91,10 @@ def quantize(
     context_px = file.spec.context_px
     for index, graph in enumerate(file.networks):
         name = network_entry(index)
-        network = open_onnxruntime(graph, f"{found}: {name}", "cpu", threads or 1)[0]
+        network = open_onnxruntime(graph, f"{found}: {name}", "cpu", threads)[0]
         if file.spec.cascade is None:
             context_px = max(context_px, _measured_context(network, file.spec.context_px, crops))
-        graphs[name], shift, difference = _quantize_network(graph, network, crops, threads or 1)
+        graphs[name], shift, difference = _quantize_network(graph, network, crops, threads)
         shifts.append(shift)
         differences.append(difference)
     scored = file.spec.validation

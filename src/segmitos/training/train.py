@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import torch
 
-from segmitos.detection.model import check_threads
+from segmitos.detection.model import checked_threads
 from segmitos.errors import OutputError, TrainingError, UsageError
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_bytes, write_json
@@ -113,7 +113,7 @@ def train(
         chosen = Recipe.from_dict(recipe.to_dict())
     else:
         chosen = load_recipe(recipe)
-    check_threads(threads)
+    threads = checked_threads(threads)
     check_split(cases, validation_cases)
     if existing == "restart" or not (folder / STATE).exists():
         check_place(folder)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segmitos.errors import DataError, InputError, UsageError
+from segmitos.io.arguments import paths_of
 from segmitos.io.datasets.case import Case
 from segmitos.io.geometry import check_mpp, same_scale
 from segmitos.io.problems import Problems, collected
@@ -82,7 +83,7 @@ FORMATS: dict[str, FormatInfo] = {
 
 
 def load_dataset(
-    spec: str | Sequence[str],
+    spec: str | Path | Sequence[str | Path],
     cases: Sequence[str] = (),
     exclude: Sequence[str] = (),
     mpp: float | None = None,
@@ -105,9 +106,9 @@ def load_dataset(
         UsageError: for a format that is not known.
     """
     sets: list[tuple[Path | None, list[Case]]] = []
-    for one in [spec] if isinstance(spec, str) else spec:
+    for one in paths_of(spec, "data set"):
         with collected(problems):
-            sets.append(_load_one(one, problems))
+            sets.append(_load_one(str(one), problems))
     found = _folders_apart(sets)
     if problems and not found:
         if len(problems) == 1:
@@ -133,12 +134,12 @@ def load_dataset(
     ]
 
 
-def left_out(spec: str | Sequence[str]) -> list[str]:
+def left_out(spec: str | Path | Sequence[str | Path]) -> list[str]:
     """Say what of data sets `load_dataset` leaves out, a line each; it says what is wrong."""
     lines: list[str] = []
-    for one in [spec] if isinstance(spec, str) else spec:
+    for one in paths_of(spec, "data set"):
         with suppress(InputError, UsageError):
-            info, path = _format_of(one)
+            info, path = _format_of(str(one))
             lines += info.left_out(path)
     return lines
 

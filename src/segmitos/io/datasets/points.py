@@ -37,7 +37,6 @@ from segmitos.io.geometry import check_mpp
 from segmitos.io.points.geojson import Polygons
 from segmitos.io.points.read import read_annotations
 from segmitos.io.points.read_regions import read_regions
-from segmitos.io.points.regions import Regions
 from segmitos.io.problems import Problems, collected
 from segmitos.io.slide import find_images
 from segmitos.io.slide.refused import UNREAD_SUFFIXES
@@ -127,11 +126,11 @@ def _case(image: Path, table: Path, root: Path, polygons: Polygons) -> Case:
     size, own_mpp, offset = image_header(image)
     given = _written_mpp(image.parent, root)
     found = read_annotations(table, qupath_offset_px=offset, polygons=polygons)
-    drawn = regions_beside(image)
-    regions = found.regions if drawn is None else drawn.moved(*offset)
+    file = regions_file(image)
+    regions = found.regions if file is None else read_regions(file).moved(*offset)
     check_inside(found.xy, size, table)
-    if regions is not None and size is not None:
-        check_touching(regions, size, table)
+    if regions is not None and size is not None and (problem := regions.misplaced(*size, offset)):
+        raise DataError(f"{file or table}: {problem} of {size[0]} x {size[1]} px")
     parent = image.parent.relative_to(root)
     slide = parent.as_posix() if parent.parts else image.stem.rpartition("_")[0] or image.stem
     return Case(
@@ -152,19 +151,11 @@ def _case(image: Path, table: Path, root: Path, polygons: Polygons) -> Case:
     )
 
 
-def regions_beside(image: Path) -> Regions | None:
-    """Read `IMAGE.regions.geojson` beside an image, in QuPath's frame; None where there is none."""
-    for folder in (image.parent, image.parent / "points"):
-        file = folder / f"{image.stem}.regions.geojson"
-        if file.is_file():
-            return read_regions(file)
-    return None
-
-
-def check_touching(regions: Regions, size: tuple[int, int], path: Path) -> None:
-    """Raise DataError where regions of a file touch nothing of the image."""
-    if problem := regions.misplaced(*size):
-        raise DataError(f"{path}: {problem} of {size[0]} x {size[1]} px")
+def regions_file(image: Path) -> Path | None:
+    """Return `IMAGE.regions.geojson` beside an image, None where there is none."""
+    folders = (image.parent, image.parent / "points")
+    files = [folder / f"{image.stem}.regions.geojson" for folder in folders]
+    return next((file for file in files if file.is_file()), None)
 
 
 def _written_mpp(folder: Path, root: Path) -> float | None:

@@ -79,7 +79,7 @@ class Classes:
         `Mitosis: unsure` and the like are unsure: the part after the colon says so. `Mitosis:
         Negative` and the like say two things, and are unknown, unless the name as a whole is known.
         """
-        if plain_name(name) in self._labels:
+        if self.is_named(name):
             return self._labels[plain_name(name)]
         names = [plain_name(part) for part in name.split(":")]
         parts = [self._labels.get(part) for part in names]
@@ -90,6 +90,10 @@ class Classes:
             for part, label in zip(names[1:], parts[1:], strict=True)
         )
         return None if parts[0] == "mitosis" and denied else parts[0]
+
+    def is_named(self, name: str) -> bool:
+        """Tell whether a class name as a whole has a label."""
+        return plain_name(name) in self._labels
 
     def is_ignored(self, name: str) -> bool:
         """Tell whether objects of a class are to be left out."""

@@ -239,7 +239,7 @@ def _role(
 ) -> Literal["cell", "included", "excluded", "other"]:
     """Tell what an outline is. Raises DataError where nobody can."""
     kind = None if outline.kind is None else outline.kind.lower()
-    if is_excluded(kind):
+    if is_excluded(kind) and not classes.is_named(kind or ""):
         return "excluded"
     if kind in REVIEWED_CLASSES:
         return "included"

@@ -42,6 +42,7 @@ def read_regions(path: Path) -> Regions:
     content = load_json(path)
     included: list[Outline] = []
     excluded: list[Outline] = []
+    detected = 0
     for number, geometry in enumerate(_bare_geometries(content), start=1):
         where = f"{path}, geometry {number}"
         included.append(Outline(read_polygons(geometry, where), None, "", where, False))
@@ -50,11 +51,17 @@ def read_regions(path: Path) -> Regions:
         kind = (outline.kind or "").lower()
         if is_excluded(kind):
             excluded.append(outline)
-        elif CLASSES.label(kind) is None and not outline.is_cell:
+        elif outline.is_cell:
+            detected += 1
+        elif CLASSES.label(kind) is None:
             included.append(outline)
     regions = regions_of(included, excluded)
     if regions is None:
-        raise DataError(f"{path} holds no polygon to limit the work to")
+        hint = (
+            f"; outlines that QuPath has detected: {detected}, which are cells here; make those of "
+            "regions annotations"
+        )
+        raise DataError(f"{path} holds no polygon to limit the work to{hint if detected else ''}")
     return regions
 
 
@@ -63,7 +70,8 @@ def regions_for(roi: Path, image: Path) -> Path:
 
     Args:
         roi: a GeoJSON file for all images, or a folder with one for each: `slide.geojson` or
-            `slide.svs.geojson` for `slide.svs`.
+            `slide.svs.geojson` for `slide.svs`; `.json` where there is neither, since beside
+            them such a file may hold anything.
         image: the image's path.
 
     Raises:
@@ -73,10 +81,15 @@ def regions_for(roi: Path, image: Path) -> Path:
         if not roi.exists():
             raise InputError(f"{roi}: no such file or folder of regions")
         return roi
-    names = [f"{stem}{suffix}" for stem in (image.stem, image.name) for suffix in _SUFFIXES]
-    there = [name for name in names if (roi / name).is_file()]
-    if not there:
-        raise InputError(f"{roi} holds no regions of {image.name}: {names[0]} is missing")
+    for suffix in _SUFFIXES:
+        names = [f"{stem}{suffix}" for stem in (image.stem, image.name)]
+        there = [name for name in names if (roi / name).is_file()]
+        if there:
+            break
+    else:
+        raise InputError(
+            f"{roi} holds no regions of {image.name}: {image.stem}{_SUFFIXES[0]} is missing"
+        )
     if len(there) > 1:
         raise InputError(
             f"{roi} holds two files of regions of {image.name}, {there[0]} and {there[1]}; keep "
@@ -100,7 +113,7 @@ def regions_of_slide(roi: Path, slide: Slide) -> Regions:
     path = regions_for(roi, slide.path)
     left, top = slide.bounds[:2]
     regions = read_regions(path).moved(left, top)
-    if problem := regions.misplaced(slide.width, slide.height):
+    if problem := regions.misplaced(slide.width, slide.height, (left, top)):
         raise DataError(
             f"{path}: {problem} {slide.path.name} of {slide.width} x {slide.height} px; were they "
             "drawn on another image, or at another scale?"

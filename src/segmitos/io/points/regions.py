@@ -53,21 +53,30 @@ class Regions:
         """Return the area inside an image of this size; polygons that overlap count once."""
         return float(self._clipped(width, height).area)
 
-    def misplaced(self, width: float, height: float) -> str:
+    def misplaced(
+        self, width: float, height: float, frame_px: tuple[float, float] = (0.0, 0.0)
+    ) -> str:
         """Say that there are regions which touch nothing of an image of this size; empty if none.
 
         They were drawn on another image or at another scale, as then the others were, too.
+
+        Args:
+            width: of the image.
+            height: likewise.
+            frame_px: where QuPath's frame begins, in which a position is said.
         """
         import shapely
 
         if not self.area_px2(width, height):
+            if Regions(self.included).area_px2(width, height):
+                return "what is to be left out covers every region of the image"
             return "no region touches the image"
         polygons = [*(self.included or ()), *self.excluded]
         touching = shapely.intersects(_shapes(polygons), shapely.box(0, 0, width, height))
         beyond = [one for one, inside in zip(polygons, touching, strict=True) if not inside]
         if not beyond:
             return ""
-        x, y = beyond[0][0][0]
+        x, y = beyond[0][0][0] - frame_px
         count = f"{len(beyond)} of {len(polygons)} regions"
         return f"{count}, the first at ({x:g}, {y:g}), touch nothing of the image"
 

@@ -195,3 +195,10 @@ def on_white(color: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> Pixels:
     a = alpha.astype(np.uint16)[..., None]
     mixed = (color * a + 255 * (255 - a) + 127) // 255
     return mixed.astype(np.uint8)
+
+
+def with_companions(path: Path) -> Path:
+    """The path to open: where a MIRAX slide is a link without its folder, what it leads to."""
+    if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
+        return path.resolve()
+    return path

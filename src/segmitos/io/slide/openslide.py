@@ -16,6 +16,7 @@ from segmitos.io.slide.backend import (
     level_downsample,
     mosaic,
     on_white,
+    with_companions,
 )
 from segmitos.io.slide.memory import check_memory
 from segmitos.io.slide.scale import Scale, first_understood, scale_of_texts
@@ -137,13 +138,6 @@ def _scale(properties: dict[str, str], size: tuple[int, int]) -> Scale | None:
         for x, y in _SCALE_PROPERTIES
         if x in properties and y in properties
     )
-
-
-def with_companions(path: Path) -> Path:
-    """The path to open: where a MIRAX slide is a link without its folder, what it leads to."""
-    if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
-        return path.resolve()
-    return path
 
 
 def _hint(path: Path) -> str:

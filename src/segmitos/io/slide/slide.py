@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segmitos.errors import InputError, ScaleError, UsageError
+from segmitos.io.arguments import path_of, whole_of
 from segmitos.io.geometry import check_mpp
 from segmitos.io.slide.backend import ArrayBackend, Pixels, SlideBackend
 from segmitos.io.slide.dicom import is_dicom
@@ -89,11 +90,11 @@ class Slide:
             ScaleError: if `mpp` is impossible, or the file's own pixels are not square.
             UsageError: for `override_mpp` without `mpp`, or a page that is not there.
         """
-        path = Path(path)
+        path = path_of(path, "image")
         given = None if mpp is None else check_mpp(mpp, f"{path}: mpp")
         if override_mpp and given is None:
             raise UsageError("--override-mpp insists on the value of --mpp: give that, too")
-        source = _open_source(path, page)
+        source = _open_source(path, None if page is None else whole_of(page, f"{path}: page"))
         try:
             chosen = choose_scale(path, source.scale, given, override_mpp)
         except ScaleError:

@@ -18,7 +18,9 @@ const NAMES = {
 };
 
 export function actionOf(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return null;
+  // Many keyboards type brackets with AltGr, which counts as Ctrl and Alt, or with Option.
+  const isBracket = event.altKey && "[]".includes(event.key);
+  if (((event.ctrlKey || event.altKey) && !isBracket) || event.metaKey || event.isComposing) return null;
   const target = event.target;
   if (target.closest?.("textarea, select, dialog, input:not([type=range]):not([type=checkbox]):not([type=radio])")) return null;
   const onControl = target.closest?.("button, a, summary, input");

@@ -80,8 +80,10 @@ class SlideScreen {
       button("Field seen", () => this.seen(), { class: "main" }), button("Back", () => this.field(-1)), button("Next field", () => this.field(1)));
     const zoom = Object.entries(SIZES).map(([text, times]) => button(text, () => this.viewer.magnify(times)));
     const { about } = this.review;
+    // In hundredths; 0.55 * 100 is a little more than 55.
+    const highest = Math.ceil(about.threshold * 100 - 1e-6);
     this.slider = this.session.blind ? null : h("input", {
-      type: "range", min: 0, max: Math.ceil(about.threshold * 100), step: 1, value: Math.ceil(about.threshold * 100), "aria-label": "Show candidates down to this score",
+      type: "range", min: 0, max: highest, step: 1, value: highest, "aria-label": "Show candidates down to this score",
       oninput: () => { this.sliderText.textContent = this.sliderWord(); }, onchange: () => this.lower(Number(this.slider.value) / 100) });
     this.sliderText = h("span", { class: "soft" }, this.slider ? this.sliderWord() : "");
     const more = button("More", () => { const open = this.tools.classList.toggle("open"); more.setAttribute("aria-expanded", String(open)); }, { class: "more-button", "aria-expanded": "false" });
