@@ -19,6 +19,9 @@ from PIL import Image
 import segmitos
 from segmitos import detect_many
 from segmitos.cli import main
+from segmitos.cohort import job
+from segmitos.cohort.identity import RESULT_FORMAT
+from segmitos.cohort.tables import write_tables
 from tests.factories.dicom import save_dicom
 from tests.factories.synthetic_fields import draw_field
 from tests.factories.toy_models import write_toy
@@ -114,6 +117,27 @@ def test_the_log_has_a_line_an_event_and_quiet_says_nothing(toy, fields, tmp_pat
 
 
 # Inputs and tables
+
+
+def test_a_result_of_another_version_is_told_and_made_again(
+    toy, fields, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "out"
+    detect = ["detect", str(fields / "a.png"), "-m", toy, "--mpp", "0.25", "-o", str(out)]
+    with monkeypatch.context() as older:
+        older.setattr(job, "RESULT_FORMAT", RESULT_FORMAT - 1)
+        assert main(detect) == 0
+    capsys.readouterr()
+    write_tables(out)
+    (row,) = rows(out / "cohort.csv")
+    assert row["status"] == "failed"
+    assert row["cause"] == f"{out / 'a'} is of another version of segmitos; run detect again"
+    assert main(detect) == 0
+    assert "finished before" not in capsys.readouterr().out
+    (row,) = rows(out / "cohort.csv")
+    assert row["status"] == "done"
+    assert main(detect) == 0
+    assert "finished before" in capsys.readouterr().out
 
 
 def test_a_table_gives_scale_regions_and_name(toy, fields, tmp_path):

@@ -17,8 +17,9 @@ from segmitos.errors import InputError
 from segmitos.io.files import absolute_path, display_path
 from segmitos.io.slide.backend import with_companions
 
-RESULT_FORMAT = 2
-"""Raised whenever the files of a result change, so that older results are made again."""
+RESULT_FORMAT = 3
+"""Raised whenever the files of a result change, or what is read of inputs and regions: results of
+before are made again."""
 
 WHOLE_UP_TO_BYTES = 64 << 20
 _BLOCKS, _BLOCK_BYTES = 64, 256 << 10

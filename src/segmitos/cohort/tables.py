@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from segmitos.cohort.atomic_folder import OutputFolder, results_in
+from segmitos.cohort.atomic_folder import OutputFolder, RunRecord, results_in
 from segmitos.cohort.failures import Failure, read_failures
 from segmitos.cohort.identity import RESULT_FORMAT
 from segmitos.cohort.names import (
@@ -154,6 +154,14 @@ def _rows(out: Path, failed: Sequence[Failure]) -> list[Row]:
     return sorted(rows, key=lambda row: (row["name"], row["path"]))
 
 
+def _unreadable(folder: OutputFolder, record: RunRecord | None) -> str:
+    """Say why a result is in no table."""
+    if record is not None and record.identity.format != RESULT_FORMAT:
+        return f"{folder.path} is of another version of segmitos; run detect again"
+    what = RUN if record is None else SUMMARY
+    return f"{folder.path / what} is damaged or was changed; run detect again"
+
+
 def _row(folder: OutputFolder) -> Row:
     row: Row = dict.fromkeys(COLUMNS)
     row["name"], row["path"] = folder.name, ""
@@ -164,9 +172,8 @@ def _row(folder: OutputFolder) -> Row:
         if record.identity.format == RESULT_FORMAT:
             summary = folder.summary(record)
     if summary is None:
-        what = RUN if record is None else SUMMARY
         row["status"] = "failed"
-        row["cause"] = f"{folder.path / what} is damaged or was changed; run detect again"
+        row["cause"] = _unreadable(folder, record)
         return row
     hotspot = summary.get("hotspot") or {}
     numbers = [name for name, kind in COLUMNS.items() if kind is not str]
