@@ -475,16 +475,23 @@ def test_mining_and_validation_that_a_time_budget_does_not_hold_are_left_out():
 
 def test_epochs_that_do_not_fit_any_more_are_left_out():
     recipe = Recipe(epochs=10, steps_per_epoch=10, mine_at=(0.1, 0.5))
-    assert fit_rest(recipe, 100.0, 10.0, 1, Costs(1.0)).epochs == 10
-    assert fit_rest(recipe, 100.0, 40.0, 1, Costs(4.0)).epochs == 2, "60 s hold one of 40 s"
-    assert fit_rest(recipe, 100.0, 40.0, 1, Costs(4.0, validation_s=11.0)).epochs == 1
-    assert fit_rest(recipe, 100.0, 40.0, 1, Costs(4.0, mining_s=21.0)).epochs == 1
-    assert fit_rest(recipe, 100.0, 170.0, 4, Costs(4.0)).epochs == 4, "nothing is undone"
+
+    def epochs(spent_s, done, costs, max_steps=100):
+        return fit_rest(recipe, 100.0, spent_s, done, costs, max_steps).epochs
+
+    assert epochs(10.0, 1, Costs(1.0)) == 10
+    assert epochs(40.0, 1, Costs(4.0)) == 2, "60 s hold one of 40 s"
+    assert epochs(40.0, 1, Costs(4.0, validation_s=11.0)) == 1
+    assert epochs(40.0, 1, Costs(4.0, mining_s=21.0)) == 1
+    assert epochs(170.0, 4, Costs(4.0)) == 4, "nothing is undone"
+    assert epochs(10.0, 1, Costs(0.5), max_steps=1000) == 19, "90 s hold 18 of 5 s"
+    assert epochs(10.0, 1, Costs(0.5), max_steps=120) == 12
+    assert epochs(10.0, 2, Costs(0.5), max_steps=1000) == 10, "later none is added"
 
 
 @pytest.mark.slow
 def test_a_time_budget_is_kept_on_a_machine_that_becomes_slower(cases, tmp_path, monkeypatch):
-    """A step was measured as 0.5 s and takes 2, a validation takes 5; killed, it goes on alike."""
+    """A step was measured as 0.5 s and takes 2, a validation takes 2; killed, it goes on alike."""
     recipe = Recipe.from_dict(
         {**TINY.to_dict(), "epochs": 10, "steps_per_epoch": 10, "mine_at": [0.6]}
     )
@@ -492,14 +499,14 @@ def test_a_time_budget_is_kept_on_a_machine_that_becomes_slower(cases, tmp_path,
 
     def tell(event, content):
         now[0] += 2.0 * (event == "step")
-        if event in ("shortened", "mined"):
+        if event in ("fitted", "mined"):
             told.append((event, content["step"]))
         if event == "step" and content["step"] in kills:
             kills.clear()
             raise KeyboardInterrupt
 
     def validate(*_):
-        now[0] += 5.0
+        now[0] += 2.0
         return {}, ()
 
     monkeypatch.setattr("segmitos.training.budget.monotonic", lambda: now[0])
@@ -523,10 +530,10 @@ def test_a_time_budget_is_kept_on_a_machine_that_becomes_slower(cases, tmp_path,
         run()
     run()
     state = load_state(tmp_path)
-    # Of 60 steps planned, 18 and one validation are 41 s; the step after the last checkpoint was
+    # Of 60 steps planned, 18 and three validations are 42 s; the step after the last checkpoint was
     # taken twice.
-    assert told == [("shortened", 6), ("mined", 11)] and state.step == 18
-    assert state.spent_s == 41 and now[0] == 1043
+    assert told == [("fitted", 6), ("mined", 11)] and state.step == 18
+    assert state.spent_s == 42 and now[0] == 1044
     assert [entry["step"] for entry in state.history] == [6, 12, 18]
     assert state.history[-1]["learning_rate"] < 0.02 * recipe.learning_rate, "it came to its end"
 

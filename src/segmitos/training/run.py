@@ -36,7 +36,7 @@ from segmitos.training.sampling import CropSampler, TrainingImage, load_training
 from segmitos.training.validate import Example
 from segmitos.training.weights import load_run, load_weights
 
-Event = Literal["loaded", "started", "step", "mined", "shortened", "epoch", "stopped", "done"]
+Event = Literal["loaded", "started", "step", "mined", "fitted", "epoch", "stopped", "done"]
 OnEvent = Callable[[Event, dict[str, Any]], None]
 
 

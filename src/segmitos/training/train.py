@@ -215,16 +215,18 @@ def _start(
 
 
 def _fit_rest_to_budget(run: TrainingRun) -> None:
-    """Leave out epochs that no longer fit into the time budget, at the end of one."""
+    """Choose the number of epochs again by the time budget, at the end of one."""
     budget, before = run.identity.time_budget_s, run.recipe.steps
     if budget is None or run.step == before:
         return
     run.costs = run.pace.costs(run.costs)
     epochs = run.step // run.recipe.steps_per_epoch
-    fitted = fit_rest(run.recipe, budget, run.pace.spent_s, epochs, run.costs)
+    given = run.identity.recipe
+    max_steps = given["epochs"] * given["steps_per_epoch"]
+    fitted = fit_rest(run.recipe, budget, run.pace.spent_s, epochs, run.costs, max_steps)
     run.recipe = run.fabric.broadcast(fitted)
-    if run.recipe.steps < before:
-        run.tell("shortened", {"step": run.step, "steps": run.recipe.steps, "before": before})
+    if run.recipe.steps != before:
+        run.tell("fitted", {"step": run.step, "steps": run.recipe.steps, "before": before})
 
 
 def _take_steps(run: TrainingRun, batches: Batches, check: Callable[[], None]) -> None:
