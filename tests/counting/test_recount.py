@@ -137,6 +137,15 @@ def test_a_fixed_hotspot_stays_where_the_model_put_it(saved):
         recount(saved, [], hotspot="left")
 
 
+def test_a_hotspot_that_shifts_with_the_same_cells_in_it_has_not_moved(saved):
+    found = recount(saved, [mark(saved, place, "look-alike") for place in CROWD[:2]])
+    before, after = found.model.hotspot, found.reviewed.hotspot
+    assert (before.x_px, before.y_px) != (after.x_px, after.y_px)
+    assert (before.holds(CROWD[2:]) == after.holds(CROWD[2:])).all()
+    assert before.holds(FAR).tolist() == after.holds(FAR).tolist() == [False, True]
+    assert not found.hotspot_moved
+
+
 def test_screening_leaves_chance_alone(saved):
     marks = [mark(saved, place, "mitosis") for place in np.concatenate([CROWD, FAR])]
     screened = recount(saved, marks, screened=True).reviewed.score

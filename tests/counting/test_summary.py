@@ -86,6 +86,12 @@ def test_a_field_smaller_than_the_window_says_so():
     assert content["density_per_mm2"] == pytest.approx(1 / 0.375**2)
 
 
+def test_a_field_smaller_than_the_window_by_a_hair_is_not_said_to_be_of_its_size():
+    content, _ = summary_of(np.zeros((0, 2)), full_tissue(1414, 1.0), 1414, 1.0)
+    reason = "the image is 1.414 x 1.414 mm: smaller than the 1.41421 x 1.41421 mm window of 2 mm2"
+    assert content["score_reason"].startswith(reason)
+
+
 def test_a_field_that_holds_the_window_but_not_ten_fields_says_which_score_is_missing():
     side = 1500  # 1.5 mm: 2 mm2 fit as a square, 2.376 mm2 as 4:3 do not
     points = np.array([[700.0, 700.0]])

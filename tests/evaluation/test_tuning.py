@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from segmitos.evaluation.scoring import Counts
 from segmitos.evaluation.sweep import incremental_matching, neighbors_within, rank
 from segmitos.evaluation.threshold_grid import Item, best_of, level0_xy, redundant
 from segmitos.evaluation.tuning import tune
+from segmitos.training.finish import Finished
 
 STRIDE, MODEL_MPP = 4, 0.25
 
@@ -203,6 +205,10 @@ def test_empty_maps_and_slides_without_mitoses():
         tune([])
     found_nothing = tune([(empty, truth, 0.25, "S9")])
     assert found_nothing.counts == Counts(0, 0, len(truth)) and found_nothing.f_score == 0
+    assert found_nothing.nothing_found == "no threshold finds any of the 6 mitoses of these cases"
+    assert tune(items).nothing_found == ""
+    told = Finished(Path("run.segmitos"), found_nothing, 1).text()
+    assert "no threshold finds any of the 6 mitoses" in told and "too high" not in told
 
 
 def test_bad_calls_are_named():

@@ -101,6 +101,12 @@ def test_what_looks_wrong(case, changes, problems):
     assert find_problems([dataclasses.replace(case, **changes)]) == problems
 
 
+def test_an_unknown_scale_is_one_problem_however_many_images_lack_it(case):
+    cases = [dataclasses.replace(case, name=name, mpp=None) for name in "bc"]
+    said = "2 of 3 images, e.g. b: um per pixel unknown; give --mpp"
+    assert find_problems([case, *cases]) == [said]
+
+
 def test_pixels_that_are_not_square_keep_no_point_off_the_image_from_being_found(tmp_path):
     oblong = (10_000 / 0.25, 10_000 / 0.5)
     (tmp_path / "clicks").mkdir()

@@ -73,9 +73,10 @@ def test_two_readers_by_hand(service):
     read(service, "Ben", [M, M, M, M, L, L, L, M], same)
     content = agreement(all_readings(service), draws=0)
     pair = next(one for one in content["pairs"] if (one["first"], one["second"]) == ("Anna", "Ben"))
-    # Marks of Anna: 0 1 2 3 6 and the added one; of Ben: 0 1 2 3 7 and the same place.
-    assert (pair["matched"], pair["only_first"], pair["only_second"]) == (5, 1, 1)
-    assert pair["f"]["value"] == pytest.approx(10 / 12)
+    # Marks of Anna: 0 1 2 3 6 and the added one; of Ben: 0 1 2 3 7 and the same place. Of 7 Anna is
+    # unsure.
+    assert (pair["matched"], pair["only_first"], pair["only_second"]) == (5, 1, 0)
+    assert pair["f"]["value"] == pytest.approx(10 / 11)
     # On the union, without the unsure one: 5 both, 2 neither, 1 differ.
     observed, chance = 7 / 8, (6 / 8) * (5 / 8) + (2 / 8) * (3 / 8)
     assert pair["kappa"]["value"] == pytest.approx((observed - chance) / (1 - chance))
@@ -84,6 +85,16 @@ def test_two_readers_by_hand(service):
     )
     # The model has 0 to 7; Ben 0 1 2 3 7 and one that it lacks.
     assert (model["matched"], model["only_first"], model["only_second"]) == (5, 1, 3)
+
+
+def test_a_mark_that_one_reader_left_undecided_counts_neither_way_in_f(service):
+    read(service, "Anna", [M, M, L, None, None, None, None, None])
+    read(service, "Ben", [M, None, L, M, M, None, None, None])
+    pairs = agreement(all_readings(service), draws=0)["pairs"]
+    found = [(one["matched"], one["only_first"], one["only_second"]) for one in pairs]
+    # Anna and Ben: 0 and 2; Anna and the model: 0 1 2; Ben and the model: 0 2 3 4.
+    assert found == [(1, 0, 0), (2, 0, 1), (3, 0, 1)]
+    assert [one["f"]["value"] for one in pairs] == pytest.approx([1, 4 / 5, 6 / 7])
 
 
 def test_coefficients_are_those_of_the_literature():

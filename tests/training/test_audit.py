@@ -52,7 +52,9 @@ def sure_networks(monkeypatch):
     """Networks that take every cell for a mitosis; returns the places that each learnt from."""
     learnt: list[Pool] = []
 
-    def train(sources, pools, recipe, stains, target):
+    def train(sources, pools, recipe, stains, target, on_step):
+        for step in range(recipe.steps):
+            on_step(step + 1, 0.5)
         learnt.extend(pools.values())
 
     monkeypatch.setattr(audit, "train_verifier", train)
@@ -71,6 +73,16 @@ def test_two_scans_of_a_patient_are_never_on_two_sides(tmp_path, sure_networks):
     assert sorted(learnt, key=sorted) == [{0, 1}, {2}]
     with pytest.raises(DataError, match="of two patients"):
         audit_labels(images[:2], AuditOptions())
+
+
+def test_progress_counts_the_steps_of_all_networks(tmp_path, sure_networks):
+    images = load_training_images(write_cases(tmp_path, slides=2, fields=1), 0.25)
+    told = []
+    options = AuditOptions(folds=3, seeds=2, steps=5)
+    audit_labels(images, options, lambda *news: told.append(news))
+    # Two slides make two folds.
+    assert [news[:2] for news in told] == [(done, 20) for done in range(1, 21)]
+    assert told[4][2] == "fold 1 of 2, seed 0" and told[-1][2] == "fold 2 of 2, seed 1"
 
 
 def test_where_nobody_looked_nothing_is_suspected_and_nothing_taught(tmp_path, sure_networks):

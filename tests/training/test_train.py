@@ -16,16 +16,18 @@ from segmitos.detection.model import Model
 from segmitos.detection.model_file import read_model_file
 from segmitos.errors import DataError, ModelError, OutputError, UsageError
 from segmitos.training.augment import NONE
+from segmitos.training.budget import Costs, fit_rest, fit_to_budget
 from segmitos.training.checkpoint import load_checkpoint, load_state, save_checkpoint
 from segmitos.training.export import export_run, network_to_onnx
 from segmitos.training.finish import finish
+from segmitos.training.history import write_history
 from segmitos.training.mining import mine
 from segmitos.training.networks.registry import build_network
 from segmitos.training.optimizer import learning_rate
 from segmitos.training.recipe import Recipe, load_recipe
 from segmitos.training.run import make_fabric
 from segmitos.training.sampling import CropSampler, TrainingImage, load_training_images
-from segmitos.training.train import fit_to_budget, train
+from segmitos.training.train import train
 from tests.factories.results import detections_at, draw_slide, make_files, save_result, tissue_of
 from tests.factories.synthetic_fields import write_cases
 
@@ -430,20 +432,110 @@ def test_the_course_of_a_training_is_written_at_each_epoch(cases, tmp_path):
     assert "http://" not in pages[2] and "https://" not in pages[2]
 
 
+@pytest.mark.parametrize(
+    ("f_best", "said"), [({"f_best": 0.0}, "no score threshold finds"), ({}, "F 0.000 at a score")]
+)
+def test_the_page_of_a_training_says_plainly_that_nothing_is_found(tmp_path, f_best, said):
+    last = {"step": 3, "loss": 0.5, "learning_rate": 0.1, "f_fixed": 0.0, "best_score": 0.5}
+    write_history(
+        tmp_path, [last | f_best], title="t", steps=3, examples=(), running=False, validated=True
+    )
+    page = (tmp_path / "training.html").read_text()
+    assert said in page and "too high" not in page
+
+
 @pytest.mark.slow
 def test_a_time_budget_takes_as_many_steps_as_fit(cases, tmp_path):
     recipe = Recipe(pretrained=False, epochs=10, steps_per_epoch=100, warmup_steps=100)
-    assert fit_to_budget(recipe, 3600.0, 0.1) == recipe
-    fitted = fit_to_budget(recipe, 100.0, 1.0)
+    assert fit_to_budget(recipe, 3600.0, Costs(0.1)) == recipe
+    fitted = fit_to_budget(recipe, 100.0, Costs(1.0))
     assert fitted.steps == 80 and fitted.epochs == 10 and fitted.warmup_steps == 8
     with pytest.raises(UsageError, match="holds none"):
-        fit_to_budget(recipe, 1.0, 5.0)
+        fit_to_budget(recipe, 1.0, Costs(5.0))
     tiny = Recipe.from_dict({**TINY.to_dict(), "epochs": 100, "steps_per_epoch": 100})
-    train(cases[:2], tmp_path, tiny, time_budget_s=1.0, accelerator="cpu")
+    train(cases[:2], tmp_path, tiny, time_budget_s=4.0, accelerator="cpu")
     state = load_state(tmp_path)
     assert 0 < state.step < 10_000
-    train(cases[:2], tmp_path, tiny, time_budget_s=1.0, accelerator="cpu")
+    train(cases[:2], tmp_path, tiny, time_budget_s=4.0, accelerator="cpu")
     assert load_state(tmp_path).step == state.step, "the same command finds it finished"
+
+
+def test_mining_and_validation_that_a_time_budget_does_not_hold_are_left_out():
+    recipe = Recipe(epochs=10, steps_per_epoch=100, mine_at=(0.25, 0.55))
+    # 2 x 10 s of mining, 10 validations and the tuning: 9 x 1 s are under a tenth.
+    fitted = fit_to_budget(recipe, 100.0, Costs(1.0, validation_s=1.0, mining_s=10.0), spent_s=9.0)
+    assert fitted.mine_at == (0.25, 0.55) and fitted.validate_every == 1
+    assert fitted.steps == 60  # 100 - 9 - 20 - 11
+    slow = fit_to_budget(recipe, 100.0, Costs(1.0, validation_s=10.0, mining_s=20.0))
+    assert slow.mine_at == (0.55,) and slow.validate_every == slow.epochs == 10
+    assert slow.steps == 60  # 100 - 20 - 20
+    none = fit_to_budget(recipe, 100.0, Costs(1.0, validation_s=60.0, mining_s=60.0))
+    assert none.mine_at == () and none.steps == 20, "a quarter of the time is for steps, in epochs"
+
+
+def test_epochs_that_do_not_fit_any_more_are_left_out():
+    recipe = Recipe(epochs=10, steps_per_epoch=10, mine_at=(0.1, 0.5))
+
+    def epochs(spent_s, done, costs, max_steps=100):
+        return fit_rest(recipe, 100.0, spent_s, done, costs, max_steps).epochs
+
+    assert epochs(10.0, 1, Costs(1.0)) == 10
+    assert epochs(40.0, 1, Costs(4.0)) == 2, "60 s hold one of 40 s"
+    assert epochs(40.0, 1, Costs(4.0, validation_s=11.0)) == 1
+    assert epochs(40.0, 1, Costs(4.0, mining_s=21.0)) == 1
+    assert epochs(170.0, 4, Costs(4.0)) == 4, "nothing is undone"
+    assert epochs(10.0, 1, Costs(0.5), max_steps=1000) == 19, "90 s hold 18 of 5 s"
+    assert epochs(10.0, 1, Costs(0.5), max_steps=120) == 12
+    assert epochs(10.0, 2, Costs(0.5), max_steps=1000) == 10, "later none is added"
+
+
+@pytest.mark.slow
+def test_a_time_budget_is_kept_on_a_machine_that_becomes_slower(cases, tmp_path, monkeypatch):
+    """A step was measured as 0.5 s and takes 2, a validation takes 2; killed, it goes on alike."""
+    recipe = Recipe.from_dict(
+        {**TINY.to_dict(), "epochs": 10, "steps_per_epoch": 10, "mine_at": [0.6]}
+    )
+    now, told, kills = [1000.0], [], [7]
+
+    def tell(event, content):
+        now[0] += 2.0 * (event == "step")
+        if event in ("fitted", "mined"):
+            told.append((event, content["step"]))
+        if event == "step" and content["step"] in kills:
+            kills.clear()
+            raise KeyboardInterrupt
+
+    def validate(*_):
+        now[0] += 2.0
+        return {}, ()
+
+    monkeypatch.setattr("segmitos.training.budget.monotonic", lambda: now[0])
+    monkeypatch.setattr("segmitos.training.train.validate", validate)
+    monkeypatch.setattr("segmitos.training.train.seconds_per_step", lambda *_: 0.5)
+    monkeypatch.setattr("segmitos.training.train._SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("segmitos.training.train._SAVE_FRACTION", 1e9)
+
+    def run():
+        train(
+            cases[:4],
+            tmp_path,
+            recipe,
+            cases[4:],
+            time_budget_s=40.0,
+            on_event=tell,
+            accelerator="cpu",
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    run()
+    state = load_state(tmp_path)
+    # Of 60 steps planned, 18 and three validations are 42 s; the step after the last checkpoint was
+    # taken twice.
+    assert told == [("fitted", 6), ("mined", 11)] and state.step == 18
+    assert state.spent_s == 42 and now[0] == 1044
+    assert [entry["step"] for entry in state.history] == [6, 12, 18]
+    assert state.history[-1]["learning_rate"] < 0.02 * recipe.learning_rate, "it came to its end"
 
 
 def test_a_checkpoint_of_another_network_is_one_line(cases, tmp_path):

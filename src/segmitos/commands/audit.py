@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from segmitos.commands.progress import in_words, print_warnings
+from segmitos.commands.progress import Bar, in_words, print_warnings
 from segmitos.errors import OutputError, ScaleError, UsageError
 from segmitos.options import (
     DataSets,
@@ -94,7 +94,8 @@ def audit(data: DataSets, out: Path, threads: int | None, **given: Any) -> None:
             raise ScaleError(f"{case.name}: um per pixel unknown; give --mpp")
     sources = load_training_images(chosen, MPP)
     print_warnings(warnings_of(sources))
-    suspects = audit_labels(sources, options, lambda text: print(text, flush=True), threads)
+    with Bar("training steps", options.folds * options.seeds * options.steps) as bar:
+        suspects = audit_labels(sources, options, bar.show, threads)
     placed = [_at_level_0(suspect, sources[suspect.source].ratio) for suspect in suspects]
     with new_folder(out) as folder:
         write_text(folder / "audit.csv", _table(chosen, placed))

@@ -337,7 +337,10 @@ def _tune(
         f"threshold {chosen.threshold}, area from {chosen.min_area_um2:g} um2, "
         f"score from {chosen.min_score:g}"
     )
-    print(f"F on these cases {result.counts.f_score:.3f} (too high: it was tuned on them)")
+    if result.nothing_found:
+        print(f"F 0: {result.nothing_found}")
+    else:
+        print(f"F on these cases {result.counts.f_score:.3f} (too high: it was tuned on them)")
     if result.cross_validated is not None:
         f = ratio_text(result.cross_validated.f_score)
         print(f"F with thresholds cross-validated over slides {f}")

@@ -127,6 +127,12 @@ class TrainingProgress:
             self._step(content["step"], content["loss"])
         elif event == "mined":
             self._say(f"step {content['step']}: {content['places']} false positives mined")
+        elif event == "fitted":
+            self._plan = {**self._plan, "steps": content["steps"]}
+            self._say(
+                f"the time budget holds {content['steps']} steps at the speed of late, not "
+                f"{content['before']}"
+            )
         elif event == "epoch":
             self._say(_epoch(content))
         elif event == "stopped":

@@ -56,7 +56,7 @@ class Recount:
         range: least and largest count in all, as the undecided and unsure marks fall.
         range_in_hotspot: the same in the reviewed hotspot.
         settled: whether no undecided or unsure mark can change a score any more.
-        hotspot_moved: whether the hotspot is another than the model's.
+        hotspot_moved: whether other cells are counted in the hotspot than in the model's.
         screened: whether the reader looked at all of the windows.
         grade: Nottingham grade by each system's mitotic score, where the other scores are given.
         marks: as given, with every detection of the model among them unless they are left out,
@@ -196,7 +196,7 @@ def recount(
         range=tally.range,
         range_in_hotspot=None if in_hotspot is None else in_hotspot.range,
         settled=_is_settled(reviewed, xy, mitoses, undecided | unsure, count_reviewed),
-        hotspot_moved=_place_of(model.hotspot) != _place_of(reviewed.hotspot),
+        hotspot_moved=_holds_others(model.hotspot, reviewed.hotspot, xy[mitoses | undecided]),
         screened=screened if isinstance(screened, bool) else bool(whole) and all(whole),
         grade=_grades(reviewed, tubules, nuclei),
         marks=everything,
@@ -225,10 +225,11 @@ def _in_window(window: Hotspot | None, xy: NDArray[np.float64]) -> NDArray[np.bo
     return np.zeros(len(xy), bool) if window is None else window.holds(xy)
 
 
-def _place_of(window: Hotspot | None) -> tuple[float, ...] | None:
-    if window is None:
-        return None
-    return window.x_px, window.y_px, window.width_px, window.height_px
+def _holds_others(first: Hotspot | None, second: Hotspot | None, xy: NDArray[np.float64]) -> bool:
+    """Tell whether two windows hold other cells; a shift that changes no cell is none."""
+    if first is None or second is None:
+        return first is not second
+    return bool((first.holds(xy) != second.holds(xy)).any())
 
 
 def _is_settled(

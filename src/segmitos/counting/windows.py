@@ -117,10 +117,14 @@ def hotspot(
         raise UsageError(f"fraction of tissue {min_tissue_fraction} must be from 0 to 1")
     window = _window(shape, area_mm2, mpp)
     half_x, half_y = window.half
-    what = f"the {_size(2 * half_x * mpp, 2 * half_y * mpp)} window of {area_mm2:.3g} mm2 ({shape})"
-    if 2 * half_x > width_px * (1 + 1e-9) or 2 * half_y > height_px * (1 + 1e-9):
-        size = _size(width_px * mpp, height_px * mpp)
-        return Unavailable(f"the image is {size}: smaller than {what}")
+    sides_um = np.array([[width_px, height_px], [2 * half_x, 2 * half_y]]) * mpp
+    lacks = sides_um[0] < sides_um[1] * (1 - 1e-9)
+    # Smaller by a hair: with three digits both sizes would read the same.
+    digits = 6 if (lacks & (sides_um[1] < 1.01 * sides_um[0])).any() else 3
+    image, box = (_size(w, h, digits) for w, h in sides_um.tolist())
+    what = f"the {box} window of {area_mm2:.3g} mm2 ({shape})"
+    if lacks.any():
+        return Unavailable(f"the image is {image}: smaller than {what}")
     points = as_points(points_xy)
     # Pixel centers are at integers, so the image begins half a pixel before them.
     left, top = half_x - 0.5, half_y - 0.5
@@ -289,5 +293,5 @@ def _centered(
     return (x, y) if int(window.holds(points, (x, y)).sum()) >= count else center
 
 
-def _size(width_um: float, height_um: float) -> str:
-    return f"{width_um / 1000:.3g} x {height_um / 1000:.3g} mm"
+def _size(width_um: float, height_um: float, digits: int) -> str:
+    return f"{width_um / 1000:.{digits}g} x {height_um / 1000:.{digits}g} mm"

@@ -63,6 +63,14 @@ class Tuning:
     table: NDArray[np.int32]
     place: tuple[int, int, int]
 
+    @property
+    def nothing_found(self) -> str:
+        """Say so where no threshold found a mitosis; empty where one did."""
+        if self.counts.tp:
+            return ""
+        which = "the mitosis" if self.counts.fn == 1 else f"any of the {self.counts.fn} mitoses"
+        return f"no threshold finds {which} of these cases"
+
     def curve(self, threshold: str) -> list[tuple[MapThreshold, float]]:
         """Return (value, F) along one threshold, the other two as chosen.
 

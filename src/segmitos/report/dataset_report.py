@@ -107,10 +107,19 @@ def find_problems(cases: Sequence[Case]) -> list[str]:
             problems += _mask_problems(case, size)
             if case.regions is not None and (problem := case.regions.misplaced(*size)):
                 problems.append(f"{case.name}: {problem}")
-        if case.mpp is None:
-            problems.append(f"{case.name}: um per pixel unknown; give --mpp")
         problems += _duplicates(case)
-    return problems
+    return [*_unknown_scale(cases), *problems]
+
+
+def _unknown_scale(cases: Sequence[Case]) -> list[str]:
+    """Say it once for all images: one option mends it."""
+    unknown = [case.name for case in cases if case.mpp is None]
+    if not unknown:
+        return []
+    which = unknown[0]
+    if len(unknown) > 1:
+        which = f"{len(unknown)} of {len(cases)} images, e.g. {unknown[0]}"
+    return [f"{which}: um per pixel unknown; give --mpp"]
 
 
 def _outside(case: Case, size: tuple[int, int]) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -117,8 +118,14 @@ def _count_difference(slides: Sequence[str], counts: Floats) -> dict[str, Any]:
 
 
 def _matched(slide: SlideReadings, first: int, second: int) -> tuple[int, int, int]:
-    """Return how many mitoses both marked, one to one, and how many only the one or other."""
-    match = match_points(slide.mitoses_xy(first), slide.mitoses_xy(second), MATCH_UM / slide.mpp)
+    """Return how many mitoses both marked, one to one, and how many only the one or other.
+
+    A place on which one of them is undecided or unsure counts neither way, as in kappa.
+    """
+    decided = ~np.isnan(slide.votes[[first, second]].sum(axis=0))
+    units = tuple(slide.units[place] for place in np.flatnonzero(decided))
+    both = replace(slide, units=units, votes=slide.votes[:, decided])
+    match = match_points(both.mitoses_xy(first), both.mitoses_xy(second), MATCH_UM / slide.mpp)
     return match.tp, match.fp, match.fn
 
 

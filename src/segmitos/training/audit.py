@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -30,7 +31,8 @@ from segmitos.training.train_verifier import (
 )
 
 Kind = Literal["missed mitosis", "doubtful mitosis", "misplaced point"]
-OnEvent = Callable[[str], None]
+OnStep = Callable[[int, int, str], None]
+"""Told how many steps are done, of how many, and of which network."""
 
 MPP = 0.25
 _NEAR_PX = 30.0
@@ -71,7 +73,7 @@ class Suspect:
 def audit_labels(
     sources: Sequence[TrainingImage],
     options: AuditOptions,
-    on_event: OnEvent = lambda text: None,
+    on_step: OnStep = lambda done, steps, network: None,
     threads: int | None = None,
 ) -> list[Suspect]:
     """Judge every label, and every dark nucleus without one, by networks of other slides.
@@ -79,7 +81,7 @@ def audit_labels(
     Args:
         sources: images at 0.25 um/px with their points.
         options: of the audit.
-        on_event: told what happens.
+        on_step: told of each step of the trainings.
         threads: of the CPU; None leaves torch's own choice.
 
     Returns:
@@ -102,16 +104,27 @@ def audit_labels(
     ]
     stains = [source.stain for source in sources if source.stain is not None]
     suspects: list[Suspect] = []
-    for fold in sorted(set(fold_of)):
+    folds = max(fold_of) + 1
+    steps = folds * options.seeds * options.steps
+    for fold in range(folds):
         learns = [index for index, of in enumerate(fold_of) if of != fold]
         judged = [index for index, of in enumerate(fold_of) if of == fold]
         points = {index: _points(sources[index], nuclei[index]) for index in judged}
         logits: dict[int, list[NDArray[np.float64]]] = {index: [] for index in judged}
         for seed in range(options.seeds):
-            on_event(f"fold {fold + 1} of {len(set(fold_of))}, seed {seed}: training")
-            recipe = VerifierRecipe(steps=options.steps, batch=options.batch, seed=seed)
             network = train_verifier(
-                sources, _pools(sources, nuclei, learns), recipe, stains, target
+                sources,
+                _pools(sources, nuclei, learns),
+                VerifierRecipe(steps=options.steps, batch=options.batch, seed=seed),
+                stains,
+                target,
+                partial(
+                    _tell,
+                    on_step,
+                    (fold * options.seeds + seed) * options.steps,
+                    steps,
+                    f"fold {fold + 1} of {folds}, seed {seed}",
+                ),
             )
             for index in judged:
                 logits[index].append(score_patches(network, images[index], points[index][:, :2]))
@@ -123,6 +136,10 @@ def audit_labels(
         suspects,
         key=lambda s: (order[s.kind], -s.score if s.kind == "missed mitosis" else s.score),
     )
+
+
+def _tell(on_step: OnStep, before: int, steps: int, network: str, step: int, loss: float) -> None:
+    on_step(before + step, steps, network)
 
 
 def _nuclei(source: TrainingImage, image: NDArray[np.uint8]) -> NDArray[np.float64]:

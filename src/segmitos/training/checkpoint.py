@@ -42,6 +42,8 @@ class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
     """Of the steps since the last epoch ended."""
     history: list[dict[str, float | int]] = []
     """One entry an epoch."""
+    spent_s: Annotated[float, Meta(ge=0)] = 0.0
+    """Time that it took so far, where it has a time budget."""
     tensors: Annotated[str, Meta(pattern=r"^checkpoint-\d+\.safetensors$")] = ""
     """The file beside it; set when it is saved, as is the next."""
     format: int = 0

@@ -43,6 +43,12 @@ class Finished:
             lines.append(f"thresholds: those of an untuned model, and no score: {self.problem}")
             return "\n".join(lines)
         chosen, own = self.tuning.to_dict(), self.tuning.counts
+        if not own.tp:
+            lines.append(
+                f"{self.tuning.nothing_found}: the network has not learnt them yet; train it "
+                "longer, or on more mitoses"
+            )
+            return "\n".join(lines)
         values = ", ".join(f"{name} {value}" for name, value in chosen["thresholds"].items())
         lines.append(f"thresholds tuned on {_slides(self.slides)} of validation: {values}")
         held_out = self.tuning.cross_validated

@@ -18,6 +18,7 @@ from segmitos.errors import ModelError, OutputError, UsageError
 from segmitos.io.datasets import Case
 from segmitos.io.files import remove_file
 from segmitos.io.outputs import check_file, check_folder, is_own_json, is_result_folder
+from segmitos.training.budget import Costs, Pace
 from segmitos.training.checkpoint import (
     STATE,
     TrainingState,
@@ -35,7 +36,7 @@ from segmitos.training.sampling import CropSampler, TrainingImage, load_training
 from segmitos.training.validate import Example
 from segmitos.training.weights import load_run, load_weights
 
-Event = Literal["loaded", "started", "step", "mined", "epoch", "stopped", "done"]
+Event = Literal["loaded", "started", "step", "mined", "fitted", "epoch", "stopped", "done"]
 OnEvent = Callable[[Event, dict[str, Any]], None]
 
 
@@ -59,6 +60,8 @@ class TrainingRun:
     mined_at: list[int] = dataclasses.field(default_factory=list)
     history: list[dict[str, float | int]] = dataclasses.field(default_factory=list)
     examples: Sequence[Example] = ()
+    pace: Pace = dataclasses.field(default_factory=Pace)
+    costs: Costs = dataclasses.field(default_factory=Costs)
 
     @property
     def mine_steps(self) -> set[int]:
@@ -201,6 +204,8 @@ def save_run(run: TrainingRun) -> None:
             stain=None if stain is None else dataclasses.asdict(stain),
             losses=tuple(run.losses),
             history=run.history,
+            # Without a budget no time is kept: the same training leaves the same bytes.
+            spent_s=0.0 if run.identity.time_budget_s is None else run.pace.spent_s,
         ),
     )
 
@@ -217,6 +222,7 @@ def restore_run(run: TrainingRun) -> None:
         raise ModelError(f"damaged checkpoint {run.folder / state.tensors}: {reason}") from error
     run.average.n_averaged.fill_(state.step)
     run.step = state.step
+    run.pace = Pace(state.spent_s)
     run.losses, run.mined_at = list(state.losses), list(state.mined_at)
     run.history = [dict(entry) for entry in state.history]
     for image in run.sampler.sources:

@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 import numpy as np
 import torch
 
@@ -24,6 +23,7 @@ from segmitos.io.datasets import Case
 from segmitos.io.files import write_bytes, write_json
 from segmitos.training.adapt import RECIPE, is_model
 from segmitos.training.batches import Batches, seconds_per_step
+from segmitos.training.budget import Pace, estimated_costs, fit_rest, fit_to_budget
 from segmitos.training.checkpoint import STATE
 from segmitos.training.concentric import concentric_loss
 from segmitos.training.identity import (
@@ -60,8 +60,6 @@ Existing = Literal["resume", "refuse", "restart"]
 # A checkpoint is written at least this often, and takes at most a fiftieth of the time.
 _SAVE_EVERY_S = 60.0
 _SAVE_FRACTION = 0.02
-# Of a time budget, what mining, validation and export may take.
-_OVERHEAD = 0.2
 
 
 def train(
@@ -91,7 +89,7 @@ def train(
         existing: what to do with a run that is in the folder: `resume` it, `refuse`, or `restart`
             from nothing. Only the same run is resumed: same recipe, data, split and start.
         time_budget_s: take fewer steps than the recipe's, so many as fit into this time by their
-            speed here; None takes all.
+            speed here, measured again at the end of each epoch; None takes all.
         on_event: told of what happens, for progress.
         accelerator: auto, cpu, cuda or mps.
         devices: processes or GPUs to train on.
@@ -109,6 +107,7 @@ def train(
         TrainingError: if the loss leaves the finite numbers; the last checkpoint stays.
     """
     folder = Path(folder)
+    pace = Pace()
     if isinstance(recipe, Recipe):
         chosen = Recipe.from_dict(recipe.to_dict())
     else:
@@ -133,6 +132,7 @@ def train(
         fabric = make_fabric(chosen, accelerator, devices)
         run = begin_run(fabric, saved_recipe or chosen, folder, cases, validation_cases, identity)
         run.tell = on_event if fabric.global_rank == 0 else lambda event, content: None
+        run.pace = pace
         warnings = warnings_of([*run.sampler.sources, *run.held_out])
         counts = {"cases": len(cases), "validation": len(validation_cases)}
         run.tell("loaded", {**counts, "warnings": warnings})
@@ -197,10 +197,13 @@ def _start(
     if run.step < run.recipe.steps:
         args = run.network, batches, run.recipe, run.fabric, run.step, check
         speed = seconds_per_step(*args)
+    run.costs = estimated_costs(run.recipe, speed, run.sampler.sources, run.held_out)
     budget = run.identity.time_budget_s
     if is_new:
         if budget is not None:
-            run.recipe = fit_to_budget(run.recipe, budget, speed)
+            fitted = fit_to_budget(run.recipe, budget, run.costs, run.pace.spent_s)
+            # One process decides for all of them, here and after each epoch.
+            run.recipe = run.fabric.broadcast(fitted)
         if run.fabric.global_rank == 0:
             write_bytes(run.folder / IDENTITY, run.identity.to_json())
             write_json(run.folder / "recipe.json", run.recipe.to_dict())
@@ -213,29 +216,19 @@ def _start(
     )
 
 
-def fit_to_budget(recipe: Recipe, budget_s: float, seconds_per_step: float) -> Recipe:
-    """Return a recipe of fewer steps where its own would take longer than a time budget.
-
-    A fifth of the time is left for mining, validation and export.
-
-    Raises:
-        UsageError: if not even one step fits.
-    """
-    steps = int(budget_s * (1 - _OVERHEAD) / max(seconds_per_step, 1e-9))
-    if steps < 1:
-        raise UsageError(
-            f"a step takes {seconds_per_step:.1f} s here: a time budget of {budget_s:.0f} s holds "
-            "none; give more"
-        )
-    if steps >= recipe.steps:
-        return recipe
-    epochs = min(recipe.epochs, steps)
-    return msgspec.structs.replace(
-        recipe,
-        epochs=epochs,
-        steps_per_epoch=steps // epochs,
-        warmup_steps=min(recipe.warmup_steps, steps // 10),
-    )
+def _fit_rest_to_budget(run: TrainingRun) -> None:
+    """Choose the number of epochs again by the time budget, at the end of one."""
+    budget, before = run.identity.time_budget_s, run.recipe.steps
+    if budget is None or run.step == before:
+        return
+    run.costs = run.pace.costs(run.costs)
+    epochs = run.step // run.recipe.steps_per_epoch
+    given = run.identity.recipe
+    max_steps = given["epochs"] * given["steps_per_epoch"]
+    fitted = fit_rest(run.recipe, budget, run.pace.spent_s, epochs, run.costs, max_steps)
+    run.recipe = run.fabric.broadcast(fitted)
+    if run.recipe.steps != before:
+        run.tell("fitted", {"step": run.step, "steps": run.recipe.steps, "before": before})
 
 
 def _take_steps(run: TrainingRun, batches: Batches, check: Callable[[], None]) -> None:
@@ -253,7 +246,8 @@ def _take_steps(run: TrainingRun, batches: Batches, check: Callable[[], None]) -
             if run.step >= run.recipe.steps:
                 return
             check()
-            _one_step(run, batches)
+            with run.pace.part("step"):
+                _one_step(run, batches)
     except StopRequestedError:
         save_run(run)
         run.tell("stopped", {"step": run.step, "steps": run.recipe.steps})
@@ -287,10 +281,14 @@ def _one_step(run: TrainingRun, batches: Batches) -> None:
 
 
 def _mine_if_due(run: TrainingRun, batches: Batches, check: Callable[[], None]) -> bool:
-    if run.step not in run.mine_steps - set(run.mined_at):
+    mined = max(run.mined_at, default=0)
+    # A time budget may put the next round at a step that is over.
+    if not any(mined < step <= run.step for step in run.mine_steps):
         return False
     batches.forget()
-    found = mine(run.average.module, run.sampler.sources, run.recipe, run.sampler.stride, check)
+    sources, stride = run.sampler.sources, run.sampler.stride
+    with run.pace.part("mining"):
+        found = mine(run.average.module, sources, run.recipe, stride, check)
     run.sampler.update()
     run.mined_at.append(run.step)
     run.tell("mined", {"step": run.step, "places": found})
@@ -307,12 +305,14 @@ def _end_epoch_if_due(run: TrainingRun, check: Callable[[], None]) -> bool:
         "loss": float(np.mean(run.losses)),
         "learning_rate": learning_rate(run.recipe, run.step - 1),
     }
+    _fit_rest_to_budget(run)
     due = epoch % run.recipe.validate_every == 0 or run.step == run.recipe.steps
     if run.held_out and due:
         target = run.sampler.target if run.recipe.augmentation.changes_stain else None
-        figures, run.examples = validate(
-            run.average.module, run.held_out, run.recipe, target, check
-        )
+        with run.pace.part("validation"):
+            figures, run.examples = validate(
+                run.average.module, run.held_out, run.recipe, target, check
+            )
         entry |= figures
     run.history.append(entry)
     run.losses = []
