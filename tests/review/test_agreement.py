@@ -297,7 +297,7 @@ def test_the_verbs_of_several_readers(service, tmp_path):
     read(service, "Ben", [M, M, M, M, L, L, L, M])
     done = run("agreement", results, "-o", tmp_path / "agreement", "--draws", "20")
     assert done.returncode == 0, done.stderr
-    # Of the last mark Anna is unsure: four of her five mitoses and of Ben's other four are the same.
+    # Anna is unsure of the last mark: four of her five mitoses are Ben's other four.
     assert "Anna, Ben: 1 slide, F 0.89" in done.stdout
     assert (tmp_path / "agreement" / "agreement.html").is_file()
     done = run("export", results, "-o", tmp_path / "mine", "--readers", "Ben")
