@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.arguments import within
-from experiments.laboratories.data import image_name, laboratory_cases, unsure_cells
+from experiments.laboratories.data import laboratory_cases, with_unsure
 from experiments.paper_ablations import (
     LABELS,
     POSTS,
@@ -114,12 +114,8 @@ def runs(
 
 def run(options: argparse.Namespace, set_: str) -> None:
     """Train and test what is missing."""
-    cases = laboratory_cases(options.data, set_)
-    unsure = unsure_cells(set_)
-    marked = [
-        replace(case, unsure_xy=unsure.get(image_name(set_, case), np.zeros((0, 2))))
-        for case in every_nth(cases, MOST_FIELDS)
-    ]
+    cases = every_nth(laboratory_cases(options.data, set_), MOST_FIELDS)
+    marked = with_unsure(set_, cases)
     slides = sorted({case.slide for case in marked})
     fields = {
         slide: load_training_images([case for case in marked if case.slide == slide], MPP)

@@ -18,14 +18,13 @@ import argparse
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.arguments import within
+from experiments.arguments import add_verifier_options, laboratories_parser
 from experiments.laboratories.candidates import MapMaker, read_networks, screened_cascade, start
 from experiments.laboratories.data import TARGET, LabImage, load_laboratories
 from experiments.laboratories.folds import Verifiers, encoder_of, fold_verifiers, score_left_out
@@ -110,21 +109,9 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m experiments.laboratories", description=__doc__)
-    parser.add_argument("data", type=Path, help="folder of all data sets")
-    parser.add_argument("out", type=Path, help="folder for weights, figures and the model file")
+    parser = laboratories_parser("", __doc__)
+    add_verifier_options(parser, seeds=[0, 1])
     parser.add_argument("--networks", default="lite", help="built-in name or .segmitos file")
-    parser.add_argument("--begin", type=Path, help="run of a network of the map; else ImageNet")
-    parser.add_argument(
-        "--steps",
-        type=within(1),
-        nargs=2,
-        default=[1200, 1000],
-        help="of the small and the large one",
-    )
-    parser.add_argument(
-        "--seeds", type=within(0), nargs="+", default=[0, 1], help="of the trainings"
-    )
     named = ", ".join(f"{fold}: {fold_name(fold)}" for fold in FOLDS)
     parser.add_argument(
         "--folds",
@@ -133,7 +120,6 @@ def _parser() -> argparse.ArgumentParser:
         choices=FOLDS,
         help=f"train the verifiers of these and stop ({named})",
     )
-    parser.add_argument("--threads", type=within(1), default=1, help="of the CPU")
     return parser
 
 

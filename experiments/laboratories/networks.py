@@ -10,13 +10,12 @@ OUT/networks.segmitos, the network of the map in int8: `experiments.laboratories
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from experiments.arguments import within
+from experiments.arguments import laboratories_parser, within
 from experiments.laboratories.data import (
     CROP_GROUPS,
     FIELDS,
@@ -25,6 +24,7 @@ from experiments.laboratories.data import (
     laboratory_cases,
     with_unsure,
 )
+from segmitos.commands.progress import TrainingProgress
 from segmitos.console import run_program
 from segmitos.errors import UsageError
 from segmitos.io.datasets import Case
@@ -38,11 +38,7 @@ LICENSE = "research use only: trained on data under CC BY-NC-ND and challenge te
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.laboratories.networks", description=__doc__
-    )
-    parser.add_argument("data", type=Path, help="folder of all data sets")
-    parser.add_argument("out", type=Path, help="folder for the runs and model files")
+    parser = laboratories_parser(".networks", __doc__)
     parser.add_argument(
         "--without",
         nargs="+",
@@ -51,7 +47,6 @@ def main() -> None:
         help="laboratories, and scanners of the crops, to leave out",
     )
     parser.add_argument("--seed", type=within(0), default=0, help="of the trainings")
-    parser.add_argument("--threads", type=within(1), default=1, help="of the CPU")
     given = parser.parse_args()
     cases = cases_without(given.data, given.without)
     make_networks(cases, given.out, given.seed, given.threads)
@@ -97,7 +92,8 @@ def make_networks(cases: Sequence[Case], out: Path, seed: int, threads: int) -> 
     out.mkdir(parents=True, exist_ok=True)
     for name in ("lite", "proposal"):
         recipe = msgspec.structs.replace(load_recipe(name), seed=seed)
-        train(cases, out / name, recipe, accelerator="cpu", threads=threads)
+        with TrainingProgress() as progress:
+            train(cases, out / name, recipe, on_event=progress, accelerator="cpu", threads=threads)
         export_run(out / name, out / f"{name}.segmitos", name=name, license=LICENSE)
     chosen = calibration_cases(cases, len({case.dataset for case in cases}))
     quantize(out / "lite.segmitos", chosen, out / "int8.segmitos", threads)

@@ -18,16 +18,14 @@ the background that was left out: that one needs no label.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from experiments.arguments import within
+from experiments.arguments import add_verifier_options, laboratories_parser
 from experiments.laboratories.candidates import read_networks, screened_cascade
 from experiments.laboratories.data import (
     CROP_GROUPS,
@@ -60,11 +58,8 @@ LABORATORY = FIELDS[FOLD]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.laboratories.unseen", description=__doc__
-    )
-    parser.add_argument("data", type=Path, help="folder of all data sets")
-    parser.add_argument("out", type=Path, help="folder for weights and figures")
+    parser = laboratories_parser(".unseen", __doc__)
+    add_verifier_options(parser, seeds=[0])
     parser.add_argument(
         "--networks", required=True, help=".segmitos file that did not learn from the laboratory"
     )
@@ -75,17 +70,7 @@ def main() -> None:
         choices=CROP_GROUPS,
         help="of the crops, to leave out, too; the networks must have been trained without them",
     )
-    parser.add_argument("--begin", type=Path, help="run of one of these networks; else ImageNet")
     parser.add_argument("--model", default="lite", help="whose rule and threshold are taken")
-    parser.add_argument(
-        "--steps",
-        type=within(1),
-        nargs=2,
-        default=[360, 1000],
-        help="of the small and the large one",
-    )
-    parser.add_argument("--seeds", type=within(0), nargs="+", default=[0], help="of the verifiers")
-    parser.add_argument("--threads", type=within(1), default=1, help="of the CPU")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     networks = read_networks(given.networks)

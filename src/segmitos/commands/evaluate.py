@@ -31,6 +31,7 @@ _TUNING = ("thresholds.png",)
 _MAX_ROWS = 200
 
 if TYPE_CHECKING:
+    from segmitos.detection.model_file import ModelFile
     from segmitos.detection.pipeline import SlideResult
     from segmitos.evaluation.scoring import Counts, Evaluation
     from segmitos.io.datasets import Case
@@ -74,6 +75,9 @@ def evaluate(
 
     Example: segmitos evaluate mitos14:DIR --cases H03 -o scores
     """
+    from segmitos.detection.model import find_model
+    from segmitos.detection.model_file import read_model_file
+
     if tune and detections is not None:
         raise UsageError("--tune needs the model's maps; it does not go with --detections")
     if tune and rule != "one-to-one":
@@ -95,7 +99,7 @@ def evaluate(
         chosen, found, warnings, models = _saved(chosen, detections)
     else:
         results, warnings = _detected(chosen, model, device, threads)
-        models = [_model_of(model)]
+        models = [_model_of(read_model_file(find_model(model)))]
         pairs = list(zip(chosen, results, strict=True))
         found = {case.name: result.detections for case, result in pairs}
         # What an image says of its scale wins.
@@ -104,12 +108,8 @@ def evaluate(
     _score(chosen, found, [*warnings, *of_training], models, rule, out, json_out)
 
 
-def _model_of(path: Path | None) -> dict[str, Any]:
+def _model_of(file: ModelFile) -> dict[str, Any]:
     """Say which model a file is, and the names of the data sets that it was trained on."""
-    from segmitos.detection.model import find_model
-    from segmitos.detection.model_file import read_model_file
-
-    file = read_model_file(find_model(path))
     about = {key: file.about[key] for key in ("name", "sha256")}
     return {**about, "datasets": list(file.spec.datasets)}
 
@@ -318,10 +318,10 @@ def _tune(
     from segmitos.io.files import write_bytes, write_json
 
     results, warnings = _detected(cases, model, device, threads)
-    found = [*warnings_of_crops(cases), *_warnings_of_training(cases, [_model_of(model)])]
+    file = read_model_file(find_model(model))
+    found = [*warnings_of_crops(cases), *_warnings_of_training(cases, [_model_of(file)])]
     print_warnings(found)
     warnings += found
-    file = read_model_file(find_model(model))
     items = [Item.of(*pair) for pair in zip(cases, results, strict=True)]
     result = tune(items, otsu=file.spec.verifier is None)
     content = thresholds_content(result, len(cases))
