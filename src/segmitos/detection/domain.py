@@ -75,6 +75,7 @@ class ScaleRegression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _scale_warning(octaves: float, limit: float, mpp: float) -> str:
+    """Say that texture looks finer (octaves above 0) or coarser than the scale that is stated."""
     within = abs(octaves) <= _MAX_OCTAVES
     shown = octaves if within else math.copysign(_MAX_OCTAVES, octaves)
     about = "about" if within else "less than" if shown > 0 else "more than"

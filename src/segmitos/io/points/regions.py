@@ -58,7 +58,8 @@ class Regions:
     ) -> str:
         """Say that there are regions which touch nothing of an image of this size; empty if none.
 
-        They were drawn on another image or at another scale, as then the others were, too.
+        Such regions were drawn on another image or at another scale; then those of the same file
+        that happen to touch the image are in the wrong place, too.
 
         Args:
             width: of the image.
