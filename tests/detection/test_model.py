@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segmitos.detection import model as model_module
 from segmitos.detection.model import DEFAULT_MODEL, Model, is_builtin
 from segmitos.detection.model_file import read_model_file
 from segmitos.detection.runtimes import compile_openvino, import_onnxruntime, open_onnxruntime
@@ -79,6 +80,21 @@ def test_slides_go_through_onnx_runtime_in_streams_with_the_same_bytes(threads, 
     many.release()
     again = many.runtime_for(500_000_000)
     assert again is not large and again.streams == large.streams
+
+
+def test_streams_share_what_one_thread_runs(tmp_path, monkeypatch):
+    started = []
+
+    def counted(graph, where, device, threads, rank):
+        started.append((where.rpartition(" ")[2], threads))
+        return open_onnxruntime(graph, where, device, threads, rank)
+
+    monkeypatch.setattr(model_module, "open_onnxruntime", counted)
+    model = Model.load(write_toy_cascade(tmp_path / "toy.segmitos"), "cpu", 2)
+    alone = [("network-0.onnx", 1), ("network-1.onnx", 1), ("proposal.onnx", 2)]
+    assert sorted(started) == alone
+    model.runtime_for(500_000_000)
+    assert sorted(started) == sorted([*alone, ("proposal.onnx", 1)])
 
 
 def test_openvino_stays_ready_between_slides(tmp_path):

@@ -120,18 +120,19 @@ class Model:
         file = read_model_file(found)
         if choose_device(device) == "openvino":
             return cls._on_openvino(found, file, threads)
-        predict, used = _start(file, found, choose_device(device), threads)
+        graphs = _OnnxGraphs(file, found)
+        predict, used = graphs.start(choose_device(device), threads)
         if device == "cuda" and used != "cuda":
             raise ModelError("device cuda: ONNX Runtime could not start its CUDA provider here")
         slide_runtime: Callable[[], Model] | None = None
         if device == "auto" and used == "cpu" and file.spec.cascade is None and has_openvino():
             slide_runtime = partial(cls._on_openvino, found, file, threads)
         elif used == "cpu" and threads > 1:
-            slide_runtime = partial(cls._in_streams, found, file, threads)
+            slide_runtime = partial(cls._in_streams, found, file, graphs, threads)
         return cls(found, file, used, predict, 1, slide_runtime)
 
     @classmethod
-    def _in_streams(cls, path: Path, file: ModelFile, threads: int) -> Model:
+    def _in_streams(cls, path: Path, file: ModelFile, graphs: _OnnxGraphs, threads: int) -> Model:
         """Return the model for several tiles at once, each with its share of the threads.
 
         Threads that work at one tile wait for the slowest of them after each layer, and one of
@@ -141,7 +142,7 @@ class Model:
         free: queue.SimpleQueue[Predict] = queue.SimpleQueue()
         for stream in range(streams):
             own_threads = threads // streams + (stream < threads % streams)
-            free.put(_start(file, path, "cpu", own_threads)[0])
+            free.put(graphs.start("cpu", own_threads)[0])
 
         def predict(
             images: NDArray[np.uint8], output_box: Box | None, origin: tuple[int, int]
@@ -217,19 +218,38 @@ class Model:
             ) from error
 
 
-def _start(file: ModelFile, path: Path, device: str, threads: int) -> tuple[Predict, str]:
-    """Start a model's graphs in ONNX Runtime."""
-    used = device
+class _OnnxGraphs:
+    """The graphs of a model file in ONNX Runtime.
 
-    def start(graph: bytes, name: str, rank: int, patches: bool) -> Network:
-        nonlocal used
-        spread = patches and device == "cpu"
-        each = 1 if spread else threads
-        network, used = open_onnxruntime(graph, f"{path}: {name}", device, each, rank)
-        return in_batches(network, BATCH_SIZE, threads) if spread else network
+    A session of one thread runs in the thread of its caller, and in several at once: there is one
+    of each graph, whoever calls it.
+    """
 
-    predict = _assemble(file, path, start)
-    return predict, used
+    def __init__(self, file: ModelFile, path: Path) -> None:
+        self._file = file
+        self._path = path
+        self._of_one_thread: dict[str, Network] = {}
+
+    def start(self, device: str, threads: int) -> tuple[Predict, str]:
+        """Return what gives the maps of images on a device, and the device that it runs on."""
+        used = device
+
+        def start(graph: bytes, name: str, rank: int, patches: bool) -> Network:
+            nonlocal used
+            spread = patches and device == "cpu"
+            own_threads = 1 if spread else threads
+            shared = device == "cpu" and own_threads == 1
+            if shared and name in self._of_one_thread:
+                network = self._of_one_thread[name]
+            else:
+                where = f"{self._path}: {name}"
+                network, used = open_onnxruntime(graph, where, device, own_threads, rank)
+            if shared:
+                self._of_one_thread[name] = network
+            return in_batches(network, BATCH_SIZE, threads) if spread else network
+
+        at_once = threads if device == "cpu" else 1
+        return _assemble(self._file, self._path, start, at_once), used
 
 
 @dataclass(frozen=True)
@@ -287,18 +307,26 @@ class _Started:
         return mean
 
 
-def _assemble(file: ModelFile, path: Path, start: Start) -> Predict:
-    """Start the graphs of a file; return what gives the maps of images."""
+def _assemble(file: ModelFile, path: Path, start: Start, at_once: int = 1) -> Predict:
+    """Start the graphs of a file, some at once; return what gives the maps of images."""
     patches = file.spec.cascade is not None
+    networks = [network_entry(k) for k in range(len(file.networks))]
+    kinds = dict.fromkeys(networks, (3, patches))
+    kinds |= {PROPOSAL: (3, False), SCREENING: (1, True), VERIFIER: (1, True)}
+    # The largest takes longest, so it begins.
+    graphs = dict(sorted(file.graphs.items(), key=lambda item: -len(item[1])))
+    with ThreadPoolExecutor(at_once) as pool:
+        starting = {
+            name: pool.submit(start, graph, name, *kinds[name]) for name, graph in graphs.items()
+        }
+    started = {name: future.result() for name, future in starting.items()}
     return _Started(
         path=path,
         spec=file.spec,
-        networks=[
-            start(graph, network_entry(k), 3, patches) for k, graph in enumerate(file.networks)
-        ],
-        proposal=None if file.proposal is None else start(file.proposal, PROPOSAL, 3, False),
-        screening=None if file.screening is None else start(file.screening, SCREENING, 1, True),
-        verifier=None if file.verifier is None else start(file.verifier, VERIFIER, 1, True),
+        networks=[started[name] for name in networks],
+        proposal=started.get(PROPOSAL),
+        screening=started.get(SCREENING),
+        verifier=started.get(VERIFIER),
     ).predict
 
 

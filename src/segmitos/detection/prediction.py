@@ -19,9 +19,7 @@ from segmitos.detection.spec import ModelSpec
 from segmitos.detection.tiling import Tile, cut_tiles, default_tile_size, shrink_to_tissue
 from segmitos.detection.tissue import TissueMask
 from segmitos.detection.view import SlideView
-
-# Threads that read and decode ahead of the network.
-READERS = 2
+from segmitos.io.slide import READERS
 
 
 def select_tiles(

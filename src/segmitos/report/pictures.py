@@ -9,6 +9,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from segmitos.counting.windows import Hotspot
 from segmitos.errors import DataError
 from segmitos.io.files import image_bytes, json_text
 from segmitos.io.points.candidates import Candidates
-from segmitos.io.slide import Slide
+from segmitos.io.slide import READERS, Slide
 from segmitos.report.crops import crop_jpeg, read_crop
 
 if TYPE_CHECKING:
@@ -110,14 +111,17 @@ def crops_at(
         crops: those that there are, by id.
         slide: to read the others from; without it they are left out.
     """
-    found = {}
-    for identity, (x_px, y_px) in places.items():
-        if identity in crops:
-            found[identity] = crops[identity]
-        elif slide is not None:
-            pixels = read_crop(slide, x_px, y_px, CROP_UM, CROP_PX)
-            found[identity] = crop_jpeg(pixels, CROP_UM)
-    return found
+    found = dict(crops)
+    if slide is not None:
+        others = [identity for identity in places if identity not in crops]
+
+        def read(identity: str) -> bytes:
+            pixels = read_crop(slide, *places[identity], CROP_UM, CROP_PX)
+            return crop_jpeg(pixels, CROP_UM)
+
+        with ThreadPoolExecutor(READERS) as readers:
+            found.update(zip(others, readers.map(read, others), strict=True))
+    return {identity: found[identity] for identity in places if identity in found}
 
 
 def encode_crops(crops: dict[str, bytes]) -> bytes:

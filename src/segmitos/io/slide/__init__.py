@@ -2,6 +2,6 @@
 
 from segmitos.io.slide.entry import InputEntry
 from segmitos.io.slide.find import find_images, find_inputs
-from segmitos.io.slide.slide import Slide
+from segmitos.io.slide.slide import READERS, Slide
 
-__all__ = ["InputEntry", "Slide", "find_images", "find_inputs"]
+__all__ = ["READERS", "InputEntry", "Slide", "find_images", "find_inputs"]

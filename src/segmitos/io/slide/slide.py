@@ -20,6 +20,8 @@ from segmitos.io.slide.resample import make_axis, read_grid
 from segmitos.io.slide.scale import choose_scale, unknown_scale
 from segmitos.io.text import reason_of
 
+# Threads that read one slide at once; decoding leaves Python to the others.
+READERS = 2
 _OPENSLIDE_SUFFIXES = (".mrxs", ".vms", ".vmu")
 """Formats whose main file is a picture or a text, so that only the name tells."""
 _SIGNS: dict[tuple[bytes, ...], str] = {
