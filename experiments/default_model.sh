@@ -5,7 +5,7 @@
 #
 # from the repository's root, in an environment with segmitos[train]. Three networks of the `lite`
 # recipe and one of the `proposal` recipe learn from MITOS-ATYPIA-14 without H03 and from the crops;
-# the three are made int8. Then `experiments.laboratories` trains verifiers, each without one
+# all are made int8. Then `experiments.laboratories` trains verifiers, each without one
 # laboratory, chooses rule and threshold on those left out, and writes OUT/lite.segmitos; last, the
 # file gets the reference of the domain check, experiments/domain.json as it is. It takes hours on a
 # CPU. Stopped, it goes on where it was.
@@ -45,17 +45,17 @@ for seed in 0 1 2; do
     [ -e "$out/float$seed.segmitos" ] ||
         segmitos model export "$out/lite$seed" -o "$out/float$seed.segmitos" --name lite \
             --license "$license" --stain-of "mitos14:$out/slides"
-    [ -e "$out/int8-$seed.segmitos" ] ||
-        segmitos model quantize "$fields" "mitos12:$data/mitos12" "points:$out/midesec" \
-            --exclude H03 -m "$out/float$seed.segmitos" -o "$out/int8-$seed.segmitos"
 done
 segmitos train "$fields" "$crops" --exclude H03 --recipe proposal -o "$out/proposal"
 [ -e "$out/proposal.segmitos" ] ||
     segmitos model export "$out/proposal" -o "$out/proposal.segmitos" \
         --name "five convolutions" --license "$license"
+[ -e "$out/floats.segmitos" ] ||
+    segmitos model combine "$out/float0.segmitos" "$out/float1.segmitos" "$out/float2.segmitos" \
+        --proposal-network "$out/proposal.segmitos" -o "$out/floats.segmitos"
 [ -e "$out/networks.segmitos" ] ||
-    segmitos model combine "$out/int8-0.segmitos" "$out/int8-1.segmitos" "$out/int8-2.segmitos" \
-        --proposal-network "$out/proposal.segmitos" -o "$out/networks.segmitos"
+    segmitos model quantize "$fields" "mitos12:$data/mitos12" "points:$out/midesec" \
+        --exclude H03 -m "$out/floats.segmitos" -o "$out/networks.segmitos"
 python -m experiments.laboratories "$data" "$out" --networks "$out/networks.segmitos" \
     --begin "$out/lite0" --steps 360 1000
 python -m experiments.domain --into "$out/lite.segmitos"

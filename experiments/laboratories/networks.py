@@ -4,7 +4,7 @@
 
 They learn from the fields and crops that are left, but for the paper's validation slide, by the
 recipes `lite` and `proposal`; cells that `experiments/labels` lists are unsure. Both are written to
-OUT/networks.segmitos, the network of the map in int8: `experiments.laboratories` and
+OUT/networks.segmitos, in int8: `experiments.laboratories` and
 `experiments.laboratories.unseen` take that file as `--networks`. Stopped, it goes on where it was.
 """
 
@@ -95,11 +95,11 @@ def make_networks(cases: Sequence[Case], out: Path, seed: int, threads: int) -> 
         with TrainingProgress() as progress:
             train(cases, out / name, recipe, on_event=progress, accelerator="cpu", threads=threads)
         export_run(out / name, out / f"{name}.segmitos", name=name, license=LICENSE)
-    chosen = calibration_cases(cases, len({case.dataset for case in cases}))
-    quantize(out / "lite.segmitos", chosen, out / "int8.segmitos", threads)
-    file = out / "networks.segmitos"
+    floats, file = out / "floats.segmitos", out / "networks.segmitos"
     # The coarsest stride of the recipe `lite` is 16.
-    combine([out / "int8.segmitos"], file, out / "proposal.segmitos", name="lite", grid_px=16)
+    combine([out / "lite.segmitos"], floats, out / "proposal.segmitos", name="lite", grid_px=16)
+    chosen = calibration_cases(cases, len({case.dataset for case in cases}))
+    quantize(floats, chosen, file, threads)
     print(f"{file}: networks of the map and of its proposals, {len(cases)} images")
     return file
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import onnx.numpy_helper
@@ -21,8 +22,10 @@ from segmitos.errors import UsageError
 from segmitos.io.datasets import load_dataset
 from segmitos.training import quantize as quantize_module
 from segmitos.training.audit import AuditOptions, audit_labels
+from segmitos.training.combine import combine
 from segmitos.training.export import export_network
 from segmitos.training.networks.lite import LiteNetwork
+from segmitos.training.networks.proposal import ProposalNetwork
 from segmitos.training.networks.verifier import VerifierNetwork
 from segmitos.training.quantize import quantize_verifier
 from segmitos.training.train import train
@@ -31,11 +34,10 @@ from tests.factories.synthetic_fields import draw_field
 from tests.factories.toy_models import SPEC
 
 
-@pytest.fixture(scope="module")
-def in_floats(tmp_path_factory) -> Path:
-    """A random network whose layers are normalized, with probabilities on both sides of a half."""
-    torch.manual_seed(0)
-    network = LiteNetwork()
+def normalized(kind, seed):
+    """Return a network of random weights whose layers are normalized to drawn fields."""
+    torch.manual_seed(seed)
+    network = kind()
     torch.nn.init.normal_(network.head.weight, std=0.5)
     torch.nn.init.zeros_(network.head.bias)
     for module in network.modules():
@@ -44,6 +46,13 @@ def in_floats(tmp_path_factory) -> Path:
     fields = [draw_field(np.random.default_rng(seed), size=128)[0] for seed in range(4)]
     with torch.no_grad():
         network.train()(torch.from_numpy(np.stack(fields)).permute(0, 3, 1, 2).float())
+    return network
+
+
+@pytest.fixture(scope="module")
+def in_floats(tmp_path_factory) -> Path:
+    """A random network whose layers are normalized, with probabilities on both sides of a half."""
+    network = normalized(LiteNetwork, 0)
     path = tmp_path_factory.mktemp("floats") / "first.segmitos"
     export_network(network, SPEC, path)
     return path
@@ -111,6 +120,27 @@ def test_an_integer_model_is_not_quantized_again(quantized, tmp_path, capsys):
     assert main([*given, "--threads", "0"]) == 2
     assert "--threads" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_proposal_network_is_made_integers_with_the_networks(quantized, in_floats, tmp_path):
+    network = normalized(ProposalNetwork, 1)
+    alone, behind, out = (tmp_path / f"{name}.segmitos" for name in ("alone", "behind", "out"))
+    spec = msgspec.structs.replace(SPEC, name="proposal", mpp=0.5, stride=8, context_px=24)
+    export_network(network, spec, alone)
+    combine([in_floats], behind, alone, patch_px=224, margin_px=80, grid_px=16)
+    cases = load_dataset(f"points:{quantized.parent / 'data'}", mpp=0.25)
+    quantize_module.quantize(behind, cases, out)
+    before, after = read_model_file(behind), read_model_file(out)
+    assert all(b"QuantizeLinear" in graph for graph in (after.proposal, *after.networks))
+    assert after.spec.context_px == before.spec.context_px
+    assert after.spec.cascade == before.spec.cascade
+    image = draw_field(np.random.default_rng(5), size=320)[0][None]
+    expected, got = (
+        open_onnxruntime(file.proposal, "it", "cpu", 1)[0](image) for file in (before, after)
+    )
+    assert expected.std() > 0.05
+    assert 0 < np.abs(got - expected).mean() < 0.05
 
 
 @pytest.mark.slow

@@ -22,10 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detection.model import checked_threads, find_model
-from segmitos.detection.model_file import network_entry, read_model_file, write_model_file
+from segmitos.detection.model_file import (
+    PROPOSAL,
+    network_entry,
+    read_model_file,
+    write_model_file,
+)
 from segmitos.detection.runtimes import Network, import_quantization, open_onnxruntime
+from segmitos.detection.spec import ModelSpec, cascade_context
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
-from segmitos.detection.verify import log_odds
+from segmitos.detection.verify import REACH_PX, log_odds
 from segmitos.errors import DataError, ModelError
 from segmitos.io.datasets import Case
 from segmitos.training.sampling import TrainingImage, load_training_images, warnings_of
@@ -62,7 +68,9 @@ class Quantized:
 def quantize(
     path: str | Path, cases: Sequence[Case], out: Path, threads: int | None = None
 ) -> Quantized:
-    """Write an int8 version of a model file. A proposal network and a verifier stay in float32.
+    """Write an int8 version of a model file: of its networks and the proposal network before them.
+
+    What is in int8 already stays as it is, and so do a screening network and a verifier.
 
     Args:
         path: of the model file, or the name of a built-in model; stays as it is.
@@ -79,21 +87,22 @@ def quantize(
     threads = checked_threads(threads) or 1
     found = find_model(path)
     file = read_model_file(found)
-    if any(_is_quantized(graph) for graph in file.networks):
+    graphs = file.graphs
+    names = [*map(network_entry, range(len(file.networks))), *({PROPOSAL} & set(graphs))]
+    names = [name for name in names if not _is_quantized(graphs[name])]
+    if not names:
         raise ModelError(f"{found} is quantized already; quantize the model that it was made of")
     images = load_training_images(cases, file.spec.mpp)
     crops = list(_crops(images, file.spec.stain))
     if not crops:
         raise DataError(f"no image of {CROP_PX} x {CROP_PX} px at {file.spec.mpp} um/px to use")
-    graphs = file.graphs
     shifts: list[float] = []
     differences: list[tuple[float, float]] = []
     context_px = file.spec.context_px
-    for index, graph in enumerate(file.networks):
-        name = network_entry(index)
+    for name in names:
+        graph = graphs[name]
         network = open_onnxruntime(graph, f"{found}: {name}", "cpu", threads)[0]
-        if file.spec.cascade is None:
-            context_px = max(context_px, _measured_context(network, file.spec.context_px, crops))
+        context_px = max(context_px, _context_of(file.spec, name, network, crops))
         graphs[name], shift, difference = _quantize_network(graph, network, crops, threads)
         shifts.append(shift)
         differences.append(difference)
@@ -146,6 +155,20 @@ def _quantize_network(
 def _is_quantized(graph: bytes) -> bool:
     """Tell whether a graph holds quantized layers: only they quantize activations."""
     return b"\x22\x0eQuantizeLinear" in graph
+
+
+def _context_of(
+    spec: ModelSpec, name: str, network: Network, crops: list[NDArray[np.uint8]]
+) -> int:
+    """Return the context in pixels that a model needs for one of its networks in int8."""
+    if spec.cascade is None:
+        return _measured_context(network, spec.context_px, crops)
+    if name != PROPOSAL:
+        # Patches are seen whole.
+        return spec.context_px
+    beyond_px = 0 if spec.verifier is None else REACH_PX
+    seen_px = _measured_context(network, spec.cascade.proposal_stride_px, crops)
+    return cascade_context(spec.cascade, seen_px) + beyond_px
 
 
 def _measured_context(network: Network, stated_px: int, crops: list[NDArray[np.uint8]]) -> int:
