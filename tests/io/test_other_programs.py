@@ -179,6 +179,17 @@ def test_every_bare_geometry_collection_is_a_region(tmp_path):
     assert len(read_regions(tmp_path / "roi.geojson").included) == 3
 
 
+@pytest.mark.parametrize(
+    "kind", ["Ignored", "Ignore this", "Excluded region", "Necrotic_area", "Artefact (fold)"]
+)
+def test_what_is_to_be_left_out_is_no_region_to_work_in(tmp_path, kind):
+    outlines = [("Tumor", square(0, 0, 100)), (kind, square(0, 0, 20))]
+    features = [point(None, name) | {"geometry": area} for name, area in outlines]
+    (tmp_path / "roi.geojson").write_text(json.dumps(features))
+    regions = read_regions(tmp_path / "roi.geojson")
+    assert regions.contains(np.array([[50.0, 50], [10, 10]])).tolist() == [True, False]
+
+
 def coco(*annotations):
     return {
         "images": [{"id": 1, "file_name": "a.png", "width": 900, "height": 800}],
@@ -222,6 +233,13 @@ def test_an_image_that_nobody_annotated_is_told(tmp_path, capsys):
     assert "has no annotation of b.png" in capsys.readouterr().err
     assert main([*call, "a.png", "--overwrite"]) == 0
     assert "no annotation" not in capsys.readouterr().err
+
+
+def test_a_sign_for_thousands_in_a_data_sets_own_table_is_refused(tmp_path):
+    columns = "file,tissue,abnormality,severity,x_px,y_px,radius_px"
+    (tmp_path / "lesions.csv").write_text(f'{columns}\na.png,G,CIRC,B,"1,012",425,40\n')
+    with pytest.raises(DataError, match="line 2: x_px '1,012' is not a number"):
+        load_dataset(f"mini-mias:{tmp_path}")
 
 
 @pytest.fixture

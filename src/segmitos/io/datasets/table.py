@@ -54,8 +54,11 @@ def read_lines(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def number(text: str, path: Path, line: int, column: str) -> float:
-    """Turn a cell into a finite number. Raises DataError with file, line, column and value."""
-    return parse_number(text, f"{path}, line {line}: {column}")
+    """Turn a cell into a finite number. Raises DataError with file, line, column and value.
+
+    A comma that may stand for thousands is refused.
+    """
+    return parse_number(text, f"{path}, line {line}: {column}", ",")
 
 
 def named_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:

@@ -9,6 +9,7 @@ QuPath counts from the corner of the first pixel and SegMitos from its center; t
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,16 +49,11 @@ REVIEWED_CLASSES = frozenset(
 """Outlines of these classes, and those without one, are where every mitosis is marked."""
 EXCLUDED_CLASSES = frozenset(
     {
-        "ignore",
-        "necrosis",
-        "exclude",
-        "excluded",
-        "exclusion",
-        "artefact",
-        "artifact",
+        *("ignore", "ignored", "exclude", "excluded", "excluding", "exclusion"),
+        *("necrosis", "necroses", "necrotic", "artefact", "artifact"),
     }
 )
-"""Outlines of these classes are left out of the image (`is_excluded`)."""
+"""Outlines whose class begins with one of these words are left out (`is_excluded`)."""
 OTHER_REGION_CLASSES = frozenset({"hotspot", "ten fields", "tissue", "tumor", "tumour", "stroma"})
 """Outlines of these classes say nothing about where mitoses are marked."""
 # The two plates of an anaphase are no further apart than so many times their length.
@@ -110,8 +106,9 @@ class Outline:
 
 
 def is_excluded(kind: str | None) -> bool:
-    """Tell whether outlines of a class are left out: `Ignore*`, `Artifacts`, `Necrosis: old`."""
-    name = plain_name((kind or "").partition(":")[0]).rstrip("* ")
+    """Tell whether outlines of a class are left out: `Ignore*`, `Artifacts`, `Necrotic area`."""
+    word = re.match("[a-z]*", plain_name(kind or ""))
+    name = "" if word is None else word[0]
     return not EXCLUDED_CLASSES.isdisjoint({name, name.removesuffix("s")})
 
 
