@@ -13,6 +13,7 @@ from PIL import Image
 from segmitos.cli import main
 from segmitos.errors import DataError, ScaleError
 from segmitos.io.datasets import left_out, load_dataset
+from segmitos.io.datasets.table import headless_points
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.classes import CLASSES, Classes
 from segmitos.io.points.read import read_annotations
@@ -240,6 +241,16 @@ def test_a_sign_for_thousands_in_a_data_sets_own_table_is_refused(tmp_path):
     (tmp_path / "lesions.csv").write_text(f'{columns}\na.png,G,CIRC,B,"1,012",425,40\n')
     with pytest.raises(DataError, match="line 2: x_px '1,012' is not a number"):
         load_dataset(f"mini-mias:{tmp_path}")
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_column_that_counts_the_lines_is_no_position(tmp_path, start):
+    path = tmp_path / "a.csv"
+    path.write_text("".join(f"{start + n},{100 * n},300\n" for n in range(3)))
+    with pytest.raises(DataError, match="the first column counts the lines, where row should be"):
+        headless_points(path, ("row", "column"))
+    path.write_text("100,300,5\n101,300,6\n")
+    assert headless_points(path, ("row", "column")).tolist() == [[100, 300], [101, 300]]
 
 
 @pytest.fixture
