@@ -117,6 +117,10 @@ def convert(
     if size is not None:
         check_inside(found.xy, size, source)
     lost = write_annotations(out, found, target, qupath, offset or found.qupath_offset_px, size)
+    if image is not None and not len(found) and not found.left_out:
+        print_warnings(
+            [f"{source} has no annotation of {image}; it does not say that anybody looked"]
+        )
     if found.left_out:
         print(f"left out of {source}: {summary_of(found.left_out)}", file=sys.stderr)
     if lost:

@@ -52,7 +52,8 @@ class Case:
     centered_crop: bool = False
     """Whether the image was cut round a mitosis."""
     confidence: NDArray[np.float64] | None = None
-    """Fraction of annotators that called each of `mitoses_xy` a mitosis; shape (n,)."""
+    """Fraction of annotators that called each of `mitoses_xy` a mitosis; shape (n,), nan where
+    unknown; None where it is unknown of all."""
     scanner: str = ""
     size_px: tuple[int, int] | None = None
     """Width and height, where the format or the image's header tells them cheaply."""

@@ -30,7 +30,7 @@ class FormatInfo:
     summary: str
     home: str
     notes: str = ""
-    """Function of the same module that says what its reader leaves out; there may be none."""
+    """Where the function is that says what its reader leaves out; there may be none."""
 
     def read(self, path: Path, problems: Problems | None = None) -> list[Case]:
         """Read all cases under a path.
@@ -43,31 +43,40 @@ class FormatInfo:
         Raises:
             DataError: for what is wrong with a case, or with the whole.
         """
-        reader: Reader = self._find(self.home.partition(":")[2])
+        reader: Reader = _find(self.home)
         return reader(path, problems)
 
     def left_out(self, path: Path) -> list[str]:
         """Say what of a path `read` leaves out, a line each. Raises DataError as `read`."""
-        return self._find(self.notes)(path) if self.notes else []
-
-    def _find(self, function: str) -> Any:
-        module = self.home.partition(":")[0]
-        return getattr(import_module(f"segmitos.io.datasets.{module}"), function)
+        return _find(self.notes)(path) if self.notes else []
 
 
+def _find(place: str) -> Any:
+    """Return the function that `module:function` names."""
+    module, _, function = place.partition(":")
+    return getattr(import_module(f"segmitos.io.datasets.{module}"), function)
+
+
+_OF_DATABASES = "tupac:other_classes"
 FORMATS: dict[str, FormatInfo] = {
     info.name: info
     for info in (
         FormatInfo("mitos14", "ICPR 2014 MITOS-ATYPIA: frames and click CSVs", "mitos:mitos14"),
         FormatInfo(
-            "mitos12", "ICPR 2012 MITOSIS: pixel lists, or tiles with masks", "mitos12:mitos12"
+            "mitos12",
+            "ICPR 2012 MITOSIS: pixel lists, or tiles with masks",
+            "mitos12:mitos12",
+            _OF_DATABASES,
         ),
         FormatInfo("amida13", "AMIDA13: row,column CSVs, cases 01 to 23", "tupac:amida13"),
         FormatInfo(
-            "tupac16", "TUPAC16 auxiliary: CSVs, or a SlideRunner database", "tupac:tupac16"
+            "tupac16",
+            "TUPAC16 auxiliary: CSVs, or a SlideRunner database",
+            "tupac:tupac16",
+            _OF_DATABASES,
         ),
         FormatInfo(
-            "midog", "MIDOG 2021, 2022, ++: the organisers' JSON", "midog:midog", "unlabelled"
+            "midog", "MIDOG 2021, 2022, ++: the organisers' JSON", "midog:midog", "midog:unlabelled"
         ),
         FormatInfo(
             "cbis-ddsm", "CBIS-DDSM mammograms: case CSVs, masks of masses", "cbis_ddsm:cbis_ddsm"

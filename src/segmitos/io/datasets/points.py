@@ -33,7 +33,8 @@ from pathlib import Path
 from segmitos.errors import DataError, ScaleError, SegMitosError
 from segmitos.io.datasets.case import Case
 from segmitos.io.datasets.table import check_inside, image_header, require_folder
-from segmitos.io.geometry import check_mpp
+from segmitos.io.geometry import check_mpp, same_scale
+from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.geojson import Polygons
 from segmitos.io.points.read import read_annotations
 from segmitos.io.points.read_regions import read_regions
@@ -129,6 +130,7 @@ def _case(image: Path, table: Path, root: Path, polygons: Polygons) -> Case:
     file = regions_file(image)
     regions = found.regions if file is None else read_regions(file).moved(*offset)
     check_inside(found.xy, size, table)
+    _check_scale(found, (own_mpp, given), table, image)
     if regions is not None and size is not None and (problem := regions.misplaced(*size, offset)):
         raise DataError(f"{file or table}: {problem} of {size[0]} x {size[1]} px")
     parent = image.parent.relative_to(root)
@@ -148,6 +150,24 @@ def _case(image: Path, table: Path, root: Path, polygons: Polygons) -> Case:
         regions=regions,
         confidence=found.mitosis_confidence(),
         laboratory=found.laboratory or _written(image.parent, root, "laboratory.txt")[1],
+    )
+
+
+def _check_scale(
+    found: Annotations, known: Sequence[float | None], table: Path, image: Path
+) -> None:
+    """Refuse a table that states another scale than its image: its pixels are of another scan.
+
+    Raises:
+        ScaleError: naming both.
+    """
+    scales = [mpp for mpp in known if mpp is not None]
+    if found.mpp is None or not scales or any(same_scale(found.mpp, mpp) for mpp in scales):
+        return
+    raise ScaleError(
+        f"{table} says {found.mpp:.4g} um/px, its image {image.name} {scales[0]:.4g}: are its "
+        "pixels of this image? if so, remove the scale from the table (x_um, y_um), or write it in "
+        "mpp.txt where it is right"
     )
 
 

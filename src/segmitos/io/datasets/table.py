@@ -54,8 +54,11 @@ def read_lines(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def number(text: str, path: Path, line: int, column: str) -> float:
-    """Turn a cell into a finite number. Raises DataError with file, line, column and value."""
-    return parse_number(text, f"{path}, line {line}: {column}")
+    """Turn a cell into a finite number. Raises DataError with file, line, column and value.
+
+    A comma that may stand for thousands is refused.
+    """
+    return parse_number(text, f"{path}, line {line}: {column}", ",")
 
 
 def named_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -73,8 +76,8 @@ def headless_points(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
     """Read a CSV without header whose first cells are `columns`; returns (n, len(columns)).
 
     Raises:
-        DataError: for a row that is too short, a cell that is no number, or decimal commas in a
-            table whose columns stand between commas.
+        DataError: for a row that is too short, a cell that is no number, decimal commas in a
+            table whose columns stand between commas, or a first column that counts the lines.
     """
     table = _table(path)
     rows: list[list[float]] = []
@@ -95,6 +98,14 @@ def headless_points(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
             rows.append([table.number(cell, line, name) for cell, name in pairs])
     refuse_all(path, problems)
     points = np.array(rows, float).reshape(-1, len(columns))
+    count, width = len(points), min((len(cells) for _, cells in table.rows), default=0)
+    if count > 1 and width > len(columns):
+        first = points[:, 0] - points[0, 0]
+        if points[0, 0] in (0, 1) and np.array_equal(first, np.arange(count)):
+            raise DataError(
+                f"{path}: the first column counts the lines, where {columns[0]} should be; write "
+                f"{','.join(columns)} alone"
+            )
     if (np.abs(points[:, :2]) > LARGEST_PX).any():
         raise DataError(f"{path}: a position is beyond {LARGEST_PX:g} px")
     return points

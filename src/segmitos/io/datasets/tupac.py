@@ -14,6 +14,7 @@ independent readers swap the cells (a third does not, and is wrong).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from segmitos.errors import DataError
@@ -142,3 +143,18 @@ def sliderunner(path: Path, dataset: str, mpp: float) -> list[Case]:
         )
         for found, size in read_sliderunner(path)
     ]
+
+
+def other_classes(path: Path) -> list[str]:
+    """Say which annotations of a SlideRunner database `sliderunner` passes over, by class.
+
+    Raises:
+        DataError: as it does.
+    """
+    if not path.is_file():
+        return []
+    counts: Counter[str] = Counter()
+    for found, _ in read_sliderunner(path):
+        counts.update(found.left_out)
+    named = ", ".join(f"{count} of {kind}" for kind, count in sorted(counts.items()))
+    return [f"{path}: annotations of other classes are left out: {named}"] if counts else []

@@ -121,9 +121,9 @@ class Annotations:
         return self.xy[self.is_label(label)]
 
     def mitosis_confidence(self) -> NDArray[np.float64] | None:
-        """Return the confidence of each mitosis (k,), None unless it is known of all."""
+        """Return the confidence of each mitosis (k,), nan where unknown; None if it is of all."""
         values = np.asarray(self.confidence)[self.is_label("mitosis")]
-        return values if len(values) and not np.isnan(values).any() else None
+        return None if np.isnan(values).all() else values
 
     def select(self, chosen: NDArray[np.bool_]) -> Annotations:
         """Return the points that a mask (n,) picks."""

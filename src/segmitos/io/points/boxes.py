@@ -57,8 +57,6 @@ def box_layout(
             f"{where}: boxes lie outside their images, read as [x, y, width, height] or as "
             f"[x1, y1, x2, y2], e.g. {boxes[_outside(boxes, possible[0], images)][0].tolist()}"
         )
-    if expected in inside:
-        return expected
     stated = {
         layout: np.isclose(shapes[layout].prod(axis=1), areas, rtol=1e-3, atol=0.5).all()
         for layout in inside
@@ -69,6 +67,8 @@ def box_layout(
     ):
         if len(inside) > 1 and len(told) == 1:
             inside = told
+    if expected in inside:
+        return expected
     if len(inside) > 1:
         raise DataError(
             f"{where}: boxes such as {boxes[0].tolist()} may be [x, y, width, height] or MIDOG's "

@@ -41,7 +41,18 @@ UNSURE_CLASSES = _names(
     unsure mitotic figure, uncertain mitotic figure, possible mitotic figure
     """
 )
-_DENIALS = _names("negative, no, none, not, false, rejected, other")
+_DOUBTS = _names(
+    "maybe, possible, possibly, probable, probably, questionable, suspicious, suspected, "
+    "borderline, unknown, ?"
+)
+"""Parts of a derived class that make what stands before them unsure."""
+_DENIALS = _names(
+    """
+    negative, no, none, not, non, false, false positive, fp, rejected, other, wrong, removed,
+    deleted, discarded, excluded, exclude, artefact, artifact, apoptosis, apoptotic, pyknosis,
+    pyknotic, necrosis, necrotic, debris
+    """
+)
 """Parts of a derived class that take back what stands before them."""
 IGNORED_CLASS = "ignore*"
 """QuPath's class of what is left out."""
@@ -83,7 +94,8 @@ class Classes:
             return self._labels[plain_name(name)]
         names = [plain_name(part) for part in name.split(":")]
         parts = [self._labels.get(part) for part in names]
-        if "unsure" in parts:
+        doubted = parts[0] == "mitosis" and not _DOUBTS.isdisjoint(names[1:])
+        if "unsure" in parts or doubted:
             return "unsure"
         denied = any(
             label == "non-mitosis" or part in _DENIALS or part in self._ignored

@@ -16,6 +16,7 @@ from segmitos.io.json_files import checked
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.boxes import Layout, box_layout, centers
 from segmitos.io.points.classes import CLASSES, LABELS, Classes, Label, unknown_class
+from segmitos.io.points.table_checks import check_no_fractions
 
 BOX_PX = 50.0
 """Side of the boxes, as in MIDOG's labels."""
@@ -66,6 +67,7 @@ class Box(msgspec.Struct):
     area: float | None = None
     score: float | None = None
     labels: list[Id] | None = None
+    iscrowd: Any = None
     segmitos: Own | None = None
 
 
@@ -164,9 +166,16 @@ def coco_annotations(
         if label is None:
             left_out[name] += 1
             continue
+        if box.iscrowd in (1, "1", True):
+            raise DataError(
+                f"{where}: a box around a crowd (iscrowd 1), whose cells it does not tell apart; "
+                "write a box for each cell, or iscrowd 0 where it is one"
+            )
         labels.append(label)
         rows.append(_row(box, layout, names, classes))
     own = image.segmitos
+    if own is None:
+        check_no_fractions(np.array(rows, float).reshape(-1, 5)[:, :2], str(path))
     scale = mpp if mpp is not None or own is None else own.mpp
     return Annotations.from_rows(
         rows,
@@ -204,8 +213,9 @@ def _row(
     ):
         x, y = own.x_px, own.y_px
     confidence = own.confidence
-    if box.labels:
-        votes = [classes.label(names.get(vote, "")) == "mitosis" for vote in box.labels]
+    # Members of this name that are no categories are no votes.
+    if box.labels and set(box.labels) <= set(names):
+        votes = [classes.label(names[vote]) == "mitosis" for vote in box.labels]
         confidence = sum(votes) / len(votes)
     values = (box.score, own.area_um2, confidence)
     score, area, confidence = (math.nan if value is None else value for value in values)

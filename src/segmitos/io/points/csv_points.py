@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,15 @@ from segmitos.errors import DataError, ScaleError
 from segmitos.io.geometry import LARGEST_PX
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.classes import CLASSES, Classes, Label
+from segmitos.io.points.table_checks import (
+    check_decimals,
+    check_no_fractions,
+    check_one_image,
+    check_points,
+    is_image_column,
+)
 from segmitos.io.problems import collected, refuse_all
-from segmitos.io.tables import Table, may_be_thousands, read_table
-from segmitos.io.text import parse_decimal
+from segmitos.io.tables import Table, read_table
 
 _X_AND_Y = (
     ("x_px", "y_px"),
@@ -32,16 +39,17 @@ _CLASS_COLUMNS = (
 # Columns of words that do not classify a point.
 _NO_CLASS_COLUMNS = frozenset(
     {
-        *("id", "name", "image", "file", "filename", "slide", "case", "patient", "laboratory"),
+        *("id", "name", "laboratory"),
         *("annotator", "reader", "user", "author", "comment", "comments", "note", "notes"),
         *("date", "time", "object id", "parent", "roi", "server", "project", "scanner", ""),
     }
 )
-_IMAGE_COLUMNS = ("image", "image name", "image_name", "file", "filename", "file_name", "slide")
 _NUMBER_COLUMNS = frozenset(
     {*(name for pair in _X_AND_Y for name in pair), "score", "area_um2", "confidence"}
     | {"x_um", "y_um"}
 )
+# Of our own candidates: 1 for those that pass the thresholds.
+_DETECTION = "detection"
 _YES_NO: dict[str, Label] = {"1": "mitosis", "0": "non-mitosis"}
 _TRUE_FALSE: dict[str, Label] = {
     "true": "mitosis",
@@ -80,24 +88,32 @@ def read_csv_annotations(
         )
     problems: list[str] = []
     rows = list(table.named(problems))
-    _check_one_image(table, rows)
-    _check_decimals(table, rows, [name for name in header if name in _NUMBER_COLUMNS])
+    check_one_image(table, rows)
+    check_points(table, header, rows)
+    check_decimals(table, rows, [name for name in header if name in _NUMBER_COLUMNS], pair)
     label_column = _class_column(table, header, rows, classes)
+    left_out = _not_read(header, rows, pair, label_column)
     labels: list[Label] = []
     values: list[tuple[float, ...]] = []
     positions_um: list[tuple[float, float]] = []
     laboratories = set()
     for line, cells in rows:
         with collected(problems):
-            numbers, xy_um = _numbers(table, cells, line, pair)
             label: Label = "mitosis"
             if label_column is not None:
-                label = _label(table, cells[label_column], line, label_column, classes)
+                name = cells[label_column]
+                if classes.is_ignored(name):
+                    left_out[name] += 1
+                    continue
+                label = _label(table, name, line, label_column, classes)
+            numbers, xy_um = _numbers(table, cells, line, pair)
             labels.append(label)
             values.append(numbers)
             positions_um.append(xy_um)
         laboratories.add(cells.get("laboratory", ""))
     refuse_all(path, problems)
+    if pair == ("x", "y"):
+        check_no_fractions(np.array(values, float).reshape(-1, 5)[:, :2], str(path))
     if len(laboratories) > 1:
         named = ", ".join(sorted(laboratories))[:80]
         raise DataError(f"{path}: the column laboratory names several: {named}")
@@ -109,65 +125,22 @@ def read_csv_annotations(
         labels,
         mpp=mpp,
         name=path.stem,
+        left_out=left_out,
         laboratory=next(iter(laboratories), ""),
     )
 
 
-def _check_one_image(table: Table, rows: list[tuple[int, dict[str, str]]]) -> None:
-    """Refuse points of several images, and rows that stand for several points.
-
-    Raises:
-        DataError: naming the column.
-    """
-    for column in _IMAGE_COLUMNS:
-        names = list(dict.fromkeys(cells[column] for _, cells in rows if cells.get(column)))
-        if len(names) > 1:
-            raise DataError(
-                f"{table.path}: the column {column} names {len(names)} images, such as "
-                f"{names[0][:60]!r} and {names[1][:60]!r}; write a table for each"
-            )
-    for line, cells in rows:
-        count = parse_decimal(cells.get("num points", ""))
-        if count is not None and count > 1:
-            raise DataError(
-                f"{table.where(line)}: one row for {count:g} points, whose places it does not say; "
-                "export objects as GeoJSON instead"
-            )
-
-
-def _check_decimals(
-    table: Table, rows: list[tuple[int, dict[str, str]]], columns: list[str]
-) -> None:
-    """Refuse decimal points beside decimal commas: one of them parts thousands.
-
-    Commas between tabs that are all followed by three digits are refused, too: Excel writes both
-    decimals and thousands so, as its language has it.
-
-    Raises:
-        DataError: with a value of either kind.
-    """
-    found: dict[str, tuple[int, str]] = {}
-    commas: list[tuple[int, str]] = []
-    for line, cells in rows:
-        for name in columns:
-            for sign in ".,":
-                if sign in cells[name]:
-                    found.setdefault(sign, (line, cells[name]))
-            if "," in cells[name]:
-                commas.append((line, cells[name]))
-    if len(found) > 1:
-        (line, value), (other_line, other) = sorted(found.values())
-        raise DataError(
-            f"{table.where(line)}: {value[:40]!r} beside {other[:40]!r} in line {other_line}: a "
-            "decimal comma and a decimal point, or one for thousands? write all numbers alike, "
-            "without a sign for thousands"
-        )
-    if table.delimiter == "\t" and commas and all(may_be_thousands(text) for _, text in commas):
-        line, value = commas[0]
-        raise DataError(
-            f"{table.where(line)}: {value[:40]!r}: a decimal comma, or one for thousands? write "
-            "numbers with a decimal point, without a sign for thousands"
-        )
+def _not_read(
+    header: list[str],
+    rows: list[tuple[int, dict[str, str]]],
+    pair: tuple[str, str],
+    label_column: str | None,
+) -> Counter[str]:
+    """Count the numbers in columns that are not understood, such as `probability`, by column."""
+    read = {*pair, label_column, *_NUMBER_COLUMNS, *_CLASS_COLUMNS, *_NO_CLASS_COLUMNS}
+    unread = [name for name in header if name not in read and not is_image_column(name)]
+    counts = {name: sum(bool(cells[name]) for _, cells in rows) for name in unread}
+    return Counter({f"values of {name[:40]!r}": n for name, n in counts.items() if n})
 
 
 def _numbers(
@@ -206,6 +179,8 @@ def _class_column(
         DataError: where two columns of classes disagree.
     """
     named = [name for name in _CLASS_COLUMNS if name in header]
+    if _DETECTION in header and all(cells[_DETECTION] in _YES_NO for _, cells in rows):
+        named.append(_DETECTION)
     others = [
         name
         for name in header
@@ -233,7 +208,8 @@ def _check_columns(table: Table, header: list[str], rows: list[tuple[int, dict[s
         DataError: naming the column.
     """
     for name in header:
-        for line, cells in rows if name not in _NO_CLASS_COLUMNS else ():
+        is_known = name in _NO_CLASS_COLUMNS or is_image_column(name)
+        for line, cells in () if is_known else rows:
             cell = cells[name]
             try:
                 table.number(cell, line, name, required=False)

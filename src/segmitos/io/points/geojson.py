@@ -9,6 +9,7 @@ QuPath counts from the corner of the first pixel and SegMitos from its center; t
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from segmitos.errors import DataError, UsageError
-from segmitos.io.geometry import LARGEST_PX, check_mpp
+from segmitos.io.geometry import check_mpp
 from segmitos.io.json_files import is_number
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.classes import (
@@ -27,6 +28,15 @@ from segmitos.io.points.classes import (
     Label,
     plain_name,
     unknown_class,
+)
+from segmitos.io.points.geometries import (
+    POINTS,
+    POLYGONS,
+    geometry_type,
+    parts_of,
+    polygons_of,
+    position_of,
+    positions_of,
 )
 from segmitos.io.points.regions import Polygon, Regions
 from segmitos.io.problems import collected, refuse_all
@@ -39,20 +49,17 @@ REVIEWED_CLASSES = frozenset(
 """Outlines of these classes, and those without one, are where every mitosis is marked."""
 EXCLUDED_CLASSES = frozenset(
     {
-        "ignore",
-        "necrosis",
-        "exclude",
-        "excluded",
-        "exclusion",
-        "artefact",
-        "artifact",
+        *("ignore", "ignored", "exclude", "excluded", "excluding", "exclusion"),
+        *("necrosis", "necroses", "necrotic", "artefact", "artifact"),
     }
 )
-"""Outlines of these classes are left out of the image (`is_excluded`)."""
+"""Outlines whose class begins with one of these words are left out (`is_excluded`)."""
 OTHER_REGION_CLASSES = frozenset({"hotspot", "ten fields", "tissue", "tumor", "tumour", "stroma"})
 """Outlines of these classes say nothing about where mitoses are marked."""
 # The two plates of an anaphase are no further apart than so many times their length.
 _PLATES_APART = 3.0
+# That are kept; all others are counted.
+_MEASUREMENTS = ("score", "area_um2", "confidence")
 _CONTAINERS = ("root", "tmaCore", "tile", "PathRootObject", "TMACoreObject", "PathTileObject")
 _CELLS = ("detection", "cell", "PathDetectionObject", "PathCellObject")
 
@@ -99,8 +106,9 @@ class Outline:
 
 
 def is_excluded(kind: str | None) -> bool:
-    """Tell whether outlines of a class are left out: `Ignore*`, `Artifacts`, `Necrosis: old`."""
-    name = plain_name((kind or "").partition(":")[0]).rstrip("* ")
+    """Tell whether outlines of a class are left out: `Ignore*`, `Artifacts`, `Necrotic area`."""
+    word = re.match("[a-z]*", plain_name(kind or ""))
+    name = "" if word is None else word[0]
     return not EXCLUDED_CLASSES.isdisjoint({name, name.removesuffix("s")})
 
 
@@ -122,7 +130,7 @@ def own_member(content: Any) -> tuple[float | None, str, tuple[float, float]]:
     return (
         None if mpp is None else check_mpp(mpp, "segmitos.mpp"),
         str(about.get("name", "")),
-        _position(offset, "segmitos.qupath_offset_px"),
+        position_of(offset, "segmitos.qupath_offset_px"),
     )
 
 
@@ -211,16 +219,23 @@ def read_geojson_annotations(
                 left_out[f"{outline.kind} outline"] += 1
     labels: list[Label] = []
     rows = []
+    unread: set[str] = set()
     for point in [*points, *cells]:
+        unread.update(set(point.measurements) - set(_MEASUREMENTS))
         with collected(problems):
             label = _label(point, classes)
             if label is None:
                 left_out[str(point.kind)] += 1
                 continue
-            measured = (point.measurements.get(key, math.nan) for key in ("score", "area_um2"))
+            measured = (point.measurements.get(key, math.nan) for key in _MEASUREMENTS[:2])
             rows.append((point.x_px, point.y_px, *measured, _fraction(point)))
             labels.append(label)
     refuse_all(path, problems, "feature")
+    if unread:
+        first = ", ".join(sorted(unread)[:3])[:80]
+        left_out[f"kinds of measurements ({first}{', ...' if len(unread) > 3 else ''})"] += len(
+            unread
+        )
     regions = regions_of(included, excluded)
     begin = offset if qupath_offset_px is None else qupath_offset_px
     return Annotations.from_rows(
@@ -307,22 +322,27 @@ def _objects(feature: Any, where: str) -> Iterator[Annotation | Outline]:
     if object_type not in _CONTAINERS:
         measured = _measurements(properties.get("measurements"), where)
         identity = feature["id"] if isinstance(feature.get("id"), str) else None
-        geometry = feature.get("geometry")
-        shape = geometry.get("type") if isinstance(geometry, dict) else None
-        coordinates = geometry.get("coordinates") if isinstance(geometry, dict) else None
-        if shape in ("Point", "MultiPoint"):
-            places = [coordinates] if shape == "Point" else coordinates
-            for place in places if isinstance(places, list) else [places]:
-                x, y = _position(place, where)
+        parts = list(parts_of(feature.get("geometry"), where))
+        points = [part for part in parts if geometry_type(part) in POINTS]
+        areas = [part for part in parts if geometry_type(part) in POLYGONS]
+        if points and areas:
+            raise DataError(f"{where}: points and areas are one object; split it, as in QuPath")
+        for part in points:
+            for x, y in positions_of(part, where):
                 yield Annotation(x, y, kind, where, measured, identity)
-        elif shape in ("Polygon", "MultiPolygon"):
+        if areas:
             name = properties.get("name")
-            polygons = read_polygons(geometry, where)
+            polygons = tuple(one for part in areas for one in polygons_of(part, where))
             is_cell = object_type in _CELLS
             yield Outline(
                 polygons, kind, name if isinstance(name, str) else "", where, is_cell, measured
             )
-        elif not is_excluded(kind) and (kind or "").lower() not in OTHER_REGION_CLASSES:
+        elif (
+            len(points) < max(len(parts), 1)
+            and not is_excluded(kind)
+            and (kind or "").lower() not in OTHER_REGION_CLASSES
+        ):
+            shape = next((geometry_type(part) for part in parts if part not in points), None)
             raise DataError(
                 f"{where}: geometry {shape or 'missing'} cannot be a mitosis; expected Point"
             )
@@ -357,32 +377,3 @@ def _measurements(values: Any, where: str) -> dict[str, float]:
     if not isinstance(values, dict):
         raise DataError(f"{where}: measurements must be an object or a list of name and value")
     return {str(name): float(value) for name, value in values.items() if is_number(value)}
-
-
-def read_polygons(geometry: Any, where: str) -> tuple[Polygon, ...]:
-    """Return the polygons of a Polygon or MultiPolygon. Raises DataError, naming the ring."""
-    coordinates = geometry.get("coordinates")
-    parts = [coordinates] if geometry.get("type") == "Polygon" else coordinates
-    if not isinstance(parts, list):
-        raise DataError(f"{where}: polygon coordinates must be rings of [x, y]")
-    polygons: list[Polygon] = []
-    for rings in parts:
-        if not isinstance(rings, list) or not all(isinstance(ring, list) for ring in rings):
-            raise DataError(f"{where}: polygon coordinates must be rings of [x, y]")
-        arrays = [np.array([_position(item, where) for item in ring]) for ring in rings]
-        if not arrays or any(len(ring) < 3 for ring in arrays):
-            raise DataError(f"{where}: a ring of a polygon needs three or more corners [x, y]")
-        polygons.append(tuple(arrays))
-    if not polygons:
-        raise DataError(f"{where}: polygon without corners")
-    return tuple(polygons)
-
-
-def _position(value: Any, where: str) -> tuple[float, float]:
-    if (
-        isinstance(value, list)
-        and len(value) >= 2
-        and all(is_number(item) and abs(item) <= LARGEST_PX for item in value[:2])
-    ):
-        return float(value[0]), float(value[1])
-    raise DataError(f"{where}: coordinates {str(value)[:60]} are not [x, y]")

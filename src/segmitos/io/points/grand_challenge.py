@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -22,6 +23,8 @@ POINTS_TYPE = "Multiple points"
 _NAMES: dict[Label, str] = {"mitosis": "mitotic figure", "non-mitosis": "non-mitotic figure"}
 # Millimetres carry more digits than a double needs, so that pixels come back bit-identical.
 _DIGITS = 20
+# The largest slides, of whole mounts, are 200 mm long, with 0.1 um a pixel.
+_MOST_PX = 2_000_000
 _Number = Decimal | int | float
 
 
@@ -97,17 +100,26 @@ def read_grand_challenge(
         raise DataError(f"{path} is not a Grand Challenge file of type {POINTS_TYPE!r}")
     file = checked(content, _Points, str(path))
     labels: list[Label] = []
-    rows = list(_rows(path, file, mpp, classes, labels))
+    left_out: Counter[str] = Counter()
+    rows = list(_rows(path, file, mpp, classes, labels, left_out))
     name = file.name if isinstance(file.name, str) else path.stem
-    return Annotations.from_rows(rows, labels, mpp=mpp, name=name)
+    return Annotations.from_rows(rows, labels, mpp=mpp, name=name, left_out=left_out)
 
 
 def _rows(
-    path: Path, file: _Points, mpp: float, classes: Classes, labels: list[Label]
+    path: Path,
+    file: _Points,
+    mpp: float,
+    classes: Classes,
+    labels: list[Label],
+    left_out: Counter[str],
 ) -> Iterator[tuple[float, ...]]:
     for number, point in enumerate(file.points, start=1):
         where = f"{path}, point {number}"
         label = classes.label(point.name or "mitotic figure")
+        if label is None and classes.is_ignored(point.name or ""):
+            left_out[str(point.name)] += 1
+            continue
         if label is None:
             raise DataError(
                 f"{where}: name {point.name!r:.60}; expected 'mitotic figure' or "
@@ -132,4 +144,10 @@ def _px(mm: _Number, mpp: float, where: str) -> float:
         raise DataError(f"{where}: point {float(mm)} is no position in millimetres")
     with localcontext() as context:
         context.prec = 2 * _DIGITS
-        return float(Decimal(mm) * 1000 / Decimal(mpp))
+        px = float(Decimal(mm) * 1000 / Decimal(mpp))
+    if abs(px) > _MOST_PX:
+        raise DataError(
+            f"{where}: {float(mm):g} mm are {px:.0f} px of {mpp:g} um, on no slide; positions are "
+            "millimetres in this format: are these pixels?"
+        )
+    return px

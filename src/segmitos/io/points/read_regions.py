@@ -12,9 +12,9 @@ from segmitos.io.points.geojson import (
     Outline,
     is_excluded,
     read_features,
-    read_polygons,
     regions_of,
 )
+from segmitos.io.points.geometries import POLYGONS, geometry_type, parts_of, polygons_of
 from segmitos.io.points.regions import Regions
 from segmitos.io.slide import Slide
 
@@ -43,11 +43,11 @@ def read_regions(path: Path) -> Regions:
     included: list[Outline] = []
     excluded: list[Outline] = []
     detected = 0
-    for number, geometry in enumerate(_bare_geometries(content), start=1):
+    bare = _bare_geometries(content, path)
+    for number, geometry in enumerate(bare or [], start=1):
         where = f"{path}, geometry {number}"
-        included.append(Outline(read_polygons(geometry, where), None, "", where, False))
-    bare = bool(included) or not _has_features(content)
-    for outline in [] if bare else read_features(path, content)[1]:
+        included.append(Outline(polygons_of(geometry, where), None, "", where, False))
+    for outline in read_features(path, content)[1] if bare is None else []:
         kind = (outline.kind or "").lower()
         if is_excluded(kind):
             excluded.append(outline)
@@ -121,21 +121,10 @@ def regions_of_slide(roi: Path, slide: Slide) -> Regions:
     return regions
 
 
-def _has_features(content: Any) -> bool:
-    """Tell whether a parsed GeoJSON is more than geometries."""
+def _bare_geometries(content: Any, path: Path) -> list[Any] | None:
+    """Return the polygons of geometries without features around them, None where it is others."""
     items = content if isinstance(content, list) else [content]
-    return not all(
-        isinstance(item, dict) and str(item.get("type")) in _GEOMETRIES for item in items
-    )
-
-
-def _bare_geometries(content: Any) -> list[Any]:
-    """Return polygons that stand without a feature around them."""
-    items = content if isinstance(content, list) else [content]
-    if items and all(isinstance(item, dict) for item in items):
-        kinds = {str(item.get("type")) for item in items}
-        if kinds <= _GEOMETRIES:
-            return [item for item in items if "Polygon" in str(item["type"])]
-        if kinds == {"GeometryCollection"} and isinstance(items[0].get("geometries"), list):
-            return _bare_geometries(items[0]["geometries"])
-    return []
+    parts = [part for item in items for part in parts_of(item, str(path))]
+    if not all(geometry_type(part) in _GEOMETRIES for part in parts):
+        return None
+    return [part for part in parts if geometry_type(part) in POLYGONS]
