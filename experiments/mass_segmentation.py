@@ -43,7 +43,7 @@ RECIPES = Path(__file__).parent / "recipes"
 LABELS = ("disc", "concentric")
 THRESHOLDS = np.concatenate([np.arange(0.01, 0.1, 0.01), np.arange(0.1, 0.96, 0.05)])
 BLACK = 4
-"""As in training: grey levels up to this are ignored there."""
+"""As in training: gray levels up to this are ignored there."""
 RESAMPLES = 10_000
 
 Mask = NDArray[np.bool_]

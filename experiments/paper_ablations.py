@@ -4,7 +4,7 @@
     python -m experiments.paper_ablations --out results --table   # print the tables
 
 A light protocol, the same for every row, so that rows can be compared and nothing else: network
-`lite`, 150 steps of 32 crops of 96 px from at most 20 fields a slide, labelled look-alikes and
+`lite`, 150 steps of 32 crops of 96 px from at most 20 fields a slide, labeled look-alikes and
 background as negatives, nothing mined. Two folds of slides (H03 H05 H10 H14 and H04 H07 H11 H12):
 a network trained on one is tested on 10 fields of each slide of the other. Area and score
 thresholds of a tested slide are those that suit the fold's three other slides best, so nothing is

@@ -25,7 +25,7 @@ from tests.factories.synthetic_fields import write_cases
 
 
 @pytest.mark.slow
-def test_a_mitosis_that_nobody_labelled_is_suspected_and_no_label_that_is_right(tmp_path):
+def test_a_mitosis_that_nobody_labeled_is_suspected_and_no_label_that_is_right(tmp_path):
     cases = write_cases(tmp_path, slides=2, fields=3)
     hidden = cases[0].mitoses_xy[0]
     cases[0] = dataclasses.replace(cases[0], mitoses_xy=cases[0].mitoses_xy[1:])

@@ -139,7 +139,7 @@ def _read(source: Path, mpp: float | None, override: bool, **how: Any) -> Annota
     except ScaleError:
         if mpp is None:
             raise
-        # In millimetres, or with positions in um that fit no scale.
+        # In millimeters, or with positions in um that fit no scale.
         return read_annotations(source, mpp, **how)
     if mpp is None or found.mpp is None:
         return replace(found, mpp=found.mpp or mpp)

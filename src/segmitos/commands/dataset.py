@@ -105,11 +105,11 @@ def _write_sheets(cases: Sequence[Case], sheet: Path) -> list[Path]:
         contact_sheets,
         is_label_table,
         label_table,
-        labelled_points,
+        labeled_points,
         region_sheets,
     )
 
-    points = labelled_points(cases)
+    points = labeled_points(cases)
     written = [sheet.with_suffix(".csv")]
     check_file(written[0], is_own=is_label_table)
     write_text(written[0], label_table(points))

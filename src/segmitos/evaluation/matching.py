@@ -94,7 +94,7 @@ RULES: dict[str, Rule] = {
     "midog-training": Rule(
         6.25,
         "any",
-        "MIDOG organisers' training code: within 25 px (of 0.25 um), many to many; duplicates are "
+        "MIDOG organizers' training code: within 25 px (of 0.25 um), many to many; duplicates are "
         "forgiven",
     ),
     "paper": Rule(

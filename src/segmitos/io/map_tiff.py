@@ -15,7 +15,7 @@ def encode_map(values: NDArray[np.uint8], mpp: float) -> bytes:
 
     Args:
         values: (h, w) uint8, probability times 255.
-        mpp: um per map cell, written as resolution in cells per centimetre.
+        mpp: um per map cell, written as resolution in cells per centimeter.
     """
     import tifffile
 

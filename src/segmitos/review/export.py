@@ -66,7 +66,7 @@ def export_points(
             states = _states(service, result, readers, rule)
             if not any(state.labels for state in states.values()):
                 continue
-            cells, regions = labelled_cells(result, states, rule), reviewed_regions(result, states)
+            cells, regions = labeled_cells(result, states, rule), reviewed_regions(result, states)
             slides[name] = _write_slide(folder / name, result, states, cells, regions)
         if not slides:
             raise InputError(
@@ -92,7 +92,7 @@ def _states(
     }
 
 
-def labelled_cells(
+def labeled_cells(
     result: Result, states: Mapping[str, ReviewState], rule: str = "majority"
 ) -> list[Cell]:
     """Return what readers made of each place; undecided detections are unsure.

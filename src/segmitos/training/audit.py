@@ -50,7 +50,7 @@ class AuditOptions:
     steps: int = 600
     batch: int = 64
     missed_above: float = 0.6
-    """A nucleus that is not labelled, or labelled a hard negative, is suspected from here on."""
+    """A nucleus that is not labeled, or labeled a hard negative, is suspected from here on."""
     doubtful_below: float = 0.05
     """A mitosis is suspected up to here."""
 
@@ -174,12 +174,12 @@ def _folds(sources: Sequence[TrainingImage], folds: int) -> list[int]:
 
 def _points(source: TrainingImage, nuclei: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (n, 3): x, y, and 0 for a mitosis, 1 for a hard negative, 2 for a nucleus."""
-    labelled = np.concatenate([source.mitoses_xy, source.hard_negatives_xy])
+    labeled = np.concatenate([source.mitoses_xy, source.hard_negatives_xy])
     rows = [
         np.column_stack([source.mitoses_xy, np.zeros(len(source.mitoses_xy))]),
         np.column_stack([source.hard_negatives_xy, np.ones(len(source.hard_negatives_xy))]),
     ]
-    known = np.concatenate([labelled, source.ignored_xy])
+    known = np.concatenate([labeled, source.ignored_xy])
     free = nuclei[~is_near(nuclei, known, 2 * _ALIKE_PX)]
     rows.append(np.column_stack([free, np.full(len(free), 2.0)]))
     return np.concatenate(rows)

@@ -35,7 +35,7 @@ class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
     mined: dict[str, PointList] = {}
     """Mined false positives by image, in pixels of the recipe's scale."""
     ignored: dict[str, PointList] = {}
-    """False positives that may be mitoses nobody labelled, in the same way."""
+    """False positives that may be mitoses nobody labeled, in the same way."""
     stain: dict[str, tuple[float, float, float]] | None = None
     """Mean and standard deviation of the training slides' common staining."""
     losses: tuple[float, ...] = ()

@@ -29,8 +29,8 @@ COLUMNS = (
 )
 _KINDS = {
     "found": "Right: the surest detections on mitoses",
-    "wrong": "Wrong: the surest detections that are no labelled mitosis",
-    "missed": "Missed: labelled mitoses without a detection",
+    "wrong": "Wrong: the surest detections that are no labeled mitosis",
+    "missed": "Missed: labeled mitoses without a detection",
 }
 
 

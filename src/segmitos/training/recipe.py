@@ -39,7 +39,7 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     centered: Weight = 0.24
     """External crops that were cut round a mitosis (`crops` data sets)."""
     hard_negative: Weight = 0.16
-    """Round labelled look-alikes."""
+    """Round labeled look-alikes."""
     mined: Weight = 0.22
     """Round false positives of the network itself, found in the mining rounds."""
     background: Weight = 0.12
@@ -128,7 +128,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     mine_crops: bool = True
     """Whether to mine in external crops too."""
     ignore_above: Probability = 1.0
-    """False positives above this probability may be mitoses that nobody labelled: ignored, not
+    """False positives above this probability may be mitoses that nobody labeled: ignored, not
     mined."""
     smoothing_sigma_um: Annotated[float, Meta(ge=0, le=10_000)] = 1.0
     """Standard deviation of the Gaussian that smooths the map, in validation and detection."""

@@ -330,8 +330,8 @@ def _warp_mask(
     size: tuple[int, int],
 ) -> NDArray[np.bool_]:
     """Move a mask of 0 and 1 as `warp` moves its image."""
-    grey = np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2)
-    crop, _, _ = warp(grey, np.zeros((0, 2)), center, matrix, size)
+    gray = np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2)
+    crop, _, _ = warp(gray, np.zeros((0, 2)), center, matrix, size)
     inside: NDArray[np.bool_] = crop[:, :, 0] > 127
     return inside
 

@@ -261,7 +261,7 @@ def drawn_by_score(
 ) -> NDArray[np.int64]:
     """Draw negatives: `hard` of them by their last score, the others evenly.
 
-    The surest are never drawn above all: they may be mitoses that nobody labelled.
+    The surest are never drawn above all: they may be mitoses that nobody labeled.
     """
     weight = np.cumsum(pool.scores.clip(0.02, 0.7).astype(np.float64))
     by_score = np.searchsorted(weight, rng.random(hard) * weight[-1])

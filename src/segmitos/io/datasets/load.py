@@ -67,7 +67,7 @@ FORMATS: dict[str, FormatInfo] = {
             "tupac16", "TUPAC16 auxiliary: CSVs, or a SlideRunner database", "tupac:tupac16"
         ),
         FormatInfo(
-            "midog", "MIDOG 2021, 2022, ++: the organisers' JSON", "midog:midog", "unlabelled"
+            "midog", "MIDOG 2021, 2022, ++: the organizers' JSON", "midog:midog", "unlabeled"
         ),
         FormatInfo(
             "cbis-ddsm", "CBIS-DDSM mammograms: case CSVs, masks of masses", "cbis_ddsm:cbis_ddsm"
