@@ -38,13 +38,13 @@ from segmitos.evaluation.matching import f_score, match_points
 from segmitos.evaluation.scoring import evaluate
 from segmitos.io.datasets import Case, load_dataset
 from segmitos.io.geometry import rescale
+from segmitos.io.pairs import MATCH_UM
 from segmitos.io.points.detections import Detections
 from segmitos.training.networks.registry import build_network
 from segmitos.training.sampling import TrainingImage, common_stain, load_training_images
 
 MPP = 0.25
 TEST, TUNING = "H03", "H14"
-MATCH_UM = 7.5
 SCORES = np.arange(0.02, 1.0, 0.02)
 PATCH_PX = 500
 METHODS = ("forest", "window")

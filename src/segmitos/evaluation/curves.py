@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from segmitos.errors import UsageError
 from segmitos.evaluation.gallery import choose_crops, gallery_picture
-from segmitos.evaluation.matching import RULES, counted_detections
+from segmitos.evaluation.matching import counted_detections
 from segmitos.evaluation.scoring import Evaluation
 from segmitos.evaluation.sweep import RankedDetections, rank
 from segmitos.io.datasets import Case
 from segmitos.io.outputs import PROGRAM
+from segmitos.io.pairs import MATCH_UM
 from segmitos.io.points.detections import Detections
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def rank_cases(
     for case in cases:
         found = detections[case.name]
         mpp = found.mpp if case.mpp is None else case.mpp
-        distance = RULES["one-to-one"].distance_um / mpp
+        distance = MATCH_UM / mpp
         mitoses_xy = case.mitoses_xy[case.is_reviewed(case.mitoses_xy)]
         counted = counted_detections(found.xy, case.is_reviewed(found.xy), mitoses_xy, distance)
         images.append(

@@ -23,10 +23,9 @@ from segmitos.evaluation.matching import (
     recall,
 )
 from segmitos.io.datasets import Case
+from segmitos.io.geometry import same_scale
 from segmitos.io.points.detections import Detections
 
-# Scales of a case and of its detections may differ by this fraction: rounding, not another image.
-_SCALE_TOLERANCE = 0.02
 STATISTICS = ("precision", "recall", "f_score")
 
 
@@ -244,7 +243,7 @@ def _evaluate_case(case: Case, detections: Mapping[str, Detections], rule: str) 
     if found is None:
         raise InputError(f"case {case.name!r} has no detections: detect on it, or exclude it")
     mpp = found.mpp if case.mpp is None else case.mpp
-    if abs(mpp / found.mpp - 1) > _SCALE_TOLERANCE:
+    if not same_scale(mpp, found.mpp):
         raise ScaleError(
             f"case {case.name!r}: annotated at {mpp} um/px but detected at {found.mpp} um/px; "
             "give the same --mpp to both"

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from segmitos.detection.pipeline import SlideResult
 from segmitos.detection.postprocess import Blobs, MapAccumulator, Thresholds
 from segmitos.errors import UsageError
-from segmitos.evaluation.matching import RULES, counted_detections
+from segmitos.evaluation.matching import counted_detections
 from segmitos.evaluation.sweep import incremental_matching, neighbors_within
 from segmitos.io.datasets import Case
 from segmitos.io.geometry import rescale
-from segmitos.io.pairs import is_near
+from segmitos.io.pairs import MATCH_UM, is_near
 from segmitos.io.points.regions import Regions
 
 MapThreshold = float | Literal["otsu"]
@@ -30,7 +30,6 @@ Objective = Literal["pooled", "mean"]
 MAP_THRESHOLDS: tuple[MapThreshold, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, "otsu")
 AREAS_UM2: tuple[float, ...] = tuple(float(value) for value in range(0, 62, 2))
 SCORES: tuple[float, ...] = tuple(round(0.01 * value, 2) for value in range(100))
-DISTANCE_UM = RULES["one-to-one"].distance_um
 
 
 class Item(NamedTuple):
@@ -83,7 +82,7 @@ class Item(NamedTuple):
         """Return the blobs that count, and their centers in level-0 pixels."""
         blobs = self.source.blobs(threshold)
         xy = level0_xy(self.source, blobs, self.mpp)
-        kept = counted_detections(xy, self.inside(xy), self.counted_xy, DISTANCE_UM / self.mpp)
+        kept = counted_detections(xy, self.inside(xy), self.counted_xy, MATCH_UM / self.mpp)
         columns = {
             field.name: getattr(blobs, field.name)[kept]
             for field in fields(blobs)
@@ -116,7 +115,7 @@ def count_items(
     shape = (len(slides), len(map_thresholds), len(AREAS_UM2), len(SCORES), 3)
     table = np.zeros(shape, dtype=np.int32)
     for item in items:
-        row, reach = slides.index(item.slide), DISTANCE_UM / item.mpp
+        row, reach = slides.index(item.slide), MATCH_UM / item.mpp
         for index, threshold in enumerate(map_thresholds):
             blobs, xy = item.blobs(threshold)
             near = neighbors_within(xy, item.counted_xy, reach)

@@ -20,7 +20,6 @@ from segmitos.errors import DataError, InputError, UsageError
 from segmitos.evaluation.matching import match_points
 from segmitos.evaluation.scoring import Counts, json_number
 from segmitos.evaluation.threshold_grid import (
-    DISTANCE_UM,
     Item,
     MapThreshold,
     Objective,
@@ -32,6 +31,7 @@ from segmitos.evaluation.threshold_grid import (
 )
 from segmitos.io.json_files import load_json
 from segmitos.io.outputs import PROGRAM
+from segmitos.io.pairs import MATCH_UM
 
 _FOLDS = 10
 _NAMED_SLIDES = 12
@@ -166,7 +166,7 @@ def _counts_at(items: Sequence[Item], thresholds: Thresholds) -> Counts:
     total = Counts()
     for item in items:
         blobs, xy = item.blobs(thresholds.threshold)
-        kept, reach = xy[blobs.keep(thresholds)], DISTANCE_UM / item.mpp
+        kept, reach = xy[blobs.keep(thresholds)], MATCH_UM / item.mpp
         match = match_points(kept, item.counted_xy, reach, ignored_xy=item.ignored_xy)
         total += Counts.of(match)
     return total

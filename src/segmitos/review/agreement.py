@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.evaluation.matching import match_points
+from segmitos.evaluation.matching import f_score, match_points
 from segmitos.io.files import json_text
 from segmitos.io.outputs import PROGRAM
+from segmitos.io.pairs import MATCH_UM
 from segmitos.io.tables import table_text
 from segmitos.report.html import render
 from segmitos.review.access import MODEL
-from segmitos.review.readings import MATCH_UM, SlideReadings
+from segmitos.review.readings import SlideReadings
 
 Floats = NDArray[np.float64]
 DRAWS = 1000
@@ -87,7 +88,7 @@ def _pair(
         "matched": in_both,
         "only_first": only_first,
         "only_second": only_second,
-        "f": figure(lambda chosen: _f(matched[chosen].sum(axis=0))),
+        "f": figure(lambda chosen: f_score(*matched[chosen].sum(axis=0).tolist())),
         "kappa": figure(lambda chosen: cohen_kappa(np.hstack([votes[i] for i in chosen]))),
         "score_kappa": figure(lambda chosen: weighted_kappa(scores[chosen])),
         "count_icc": figure(lambda chosen: icc_2_1(counts[chosen])),
@@ -199,11 +200,6 @@ def icc_2_1(values: Floats) -> float:
     error /= (n - 1) * (k - 1)
     below = rows + (k - 1) * error + k * (columns - error) / n
     return float((rows - error) / below) if below > 0 else math.nan
-
-
-def _f(matched: Floats) -> float:
-    both, first, second = matched.tolist()
-    return 2 * both / (2 * both + first + second) if both + first + second else math.nan
 
 
 def _with_interval(
