@@ -194,14 +194,14 @@ def best_of(values: NDArray[np.float64], unused: NDArray[np.bool_]) -> tuple[int
     values = np.where(unused[:, None, :], -2, values)
     best = values >= values.max() - 1e-12
     chosen: tuple[int, tuple[int, int, int]] | None = None
-    for b in range(len(values)):
-        plateaus, count = label(best[b])
+    for threshold in range(len(values)):
+        plateaus, count = label(best[threshold])
         for number in range(1, count + 1):
             places = np.argwhere(plateaus == number)
             if chosen is None or len(places) > chosen[0]:
                 apart = ((places - places.mean(axis=0)) ** 2).sum(axis=1)
-                a, s = places[int(np.argmin(apart))]
-                chosen = len(places), (b, int(a), int(s))
+                area, score = places[int(np.argmin(apart))].tolist()
+                chosen = len(places), (threshold, area, score)
     assert chosen is not None
     return chosen[1]
 
@@ -219,25 +219,25 @@ def _map_thresholds(values: NDArray[np.float64]) -> tuple[MapThreshold, ...]:
 
 def thresholds_at(place: tuple[int, int, int]) -> Thresholds:
     """Return the thresholds at a place of the grid."""
-    b, a, s = place
-    return Thresholds(MAP_THRESHOLDS[b], AREAS_UM2[a], SCORES[s])
+    threshold, area, score = place
+    return Thresholds(MAP_THRESHOLDS[threshold], AREAS_UM2[area], SCORES[score])
 
 
 def curve_at(
-    values: NDArray[np.float64], place: tuple[int, int, int], threshold: str
+    values: NDArray[np.float64], place: tuple[int, int, int], name: str
 ) -> list[tuple[MapThreshold, float]]:
     """Return (threshold, value) of a grid of values along one axis, through a place.
 
     Raises:
         UsageError: for an axis other than `threshold`, `min_area_um2` and `min_score`.
     """
-    b, a, s = place
+    threshold, area, score = place
     axes: dict[str, tuple[Sequence[MapThreshold], NDArray[np.float64]]] = {
-        "threshold": (_map_thresholds(values), values[:, a, s]),
-        "min_area_um2": (AREAS_UM2, values[b, :, s]),
-        "min_score": (SCORES, values[b, a, :]),
+        "threshold": (_map_thresholds(values), values[:, area, score]),
+        "min_area_um2": (AREAS_UM2, values[threshold, :, score]),
+        "min_score": (SCORES, values[threshold, area, :]),
     }
-    if threshold not in axes:
-        raise UsageError(f"threshold {threshold!r}: choose one of {', '.join(axes)}")
-    grid, column = axes[threshold]
+    if name not in axes:
+        raise UsageError(f"threshold {name!r}: choose one of {', '.join(axes)}")
+    grid, column = axes[name]
     return list(zip(grid, column.tolist(), strict=True))

@@ -156,8 +156,8 @@ def _cross_validate(
     total = Counts()
     for fold in range(int(fold_of.max()) + 1):
         held_out = fold_of == fold
-        b, a, s = best_place(table[~held_out], objective)
-        total += Counts(*table[held_out, b, a, s].sum(axis=0).tolist())
+        threshold, area, score = best_place(table[~held_out], objective)
+        total += Counts(*table[held_out, threshold, area, score].sum(axis=0).tolist())
     return total
 
 

@@ -181,8 +181,8 @@ def _events_again(earlier: ReviewState, linked: Mapping[str, str], whose: str) -
     """
     at = earlier.last_at or "1970-01-01T00:00:00Z"
 
-    def new_id(of: str) -> str:
-        return str(uuid.uuid5(_NAMESPACE, f"{whose}|{of}"))
+    def new_id(what: str) -> str:
+        return str(uuid.uuid5(_NAMESPACE, f"{whose}|{what}"))
 
     events = []
     if "" in earlier.comments:

@@ -62,7 +62,10 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
         validation = {case.name: _digest_case(case) for case in validation_cases}
         parts = {"training": training, "validation": validation}
         check_images(
-            {part: {name: one["image"] for name, one in of.items()} for part, of in parts.items()},
+            {
+                part: {name: digests["image"] for name, digests in members.items()}
+                for part, members in parts.items()
+            },
             [*cases, *validation_cases],
         )
         return cls(
@@ -255,8 +258,8 @@ def _digest_case(case: Case) -> dict[str, str]:
         value = getattr(case, field.name)
         if field.name in ("name", "image"):
             continue
-        of = about if value is None or isinstance(value, str | float | bool) else labels
-        of.update(f"{field.name}:".encode() + _content(value))
+        is_label = value is not None and not isinstance(value, str | float | bool)
+        (labels if is_label else about).update(f"{field.name}:".encode() + _content(value))
     return {
         "image": _digest_file(case.image),
         "labels": labels.hexdigest()[:16],

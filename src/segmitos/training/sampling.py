@@ -221,8 +221,8 @@ class CropSampler:
             for down in (top, height - top)
         ]
         image, label = (
-            np.concatenate([np.concatenate([part[of] for part in row], 1) for row in rows])
-            for of in range(2)
+            np.concatenate([np.concatenate([part[which] for part in row], 1) for row in rows])
+            for which in range(2)
         )
         return image, label
 

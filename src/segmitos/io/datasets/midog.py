@@ -92,8 +92,10 @@ def unlabeled(path: Path) -> list[str]:
     count = sum(image.id not in labeled for image in file.images)
     if not count:
         return []
-    of = len(file.images)
-    return [f"{table}: images without any annotation are left out as unlabeled: {count} of {of}"]
+    return [
+        f"{table}: images without any annotation are left out as unlabeled: {count} of "
+        f"{len(file.images)}"
+    ]
 
 
 def _find(path: Path) -> Path:
