@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -265,14 +265,13 @@ def _match(case: Case, detected_xy: NDArray[np.float64], mpp: float, rule: str) 
     )
     inside, outside = np.flatnonzero(counted), np.flatnonzero(~counted)
     match = match_case(detected_xy[inside], mitoses_xy, mpp, rule, case.ignored_xy)
-    return Match(
-        match.tp,
-        match.fp,
-        match.fn,
-        tuple((int(inside[i]), int(truth[j])) for i, j in match.pairs),
-        tuple(sorted([*inside[list(match.ignored)].tolist(), *outside.tolist()])),
-        tuple(np.setdiff1d(np.arange(len(case.mitoses_xy)), truth).tolist()),
-        tuple(inside[list(match.forgiven)].tolist()),
+    # Back from the numbers of what was compared to those of the case.
+    return replace(
+        match,
+        pairs=tuple((int(inside[i]), int(truth[j])) for i, j in match.pairs),
+        ignored=tuple(sorted([*inside[list(match.ignored)].tolist(), *outside.tolist()])),
+        ignored_truth=tuple(np.setdiff1d(np.arange(len(case.mitoses_xy)), truth).tolist()),
+        forgiven=tuple(inside[list(match.forgiven)].tolist()),
     )
 
 
