@@ -1,4 +1,4 @@
-"""Training end to end on a synthetic set: it learns, resumes exactly, exports what it learnt."""
+"""Training end to end on a synthetic set: it learns, resumes exactly, exports what it learned."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def train_verifier(
         target: stain that detection matches slides to.
         on_step: told of each step and its loss.
         begin: weights of an encoder to begin with, as far as they go: those of a network that has
-            learnt from the same images. None begins with ImageNet alone.
+            learned from the same images. None begins with ImageNet alone.
         input_px: side that patches are interpolated to, a multiple of 16.
 
     Raises:
