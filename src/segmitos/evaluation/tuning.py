@@ -32,6 +32,7 @@ from segmitos.evaluation.threshold_grid import (
 from segmitos.io.json_files import load_json
 from segmitos.io.outputs import PROGRAM
 from segmitos.io.pairs import MATCH_UM
+from segmitos.io.text import listed
 
 _FOLDS = 10
 _NAMED_SLIDES = 12
@@ -174,8 +175,7 @@ def _counts_at(items: Sequence[Item], thresholds: Thresholds) -> Counts:
 
 def thresholds_content(tuning: Tuning, images: int) -> dict[str, Any]:
     """Return the content of thresholds.json: what was chosen, and the score of so many images."""
-    slides, more = tuning.slides[:_NAMED_SLIDES], len(tuning.slides) - _NAMED_SLIDES
-    about = ", ".join(slides) + (f" and {more} more" if more > 0 else "")
+    about = listed(tuning.slides, _NAMED_SLIDES)
     how = "thresholds cross-validated over them" if tuning.cross_validated else "tuned on them"
     scored = (tuning.cross_validated or tuning.counts).to_dict()
     validation = {**scored, "data": f"{images} images of slides {about}; {how}"}

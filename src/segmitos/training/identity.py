@@ -18,6 +18,7 @@ import numpy as np
 
 from segmitos.errors import InputError, UsageError
 from segmitos.io.datasets import Case
+from segmitos.io.text import listed, reason_of
 from segmitos.training.checkpoint import STATE, load_state
 from segmitos.training.recipe import AdaptRecipe, Recipe
 
@@ -235,9 +236,7 @@ def _case_differences(new: RunIdentity, old: RunIdentity) -> list[str]:
 
 
 def _named(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MAX_NAMED])
-    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    return f"case {shown}{more}"
+    return f"case {listed(names, _MAX_NAMED)}"
 
 
 def _flat(tables: dict[str, Any], before: str = "") -> dict[str, Any]:
@@ -304,5 +303,5 @@ def _digest_file(path: Path) -> str:
                     stream.seek((size - _BLOCK_BYTES) * block // (blocks - 1))
                     digest.update(stream.read(_BLOCK_BYTES))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
     return digest.hexdigest()[:16]

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from segmitos.errors import DataError, UsageError
+from segmitos.io.text import reason_of
 from segmitos.training.augment import PUBLISHED, Augmentation
 from segmitos.training.concentric import LabelRecipe
 
@@ -252,7 +253,7 @@ def _read(path: Path, depth: int) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise DataError(f"cannot read recipe {path}: {error.strerror}") from error
+        raise DataError(f"cannot read recipe {path}: {reason_of(error)}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"recipe {path} is not TOML: {error}") from error
     base = content.pop("extends", None)
