@@ -1,1 +1,1 @@
-"""What was learnt: run each with `python -m experiments.NAME`, from the repository's root."""
+"""What was learned: run each with `python -m experiments.NAME`, from the repository's root."""

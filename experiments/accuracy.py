@@ -5,7 +5,7 @@
 
 H03 is the validation slide of MITOS-ATYPIA-14 (Hamamatsu): 63 fields that all hold a mitosis, which
 flatters precision. Matching is one to one within 7.5 um, counts pooled over fields. `--mistakes`
-tells what its false positives are labelled as: the data set gives the fraction of pathologists that
+tells what its false positives are labeled as: the data set gives the fraction of pathologists that
 called a look-alike a mitosis, but its look-alikes may lie 10 px off.
 """
 
@@ -97,8 +97,8 @@ def independent_f(cases: list[Case], found: dict[str, Detections]) -> float:
 
 
 def mistakes(cases: list[Case], found: dict[str, Detections], scored: Evaluation) -> str:
-    """Count false positives by the votes of the labelled look-alike within reach, if any."""
-    called = rejected = unlabelled = 0
+    """Count false positives by the votes of the labeled look-alike within reach, if any."""
+    called = rejected = unlabeled = 0
     for case, result in zip(cases, scored.cases, strict=True):
         assert case.mpp is not None
         matched = [index for index, _ in result.match.pairs]
@@ -109,8 +109,8 @@ def mistakes(cases: list[Case], found: dict[str, Detections], scored: Evaluation
         votes = alike[[index for _, index in pairs], 2]
         called += int(np.count_nonzero(votes > 0))
         rejected += int(np.count_nonzero(votes == 0))
-        unlabelled += len(wrong) - len(pairs)
-    return f"{called} called by one of three, {rejected} all rejected, {unlabelled} not labelled"
+        unlabeled += len(wrong) - len(pairs)
+    return f"{called} called by one of three, {rejected} all rejected, {unlabeled} not labeled"
 
 
 def stains(data: Path) -> tuple[Stain, Stain]:
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a .segmitos file; default: the built-in model")
     parser.add_argument("--robustness", action="store_true", help="score changed images, too")
     parser.add_argument(
-        "--mistakes", action="store_true", help="tell what false positives are labelled as"
+        "--mistakes", action="store_true", help="tell what false positives are labeled as"
     )
     parser.add_argument("--threads", type=within(1))
     parser.add_argument("--device", choices=DEVICES, default="cpu")

@@ -6,7 +6,7 @@
 
 `sliding_window.py` is a patch classifier in the manner of IDSIA, `random_forest.py` a detector of
 blobs in the blue ratio with a random forest in the manner of IPAL. Both learn from what the map's
-networks of `lite` learnt from, fields of MITOS-ATYPIA-14 and mitosis crops, but for slide H14, on
+networks of `lite` learned from, fields of MITOS-ATYPIA-14 and mitosis crops, but for slide H14, on
 which their score thresholds are chosen; H03 is the test. The table also gives each of them its best
 threshold on H03 itself, which is too high. Nothing of `lite` was chosen on H03. One to one within
 7.5 um, pooled.
@@ -38,13 +38,13 @@ from segmitos.evaluation.matching import f_score, match_points
 from segmitos.evaluation.scoring import evaluate
 from segmitos.io.datasets import Case, load_dataset
 from segmitos.io.geometry import rescale
+from segmitos.io.pairs import MATCH_UM
 from segmitos.io.points.detections import Detections
 from segmitos.training.networks.registry import build_network
 from segmitos.training.sampling import TrainingImage, common_stain, load_training_images
 
 MPP = 0.25
 TEST, TUNING = "H03", "H14"
-MATCH_UM = 7.5
 SCORES = np.arange(0.02, 1.0, 0.02)
 PATCH_PX = 500
 METHODS = ("forest", "window")

@@ -8,7 +8,7 @@ Films of mini-MIAS, split by patient: both breasts of a woman are on one side. E
 by the network of the fold that it was left out of, against its circles, in the pixels of the
 recipe's scale. The threshold of a fold is the one that gives the best Dice on the other folds'
 films, each under the network that had not seen it. What is black lies outside of the breast,
-where nothing was learnt, and is never marked.
+where nothing was learned, and is never marked.
 
 Maps are kept in OUT, so that a benchmark that was stopped goes on; a half-trained network too.
 """
@@ -43,7 +43,7 @@ RECIPES = Path(__file__).parent / "recipes"
 LABELS = ("disc", "concentric")
 THRESHOLDS = np.concatenate([np.arange(0.01, 0.1, 0.01), np.arange(0.1, 0.96, 0.05)])
 BLACK = 4
-"""As in training: grey levels up to this are ignored there."""
+"""As in training: gray levels up to this are ignored there."""
 RESAMPLES = 10_000
 
 Mask = NDArray[np.bool_]

@@ -4,7 +4,7 @@
     python -m experiments.paper_ablations --out results --table   # print the tables
 
 A light protocol, the same for every row, so that rows can be compared and nothing else: network
-`lite`, 150 steps of 32 crops of 96 px from at most 20 fields a slide, labelled look-alikes and
+`lite`, 150 steps of 32 crops of 96 px from at most 20 fields a slide, labeled look-alikes and
 background as negatives, nothing mined. Two folds of slides (H03 H05 H10 H14 and H04 H07 H11 H12):
 a network trained on one is tested on 10 fields of each slide of the other. Area and score
 thresholds of a tested slide are those that suit the fold's three other slides best, so nothing is
@@ -36,6 +36,7 @@ from segmitos.console import run_program
 from segmitos.detection.postprocess import FLOOR, Blobs, MapAccumulator, otsu_threshold, smooth
 from segmitos.evaluation.matching import match_points
 from segmitos.io.datasets import Case, load_dataset
+from segmitos.io.pairs import MATCH_UM
 from segmitos.training.checkpoint import load_checkpoint
 from segmitos.training.networks.registry import build_network
 from segmitos.training.predict import predictor
@@ -45,7 +46,6 @@ from segmitos.training.train import train
 
 FOLDS = (("H03", "H05", "H10", "H14"), ("H04", "H07", "H11", "H12"))
 TRAIN_FIELDS, TEST_FIELDS = 20, 10
-MATCH_UM = 7.5
 SIGMA_UM = 1.0
 SCORES = np.arange(0.0, 1.0, 0.05)
 AREAS_UM2 = np.array([0, 2, 5, 8, 12, 16, 20, 25, 31], float)

@@ -2,7 +2,7 @@
 
 After Irshad 2013 and Irshad, Jalali et al. 2013: the blue ratio brings out nuclei, the Laplacian of
 a Gaussian finds dark blobs of a nucleus's size in it, and each is described by the shape of its
-region, by its colors in several color spaces and by the texture of grey-level co-occurrence.
+region, by its colors in several color spaces and by the texture of gray-level co-occurrence.
 
 Against the original: a random forest takes the place of the decision tree, run-length features are
 left out, and slides are matched in staining first, as detection with `lite` does.
@@ -76,10 +76,10 @@ def describe(image: NDArray[np.uint8], candidates: NDArray[np.float64]) -> NDArr
         [padded[top : top + WINDOW_PX, left : left + WINDOW_PX] for top, left in corners]
     )
     colors = colors_of(windows)
-    greys = (windows[..., 0] // (256 // LEVELS)).astype(np.uint8)
+    grays = (windows[..., 0] // (256 // LEVELS)).astype(np.uint8)
     rows = [
-        _features(color, grey, response)
-        for color, grey, response in zip(colors, greys, candidates[:, 2], strict=True)
+        _features(color, gray, response)
+        for color, gray, response in zip(colors, grays, candidates[:, 2], strict=True)
     ]
     return np.array(rows, np.float32)
 
@@ -92,7 +92,7 @@ def colors_of(windows: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _features(
-    window: NDArray[np.float32], grey: NDArray[np.uint8], response: float
+    window: NDArray[np.float32], gray: NDArray[np.uint8], response: float
 ) -> NDArray[np.float64]:
     ratio = ndimage.gaussian_filter(window[:, :, -1], 1.0)
     regions = label(ratio > threshold_otsu(ratio)) if np.ptp(ratio) > 0 else np.ones_like(ratio)
@@ -119,7 +119,7 @@ def _features(
     colors.append(np.percentile(core, (10, 90), axis=0).ravel())
     middle = slice(half - 16, half + 16)
     pairs = graycomatrix(
-        grey[middle, middle], [1, 3], [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4], LEVELS, True, True
+        gray[middle, middle], [1, 3], [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4], LEVELS, True, True
     )
     textures = [graycoprops(pairs, kind).mean(axis=1) for kind in _TEXTURES]
     return np.concatenate([[response], shape, *colors, *textures])
@@ -185,7 +185,7 @@ class CandidateForest:
         source: TrainingImage,
         rng: np.random.Generator,
     ) -> NDArray[np.intp]:
-        """All labelled look-alikes, and as many others as a field may give."""
+        """All labeled look-alikes, and as many others as a field may give."""
         if len(negative) <= NEGATIVES_PER_FIELD:
             return negative
         alike = negative[:0]

@@ -3,7 +3,7 @@
 A small convolutional network of alternating convolution and max-pooling tells whether a patch of
 24 um is centered on a mitosis (within 2.5 um; patches whose center is 2.5 to 6 um away do not
 count). At a field every patch of a grid is cut out and classified by itself, nothing shared between
-neighbours: that is what the method costs. As IDSIA did, the network trained first shows which
+neighbors: that is what the method costs. As IDSIA did, the network trained first shows which
 background is hard, and training goes on with it.
 
 Against the original: inputs of 96 px instead of 101, fewer layers, batch normalization, one network

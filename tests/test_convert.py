@@ -54,7 +54,7 @@ def test_every_format_to_every_other_keeps_positions_and_scores(tmp_path, first,
     assert back.mpp == FOUND.mpp
 
 
-LABELLED = Annotations(
+LABELED = Annotations(
     np.array([[100.0, 200.0], [300.5, 50.0], [400.0, 60.0]]),
     ("mitosis", "non-mitosis", "unsure"),
     confidence=np.array([1.0, 0.0, 0.5]),
@@ -74,7 +74,7 @@ def test_the_command_line_names_every_format():
 @pytest.mark.parametrize(("first", "second"), list(itertools.permutations(ALL_ENDINGS, 2)))
 def test_classes_survive_every_format_that_can_hold_them(tmp_path, first, second, capsys):
     start = tmp_path / "start.json"
-    write_annotations(start, LABELLED, "json")
+    write_annotations(start, LABELED, "json")
     middle, end = tmp_path / ALL_ENDINGS[first], tmp_path / f"end-{ALL_ENDINGS[second]}"
     assert main(["convert", str(start), str(middle), "--to", first, "--mpp", "0.25"]) == 0
     assert main(["convert", str(middle), str(end), "--to", second, "--mpp", "0.25"]) == 0
@@ -82,20 +82,20 @@ def test_classes_survive_every_format_that_can_hold_them(tmp_path, first, second
     back = read_annotations(end, mpp=0.25)
     lost = first in WITHOUT_UNSURE or second in WITHOUT_UNSURE
     kept = 2 if lost else 3
-    assert back.labels == LABELLED.labels[:kept] and np.array_equal(back.xy, LABELLED.xy[:kept])
+    assert back.labels == LABELED.labels[:kept] and np.array_equal(back.xy, LABELED.xy[:kept])
     assert ("cannot hold it: 1 unsure" in said.err) == lost
     assert "1 mitosis, 1 non-mitosis" in said.out
 
 
 def test_regions_and_confidence_go_to_qupath_and_back(tmp_path, capsys):
     first, second = tmp_path / "a.geojson", tmp_path / "b.geojson"
-    write_annotations(first, LABELLED, "geojson")
+    write_annotations(first, LABELED, "geojson")
     assert main(["convert", str(first), str(second)]) == 0
     back = read_annotations(second)
     assert [len(back.regions.included), len(back.regions.excluded)] == [1, 1]
-    np.testing.assert_array_equal(back.regions.included[0][0][:4], LABELLED.regions.included[0][0])
+    np.testing.assert_array_equal(back.regions.included[0][0][:4], LABELED.regions.included[0][0])
     assert back.regions.names == ("Reviewed",)
-    np.testing.assert_array_equal(back.confidence, LABELLED.confidence)
+    np.testing.assert_array_equal(back.confidence, LABELED.confidence)
     assert main(["convert", str(first), str(tmp_path / "c.csv")]) == 0
     assert "cannot hold it: 2 regions" in capsys.readouterr().err
 

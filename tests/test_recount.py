@@ -28,9 +28,9 @@ def made(tmp_path_factory):
     model = write_toy(folder / "toy.segmitos")
     for name, cells in (("one", CROWD), ("two", CROWD[:6])):
         image = np.full((2900, 3600, 3), (225, 180, 215), np.uint8)
-        for grey, places in ((40, cells), (104, FAINT)):
+        for gray, places in ((40, cells), (104, FAINT)):
             for x, y in places:
-                image[y - 8 : y + 9, x - 8 : x + 9] = grey
+                image[y - 8 : y + 9, x - 8 : x + 9] = gray
         Image.fromarray(image).save(folder / f"{name}.png")
     images = [str(folder / f"{name}.png") for name in ("one", "two")]
     options = ["-m", str(model), *DETECT]

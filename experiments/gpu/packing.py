@@ -79,10 +79,10 @@ class Pack:
 
     def pools_of(self, fold: int) -> dict[str, Pool]:
         """Return the points that a fold's networks learn from."""
-        learnt = np.array([learns(image, fold) for image in self.images])
+        learned = np.array([learns(image, fold) for image in self.images])
 
         def of_fold(points: NDArray[np.float64]) -> NDArray[np.float64]:
-            return points[learnt[points[:, 0].astype(int)]]
+            return points[learned[points[:, 0].astype(int)]]
 
         pools = {
             name: dataclasses.replace(

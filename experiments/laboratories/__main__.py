@@ -1,7 +1,7 @@
 """Makes the built-in model from the data: `python -m experiments.laboratories DATA OUT`.
 
 The networks of the map and their proposal network come from a model file
-(`experiments/default_model.sh` trains them); they learnt from MITOS-ATYPIA-14 and crops. Here
+(`experiments/default_model.sh` trains them); they learned from MITOS-ATYPIA-14 and crops. Here
 verifiers are trained, two for every seed and fold: a small one, which screens proposals, too, and a
 large one, which sees the same patch at twice the resolution and begins with the encoder of the
 small one. That one's begins with the encoder of a run of a network of the map, its first blocks

@@ -29,7 +29,7 @@ from segmitos.errors import DataError
 from segmitos.io.geometry import pad_to_multiple, rescale
 from segmitos.training.networks.verifier import PATCH_PX, VerifierNetwork
 
-# Every so many-th image is learnt from; all of what is not named.
+# Every so many-th image is learned from; all of what is not named.
 _EVERY = {"mitos14": 3, "crops": 3}
 # Gray round an image, so that the networks see proposals at its border as detection shows them.
 _RIM_PX = 96
@@ -122,15 +122,15 @@ def screening_network(
     """
     from sklearn.linear_model import LogisticRegression
 
-    learnt, weights = [], []
+    learned, weights = [], []
     for laboratory in sorted({images[index].laboratory for index in proposals}):
         own = [i for i in proposals if images[i].laboratory == laboratory]
         one = _features_and_found(
             verifier, images, proposals, [i for i in own if learns(images[i], fold)], stain
         )
-        learnt.append(one)
+        learned.append(one)
         weights.append(np.full(len(one[1]), 1 / max(1, len(one[1]))))
-    features, found = (np.concatenate(part) for part in zip(*learnt, strict=True))
+    features, found = (np.concatenate(part) for part in zip(*learned, strict=True))
     weight = np.concatenate(weights)
     weight /= weight.mean()
     # A probability to learn is both answers, each with its part of the weight.

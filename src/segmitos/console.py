@@ -15,6 +15,7 @@ from segmitos.errors import InputError, SegMitosError
 from segmitos.interrupts import MESSAGE, Interrupted, end_in_order, finish
 from segmitos.io.error_log import CaughtBugs
 from segmitos.io.files import display_path
+from segmitos.io.text import reason_of
 from segmitos.streams import output_failure, protect_streams
 
 
@@ -133,6 +134,6 @@ def run_program(work: Callable[[], object], name: str) -> None:
         except OSError as error:
             if error.filename is None:
                 raise
-            raise InputError(f"{error.filename}: {error.strerror}") from error
+            raise InputError(f"{error.filename}: {reason_of(error)}") from error
 
     run_console(lambda: run_script(checked, name))

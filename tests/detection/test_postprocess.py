@@ -78,7 +78,7 @@ def test_blobs_are_those_of_an_independent_labelling(seed):
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
-def test_diagonal_neighbours_are_one_blob_and_row_ends_are_not():
+def test_diagonal_neighbors_are_one_blob_and_row_ends_are_not():
     map_ = np.zeros((6, 6), np.float32)
     map_[1, 1] = map_[2, 2] = 0.9
     map_[3, 5] = map_[4, 0] = 0.9

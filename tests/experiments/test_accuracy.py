@@ -47,4 +47,4 @@ def test_false_positives_are_told_apart_by_their_labels(tmp_path):
     scored = evaluate([case], found, groups="case")
     assert scored.pooled.tp == 1
     said = accuracy.mistakes([case], found, scored)
-    assert said == "1 called by one of three, 2 all rejected, 2 not labelled"
+    assert said == "1 called by one of three, 2 all rejected, 2 not labeled"

@@ -109,7 +109,7 @@ def test_a_pack_that_is_too_large_damaged_or_none_is_told_of(images, packed, tmp
 
 
 def test_patches_read_on_a_device_are_those_of_the_processor(images, monkeypatch):
-    monkeypatch.setattr(cpu_patches, "_JPEG_SHARE", 0.0)
+    monkeypatch.setattr(cpu_patches, "_JPEG_FRACTION", 0.0)
     rng = np.random.default_rng(5)
     # Many beyond a border, false or not.
     points = np.column_stack([rng.integers(0, len(images), 40), rng.uniform(-5, 197, (40, 2))])

@@ -21,7 +21,7 @@ def _tiff(**options: Any) -> Save:
     return lambda path, image: slides.save_tiff(path, image, **options)
 
 
-def _grey(**options: Any) -> Save:
+def _gray(**options: Any) -> Save:
     options = {"photometric": "minisblack"} | options
     return lambda path, image: slides.save_tiff(path, image[..., 1], **options)
 
@@ -62,16 +62,16 @@ def _imagej(path: Path, image: np.ndarray) -> None:
 
 
 def _bits(bits: int) -> Save:
-    """Packed grey of 2 or 4 bits, which no writer at hand makes: by hand, in one strip."""
+    """Packed gray of 2 or 4 bits, which no writer at hand makes: by hand, in one strip."""
 
     def save(path: Path, image: np.ndarray) -> None:
-        path.write_bytes(packed_grey_tiff(image[..., 1] >> (8 - bits), bits))
+        path.write_bytes(packed_gray_tiff(image[..., 1] >> (8 - bits), bits))
 
     return save
 
 
-def packed_grey_tiff(values: np.ndarray, bits: int) -> bytes:
-    """A TIFF of grey values below 2 ** bits, packed row by row."""
+def packed_gray_tiff(values: np.ndarray, bits: int) -> bytes:
+    """A TIFF of gray values below 2 ** bits, packed row by row."""
     height, width = values.shape
     planes = (values[..., None] >> np.arange(bits - 1, -1, -1)) & 1
     content = np.packbits(planes.reshape(height, width * bits).astype(np.uint8), axis=1).tobytes()
@@ -96,15 +96,15 @@ CONTAINERS: dict[str, Save] = {
     "predictor.tif": _tiff(compression="deflate", predictor=2, rowsperstrip=20),
     "big-endian-16.tif": lambda p, a: slides.save_tiff(p, a.astype(np.uint16) * 257, byteorder=">"),
     "twelve-bit-jpeg-strips.tif": _tiff(compression="jpeg", rowsperstrip=16),
-    "grey.tif": _grey(),
-    "white-is-zero.tif": _grey(photometric="miniswhite", tile=(32, 32)),
-    "grey-jpeg.tif": _grey(compression="jpeg", tile=(32, 32)),
+    "gray.tif": _gray(),
+    "white-is-zero.tif": _gray(photometric="miniswhite", tile=(32, 32)),
+    "gray-jpeg.tif": _gray(compression="jpeg", tile=(32, 32)),
     "alpha.tif": _alpha("unassalpha"),
     "associated.tif": _alpha("assocalpha"),
     "palette.tif": _palette,
     "palette.png": _palette,
     "palette.bmp": _palette,
-    "grey.png": lambda p, a: slides.save_png(p, a[..., 0]),
+    "gray.png": lambda p, a: slides.save_png(p, a[..., 0]),
     "alpha.png": lambda p, a: slides.save_png(p, np.dstack([a, a[..., 0]])),
     "sixteen.png": lambda p, a: Image.fromarray(a[..., 0].astype(np.uint16) * 257).save(p),
     "fax.tif": lambda p, a: Image.fromarray(a[..., 0] > 128).save(p, compression="group4"),

@@ -17,7 +17,7 @@ HALF = 3
 
 @dataclass(frozen=True)
 class Field:
-    """Pixels (h, w) with a dark mitosis and a grey look-alike, 7 x 7 px squares."""
+    """Pixels (h, w) with a dark mitosis and a gray look-alike, 7 x 7 px squares."""
 
     pixels: np.ndarray
     mitosis: tuple[int, int]

@@ -51,8 +51,8 @@ def toy_graph(sharpness: float = 0.15) -> bytes:
     box[0, 0, [0, 8, 8, 16], [8, 0, 16, 8]] = 0.005
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["float"], ["grey"], axes=[3], keepdims=1),
-        helper.make_node("Transpose", ["grey"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("ReduceMean", ["float"], ["gray"], axes=[3], keepdims=1),
+        helper.make_node("Transpose", ["gray"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("AveragePool", ["planes"], ["cells"], kernel_shape=[4, 4], strides=[4, 4]),
         helper.make_node("Conv", ["cells", "box"], ["mixed"], pads=[8, 8, 8, 8]),
         helper.make_node("Sub", ["level", "mixed"], ["dark"]),

@@ -232,7 +232,7 @@ def test_grand_challenge_points_need_a_scale(save):
         {"name": "non-mitotic figure", "point": [1, 2, 0]},
     ]
     path = save({"type": "Multiple points", "points": points}, "a.json")
-    with pytest.raises(ScaleError, match="millimetres"):
+    with pytest.raises(ScaleError, match="millimeters"):
         read_points(path)
     mitoses, negatives = read_points(path, mpp=0.25)
     assert mitoses.tolist() == [[1000, 2000]] and negatives.tolist() == [[4000, 8000]]

@@ -64,7 +64,7 @@ def test_round_trips_to_the_bit(tmp_path, values, mpp):
     same(read_annotations(path, mpp=mpp), kept, "score")
 
 
-def test_grand_challenge_is_millimetres_x_first():
+def test_grand_challenge_is_millimeters_x_first():
     content = json.loads(
         grand_challenge_text(make([one(1000, 4000), one(8, 4, "non-mitosis", 0.25)]))
     )
@@ -226,7 +226,7 @@ def test_midog_labels_are_corners_and_come_back(tmp_path):
     assert back.labels == ("mitosis", "non-mitosis")
 
 
-def test_formats_in_millimetres_need_a_scale(tmp_path):
+def test_formats_in_millimeters_need_a_scale(tmp_path):
     unknown = Annotations(np.array([[1.0, 2.0]]), ("mitosis",))
     with pytest.raises(ScaleError, match="--mpp"):
         write_annotations(tmp_path / "a.json", unknown, "midog")

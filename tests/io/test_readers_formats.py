@@ -197,10 +197,10 @@ def test_votes_become_confidence(tmp_path):
     assert load("midog", tmp_path).confidence is None
 
 
-def test_images_that_midog_leaves_unlabelled_are_told(tmp_path, capsys):
+def test_images_that_midog_leaves_unlabeled_are_told(tmp_path, capsys):
     spec = LAYOUTS["midog"](tmp_path, FIELD)
     table = tmp_path / "MIDOG.json"
-    note = f"{table}: images without any annotation are left out as unlabelled: 1 of 2"
+    note = f"{table}: images without any annotation are left out as unlabeled: 1 of 2"
     assert left_out([spec, "absent", "nothing:of"]) == [note] == left_out(str(tmp_path))
     assert main(["dataset", "describe", spec]) == 0
     assert f"note             {note}\n" in capsys.readouterr().out

@@ -122,11 +122,11 @@ def test_outside_is_white_and_does_not_leak_in() -> None:
 
 
 def test_reduction_does_not_alias() -> None:
-    """A fine checkerboard becomes even grey, not moire."""
+    """A fine checkerboard becomes even gray, not moire."""
     board = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)
     slide = Slide.from_array(np.repeat(board[..., None], 3, 2), 0.25)
-    grey = slide.read(0, 0, 40, 40, 1.1).astype(int)
-    assert abs(grey - 127).max() < 20
+    gray = slide.read(0, 0, 40, 40, 1.1).astype(int)
+    assert abs(gray - 127).max() < 20
 
 
 def test_scaled_pixels_agree_with_pillow() -> None:

@@ -79,7 +79,7 @@ def test_truncated(tmp_path: Path, picture: np.ndarray, name: str, keep: float) 
 
 
 def test_jpeg_cut_and_filled_with_zeros(tmp_path: Path, picture: np.ndarray) -> None:
-    """As a broken download leaves it: the right length, and grey below."""
+    """As a broken download leaves it: the right length, and gray below."""
     path = tmp_path / "a.jpg"
     slides.save_jpeg(path, picture)
     content = path.read_bytes()
@@ -108,7 +108,7 @@ def test_corrupt_tile(tmp_path: Path, picture: np.ndarray, compression: str, con
 
 @pytest.mark.parametrize("part", ["half", "run"])
 def test_jpeg_tile_zeroed_in_part(tmp_path: Path, picture: np.ndarray, part: str) -> None:
-    """The decoder itself would fill in grey and say nothing."""
+    """The decoder itself would fill in gray and say nothing."""
     path = tmp_path / "a.tif"
     slides.save_tiff(path, picture, tile=(256, 256), compression="jpeg")
     with tifffile.TiffFile(path) as tif:
@@ -187,7 +187,7 @@ def test_larger_than_pillow_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("name", ["a.png", "interlaced.png", "palette.png", "a.jpg"])
 def test_fewer_rows_than_the_header_says(tmp_path: Path, picture: np.ndarray, name: str) -> None:
-    """The decoders themselves leave what is missing black, or grey, and say nothing."""
+    """The decoders themselves leave what is missing black, or gray, and say nothing."""
     path = tmp_path / name
     if name == "a.jpg":
         slides.save_jpeg(path, picture)

@@ -238,22 +238,22 @@ def test_an_image_without_any_tile_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6])
-def test_grey_of_few_bits_is_stretched(tmp_path: Path, bits: int) -> None:
+def test_gray_of_few_bits_is_stretched(tmp_path: Path, bits: int) -> None:
     values = np.arange(7 * 13).reshape(7, 13).astype(np.uint8) % (1 << bits)
-    (tmp_path / "a.tif").write_bytes(containers.packed_grey_tiff(values, bits))
+    (tmp_path / "a.tif").write_bytes(containers.packed_gray_tiff(values, bits))
     expected = np.round(values * 255.0 / ((1 << bits) - 1))
     assert np.array_equal(read(tmp_path / "a.tif")[..., 1], expected)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_grey_png_of_few_bits_is_stretched(tmp_path: Path, bits: int) -> None:
+def test_gray_png_of_few_bits_is_stretched(tmp_path: Path, bits: int) -> None:
     values = np.arange(7 * 16).reshape(7, 16).astype(np.uint8) % (1 << bits)
-    (tmp_path / "a.png").write_bytes(packed_grey_png(values, bits))
+    (tmp_path / "a.png").write_bytes(packed_gray_png(values, bits))
     expected = np.round(values * 255.0 / ((1 << bits) - 1))
     assert np.array_equal(read(tmp_path / "a.png")[..., 1], expected)
 
 
-def packed_grey_png(values: np.ndarray, bits: int) -> bytes:
+def packed_gray_png(values: np.ndarray, bits: int) -> bytes:
     import struct
     import zlib
 

@@ -9,7 +9,7 @@ import pytest
 from segmitos.errors import DataError, InputError
 from segmitos.io.points.read import read_annotations
 from segmitos.io.tables import read_table
-from segmitos.io.text import parse_decimal, parse_mpp, read_text
+from segmitos.io.text import listed, parse_decimal, parse_mpp, read_text, reason_of
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -90,3 +90,22 @@ def test_the_first_of_many_bad_lines_are_said_and_how_many_there_are(tmp_path: P
     (tmp_path / "a.csv").write_text("\n".join(lines[:3]))
     with pytest.raises(DataError, match=r"a\.csv, line 3: x 'a' is not a number$"):
         read_annotations(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, ""), (1, "A"), (3, "A, B, C"), (4, "A, B, C and 1 more")]
+)
+def test_many_names_are_the_first_and_how_many_more(count: int, text: str) -> None:
+    assert listed("ABCD"[:count], 3) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a.png"), "No such file or directory"),
+        (OSError("image file is truncated\n(3 bytes)"), "image file is truncated (3 bytes)"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_a_reason_is_one_line_and_never_none(error: OSError, reason: str) -> None:
+    assert reason_of(error) == reason

@@ -18,7 +18,7 @@ from segmitos.io.points.regions import Regions
 from segmitos.report.contact_sheet import (
     contact_sheets,
     label_table,
-    labelled_points,
+    labeled_points,
     region_sheets,
 )
 from segmitos.report.dataset_conversion import convert_dataset
@@ -153,7 +153,7 @@ def test_annotations_without_any_image_are_one_problem_but_still_checked(case, t
 
 
 def contact_sheet(cases):
-    (page,) = contact_sheets(labelled_points(cases))
+    (page,) = contact_sheets(labeled_points(cases))
     return page
 
 
@@ -192,7 +192,7 @@ def test_masses_are_shown_whole_and_circled(tmp_path):
     assert (np.all(crop == (0, 160, 64), axis=2).sum(axis=1)[2:-2] > 4).any()
 
 
-def test_a_crop_of_an_unreadable_image_is_grey(case, tmp_path):
+def test_a_crop_of_an_unreadable_image_is_gray(case, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     first, second, *_ = cells(contact_sheet([dataclasses.replace(case, image=broken, name="b")]))
@@ -202,14 +202,14 @@ def test_a_crop_of_an_unreadable_image_is_grey(case, tmp_path):
 def test_a_sheet_without_points_or_images_is_refused(case, tmp_path):
     for changes in ({"image": tmp_path / "gone.png"}, {"mitoses_xy": NONE}):
         changed = dataclasses.replace(case, hard_negatives_xy=NONE, **changes)
-        with pytest.raises(DataError, match="no labelled point with an image"):
+        with pytest.raises(DataError, match="no labeled point with an image"):
             contact_sheet([changed])
 
 
 def test_the_pages_show_every_label_numbered_as_in_the_table(case):
     many = np.stack([np.arange(130.0) % 96, np.arange(130.0) % 64], axis=1)
     unsure = dataclasses.replace(case, name="b", mitoses_xy=many, unsure_xy=many[:5])
-    points = labelled_points([case, unsure])
+    points = labeled_points([case, unsure])
     pages = [cells(page) for page in contact_sheets(points)]
     assert [len(page) for page in pages] == [100, 40]
     frames = [tuple(cell[0, 0]) for page in pages for cell in page]
@@ -373,4 +373,4 @@ def test_a_sheet_without_labels_is_a_problem_among_others(tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     arguments = ["dataset", "describe", f"points:{tmp_path}", "--sheet", str(sheet)]
     assert main([*arguments, "--mpp", "0.25"]) == 1
-    assert "no labelled point with an image to show" in capsys.readouterr().out
+    assert "no labeled point with an image to show" in capsys.readouterr().out

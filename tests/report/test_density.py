@@ -49,7 +49,7 @@ def test_readers_without_a_kind_of_cones_see_the_same_order(kind):
 
 
 def test_no_color_of_the_scale_is_that_of_a_stain():
-    """Haematoxylin and eosin are pink to purple: red above green, and green the lowest."""
+    """Hematoxylin and eosin are pink to purple: red above green, and green the lowest."""
     for tick, (red, green, blue) in zip(
         TICKS, color_of(np.array(TICKS, float))[:, :3], strict=True
     ):

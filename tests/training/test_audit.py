@@ -25,7 +25,7 @@ from tests.factories.synthetic_fields import write_cases
 
 
 @pytest.mark.slow
-def test_a_mitosis_that_nobody_labelled_is_suspected_and_no_label_that_is_right(tmp_path):
+def test_a_mitosis_that_nobody_labeled_is_suspected_and_no_label_that_is_right(tmp_path):
     cases = write_cases(tmp_path, slides=2, fields=3)
     hidden = cases[0].mitoses_xy[0]
     cases[0] = dataclasses.replace(cases[0], mitoses_xy=cases[0].mitoses_xy[1:])
@@ -49,17 +49,17 @@ def test_a_slide_alone_cannot_be_audited(tmp_path):
 
 @pytest.fixture
 def sure_networks(monkeypatch):
-    """Networks that take every cell for a mitosis; returns the places that each learnt from."""
-    learnt: list[Pool] = []
+    """Networks that take every cell for a mitosis; returns the places that each learned from."""
+    learned: list[Pool] = []
 
     def train(sources, pools, recipe, stains, target, on_step):
         for step in range(recipe.steps):
             on_step(step + 1, 0.5)
-        learnt.extend(pools.values())
+        learned.extend(pools.values())
 
     monkeypatch.setattr(audit, "train_verifier", train)
     monkeypatch.setattr(audit, "score_patches", lambda network, image, xy: np.full(len(xy), 5.0))
-    return learnt
+    return learned
 
 
 def test_two_scans_of_a_patient_are_never_on_two_sides(tmp_path, sure_networks):
@@ -69,8 +69,8 @@ def test_two_scans_of_a_patient_are_never_on_two_sides(tmp_path, sure_networks):
     ]
     images = load_training_images(cases, 0.25)
     audit_labels(images, AuditOptions(folds=3, seeds=1))
-    learnt = [set(pool.positives[:, 0].astype(int)) for pool in sure_networks]
-    assert sorted(learnt, key=sorted) == [{0, 1}, {2}]
+    learned = [set(pool.positives[:, 0].astype(int)) for pool in sure_networks]
+    assert sorted(learned, key=sorted) == [{0, 1}, {2}]
     with pytest.raises(DataError, match="of two patients"):
         audit_labels(images[:2], AuditOptions())
 

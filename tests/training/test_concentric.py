@@ -33,7 +33,7 @@ def test_disc_and_ring_are_exactly_the_cells_within_the_radii(stride, xy):
     np.testing.assert_array_equal(label, expected)
 
 
-def test_a_ring_never_erases_the_disc_of_a_close_neighbour():
+def test_a_ring_never_erases_the_disc_of_a_close_neighbor():
     both = label_of([(20, 32), (34, 32)], 8, 16)
     for x in (20, 34):
         alone = label_of([(x, 32)], 8, 8)

@@ -97,9 +97,9 @@ def test_biases_have_their_own_rate_and_do_not_decay():
 
 
 def test_stain_jitter_leaves_a_pure_stain_pure():
-    """Haematoxylin may become more or less; it does not turn into eosin."""
-    haematoxylin = np.array([0.65, 0.70, 0.29])
-    levels = [np.rint(np.exp(-c * haematoxylin) * 256 - 1).astype(np.uint8) for c in (0.4, 1.4)]
+    """Hematoxylin may become more or less; it does not turn into eosin."""
+    hematoxylin = np.array([0.65, 0.70, 0.29])
+    levels = [np.rint(np.exp(-c * hematoxylin) * 256 - 1).astype(np.uint8) for c in (0.4, 1.4)]
     crop = np.stack(levels)[None]
     recipe = msgspec.structs.replace(NONE, stain_jitter=0.3)
     gains = []
@@ -107,7 +107,7 @@ def test_stain_jitter_leaves_a_pure_stain_pure():
         out = augment_stain(crop, None, [], None, recipe, np.random.default_rng(seed))
         # Whatever is added to all pixels alike goes out in the difference of two.
         change = np.diff(OD_TABLE[out][0].astype(float), axis=0)[0]
-        along = change @ haematoxylin / (np.linalg.norm(change) * np.linalg.norm(haematoxylin))
+        along = change @ hematoxylin / (np.linalg.norm(change) * np.linalg.norm(hematoxylin))
         assert along > 0.998
         gains.append(np.linalg.norm(change))
     assert np.std(gains) > 0.05

@@ -1,4 +1,4 @@
-"""Training end to end on a synthetic set: it learns, resumes exactly, exports what it learnt."""
+"""Training end to end on a synthetic set: it learns, resumes exactly, exports what it learned."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ def test_the_exported_graph_normalizes_the_bytes_in_one_pass():
 
 
 class Blobs(torch.nn.Module):
-    """Certain where the image is dark, and less so where it is grey."""
+    """Certain where the image is dark, and less so where it is gray."""
 
     stride = 4
 

@@ -30,10 +30,20 @@ from segmitos.io.files import (
     partial_path,
     remove_stale_partials,
     write_bytes,
+    write_synced,
 )
-from segmitos.io.outputs import PROGRAM, REPORT, RUN, SUMMARY, is_result_folder
+from segmitos.io.outputs import (
+    DETECTIONS_CSV,
+    DETECTIONS_GEOJSON,
+    PROGRAM,
+    REPORT,
+    RUN,
+    SUMMARY,
+    is_result_folder,
+)
+from segmitos.io.text import reason_of
 
-ALWAYS = ("detections.csv", "detections.geojson", SUMMARY, RUN, REPORT)
+ALWAYS = (DETECTIONS_CSV, DETECTIONS_GEOJSON, SUMMARY, RUN, REPORT)
 _OLD = re.compile(r"\..+\.old", re.DOTALL)
 
 
@@ -83,7 +93,7 @@ class OutputFolder:
                 else:
                     os.replace(self._old, self.path)
         except OSError as error:
-            reason = error.strerror or error
+            reason = reason_of(error)
             raise OutputError(f"cannot clean up in {self.out}: {reason}") from error
 
     def record(self) -> RunRecord | None:
@@ -159,14 +169,11 @@ class OutputFolder:
         try:
             partial.mkdir(parents=True)
             for file, content in {**files, RUN: record.to_json()}.items():
-                with (partial / file).open("wb") as stream:
-                    stream.write(content)
-                    stream.flush()
-                    os.fsync(stream.fileno())
+                write_synced(partial / file, content)
             self._exchange(partial)
             _sync_folder(self.out)
         except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+            raise OutputError(f"cannot write {self.path}: {reason_of(error)}") from error
         finally:
             # Also where the user interrupts; after the rename there is nothing of this name.
             shutil.rmtree(partial, ignore_errors=True)
@@ -251,7 +258,7 @@ def results_in(out: Path) -> list[OutputFolder]:
             if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
         ]
     except OSError as error:
-        raise OutputError(f"cannot list {out}: {error.strerror or error}") from error
+        raise OutputError(f"cannot list {out}: {reason_of(error)}") from error
     folders = [OutputFolder(out, name) for name in sorted(entries)]
     return [folder for folder in folders if (folder.path / RUN).is_file()]
 

@@ -12,10 +12,10 @@ import msgspec
 
 from segmitos.cohort.atomic_folder import OutputFolder, open_results
 from segmitos.cohort.identity import Identity, is_still_there
-from segmitos.cohort.names import COHORT, COHORT_REPORT
+from segmitos.cohort.names import COHORT
 from segmitos.cohort.tables import write_tables
 from segmitos.errors import InputError, OutputError, SegMitosError
-from segmitos.io.outputs import REPORT, RUN
+from segmitos.io.outputs import COHORT_REPORT, REPORT, RUN
 
 
 def count_changes(folder: OutputFolder, identity: Identity) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from segmitos.cohort.settings import JobSettings
 from segmitos.errors import InputError
 from segmitos.io.files import absolute_path, display_path
 from segmitos.io.slide.backend import with_companions
+from segmitos.io.text import reason_of
 
 RESULT_FORMAT = 3
 """Raised whenever the files of a result change, or what is read of inputs and regions: results of
@@ -83,7 +84,7 @@ def read_input(path: Path) -> InputRecord:
             digest.update(name + b"\0" + str(about.st_size).encode() + b"\0")
             digest.update(_content_digest(file, about.st_size))
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = reason_of(error)
         raise InputError(f"{path}: cannot be read ({reason})") from error
     where = display_path(absolute_path(path))
     return InputRecord(where, digest.hexdigest(), total, len(files), _stamp(newest))
@@ -191,4 +192,4 @@ def _file_hash(path: Path) -> str:
                 digest.update(file.read_bytes())
         return digest.hexdigest()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from error

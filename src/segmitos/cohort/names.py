@@ -7,11 +7,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from segmitos.io.error_log import ERRORS
 from segmitos.io.files import absolute_path
+from segmitos.io.outputs import COHORT_REPORT
 from segmitos.report.signed import DECISIONS, SIGNED
 
-COHORT, COHORT_REPORT, COHORT_PARQUET = "cohort.csv", "cohort.html", "cohort.parquet"
-FAILURES, FAILURE_RECORDS, ERRORS = "failures.csv", "failures", "errors.log"
+COHORT, COHORT_PARQUET = "cohort.csv", "cohort.parquet"
+FAILURES, FAILURE_RECORDS = "failures.csv", "failures"
 # What a run holds beside its results; those of a slide of such a name would take its place.
 RESERVED = (
     *(COHORT, COHORT_REPORT, COHORT_PARQUET, FAILURES, FAILURE_RECORDS, ERRORS),

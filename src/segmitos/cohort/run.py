@@ -20,6 +20,7 @@ from segmitos.io.files import absolute_path, display_path, remove_stale_partials
 from segmitos.io.points.read_regions import regions_for
 from segmitos.io.slide.entry import InputEntry
 from segmitos.io.slide.find import find_inputs
+from segmitos.io.text import reason_of
 
 OnOutcome = Callable[[Outcome], None]
 OnNote = Callable[[str], None]
@@ -126,7 +127,7 @@ def _prepare(out: Path) -> None:
         with tempfile.TemporaryFile(dir=out):
             pass
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = reason_of(error)
         if out.is_file():
             reason = "it is a file; name a folder"
         raise OutputError(f"cannot write in {out}: {reason}") from error

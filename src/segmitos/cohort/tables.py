@@ -19,13 +19,12 @@ from segmitos.cohort.identity import RESULT_FORMAT
 from segmitos.cohort.names import (
     COHORT,
     COHORT_PARQUET,
-    COHORT_REPORT,
     FAILURE_RECORDS,
     FAILURES,
 )
 from segmitos.errors import DataError, OutputError
 from segmitos.io.files import remove_file, write_bytes, write_text
-from segmitos.io.outputs import PROGRAM, RUN, SUMMARY
+from segmitos.io.outputs import COHORT_REPORT, PROGRAM, RUN, SUMMARY
 from segmitos.io.tables import table_text, text_cell
 from segmitos.report.signed import shown_review
 

@@ -62,7 +62,7 @@ _SHEET = 96
     type=click.FloatRange(0, 1),
     default=0.05,
     show_default=True,
-    help="Probability up to which a labelled mitosis is suspected.",
+    help="Probability up to which a labeled mitosis is suspected.",
 )
 @threads_option
 def audit(data: DataSets, out: Path, threads: int | None, **given: Any) -> None:

@@ -86,14 +86,13 @@ def convert(
     Example: segmitos convert detections.geojson mitoses.json --to midog
     """
     from segmitos.io.datasets.table import check_inside
-    from segmitos.io.geometry import check_mpp
+    from segmitos.io.geometry import check_mpp, check_override
     from segmitos.io.outputs import check_file
     from segmitos.io.points.write import FORMATS, summary_of, write_annotations
 
+    check_override(override_mpp, mpp)
     if mpp is not None:
         check_mpp(mpp, "--mpp")
-    elif override_mpp:
-        raise UsageError("--override-mpp insists on the value of --mpp: give that, too")
     target = to or _BY_SUFFIX.get(out.suffix.lower())
     if target not in FORMATS:
         raise UsageError(
@@ -143,7 +142,7 @@ def _read(source: Path, mpp: float | None, override: bool, **how: Any) -> Annota
     except ScaleError:
         if mpp is None:
             raise
-        # In millimetres, or with positions in um that fit no scale.
+        # In millimeters, or with positions in um that fit no scale.
         return read_annotations(source, mpp, **how)
     if mpp is None or found.mpp is None:
         return replace(found, mpp=found.mpp or mpp)

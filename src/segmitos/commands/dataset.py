@@ -12,6 +12,7 @@ import click
 from segmitos.commands.audit import audit
 from segmitos.commands.progress import in_words, print_warnings
 from segmitos.errors import DataError, UsageError
+from segmitos.io.text import listed
 from segmitos.options import (
     DataSets,
     FilePath,
@@ -91,7 +92,7 @@ def dataset_describe(
         if len(problems) > 50:
             print(f"  and {len(problems) - 50} more (--json shows all)")
         if written:
-            print(f"{'sheets':<16} {_named(written)}")
+            print(f"{'sheets':<16} {listed(written, 4)}")
     if problems:
         print(f"segmitos: {in_words(len(problems), 'problem')} in the data set", file=sys.stderr)
     return 1 if problems else 0
@@ -105,11 +106,11 @@ def _write_sheets(cases: Sequence[Case], sheet: Path) -> list[Path]:
         contact_sheets,
         is_label_table,
         label_table,
-        labelled_points,
+        labeled_points,
         region_sheets,
     )
 
-    points = labelled_points(cases)
+    points = labeled_points(cases)
     written = [sheet.with_suffix(".csv")]
     check_file(written[0], is_own=is_label_table)
     write_text(written[0], label_table(points))
@@ -123,17 +124,9 @@ def _write_sheets(cases: Sequence[Case], sheet: Path) -> list[Path]:
     return written
 
 
-def _named(written: Sequence[Path]) -> str:
-    """Name files, the first ones where there are many."""
-    more = f" and {len(written) - 4} more" if len(written) > 4 else ""
-    return ", ".join(str(path) for path in written[:4]) + more
-
-
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        parts = [f"{key}: {count}" for key, count in value.items()]
-        shown = ", ".join(parts[:12])
-        return shown + (f", and {len(parts) - 12} more" if len(parts) > 12 else "")
+        return listed([f"{key}: {count}" for key, count in value.items()], 12)
     return "unknown" if value is None else str(value)
 
 

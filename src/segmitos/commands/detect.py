@@ -121,14 +121,14 @@ def detect(
     # Detection does no linear algebra, and the threads for it would spin while they start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from segmitos.cohort.settings import JobSettings
-    from segmitos.io.geometry import check_mpp
+    from segmitos.io.geometry import check_mpp, check_override
 
     # All other options are named as the settings are.
     settings = JobSettings(**given)
     if settings.mpp is not None:
         check_mpp(settings.mpp, "--mpp")
-    elif settings.override_mpp and not any(str(path).lower().endswith(".csv") for path in paths):
-        raise UsageError("--override-mpp insists on the value of --mpp: give that, too")
+    elif not any(str(path).lower().endswith(".csv") for path in paths):
+        check_override(settings.override_mpp, settings.mpp)
     if cluster is not None and workers > 1:
         raise UsageError(
             "--workers is for this machine, --cluster has workers of its own: give one"
@@ -213,6 +213,7 @@ def demo(image: Path, out: Path, mpp: float | None, override_mpp: bool, page: in
     """
     from segmitos.cohort.settings import JobSettings
     from segmitos.io.geometry import check_mpp
+    from segmitos.io.outputs import REPORT
     from segmitos.io.slide import Slide
 
     if mpp is not None:
@@ -227,7 +228,7 @@ def demo(image: Path, out: Path, mpp: float | None, override_mpp: bool, page: in
     code, outcomes = _run([str(image)], out, settings, 1, None, False)
     for outcome in outcomes:
         if outcome.summary:
-            report = display_path(out / outcome.name / "report.html")
+            report = display_path(out / outcome.name / REPORT)
             if outcome.summary["count"] == 0 and outcome.result_status != "no tissue":
                 print("no mitotic figure was found; the report shows what came nearest")
             print(f"report, for your browser: {report}")

@@ -12,7 +12,7 @@ import click
 
 from segmitos.commands.progress import Bar, in_words, print_warnings
 from segmitos.errors import DataError, UsageError
-from segmitos.io.outputs import PROGRAM, check_folder
+from segmitos.io.outputs import DETECTIONS_GEOJSON, PROGRAM, check_folder
 from segmitos.options import (
     RULES,
     DataSets,
@@ -172,7 +172,7 @@ def _saved(
         record = result.record()
         if (changed := result.changed_files()) or record is None:
             raise DataError(f"{result.path / changed[0]} is damaged or was changed; detect again")
-        found[case.name] = read_detections(result.path / "detections.geojson")
+        found[case.name] = read_detections(result.path / DETECTIONS_GEOJSON)
         summary = result.summary(record) or {}
         size = summary.get("width_px"), summary.get("height_px")
         if case.size_px is not None and size != case.size_px:

@@ -28,6 +28,8 @@ database_option = click.option(
 )
 readers_option = click.option("--readers", "names", multiple=True, help="Only these readers.")
 
+_SHOWN = (("F", "f"), ("kappa", "kappa"), ("score kappa", "score_kappa"), ("ICC", "count_icc"))
+
 
 class _ResultsOrVerb(click.Group):
     """`segmitos review RESULTS` serves; `segmitos review agreement|export RESULTS` do not."""
@@ -179,9 +181,6 @@ def agreement(
         compared = in_words(pair["slides"], "slide")
         print(f"{pair['first']}, {pair['second']}: {compared}, {', '.join(figures)}")
     print(out / "agreement.html")
-
-
-_SHOWN = (("F", "f"), ("kappa", "kappa"), ("score kappa", "score_kappa"), ("ICC", "count_icc"))
 
 
 def _figure(name: str, figure: dict[str, float | None]) -> str:

@@ -15,6 +15,7 @@ from segmitos._version import __version__
 from segmitos.commands.progress import Bar, in_words
 from segmitos.errors import OutputError, UsageError
 from segmitos.io.files import display_path
+from segmitos.io.text import reason_of
 
 if TYPE_CHECKING:
     from segmitos.cohort.job import Outcome
@@ -39,7 +40,7 @@ class EventLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
-            raise OutputError(f"cannot write the log {path}: {error.strerror}") from error
+            raise OutputError(f"cannot write the log {path}: {reason_of(error)}") from error
 
     def write(self, event: str, **values: Any) -> None:
         """Append an event; a disk that is full costs the line, not the work."""
@@ -51,7 +52,7 @@ class EventLog:
             os.write(self._handle, line.encode("utf-8", "backslashreplace"))
         except OSError as error:
             self._handle = None
-            print(f"segmitos: warning: the log ends here: {error.strerror}", file=sys.stderr)
+            print(f"segmitos: warning: the log ends here: {reason_of(error)}", file=sys.stderr)
 
 
 def _holds_other_content(path: Path) -> bool:
@@ -123,6 +124,8 @@ class RunDisplay:
 
     def end(self, outcomes: Sequence[Outcome], out: Path) -> None:
         """Say the total."""
+        from segmitos.cohort.names import FAILURES
+
         seconds = round(time.monotonic() - self._began, 3)
         counts = Counter(outcome.status for outcome in outcomes)
         self._log.write("end", statuses=dict(counts), seconds=seconds, out=display_path(out))
@@ -131,7 +134,7 @@ class RunDisplay:
         if not self._json:
             self._print(total_of(outcomes, out))
         if counts["failed"] and len(outcomes) > 1:
-            where = display_path(out / "failures.csv")
+            where = display_path(out / FAILURES)
             self._print(f"{counts['failed']} failed; causes: {where}", error=True)
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import click
 
 from segmitos.commands.progress import Bar, TrainingProgress, in_words, print_warnings
 from segmitos.errors import DataError, UsageError
+from segmitos.io.text import listed
 from segmitos.options import (
     DataSets,
     FilePath,
@@ -234,8 +235,9 @@ def split(cases: Sequence[Case], patterns: Sequence[str]) -> tuple[list[Case], l
         named = {case.name for case in cases if matches(case, pattern)}
         if not named:
             slides = sorted({case.slide for case in cases})
-            shown = ", ".join(slides[:12]) + (" ..." if len(slides) > 12 else "")
-            raise DataError(f"--validation {pattern} names no slide or case; slides: {shown}")
+            raise DataError(
+                f"--validation {pattern} names no slide or case; slides: {listed(slides, 12)}"
+            )
         kept |= named
     held_out = [case for case in cases if case.name in kept]
     fields_of = {case.group for case in held_out if not case.centered_crop}
@@ -254,8 +256,7 @@ def describe_split(training: Sequence[Case], held_out: Sequence[Case], left_out:
     lines = [f"training on {_described(training)}"]
     if held_out:
         slides = sorted({case.slide for case in held_out})
-        shown = ", ".join(slides[:6]) + (" ..." if len(slides) > 6 else "")
-        lines.append(f"validating on {_described(held_out)}: {shown}")
+        lines.append(f"validating on {_described(held_out)}: {listed(slides, 6)}")
         if left_out:
             crops = in_words(left_out, "crop")
             lines.append(f"left out of both: {crops} of the patients that validate")

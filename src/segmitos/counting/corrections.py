@@ -19,13 +19,12 @@ from segmitos.counting.saved import SavedResult
 from segmitos.errors import DataError
 from segmitos.io.geometry import from_qupath, xy_of
 from segmitos.io.json_files import load_json
-from segmitos.io.pairs import pairs_within
+from segmitos.io.pairs import MATCH_UM, pairs_within
 from segmitos.io.points.candidates import Candidates
 from segmitos.io.points.classes import CLASSES, plain_name
 from segmitos.io.points.geojson import Annotation, own_member, read_features
 from segmitos.io.points.geojson_features import point_ids
 
-MATCH_UM = 7.5
 # Programs round positions when they write them; nearer than this a mark has not been moved.
 SAME_PLACE_UM = 0.5
 # Of fewer detections, a reader may have rejected all and added others.

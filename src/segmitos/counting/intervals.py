@@ -1,7 +1,7 @@
 """How far a count can be from the truth: the model's errors, and chance.
 
 Two things make a count uncertain. The model misses some mitoses and marks some that are none; how
-often was measured on validation cases. And mitoses fall into a window by chance: the same tumour,
+often was measured on validation cases. And mitoses fall into a window by chance: the same tumor,
 cut a little deeper, gives another count (Bonert and Tate, BioMed Eng OnLine 2017;16:28: by this
 alone 16 % of cases are scored wrongly at a field diameter of 0.40 mm, 9 % at 0.69 mm).
 
@@ -9,7 +9,7 @@ With n detections, the true positives are h ~ Binomial(n, P) and the false negat
 NegativeBinomial(h + 1/2, R): what was missed when each mitosis is seen with chance R and nothing is
 known of their number. P and R are not exact either: P ~ Beta(tp + 1/2, fp + 1/2), R ~ Beta(tp +
 1/2, fn + 1/2), Jeffreys' interval (Brown, Cai and DasGupta, Statist Sci 2001;16:101-133). The true
-count in the window is the sum of both; the count that the tumour's density gives in such windows is
+count in the window is the sum of both; the count that the tumor's density gives in such windows is
 ~ Gamma(true count + 1/2). All by seeded simulation. Sampling alone has Garwood's exact interval
 (Biometrika 1936;28:437-442).
 """

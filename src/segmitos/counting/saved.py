@@ -16,6 +16,7 @@ from segmitos.detection.tissue import TissueMask
 from segmitos.errors import DataError, InputError, UsageError
 from segmitos.io.arguments import path_of
 from segmitos.io.files import image_bytes
+from segmitos.io.outputs import SUMMARY
 from segmitos.io.points.candidates import CANDIDATES, Candidates, read_candidates
 
 TISSUE = "tissue.png"
@@ -66,7 +67,7 @@ def read_saved(folder: Path | str) -> SavedResult:
     tissue = _read_tissue(folder / TISSUE, summary)
     missing = [key for key in COUNT_SETTINGS if key not in summary.settings]
     if missing:
-        raise DataError(f"{folder / 'summary.json'} is damaged: no setting {missing[0]}")
+        raise DataError(f"{folder / SUMMARY} is damaged: no setting {missing[0]}")
     return SavedResult(summary, candidates, tissue)
 
 

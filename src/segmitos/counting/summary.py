@@ -10,6 +10,7 @@ from segmitos.counting.count import Count
 from segmitos.errors import DataError, InputError
 from segmitos.io.files import json_text, no_result
 from segmitos.io.outputs import SUMMARY
+from segmitos.io.text import reason_of
 
 
 @dataclass(frozen=True)
@@ -105,5 +106,5 @@ def read_summary(folder: Path) -> Summary:
     except FileNotFoundError as error:
         raise InputError(no_result(folder, f"no {SUMMARY}")) from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
     return parse_summary(content, str(path))

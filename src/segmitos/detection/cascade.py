@@ -20,13 +20,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.detection.patches import cut_squares, judge_places
+from segmitos.detection.patches import CHUNK_SIZE, cut_squares, judge_places
 from segmitos.detection.runtimes import Network
 from segmitos.detection.spec import CascadeSettings
 from segmitos.io.geometry import rescale
-
-# Patches that are cut together, to be in memory at once.
-CHUNK_SIZE = 64
 
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right in pixels of an image; it may reach beyond it."""

@@ -1,6 +1,6 @@
 """Connected regions of sparse pixels, by runs: numpy alone, so that nothing heavy is imported.
 
-Pixels come as rows and columns in row-major order. Runs of neighbours within a row are found first,
+Pixels come as rows and columns in row-major order. Runs of neighbors within a row are found first,
 then runs that touch in the next row are joined; the work grows with the number of runs, not with
 the extent of the map.
 """

@@ -74,19 +74,6 @@ class ScaleRegression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return float(np.concatenate([scaled, scaled**2, [1.0]]) @ np.asarray(self.weights))
 
 
-def _scale_warning(octaves: float, limit: float, mpp: float) -> str:
-    """Say that texture looks finer (octaves above 0) or coarser than the scale that is stated."""
-    within = abs(octaves) <= _MAX_OCTAVES
-    shown = octaves if within else math.copysign(_MAX_OCTAVES, octaves)
-    about = "about" if within else "less than" if shown > 0 else "more than"
-    times = f"{'' if within else 'more than '}{2.0 ** abs(shown):.1f} times"
-    return (
-        f"texture looks like {about} {mpp * 2.0**-shown:.2g} um per pixel where it is read as "
-        f"{mpp:g}: {times} as {'fine' if shown > 0 else 'coarse'}, limit {2.0**limit:.1f} times; "
-        "is the scale right?"
-    )
-
-
 class DomainReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a model's training laboratories look like; a part of the model file."""
 
@@ -119,6 +106,19 @@ class DomainReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if abs(octaves) > self.scale.limit:
             found.append(_scale_warning(octaves, self.scale.limit, mpp))
         return tuple(found)
+
+
+def _scale_warning(octaves: float, limit: float, mpp: float) -> str:
+    """Say that texture looks finer (octaves above 0) or coarser than the scale that is stated."""
+    within = abs(octaves) <= _MAX_OCTAVES
+    shown = octaves if within else math.copysign(_MAX_OCTAVES, octaves)
+    about = "about" if within else "less than" if shown > 0 else "more than"
+    times = f"{'' if within else 'more than '}{2.0 ** abs(shown):.1f} times"
+    return (
+        f"texture looks like {about} {mpp * 2.0**-shown:.2g} um per pixel where it is read as "
+        f"{mpp:g}: {times} as {'fine' if shown > 0 else 'coarse'}, limit {2.0**limit:.1f} times; "
+        "is the scale right?"
+    )
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,10 @@ def _fractions(density: NDArray[np.float32], total: NDArray[np.float32]) -> Vect
 
 
 def _red_density(square: Pixels) -> NDArray[np.float32]:
-    """Return the optical density in red, which nuclei have and eosin has not, sides even."""
+    """Return the optical density in red, which nuclei have and eosin has not.
+
+    The sides are cut to multiples of 2**LEVELS, to be halved evenly at every level.
+    """
     height, width = (side // 2**LEVELS * 2**LEVELS for side in square.shape[:2])
     return np.minimum(OD_TABLE[square[:height, :width, 0]], np.float32(_MAX_OD))
 

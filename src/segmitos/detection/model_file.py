@@ -31,6 +31,7 @@ from segmitos.detection.graph_check import check_graph
 from segmitos.detection.spec import ModelSpec, spec_from_dict
 from segmitos.errors import ModelError
 from segmitos.io.files import json_text, write_bytes
+from segmitos.io.text import reason_of
 
 SUFFIX = ".segmitos"
 SPEC_ENTRY = "model.json"
@@ -143,7 +144,7 @@ def read_model_file(path: Path) -> ModelFile:
             raise ModelError(f"{path} is larger than {MAX_FILE_BYTES:,} bytes: no model file")
         content = path.read_bytes()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = reason_of(error)
         raise ModelError(f"cannot read model {path}: {reason}") from error
     return parse_model_file(content, str(path))
 

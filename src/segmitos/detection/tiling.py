@@ -151,7 +151,7 @@ def _round_to_parts(begin: int, end: int, length: int, margin: int, largest: int
 
 
 def default_tile_size(width: int, height: int, context_px: int) -> int:
-    """Return the tile side: the whole plane where it is small, else what fits a read of 1984 px.
+    """Return the tile side: the whole view where it is small, else what fits a read of 1984 px.
 
     Larger reads waste less on context, and take memory in proportion to their area (about 1 GB
     for the built-in model, most of it in the network).

@@ -185,8 +185,8 @@ def _by_color(picture: NDArray[np.uint8]) -> tuple[Mask, Mask]:
     low = np.minimum(np.minimum(red, green), blue)
     high = np.maximum(np.maximum(red, green), blue)
     black = high < 40
-    grey_shadow = (high - low < 12) & (mean < 0.5)
-    # Haematoxylin and eosin both take green most; green or blue ink takes red most, red ink
+    gray_shadow = (high - low < 12) & (mean < 0.5)
+    # Hematoxylin and eosin both take green most; green or blue ink takes red most, red ink
     # leaves red bright while taking green and blue alike and fully.
     green_ink = (green > red + 15) & (green > 40)
     blue_ink = (blue > red + 60) & (blue > green + 40) & (density[:, :, 0] > 0.9)
@@ -194,7 +194,7 @@ def _by_color(picture: NDArray[np.uint8]) -> tuple[Mask, Mask]:
     chroma = density[:, :, 1] - np.minimum(density[:, :, 0], density[:, :, 2])
     stained = (mean > _MIN_OD) & ((chroma > _MIN_CHROMA) | (mean > 0.35))
     foreign = black | green_ink | blue_ink | red_ink
-    return stained & ~(foreign | grey_shadow), foreign
+    return stained & ~(foreign | gray_shadow), foreign
 
 
 def dilate(mask: Mask, radius: int) -> Mask:

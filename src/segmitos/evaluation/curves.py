@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from segmitos.errors import UsageError
 from segmitos.evaluation.gallery import choose_crops, gallery_picture
-from segmitos.evaluation.matching import RULES, counted_detections
+from segmitos.evaluation.matching import counted_detections
 from segmitos.evaluation.scoring import Evaluation
 from segmitos.evaluation.sweep import RankedDetections, rank
 from segmitos.io.datasets import Case
 from segmitos.io.outputs import PROGRAM
+from segmitos.io.pairs import MATCH_UM
 from segmitos.io.points.detections import Detections
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from segmitos.evaluation.tuning import Tuning
 
 # Told apart by readers without red or green cones (Okabe and Ito).
-_BLUE, _RED, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#666666"
+_BLUE, _RED, _GREEN, _GRAY = "#0072b2", "#d55e00", "#009e73", "#666666"
 _SIZE = (5.2, 3.9)
 _DPI = 110
 MAX_SLIDES = 60
@@ -79,7 +80,7 @@ def rank_cases(
     for case in cases:
         found = detections[case.name]
         mpp = found.mpp if case.mpp is None else case.mpp
-        distance = RULES["one-to-one"].distance_um / mpp
+        distance = MATCH_UM / mpp
         mitoses_xy = case.mitoses_xy[case.is_reviewed(case.mitoses_xy)]
         counted = counted_detections(found.xy, case.is_reviewed(found.xy), mitoses_xy, distance)
         images.append(
@@ -179,7 +180,7 @@ def tuning_picture(tuning: Tuning) -> bytes:
         part.plot([v for v, _ in numbers], [f for _, f in numbers], ".-", color=_BLUE, markersize=4)
         for value, f in curve:
             if value == "otsu":
-                part.axhline(f, color=_GREY, linestyle="--", linewidth=1, label="otsu")
+                part.axhline(f, color=_GRAY, linestyle="--", linewidth=1, label="otsu")
                 part.legend(fontsize=8, frameon=False)
         chosen = getattr(tuning.thresholds, name)
         if chosen != "otsu":
@@ -255,13 +256,13 @@ def _iso_f(axes: Axes, level: float) -> None:
     recall = np.linspace(level / (2 - level), 1, 100)
     axes.plot(recall, level * recall / (2 * recall - level), color="#cccccc", linewidth=0.8)
     axes.text(
-        1.0, level / (2 - level), f" F {level}", fontsize=7, color=_GREY, va="center", ha="left"
+        1.0, level / (2 - level), f" F {level}", fontsize=7, color=_GRAY, va="center", ha="left"
     )
 
 
 def _without_mitoses(figure: Figure, axes: Axes) -> bytes:
     text = "no mitoses in these cases"
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", fontsize=9, color=_GREY)
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", fontsize=9, color=_GRAY)
     return _png(figure)
 
 

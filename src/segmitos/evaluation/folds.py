@@ -51,7 +51,7 @@ def assign_folds(cases: Sequence[Case], by: By, count: int | None = None) -> dic
     number_of: dict[str, int] = {}
     for crops in (False, True):
         # Crops are many and each holds a mitosis: they are divided apart, not to outweigh fields.
-        kind = {key: of for key, of in groups.items() if _all_crops(of) == crops}
+        kind = {key: own for key, own in groups.items() if _all_crops(own) == crops}
         number_of |= _balanced(kind, count)
     folds: dict[str, list[Case]] = {f"fold-{index + 1}": [] for index in range(count)}
     for case in cases:
@@ -89,14 +89,14 @@ def hold_out(cases: Sequence[Case]) -> list[Case]:
         DataError: if there are fewer than two slides with mitoses.
     """
     fields = [case for case in cases if not case.centered_crop] or list(cases)
-    groups = {key: of for key, of in _groups(fields).items() if _mitoses(of)}
+    groups = {key: own for key, own in _groups(fields).items() if _mitoses(own)}
     if len(groups) < 2:
         raise DataError(
             f"{len(groups)} slide(s) with mitoses: automatic validation needs two or more, of "
             "different patients"
         )
     order = _largest_first(groups)
-    number = {key: _mitoses(of) for key, of in groups.items()}
+    number = {key: _mitoses(own) for key, own in groups.items()}
     total = sum(number.values())
     wanted = 2 if len(order) >= 4 else 1
     middle = len(order) // 2

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from segmitos.errors import UsageError
 from segmitos.io.geometry import as_points
-from segmitos.io.pairs import Pairs, pairs_within
+from segmitos.io.pairs import MATCH_UM, Pairs, pairs_within
 
 Points = NDArray[np.float64]
 _Paired = list[tuple[int, int]]
@@ -68,7 +68,9 @@ class Rule:
 
 RULES: dict[str, Rule] = {
     "one-to-one": Rule(
-        7.5, "optimal", "ours and the default: one to one, optimal; a duplicate is a false positive"
+        MATCH_UM,
+        "optimal",
+        "ours and the default: one to one, optimal; a duplicate is a false positive",
     ),
     "icpr12": Rule(
         5.0,
@@ -94,7 +96,7 @@ RULES: dict[str, Rule] = {
     "midog-training": Rule(
         6.25,
         "any",
-        "MIDOG organisers' training code: within 25 px (of 0.25 um), many to many; duplicates are "
+        "MIDOG organizers' training code: within 25 px (of 0.25 um), many to many; duplicates are "
         "forgiven",
     ),
     "paper": Rule(

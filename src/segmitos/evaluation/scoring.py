@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,9 @@ from segmitos.evaluation.matching import (
     recall,
 )
 from segmitos.io.datasets import Case
+from segmitos.io.geometry import same_scale
 from segmitos.io.points.detections import Detections
 
-# Scales of a case and of its detections may differ by this fraction: rounding, not another image.
-_SCALE_TOLERANCE = 0.02
 STATISTICS = ("precision", "recall", "f_score")
 
 
@@ -244,7 +243,7 @@ def _evaluate_case(case: Case, detections: Mapping[str, Detections], rule: str) 
     if found is None:
         raise InputError(f"case {case.name!r} has no detections: detect on it, or exclude it")
     mpp = found.mpp if case.mpp is None else case.mpp
-    if abs(mpp / found.mpp - 1) > _SCALE_TOLERANCE:
+    if not same_scale(mpp, found.mpp):
         raise ScaleError(
             f"case {case.name!r}: annotated at {mpp} um/px but detected at {found.mpp} um/px; "
             "give the same --mpp to both"
@@ -266,14 +265,13 @@ def _match(case: Case, detected_xy: NDArray[np.float64], mpp: float, rule: str) 
     )
     inside, outside = np.flatnonzero(counted), np.flatnonzero(~counted)
     match = match_case(detected_xy[inside], mitoses_xy, mpp, rule, case.ignored_xy)
-    return Match(
-        match.tp,
-        match.fp,
-        match.fn,
-        tuple((int(inside[i]), int(truth[j])) for i, j in match.pairs),
-        tuple(sorted([*inside[list(match.ignored)].tolist(), *outside.tolist()])),
-        tuple(np.setdiff1d(np.arange(len(case.mitoses_xy)), truth).tolist()),
-        tuple(inside[list(match.forgiven)].tolist()),
+    # Back from the numbers of what was compared to those of the case.
+    return replace(
+        match,
+        pairs=tuple((int(inside[i]), int(truth[j])) for i, j in match.pairs),
+        ignored=tuple(sorted([*inside[list(match.ignored)].tolist(), *outside.tolist()])),
+        ignored_truth=tuple(np.setdiff1d(np.arange(len(case.mitoses_xy)), truth).tolist()),
+        forgiven=tuple(inside[list(match.forgiven)].tolist()),
     )
 
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from segmitos.detection.pipeline import SlideResult
 from segmitos.detection.postprocess import Blobs, MapAccumulator, Thresholds
 from segmitos.errors import UsageError
-from segmitos.evaluation.matching import RULES, counted_detections
+from segmitos.evaluation.matching import counted_detections
 from segmitos.evaluation.sweep import incremental_matching, neighbors_within
 from segmitos.io.datasets import Case
 from segmitos.io.geometry import rescale
-from segmitos.io.pairs import is_near
+from segmitos.io.pairs import MATCH_UM, is_near
 from segmitos.io.points.regions import Regions
 
 MapThreshold = float | Literal["otsu"]
@@ -30,7 +30,6 @@ Objective = Literal["pooled", "mean"]
 MAP_THRESHOLDS: tuple[MapThreshold, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, "otsu")
 AREAS_UM2: tuple[float, ...] = tuple(float(value) for value in range(0, 62, 2))
 SCORES: tuple[float, ...] = tuple(round(0.01 * value, 2) for value in range(100))
-DISTANCE_UM = RULES["one-to-one"].distance_um
 
 
 class Item(NamedTuple):
@@ -83,7 +82,7 @@ class Item(NamedTuple):
         """Return the blobs that count, and their centers in level-0 pixels."""
         blobs = self.source.blobs(threshold)
         xy = level0_xy(self.source, blobs, self.mpp)
-        kept = counted_detections(xy, self.inside(xy), self.counted_xy, DISTANCE_UM / self.mpp)
+        kept = counted_detections(xy, self.inside(xy), self.counted_xy, MATCH_UM / self.mpp)
         columns = {
             field.name: getattr(blobs, field.name)[kept]
             for field in fields(blobs)
@@ -116,7 +115,7 @@ def count_items(
     shape = (len(slides), len(map_thresholds), len(AREAS_UM2), len(SCORES), 3)
     table = np.zeros(shape, dtype=np.int32)
     for item in items:
-        row, reach = slides.index(item.slide), DISTANCE_UM / item.mpp
+        row, reach = slides.index(item.slide), MATCH_UM / item.mpp
         for index, threshold in enumerate(map_thresholds):
             blobs, xy = item.blobs(threshold)
             near = neighbors_within(xy, item.counted_xy, reach)
@@ -195,14 +194,14 @@ def best_of(values: NDArray[np.float64], unused: NDArray[np.bool_]) -> tuple[int
     values = np.where(unused[:, None, :], -2, values)
     best = values >= values.max() - 1e-12
     chosen: tuple[int, tuple[int, int, int]] | None = None
-    for b in range(len(values)):
-        plateaus, count = label(best[b])
+    for threshold in range(len(values)):
+        plateaus, count = label(best[threshold])
         for number in range(1, count + 1):
             places = np.argwhere(plateaus == number)
             if chosen is None or len(places) > chosen[0]:
                 apart = ((places - places.mean(axis=0)) ** 2).sum(axis=1)
-                a, s = places[int(np.argmin(apart))]
-                chosen = len(places), (b, int(a), int(s))
+                area, score = places[int(np.argmin(apart))].tolist()
+                chosen = len(places), (threshold, area, score)
     assert chosen is not None
     return chosen[1]
 
@@ -220,25 +219,25 @@ def _map_thresholds(values: NDArray[np.float64]) -> tuple[MapThreshold, ...]:
 
 def thresholds_at(place: tuple[int, int, int]) -> Thresholds:
     """Return the thresholds at a place of the grid."""
-    b, a, s = place
-    return Thresholds(MAP_THRESHOLDS[b], AREAS_UM2[a], SCORES[s])
+    threshold, area, score = place
+    return Thresholds(MAP_THRESHOLDS[threshold], AREAS_UM2[area], SCORES[score])
 
 
 def curve_at(
-    values: NDArray[np.float64], place: tuple[int, int, int], threshold: str
+    values: NDArray[np.float64], place: tuple[int, int, int], name: str
 ) -> list[tuple[MapThreshold, float]]:
     """Return (threshold, value) of a grid of values along one axis, through a place.
 
     Raises:
         UsageError: for an axis other than `threshold`, `min_area_um2` and `min_score`.
     """
-    b, a, s = place
+    threshold, area, score = place
     axes: dict[str, tuple[Sequence[MapThreshold], NDArray[np.float64]]] = {
-        "threshold": (_map_thresholds(values), values[:, a, s]),
-        "min_area_um2": (AREAS_UM2, values[b, :, s]),
-        "min_score": (SCORES, values[b, a, :]),
+        "threshold": (_map_thresholds(values), values[:, area, score]),
+        "min_area_um2": (AREAS_UM2, values[threshold, :, score]),
+        "min_score": (SCORES, values[threshold, area, :]),
     }
-    if threshold not in axes:
-        raise UsageError(f"threshold {threshold!r}: choose one of {', '.join(axes)}")
-    grid, column = axes[threshold]
+    if name not in axes:
+        raise UsageError(f"threshold {name!r}: choose one of {', '.join(axes)}")
+    grid, column = axes[name]
     return list(zip(grid, column.tolist(), strict=True))

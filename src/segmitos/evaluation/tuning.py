@@ -20,7 +20,6 @@ from segmitos.errors import DataError, InputError, UsageError
 from segmitos.evaluation.matching import match_points
 from segmitos.evaluation.scoring import Counts, json_number
 from segmitos.evaluation.threshold_grid import (
-    DISTANCE_UM,
     Item,
     MapThreshold,
     Objective,
@@ -32,6 +31,8 @@ from segmitos.evaluation.threshold_grid import (
 )
 from segmitos.io.json_files import load_json
 from segmitos.io.outputs import PROGRAM
+from segmitos.io.pairs import MATCH_UM
+from segmitos.io.text import listed
 
 _FOLDS = 10
 _NAMED_SLIDES = 12
@@ -156,8 +157,8 @@ def _cross_validate(
     total = Counts()
     for fold in range(int(fold_of.max()) + 1):
         held_out = fold_of == fold
-        b, a, s = best_place(table[~held_out], objective)
-        total += Counts(*table[held_out, b, a, s].sum(axis=0).tolist())
+        threshold, area, score = best_place(table[~held_out], objective)
+        total += Counts(*table[held_out, threshold, area, score].sum(axis=0).tolist())
     return total
 
 
@@ -166,7 +167,7 @@ def _counts_at(items: Sequence[Item], thresholds: Thresholds) -> Counts:
     total = Counts()
     for item in items:
         blobs, xy = item.blobs(thresholds.threshold)
-        kept, reach = xy[blobs.keep(thresholds)], DISTANCE_UM / item.mpp
+        kept, reach = xy[blobs.keep(thresholds)], MATCH_UM / item.mpp
         match = match_points(kept, item.counted_xy, reach, ignored_xy=item.ignored_xy)
         total += Counts.of(match)
     return total
@@ -174,8 +175,7 @@ def _counts_at(items: Sequence[Item], thresholds: Thresholds) -> Counts:
 
 def thresholds_content(tuning: Tuning, images: int) -> dict[str, Any]:
     """Return the content of thresholds.json: what was chosen, and the score of so many images."""
-    slides, more = tuning.slides[:_NAMED_SLIDES], len(tuning.slides) - _NAMED_SLIDES
-    about = ", ".join(slides) + (f" and {more} more" if more > 0 else "")
+    about = listed(tuning.slides, _NAMED_SLIDES)
     how = "thresholds cross-validated over them" if tuning.cross_validated else "tuned on them"
     scored = (tuning.cross_validated or tuning.counts).to_dict()
     validation = {**scored, "data": f"{images} images of slides {about}; {how}"}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segmitos.errors import InputError, OutputError
 from segmitos.io.outputs import PROGRAM
+from segmitos.io.text import reason_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,7 +102,7 @@ def new_file(path: Path) -> Iterator[Path]:
         os.chmod(aside, 0o644)
         os.replace(aside, path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError(f"cannot write {path}: {reason_of(error)}") from error
     finally:
         # Also where the user interrupts; after the rename there is nothing of this name.
         with contextlib.suppress(OSError):
@@ -111,7 +112,13 @@ def new_file(path: Path) -> Iterator[Path]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically. Raises OutputError as `new_file` does."""
-    with new_file(path) as aside, aside.open("xb") as stream:
+    with new_file(path) as aside:
+        write_synced(aside, content)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a new file and wait until it is on the disk. Raises OSError."""
+    with path.open("xb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
@@ -130,10 +137,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     with contextlib.ExitStack() as stack:
         # The last to be begun is the first to be renamed.
         for name, content in reversed(list(files.items())):
-            with stack.enter_context(new_file(folder / name)).open("xb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
+            write_synced(stack.enter_context(new_file(folder / name)), content)
 
 
 def remove_file(path: Path) -> None:
@@ -143,7 +147,7 @@ def remove_file(path: Path) -> None:
         if os.path.lexists(path):
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot remove {path}: {error.strerror or error}") from error
+        raise OutputError(f"cannot remove {path}: {reason_of(error)}") from error
 
 
 @contextlib.contextmanager
@@ -168,7 +172,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
             folder.rmdir()
         os.rename(aside, folder)
     except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise OutputError(f"cannot write {folder}: {reason_of(error)}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         _building.discard(aside.name)
@@ -201,7 +205,7 @@ def is_abandoned(partial: Path) -> bool:
 
 
 def _is_running(process: int) -> bool:
-    """Tell whether a process of this machine is there and not merely waiting to be buried."""
+    """Tell whether a process of this machine runs; one that has ended (a zombie) does not."""
     try:
         os.kill(process, 0)
         stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")

@@ -145,3 +145,9 @@ def check_mpp(value: float, what: str = "mpp", largest: float = LARGEST_MPP) -> 
             f"{SMALLEST_MPP} and {largest:g}, e.g. 0.25 for a x40 scan"
         )
     return number
+
+
+def check_override(override_mpp: bool, mpp: float | None) -> None:
+    """Refuse to override the scale of a file with none. Raises UsageError."""
+    if override_mpp and mpp is None:
+        raise UsageError("--override-mpp insists on the value of --mpp: give that, too")

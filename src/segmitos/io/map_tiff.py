@@ -15,7 +15,7 @@ def encode_map(values: NDArray[np.uint8], mpp: float) -> bytes:
 
     Args:
         values: (h, w) uint8, probability times 255.
-        mpp: um per map cell, written as resolution in cells per centimetre.
+        mpp: um per map pixel, written as resolution in map pixels per centimeter.
     """
     import tifffile
 
@@ -43,7 +43,7 @@ def encode_map(values: NDArray[np.uint8], mpp: float) -> bytes:
 
 
 def _halved(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return every second cell's 2 x 2 maximum, so that small blobs survive the pyramid."""
+    """Return the maximum of every 2 x 2 map pixels, so that small blobs survive the pyramid."""
     height, width = (side + side % 2 for side in values.shape)
     padded = np.zeros((height, width), np.uint8)
     padded[: values.shape[0], : values.shape[1]] = values

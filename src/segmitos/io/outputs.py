@@ -13,6 +13,8 @@ PROGRAM = "segmitos"
 """Stands in every picture as its software, and may stand in JSON files under "program"."""
 
 RUN, SUMMARY, REPORT = "run.json", "summary.json", "report.html"
+DETECTIONS_CSV, DETECTIONS_GEOJSON = "detections.csv", "detections.geojson"
+COHORT_REPORT = "cohort.html"
 # What tells the files of results that were written before "program" was.
 _RESULT_KEYS = {
     RUN: {"input", "started", "device"},

@@ -8,6 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MATCH_UM = 7.5
+"""How far a detection or mark may lie from a mitosis that it is of, as in AMIDA13, TUPAC16 and
+MIDOG: about the radius of a cell."""
+
 
 @dataclass(frozen=True)
 class Pairs:

@@ -6,6 +6,7 @@ import codecs
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from segmitos.errors import DataError
@@ -73,6 +74,12 @@ def parse_mpp(text: str) -> float | None:
 def reason_of(error: BaseException) -> str:
     """Return what the system says is wrong, in one line."""
     return one_line(getattr(error, "strerror", None) or error)
+
+
+def listed(names: Sequence[object], limit: int) -> str:
+    """Return names joined by commas: the first `limit` of them, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(str(name) for name in names[:limit]) + more
 
 
 def one_line(error: object) -> str:

@@ -30,7 +30,7 @@ _INCLUDED, _EXCLUDED = "#2060e0", "#d02020"
 
 
 @dataclass(frozen=True)
-class LabelledPoint:
+class LabeledPoint:
     """One label of a data set: its number in the table and on the pages, from 1."""
 
     number: int
@@ -40,13 +40,13 @@ class LabelledPoint:
     radius_px: float | None = None
 
 
-def labelled_points(cases: Sequence[Case]) -> list[LabelledPoint]:
+def labeled_points(cases: Sequence[Case]) -> list[LabeledPoint]:
     """Return every label of the cases whose image is there, numbered, case by case.
 
     Raises:
         DataError: where there is none.
     """
-    points: list[LabelledPoint] = []
+    points: list[LabeledPoint] = []
     for case in cases:
         if not case.image.exists():
             continue
@@ -59,9 +59,9 @@ def labelled_points(cases: Sequence[Case]) -> list[LabelledPoint]:
             for index, xy in enumerate(places):
                 own = None if label != "mitosis" else case.radii_px
                 radius = None if own is None else float(own[index])
-                points.append(LabelledPoint(len(points) + 1, case, label, xy, radius))
+                points.append(LabeledPoint(len(points) + 1, case, label, xy, radius))
     if not points:
-        raise DataError("there is no labelled point with an image to show")
+        raise DataError("there is no labeled point with an image to show")
     return points
 
 
@@ -74,7 +74,7 @@ def is_label_table(path: Path) -> bool:
         return False
 
 
-def label_table(points: Sequence[LabelledPoint]) -> str:
+def label_table(points: Sequence[LabeledPoint]) -> str:
     """Return the table of labels as CSV: number, page, case, slide, label, x_px, y_px."""
     rows = []
     for point in points:
@@ -84,12 +84,12 @@ def label_table(points: Sequence[LabelledPoint]) -> str:
     return table_text(_TABLE, rows)
 
 
-def contact_sheets(points: Sequence[LabelledPoint]) -> Iterator[bytes]:
-    """Yield PNG pages of labelled crops: mitoses green, hard negatives red, unsure cells orange.
+def contact_sheets(points: Sequence[LabeledPoint]) -> Iterator[bytes]:
+    """Yield PNG pages of labeled crops: mitoses green, hard negatives red, unsure cells orange.
 
     Crops are 24 um wide (96 px where the scale is unknown), masses circled and as wide as they
     need. Below each its number in the table and the image's name; a crop whose image cannot be
-    read is grey.
+    read is gray.
     """
     most = _COLUMNS * _ROWS
     for start in range(0, len(points), most):
@@ -97,7 +97,7 @@ def contact_sheets(points: Sequence[LabelledPoint]) -> Iterator[bytes]:
         yield image_bytes(crop_sheet(crops, _CROP_PX, _COLUMNS), drawn=True)
 
 
-def _crops(points: Sequence[LabelledPoint]) -> list[SheetCrop]:
+def _crops(points: Sequence[LabeledPoint]) -> list[SheetCrop]:
     """Return the crops of one page, opening each image once."""
     crops: list[SheetCrop] = []
     slide: Slide | None = None
@@ -121,7 +121,7 @@ def _open(case: Case) -> Slide | None:
         return None
 
 
-def _sheet_crop(point: LabelledPoint, slide: Slide | None) -> SheetCrop:
+def _sheet_crop(point: LabeledPoint, slide: Slide | None) -> SheetCrop:
     side_px = 2 * _reach_px(point)
     pixels = None
     if slide is not None:
@@ -135,7 +135,7 @@ def _sheet_crop(point: LabelledPoint, slide: Slide | None) -> SheetCrop:
     return SheetCrop(pixels, caption, _COLORS[point.label], cross=radius is None, radius_px=radius)
 
 
-def _reach_px(point: LabelledPoint) -> float:
+def _reach_px(point: LabeledPoint) -> float:
     """Half of a crop's side in level-0 pixels."""
     if point.radius_px is not None:
         return _MASS_REACH * point.radius_px

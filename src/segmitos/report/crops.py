@@ -29,7 +29,7 @@ class SheetCrop:
     """One crop of a sheet.
 
     Attributes:
-        pixels: (h, h, 3) uint8; None is drawn grey: the image could not be read.
+        pixels: (h, h, 3) uint8; None is drawn gray: the image could not be read.
         caption: below it.
         frame: color of a frame around it and of what is drawn in it; None has no frame.
         cross: whether to point at the middle from four sides.

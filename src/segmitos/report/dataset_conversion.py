@@ -16,6 +16,7 @@ from segmitos.io.files import new_file, write_text
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.csv_points import csv_text
 from segmitos.io.points.geojson_features import collection_text, regions_features
+from segmitos.io.text import reason_of
 
 
 def convert_dataset(cases: Sequence[Case], out: Path) -> int:
@@ -34,44 +35,8 @@ def convert_dataset(cases: Sequence[Case], out: Path) -> int:
         OutputError: where `out` cannot be written.
         ScaleError: where the images of one slide differ in scale.
     """
-    scales: dict[Path, float | None] = {}
-    laboratories: dict[Path, str] = {}
-    targets: dict[Path, Case] = {}
-    for case in cases:
-        if case.radii_px is not None:
-            raise DataError(f"{case.name} holds masses; their radii cannot be written as points")
-        folder = out / case.slide.replace("/", "_")
-        if scales.setdefault(folder, case.mpp) != case.mpp:
-            raise ScaleError(
-                f"the images of slide {case.slide} differ in scale ({scales[folder]} and "
-                f"{case.mpp} um/px); convert them apart with --cases, or give one --mpp"
-            )
-        if laboratories.setdefault(folder, case.laboratory) != case.laboratory:
-            raise DataError(
-                f"slide {case.slide} is of two laboratories, {laboratories[folder]} and "
-                f"{case.laboratory}; convert them apart with --cases"
-            )
-        stem = case.name.rpartition("/")[2].removesuffix(case.image.suffix)
-        other = targets.setdefault(folder / stem, case)
-        if other is not case:
-            raise DataError(f"{case.image} and {other.image} would both become {folder / stem}")
-    texts: dict[Path, str] = {}
-    for target, case in targets.items():
-        texts[target.parent / f"{target.name}.csv"] = csv_text(_annotations(case))
-        if case.regions is not None:
-            beside = target.parent / f"{target.name}.regions.geojson"
-            texts[beside] = _regions_text(case, target.name)
-    for folder, mpp in scales.items():
-        if mpp is not None:
-            texts[folder / "mpp.txt"] = f"{mpp!r}\n"
-        if laboratories[folder]:
-            texts[folder / "laboratory.txt"] = f"{laboratories[folder]}\n"
-    several = len({case.dataset for case in cases}) > 1
-    for target, case in targets.items():
-        if case.patient and (several or case.patient != case.slide):
-            # Patients of one number in two data sets are two.
-            patient = case.group if several else case.patient
-            texts[target.parent / "patient.txt"] = f"{patient}\n"
+    targets = _targets(cases, out)
+    texts = _texts(targets)
     _check_place(targets, texts, out)
     for target, case in targets.items():
         _copy(case.image, target.parent / f"{target.name}{case.image.suffix}")
@@ -99,6 +64,57 @@ def lost_in_conversion(cases: Sequence[Case]) -> list[str]:
         ),
     )
     return [f"{count} image{'s' * (count > 1)} {text}" for count, text in lines if count]
+
+
+def _targets(cases: Sequence[Case], out: Path) -> dict[Path, Case]:
+    """Return the cases by where their images go, without a suffix.
+
+    Raises:
+        DataError: for masses, two images of one name, a slide of two laboratories.
+        ScaleError: where the images of one slide differ in scale.
+    """
+    first_of: dict[Path, Case] = {}
+    targets: dict[Path, Case] = {}
+    for case in cases:
+        if case.radii_px is not None:
+            raise DataError(f"{case.name} holds masses; their radii cannot be written as points")
+        folder = out / case.slide.replace("/", "_")
+        first = first_of.setdefault(folder, case)
+        if first.mpp != case.mpp:
+            raise ScaleError(
+                f"the images of slide {case.slide} differ in scale ({first.mpp} and "
+                f"{case.mpp} um/px); convert them apart with --cases, or give one --mpp"
+            )
+        if first.laboratory != case.laboratory:
+            raise DataError(
+                f"slide {case.slide} is of two laboratories, {first.laboratory} and "
+                f"{case.laboratory}; convert them apart with --cases"
+            )
+        stem = case.name.rpartition("/")[2].removesuffix(case.image.suffix)
+        other = targets.setdefault(folder / stem, case)
+        if other is not case:
+            raise DataError(f"{case.image} and {other.image} would both become {folder / stem}")
+    return targets
+
+
+def _texts(targets: Mapping[Path, Case]) -> dict[Path, str]:
+    """Return the content of the text files: of each image, and of each slide's folder."""
+    several = len({case.dataset for case in targets.values()}) > 1
+    texts: dict[Path, str] = {}
+    for target, case in targets.items():
+        texts[target.parent / f"{target.name}.csv"] = csv_text(_annotations(case))
+        if case.regions is not None:
+            beside = target.parent / f"{target.name}.regions.geojson"
+            texts[beside] = _regions_text(case, target.name)
+        if case.mpp is not None:
+            texts[target.parent / "mpp.txt"] = f"{case.mpp!r}\n"
+        if case.laboratory:
+            texts[target.parent / "laboratory.txt"] = f"{case.laboratory}\n"
+        if case.patient and (several or case.patient != case.slide):
+            # Patients of one number in two data sets are two.
+            patient = case.group if several else case.patient
+            texts[target.parent / "patient.txt"] = f"{patient}\n"
+    return texts
 
 
 def _check_place(targets: Mapping[Path, Case], texts: Mapping[Path, str], out: Path) -> None:
@@ -141,6 +157,6 @@ def _copy(image: Path, target: Path) -> None:
     try:
         source = image.open("rb")
     except OSError as error:
-        raise DataError(f"cannot read {image}: {error.strerror}") from error
+        raise DataError(f"cannot read {image}: {reason_of(error)}") from error
     with source, new_file(target) as aside, aside.open("xb") as copy:
         shutil.copyfileobj(source, copy, 1 << 20)

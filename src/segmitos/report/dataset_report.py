@@ -16,7 +16,7 @@ from segmitos.io.datasets.table import image_size
 from segmitos.io.pairs import pairs_within
 
 _DUPLICATE_UM = 2.0
-_CENTRE_PX = 2.0
+_CENTER_PX = 2.0
 
 
 def describe(cases: Sequence[Case]) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _unknown_scale(cases: Sequence[Case]) -> list[str]:
 
 def _outside(case: Case, size: tuple[int, int]) -> list[str]:
     problems = []
-    for kind, points in _labelled(case):
+    for kind, points in _labeled(case):
         inside = ((points >= -0.5) & (points <= np.array(size) - 0.5)).all(axis=1)
         problems += [
             f"{case.name}: {kind} at ({x:g}, {y:g}) is outside {size[0]} x {size[1]} px"
@@ -136,12 +136,12 @@ def _outside(case: Case, size: tuple[int, int]) -> list[str]:
         problems.append(f"{case.name}: {beyond} {noun} outside the reviewed regions, unused")
     if case.centered_crop:
         off = np.abs(case.mitoses_xy - np.array(size) / 2).max(axis=1)
-        if not (off <= _CENTRE_PX).any():
+        if not (off <= _CENTER_PX).any():
             problems.append(f"{case.name}: no mitosis lies in the middle of this crop")
     return problems
 
 
-def _labelled(case: Case) -> list[tuple[str, NDArray[np.float64]]]:
+def _labeled(case: Case) -> list[tuple[str, NDArray[np.float64]]]:
     """Return the points of a case by what they are."""
     return [
         ("mitosis", case.mitoses_xy),
@@ -169,8 +169,8 @@ def _mask_problems(case: Case, size: tuple[int, int]) -> list[str]:
 def _duplicates(case: Case) -> list[str]:
     if case.mpp is None:
         return []
-    points = np.concatenate([xy for _, xy in _labelled(case)])
-    kinds = [kind for kind, xy in _labelled(case) for _ in xy]
+    points = np.concatenate([xy for _, xy in _labeled(case)])
+    kinds = [kind for kind, xy in _labeled(case) for _ in xy]
     if not np.isfinite(points).all():
         return [f"{case.name}: a position is not a number"]
     near = pairs_within(points, points, _DUPLICATE_UM / case.mpp)

@@ -2,7 +2,7 @@
 
 The scale runs from 1 to 64 per mm2, each doubling an equal step of color, so that a color means the
 same on every slide. The colors are matplotlib's viridis (CC0), light to dark: equal steps look
-equal, they are told apart by lightness alone (color-blind readers, grey prints), and no H&E stain
+equal, they are told apart by lightness alone (color-blind readers, gray prints), and no H&E stain
 has them. What lies below 1 per mm2 is left clear.
 """
 
@@ -45,8 +45,8 @@ _COLORS = np.array(
 )
 _ALPHA = 0.75
 _CLEAR_BELOW = 0.7
-# Grey of tissue under the colors, for a legend that looks like the map.
-_GREY = 190.0
+# Gray of tissue under the colors, for a legend that looks like the map.
+_GRAY = 190.0
 
 
 def density_per_mm2(
@@ -102,6 +102,6 @@ def density_png(
 
 
 def legend_gradient() -> str:
-    """Return the colors of the scale as a CSS gradient, as they look on grey tissue."""
-    shown = np.rint(_COLORS * _ALPHA + _GREY * (1 - _ALPHA)).astype(int)
+    """Return the colors of the scale as a CSS gradient, as they look on gray tissue."""
+    shown = np.rint(_COLORS * _ALPHA + _GRAY * (1 - _ALPHA)).astype(int)
     return "linear-gradient(to right, " + ", ".join(f"rgb{tuple(c)}" for c in shown.tolist()) + ")"

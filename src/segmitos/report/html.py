@@ -16,13 +16,13 @@ from segmitos.counting.recount import Review
 from segmitos.counting.saved import SavedResult
 from segmitos.errors import DataError
 from segmitos.io.files import write_text
+from segmitos.io.outputs import COHORT_REPORT, REPORT
 from segmitos.report.density import TICKS, legend_gradient
 from segmitos.report.map import has_density, map_svg, scale_bar
 from segmitos.report.marks import candidate_marks, shown_marks
 from segmitos.report.pictures import OVERVIEW, data_uri, histogram_svg, shrink, size_of
 from segmitos.report.signed import REVIEWED_HTML, shown_review
 
-COHORT_REPORT = "cohort.html"
 MAX_THUMBNAILS = 500
 # Of cohort.csv: name, title, format.
 _COHORT_COLUMNS = (
@@ -65,7 +65,7 @@ def render_report(
     width, height = size_of(picture)
     detections = saved.candidates.detections()
     return render(
-        "report.html",
+        REPORT,
         summary=saved.summary,
         counted=counted,
         review=review,
@@ -130,7 +130,7 @@ def write_cohort_report(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
         for column in _COHORT_COLUMNS
         if any(row.get(column[0]) for row in rows) or column[0] in _ALWAYS_SHOWN
     ]
-    write_text(path, render("cohort.html", rows=shown, numbers=_totals(rows), columns=there))
+    write_text(path, render(COHORT_REPORT, rows=shown, numbers=_totals(rows), columns=there))
     return path
 
 

@@ -18,7 +18,7 @@ from segmitos.counting.saved import (
     read_saved,
 )
 from segmitos.errors import InputError, SegMitosError
-from segmitos.io.outputs import REPORT, SUMMARY
+from segmitos.io.outputs import DETECTIONS_CSV, DETECTIONS_GEOJSON, REPORT, SUMMARY
 from segmitos.io.points.candidates import CANDIDATES
 from segmitos.io.points.geojson_features import collection_text
 from segmitos.io.slide import Slide
@@ -32,8 +32,6 @@ from segmitos.report.pictures import (
     encode_crops,
     overview,
 )
-
-DETECTIONS_CSV, DETECTIONS_GEOJSON = "detections.csv", "detections.geojson"
 
 
 def result_files(saved: SavedResult, slide: Slide) -> dict[str, bytes]:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from segmitos.errors import InputError, OutputError, UsageError
 from segmitos.io.tables import table_text
-from segmitos.io.text import read_text
+from segmitos.io.text import read_text, reason_of
 from segmitos.report.signed import CONSENSUS
 
 MODEL = "model"
@@ -109,7 +109,7 @@ def write_readers(path: Path, readers: Sequence[Reader]) -> None:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(table_text(("name", "token", "role"), rows))
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError(f"cannot write {path}: {reason_of(error)}") from error
 
 
 def is_loopback(host: str) -> bool:

@@ -18,15 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.evaluation.matching import match_points
+from segmitos.evaluation.matching import f_score, match_points
 from segmitos.io.files import json_text
 from segmitos.io.outputs import PROGRAM
+from segmitos.io.pairs import MATCH_UM
 from segmitos.io.tables import table_text
 from segmitos.report.html import render
 from segmitos.review.access import MODEL
-from segmitos.review.readings import MATCH_UM, SlideReadings
+from segmitos.review.readings import SlideReadings
 
 Floats = NDArray[np.float64]
+Statistic = Callable[[NDArray[np.intp]], float]
+"""Numbers of the slides that were drawn -> a figure over them."""
 DRAWS = 1000
 LEVEL = 0.95
 _COLUMNS = ("first", "second", "slides", "matched", "only_first", "only_second")
@@ -76,8 +79,8 @@ def _pair(
     counts = np.array([one.counts[places] for one, places in both]).reshape(-1, 2)
     scores = np.array([one.scores[places] for one, places in both]).reshape(-1, 2)
 
-    def figure(of: Callable[[NDArray[np.intp]], float]) -> dict[str, float | None]:
-        return _with_interval(of, len(both), draws, seed)
+    def figure(statistic: Statistic) -> dict[str, float | None]:
+        return _with_interval(statistic, len(both), draws, seed)
 
     in_both, only_first, only_second = (int(number) for number in matched.sum(axis=0))
     return {
@@ -87,7 +90,7 @@ def _pair(
         "matched": in_both,
         "only_first": only_first,
         "only_second": only_second,
-        "f": figure(lambda chosen: _f(matched[chosen].sum(axis=0))),
+        "f": figure(lambda chosen: f_score(*matched[chosen].sum(axis=0).tolist())),
         "kappa": figure(lambda chosen: cohen_kappa(np.hstack([votes[i] for i in chosen]))),
         "score_kappa": figure(lambda chosen: weighted_kappa(scores[chosen])),
         "count_icc": figure(lambda chosen: icc_2_1(counts[chosen])),
@@ -141,8 +144,8 @@ def _among_all(
         index = slide.readers.index
         return np.array([values[index(r)] if r in slide.readers else missing for r in readers])
 
-    def figure(of: Callable[[NDArray[np.intp]], float]) -> dict[str, float | None]:
-        return _with_interval(of, len(slides), draws, seed)
+    def figure(statistic: Statistic) -> dict[str, float | None]:
+        return _with_interval(statistic, len(slides), draws, seed)
 
     votes = [by_reader(one.votes, one) for one in slides]
     counts = np.array([by_reader(one.counts, one) for one in slides])
@@ -201,22 +204,17 @@ def icc_2_1(values: Floats) -> float:
     return float((rows - error) / below) if below > 0 else math.nan
 
 
-def _f(matched: Floats) -> float:
-    both, first, second = matched.tolist()
-    return 2 * both / (2 * both + first + second) if both + first + second else math.nan
-
-
 def _with_interval(
-    of: Callable[[NDArray[np.intp]], float], slides: int, draws: int, seed: int
+    statistic: Statistic, slides: int, draws: int, seed: int
 ) -> dict[str, float | None]:
     """Return a figure over all slides, and its interval by drawing slides with replacement."""
     if slides == 0:
         return {"value": None, "low": None, "high": None}
-    value = of(np.arange(slides))
+    value = statistic(np.arange(slides))
     low = high = math.nan
     if draws and slides > 1:
         generator = np.random.default_rng(seed)
-        drawn = np.array([of(generator.integers(0, slides, slides)) for _ in range(draws)])
+        drawn = np.array([statistic(generator.integers(0, slides, slides)) for _ in range(draws)])
         drawn = drawn[~np.isnan(drawn)]
         if len(drawn):
             tail = (1 - LEVEL) / 2

@@ -11,11 +11,11 @@ import numpy as np
 from segmitos.counting.reviewed_marks import MITOSES
 from segmitos.errors import DataError
 from segmitos.evaluation.matching import match_points
+from segmitos.io.pairs import MATCH_UM
 from segmitos.report.signed import CONSENSUS
 from segmitos.review.access import Reader
 from segmitos.review.agreement import agreement
 from segmitos.review.readings import (
-    MATCH_UM,
     SlideReadings,
     Unit,
     consensus_label,

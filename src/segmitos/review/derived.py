@@ -11,6 +11,7 @@ from segmitos.counting.windows import Hotspot
 from segmitos.errors import InputError
 from segmitos.io.files import json_text
 from segmitos.io.tables import table_text
+from segmitos.io.text import reason_of
 from segmitos.report.pictures import OVERVIEW
 from segmitos.report.reviewed import REVIEWED, reviewed_files
 from segmitos.review.assess import fixed_windows
@@ -50,7 +51,7 @@ def derived_files(result: Result, state: ReviewState, who: str, images: Images) 
     try:
         overview = picture.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot read {picture}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {picture}: {reason_of(error)}") from error
     try:
         with images.borrow(result) as slide:
             return reviewed_files(result.saved, review, overview, {}, slide)

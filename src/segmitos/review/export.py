@@ -16,9 +16,11 @@ from segmitos.counting.reviewed_marks import Label
 from segmitos.errors import InputError, OutputError
 from segmitos.io.files import json_text, new_folder, write_bytes, write_text
 from segmitos.io.geometry import to_qupath
+from segmitos.io.points.geojson_features import REVIEWED_CLASS
 from segmitos.io.slide import Slide
 from segmitos.io.slide.backend import with_companions
 from segmitos.io.tables import table_text
+from segmitos.io.text import reason_of
 from segmitos.report.signed import CONSENSUS
 from segmitos.review.assisted import NOTE
 from segmitos.review.events import event_json
@@ -26,6 +28,8 @@ from segmitos.review.readings import consensus_label, labels_with_silence, union
 from segmitos.review.results import Result
 from segmitos.review.service import Service
 from segmitos.review.state import ReviewState
+
+_COUNTED = ("mitoses", "look_alikes", "unsure")
 
 RULES = ("majority", "all", "adjudicated")
 _CLASSES: dict[Label, str] = {
@@ -66,7 +70,7 @@ def export_points(
             states = _states(service, result, readers, rule)
             if not any(state.labels for state in states.values()):
                 continue
-            cells, regions = labelled_cells(result, states, rule), reviewed_regions(result, states)
+            cells, regions = labeled_cells(result, states, rule), reviewed_regions(result, states)
             slides[name] = _write_slide(folder / name, result, states, cells, regions)
         if not slides:
             raise InputError(
@@ -76,9 +80,6 @@ def export_points(
         content = {"format": "segmitos review export", "rule": rule, "slides": slides, **total}
         write_text(folder / NOTE, json_text(content))
     return content
-
-
-_COUNTED = ("mitoses", "look_alikes", "unsure")
 
 
 def _states(
@@ -92,7 +93,7 @@ def _states(
     }
 
 
-def labelled_cells(
+def labeled_cells(
     result: Result, states: Mapping[str, ReviewState], rule: str = "majority"
 ) -> list[Cell]:
     """Return what readers made of each place; undecided detections are unsure.
@@ -191,7 +192,7 @@ def _regions_text(result: Result, regions: Sequence[Outline]) -> str:
                 "properties": {
                     "objectType": "annotation",
                     "name": f"Reviewed {number}",
-                    "classification": {"name": "Region*"},
+                    "classification": {"name": REVIEWED_CLASS},
                 },
             }
         )
@@ -218,7 +219,7 @@ def _link(slide: Path, folder: Path) -> None:
             except (OSError, NotImplementedError):
                 (shutil.copytree if part.is_dir() else shutil.copy2)(part, target)
     except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+        raise OutputError(f"cannot write {target}: {reason_of(error)}") from error
 
 
 def export_events(service: Service, out: Path, readers: Sequence[str] | None = None) -> int:

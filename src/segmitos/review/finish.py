@@ -15,6 +15,7 @@ from segmitos.counting.reviewed_marks import MITOSES, doubled_marks
 from segmitos.errors import DataError, SegMitosError
 from segmitos.evaluation.matching import match_points
 from segmitos.io.files import remove_file, write_files
+from segmitos.io.pairs import MATCH_UM
 from segmitos.report.reviewed import read_review
 from segmitos.report.signed import REVIEWED_JSON
 from segmitos.review.derived import EXPORTS, blind_file, derived_files, recount_review
@@ -24,7 +25,6 @@ from segmitos.review.results import Result
 from segmitos.review.service import ConflictError, NotFoundError, Service
 from segmitos.review.state import OWN, ReviewState
 
-LINK_UM = 7.5
 _NAMESPACE = uuid.UUID("1f0c7c5e-4d0e-5a54-9d0c-2f6a4a1b7e11")
 
 
@@ -161,7 +161,7 @@ def link_earlier(service: Service, name: str, who: str) -> dict[str, Any]:
     old = [mark for mark in earlier.labels if mark in earlier.places]
     old_xy = np.array([earlier.places[mark] for mark in old]).reshape(-1, 2)
     visible = service.visible(result, who)
-    matched = match_points(old_xy, result.candidates.xy[visible], LINK_UM / result.mpp).pairs
+    matched = match_points(old_xy, result.candidates.xy[visible], MATCH_UM / result.mpp).pairs
     linked = {old[first]: result.candidates.ids[visible[second]] for first, second in matched}
     events = _events_again(earlier, linked, f"{result.key}|{who}")
     service.store_events(result, who, result.key.model_hash, events)
@@ -181,8 +181,8 @@ def _events_again(earlier: ReviewState, linked: Mapping[str, str], whose: str) -
     """
     at = earlier.last_at or "1970-01-01T00:00:00Z"
 
-    def new_id(of: str) -> str:
-        return str(uuid.uuid5(_NAMESPACE, f"{whose}|{of}"))
+    def new_id(what: str) -> str:
+        return str(uuid.uuid5(_NAMESPACE, f"{whose}|{what}"))
 
     events = []
     if "" in earlier.comments:

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from segmitos.counting.reviewed_marks import MITOSES, Label
 from segmitos.evaluation.matching import match_points
 from segmitos.io.geometry import xy_of
+from segmitos.io.pairs import MATCH_UM
 from segmitos.io.points.candidates import Candidates
 from segmitos.review.access import MODEL
 from segmitos.review.assess import Counted, count_windows, reviewed_marks
 from segmitos.review.results import Result
 from segmitos.review.screening import polygon
 from segmitos.review.state import ReviewState
-
-MATCH_UM = 7.5
 
 
 @dataclass

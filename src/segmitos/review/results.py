@@ -24,6 +24,7 @@ from segmitos.errors import InputError
 from segmitos.io.files import no_result
 from segmitos.io.outputs import SUMMARY
 from segmitos.io.points.candidates import Candidates
+from segmitos.io.text import reason_of
 from segmitos.review.store import ReviewKey
 
 Floats = NDArray[np.float64]
@@ -147,7 +148,7 @@ class Worklist:
         self._slides = slides
         self._seen: dict[str, tuple[int, Result]] = {}
         self.problems: dict[str, str] = {}
-        self.one = (results / SUMMARY).is_file()
+        self.is_single = (results / SUMMARY).is_file()
         if not self.all():
             cause = next(iter(self.problems.values()), f"no {SUMMARY}")
             raise InputError(no_result(results, cause))
@@ -155,11 +156,11 @@ class Worklist:
     @property
     def home(self) -> Path:
         """The folder that holds the result folders; reviews are kept in it."""
-        return self.folder.absolute().parent if self.one else self.folder
+        return self.folder.absolute().parent if self.is_single else self.folder
 
     def all(self) -> dict[str, Result]:
         """Return all results by name; those that are new or changed are read again."""
-        folders = [self.folder.absolute()] if self.one else _result_folders(self.folder)
+        folders = [self.folder.absolute()] if self.is_single else _result_folders(self.folder)
         found: dict[str, tuple[int, Result]] = {}
         for folder in folders:
             try:
@@ -199,7 +200,7 @@ def _result_folders(results: Path) -> list[Path]:
             if not entry.name.startswith(".") and (entry / SUMMARY).is_file()
         )
     except OSError as error:
-        raise InputError(f"cannot read {results}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {results}: {reason_of(error)}") from error
 
 
 def _find_slide(folder: Path, source: Mapping[str, Any]) -> Path | None:

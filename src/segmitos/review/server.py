@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from segmitos.errors import OutputError, SegMitosError
+from segmitos.io.text import reason_of
 from segmitos.review.access import Access, Reader, own_hosts
 from segmitos.review.api import Api, failure, refusal, static_file
 from segmitos.review.images import Images
@@ -132,7 +133,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise OutputError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        raise OutputError(f"cannot listen on {host}:{port}: {reason_of(error)}") from error
     return listener
 
 

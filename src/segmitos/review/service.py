@@ -159,9 +159,9 @@ class Service:
         Of another model, or of this one with other settings. A blind review stays one: it takes
         over nothing that was decided in sight of a model.
         """
-        its = former_events(self.store, result, who)
-        but = (result.former_key, result.name) if its else None
-        others = self.store.other_models(result.key, who, but)
+        own = former_events(self.store, result, who)
+        except_for = (result.former_key, result.name) if own else None
+        others = self.store.other_models(result.key, who, except_for)
         states = [fold(events) for events in others.values()]
         states = [state for state in states if state.blind or not self.blind]
         return max(states, key=lambda state: len(state.labels), default=ReviewState())

@@ -123,11 +123,11 @@ class Store:
         return found
 
     def other_models(
-        self, key: ReviewKey, reader: str, but: tuple[ReviewKey, str] | None = None
+        self, key: ReviewKey, reader: str, except_for: tuple[ReviewKey, str] | None = None
     ) -> dict[str, list[Event]]:
         """Return a reader's events on this slide under other models, by the model's hash.
 
-        Without those of a review and a slide's name, where these are given.
+        `except_for` leaves out those of a review and a slide's name.
         """
         query = (
             sa.select(EVENTS.c.model_hash, EVENTS.c.event)
@@ -136,8 +136,11 @@ class Store:
             .where(EVENTS.c.reader == reader)
             .order_by(EVENTS.c.seq)
         )
-        if but is not None:
-            same = (EVENTS.c.model_hash == but[0].model_hash, EVENTS.c.slide == but[1])
+        if except_for is not None:
+            same = (
+                EVENTS.c.model_hash == except_for[0].model_hash,
+                EVENTS.c.slide == except_for[1],
+            )
             query = query.where(sa.not_(sa.and_(*same)))
         return _by_reader(self._rows(query))
 

@@ -43,7 +43,7 @@ from segmitos.training.adapt_fit import (
     pooled,
     validate_change,
 )
-from segmitos.training.checkpoint import STATE
+from segmitos.training.checkpoint import PAGE, STATE
 from segmitos.training.identity import IDENTITY, RunIdentity, check_split
 from segmitos.training.judged_candidates import JudgedCandidates, judged_candidates, settings_of
 from segmitos.training.recipe import AdaptRecipe
@@ -52,7 +52,6 @@ from segmitos.training.verifier_head import VerifierHead
 RECIPE = "adapt"
 BUILTIN = "builtin:"
 RESULT = "adapted.json"
-PAGE = "training.html"
 _BEFORE = ", before it was adapted"
 _NOT_KEPT = "the model is the one that it started from"
 

@@ -39,6 +39,9 @@ _NEAR_PX = 30.0
 """7.5 um: a nucleus within belongs to the label."""
 _ALIKE_PX = 8.0
 """2 um: candidates this close are one."""
+_MITOSIS, _HARD_NEGATIVE, _NUCLEUS = range(3)
+"""What a point is in the data set: labeled either way, or a dark nucleus without a label."""
+_LABELS = ("mitosis", "hard negative", "")
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class AuditOptions:
     steps: int = 600
     batch: int = 64
     missed_above: float = 0.6
-    """A nucleus that is not labelled, or labelled a hard negative, is suspected from here on."""
+    """A nucleus that is not labeled, or labeled a hard negative, is suspected from here on."""
     doubtful_below: float = 0.05
     """A mitosis is suspected up to here."""
 
@@ -107,8 +110,8 @@ def audit_labels(
     folds = max(fold_of) + 1
     steps = folds * options.seeds * options.steps
     for fold in range(folds):
-        learns = [index for index, of in enumerate(fold_of) if of != fold]
-        judged = [index for index, of in enumerate(fold_of) if of == fold]
+        learns = [index for index, its_fold in enumerate(fold_of) if its_fold != fold]
+        judged = [index for index, its_fold in enumerate(fold_of) if its_fold == fold]
         points = {index: _points(sources[index], nuclei[index]) for index in judged}
         logits: dict[int, list[NDArray[np.float64]]] = {index: [] for index in judged}
         for seed in range(options.seeds):
@@ -139,6 +142,7 @@ def audit_labels(
 
 
 def _tell(on_step: OnStep, before: int, steps: int, network: str, step: int, loss: float) -> None:
+    """Tell of one training's step as a step of all trainings."""
     on_step(before + step, steps, network)
 
 
@@ -173,16 +177,14 @@ def _folds(sources: Sequence[TrainingImage], folds: int) -> list[int]:
 
 
 def _points(source: TrainingImage, nuclei: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (n, 3): x, y, and 0 for a mitosis, 1 for a hard negative, 2 for a nucleus."""
-    labelled = np.concatenate([source.mitoses_xy, source.hard_negatives_xy])
-    rows = [
-        np.column_stack([source.mitoses_xy, np.zeros(len(source.mitoses_xy))]),
-        np.column_stack([source.hard_negatives_xy, np.ones(len(source.hard_negatives_xy))]),
-    ]
-    known = np.concatenate([labelled, source.ignored_xy])
+    """Return (n, 3): x, y, and `_MITOSIS`, `_HARD_NEGATIVE` or `_NUCLEUS`."""
+    labeled = np.concatenate([source.mitoses_xy, source.hard_negatives_xy])
+    known = np.concatenate([labeled, source.ignored_xy])
     free = nuclei[~is_near(nuclei, known, 2 * _ALIKE_PX)]
-    rows.append(np.column_stack([free, np.full(len(free), 2.0)]))
-    return np.concatenate(rows)
+    # In the order of the numbers.
+    groups = (source.mitoses_xy, source.hard_negatives_xy, free)
+    kinds = np.repeat(np.arange(3.0), [len(group) for group in groups])
+    return np.column_stack([np.concatenate(groups), kinds])
 
 
 def _pools(
@@ -206,26 +208,25 @@ def _suspects(
     scores: NDArray[np.float64],
     options: AuditOptions,
 ) -> list[Suspect]:
-    """Return the suspects of one image; `scores` are probabilities (seeds, n)."""
+    """Return the suspects of one image; `points` are (n, 3), `scores` probabilities (seeds, n)."""
     mean, spread = scores.mean(axis=0), scores.std(axis=0)
-    names = ("mitosis", "hard negative", "")
     near = is_near(points[:, :2], source.mitoses_xy, _NEAR_PX)
     found: list[Suspect] = []
     taken = np.zeros((0, 2))
     for which in np.argsort(-mean):
         x, y, kind = points[which]
-        if kind == 0 or mean[which] < options.missed_above or near[which]:
+        if kind == _MITOSIS or mean[which] < options.missed_above or near[which]:
             continue
         if is_near(points[which : which + 1, :2], taken, _NEAR_PX)[0]:
             continue
         taken = np.concatenate([taken, points[which : which + 1, :2]])
         found.append(
-            Suspect(index, x, y, "missed mitosis", mean[which], spread[which], names[int(kind)])
+            Suspect(index, x, y, "missed mitosis", mean[which], spread[which], _LABELS[int(kind)])
         )
-    for which in np.flatnonzero((points[:, 2] == 0) & (mean <= options.doubtful_below)):
+    for which in np.flatnonzero((points[:, 2] == _MITOSIS) & (mean <= options.doubtful_below)):
         x, y, _ = points[which]
         beside = np.flatnonzero(
-            (points[:, 2] == 2)
+            (points[:, 2] == _NUCLEUS)
             & (mean >= options.missed_above)
             & (np.hypot(points[:, 0] - x, points[:, 1] - y) <= 2 * _NEAR_PX)
         )

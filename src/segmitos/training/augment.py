@@ -2,7 +2,7 @@
 
 Because points move with the image and the label is drawn at the end, circles stay round whatever
 the rotation or scale. Color moves in optical density, where stains add: towards the staining of
-another slide of the training set, and by jitter of haematoxylin, eosin and residual (Tellez et al.
+another slide of the training set, and by jitter of hematoxylin, eosin and residual (Tellez et al.
 2018; RandStainNA, Shen et al. 2022). Then what scanners do: brightness, contrast, blur, JPEG.
 """
 
@@ -21,7 +21,7 @@ from segmitos.detection.stain import OD_TABLE, Stain, stain_affine
 from segmitos.errors import UsageError
 from segmitos.io.files import jpeg_copy
 
-# Ruifrok and Johnston 2001: rows are haematoxylin, eosin, residual in OD of red, green, blue.
+# Ruifrok and Johnston 2001: rows are hematoxylin, eosin, residual in OD of red, green, blue.
 HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 HED_INVERSE = np.linalg.inv(HED)
 

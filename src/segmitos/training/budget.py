@@ -23,8 +23,8 @@ from segmitos.training.sampling import TrainingImage
 _STEPS, _VALIDATIONS, _MINING = 0.8, 0.1, 1 / 3
 # Steps take this fraction at least, however long the rest is.
 _MIN_STEPS = 0.25
-# A pixel that is only looked at costs this much of one that is learnt from: on a CPU a third of the
-# work, three times as fast (`predict`).
+# A pixel that is only predicted costs this much of one that is learned from: on a CPU a third of
+# the work, three times as fast (`predict`).
 _LOOK = 1 / 9
 
 

@@ -14,9 +14,13 @@ from torch import Tensor
 
 from segmitos.errors import ModelError
 from segmitos.io.files import remove_file, write_bytes, write_json
+from segmitos.io.text import reason_of
 
 FORMAT_VERSION = 2
 STATE = "checkpoint.json"
+RECIPE_FILE, PROVENANCE, THRESHOLDS = "recipe.json", "provenance.json", "thresholds.json"
+HISTORY, PAGE = "history.csv", "training.html"
+"""What else lies in the folder of a run, beside the tensors and the model."""
 
 PointList = list[tuple[float, float]]
 
@@ -35,7 +39,7 @@ class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
     mined: dict[str, PointList] = {}
     """Mined false positives by image, in pixels of the recipe's scale."""
     ignored: dict[str, PointList] = {}
-    """False positives that may be mitoses nobody labelled, in the same way."""
+    """False positives that may be mitoses nobody labeled, in the same way."""
     stain: dict[str, tuple[float, float, float]] | None = None
     """Mean and standard deviation of the training slides' common staining."""
     losses: tuple[float, ...] = ()
@@ -85,7 +89,7 @@ def load_state(folder: Path) -> TrainingState:
     except FileNotFoundError as error:
         raise ModelError(f"no checkpoint in {folder}: {path.name} is missing") from error
     except OSError as error:
-        raise ModelError(f"cannot read checkpoint {path}: {error.strerror}") from error
+        raise ModelError(f"cannot read checkpoint {path}: {reason_of(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"damaged checkpoint {path}: {error}") from error
     if state.format != FORMAT_VERSION:
@@ -108,7 +112,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], Trainin
     try:
         tensors = load(path.read_bytes())
     except (OSError, ValueError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = reason_of(error)
         raise ModelError(f"damaged checkpoint {path}: {reason}") from error
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

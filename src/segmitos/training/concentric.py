@@ -2,7 +2,7 @@
 
 A label map holds 1 inside the inner disc of a mitosis, 255 (`IGNORED`) in the ring around it and
 wherever else nothing is known, 0 elsewhere. All rings are drawn before all discs, so that no ring
-erases the disc of a close neighbour, and both are clipped at the border of the map.
+erases the disc of a close neighbor, and both are clipped at the border of the map.
 """
 
 from __future__ import annotations

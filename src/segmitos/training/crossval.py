@@ -37,6 +37,9 @@ from segmitos.training.train import train
 from segmitos.training.weights import run_of_weights
 
 RESULT = "crossval.json"
+_COUNTS = "counts.npz"
+_KINDS = ("common", "held_out", "own_best", "crops")
+"""The three figures of a fold (see above), and of its external crops at the common thresholds."""
 Counted = NDArray[np.int32]
 OnFold = Callable[[str, int], OnEvent]
 
@@ -105,11 +108,11 @@ def cross_validate(
     if unknown:
         raise UsageError(f"fold {unknown[0]!r} is not one of {', '.join(divided)}")
     _check_names(divided)
-    images = {name: images_of(of) for name, of in divided.items()}
+    images = {name: images_of(tested) for name, tested in divided.items()}
     check_images(images, cases)
     if (start := run_of_weights(recipe.weights)) is not None:
-        for name, of in images.items():
-            check_unseen(start, of, divided[name])
+        for name, digests in images.items():
+            check_unseen(start, digests, divided[name])
     trained_on = {name: _others(divided, name) for name in divided}
     done = []
     # A seed given twice is one training, and counts once.
@@ -117,7 +120,7 @@ def cross_validate(
         seeded = Recipe.from_dict({**recipe.to_dict(), "seed": seed})
         for name, tested in divided.items():
             run = folder / f"seed-{seed}" / _file_name(name)
-            if only and name not in only and not (run / "counts.npz").exists():
+            if only and name not in only and not (run / _COUNTS).exists():
                 continue
             train(
                 trained_on[name],
@@ -132,7 +135,9 @@ def cross_validate(
         "program": PROGRAM,
         "settings": {
             "by": by,
-            "folds": {name: sorted({c.slide for c in of}) for name, of in divided.items()},
+            "folds": {
+                name: sorted({case.slide for case in tested}) for name, tested in divided.items()
+            },
             "seeds": list(dict.fromkeys(seeds)),
             "recipe": recipe.to_dict(),
             "version": __version__,
@@ -150,7 +155,7 @@ def _others(divided: Mapping[str, Sequence[Case]], name: str) -> list[Case]:
     """
     slides = {case.slide for case in divided[name]}
     groups = {case.group for case in divided[name]}
-    others = [case for fold, of in divided.items() if fold != name for case in of]
+    others = [case for fold, tested in divided.items() if fold != name for case in tested]
     kept = [case for case in others if case.slide not in slides and case.group not in groups]
     if not kept:
         raise DataError(
@@ -207,10 +212,10 @@ def _validation(done: Sequence[FoldCounts], held_out: Sequence[Counts]) -> dict[
     }
 
 
-_KINDS = ("common", "held_out", "own_best", "crops")
-
-
-def _row(one: FoldCounts, common: tuple[int, int, int], done: Sequence[FoldCounts]) -> Any:
+def _row(
+    one: FoldCounts, common: tuple[int, int, int], done: Sequence[FoldCounts]
+) -> dict[str, Any]:
+    """Return a row of the table: a fold and seed, and `Counts` of every one of `_KINDS`."""
     own = list(one.fields.values())
     seen = {one.groups.get(slide, slide) for slide in one.fields}
     # Thresholds are not chosen on another scan of a patient either.
@@ -234,6 +239,7 @@ def _row(one: FoldCounts, common: tuple[int, int, int], done: Sequence[FoldCount
 
 
 def _at(tables: Sequence[Counted], place: tuple[int, int, int]) -> Counts:
+    """Return the counts of slides at a place of the grid, pooled."""
     total = Counts()
     for table in tables:
         tp, fp, fn = (int(value) for value in table[place])
@@ -245,7 +251,7 @@ def _counted(
     run: Path, fold: str, seed: int, tested: Sequence[Case], threads: int | None
 ) -> FoldCounts:
     """Return the counts of a fold: saved ones if of this very training and labels, else anew."""
-    path, state = run / "counts.npz", load_state(run)
+    path, state = run / _COUNTS, load_state(run)
     recipe = Recipe.from_dict(state.recipe, str(run))
     of_tested = RunIdentity.of([], tested, recipe).digest
     # Of the training, and of what is tested: its labels may have been corrected since.

@@ -25,7 +25,7 @@ from segmitos.detection.spec import ModelSpec
 from segmitos.detection.stain import Stain
 from segmitos.errors import ModelError
 from segmitos.evaluation.tuning import check_tuned_for
-from segmitos.training.checkpoint import TrainingState, load_checkpoint
+from segmitos.training.checkpoint import PROVENANCE, TrainingState, load_checkpoint
 from segmitos.training.networks.lite import LiteNetwork
 from segmitos.training.networks.registry import build_network, mitosis_logit
 from segmitos.training.recipe import Recipe
@@ -97,7 +97,7 @@ def training_stain(recipe: Recipe, state: TrainingState) -> Stain | None:
     """Return the staining that the model of a run matches slides to, as its validation did.
 
     The common one of the training slides; None where the recipe leaves stainings as they are, as
-    the paper's do: the network has learnt from colors as they come.
+    the paper's do: the network has learned from colors as they come.
     """
     if state.stain is None or not recipe.augmentation.changes_stain:
         return None
@@ -136,9 +136,9 @@ def export_run(
     """
     network, recipe, state = trained_network(run)
     try:
-        origin = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
+        origin = json.loads((run / PROVENANCE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"cannot read {run / 'provenance.json'}: {error}") from error
+        raise ModelError(f"cannot read {run / PROVENANCE}: {error}") from error
     thresholds = tuned_thresholds(tuned) if tuned else UNTUNED
     spec = ModelSpec(
         name=name,

@@ -17,6 +17,7 @@ from segmitos.evaluation.threshold_grid import Item
 from segmitos.evaluation.tuning import Tuning, thresholds_content, tune
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_json
+from segmitos.training.checkpoint import THRESHOLDS
 from segmitos.training.export import export_run
 
 
@@ -45,7 +46,7 @@ class Finished:
         chosen, own = self.tuning.to_dict(), self.tuning.counts
         if not own.tp:
             lines.append(
-                f"{self.tuning.nothing_found}: the network has not learnt them yet; train it "
+                f"{self.tuning.nothing_found}: the network has not learned them yet; train it "
                 "longer, or on more mitoses"
             )
             return "\n".join(lines)
@@ -96,7 +97,7 @@ def finish(run: Path, validation_cases: Sequence[Case], threads: int | None = No
             content = thresholds_content(tuning, len(validation_cases))
     export_run(run, path, content, name=run.resolve().name)
     if content is not None:
-        write_json(run / "thresholds.json", content | {"model": read_model_file(path).about})
+        write_json(run / THRESHOLDS, content | {"model": read_model_file(path).about})
     return Finished(path, tuning, len({case.slide for case in validation_cases}), problem)
 
 

@@ -10,6 +10,7 @@ from segmitos.io.files import image_bytes, write_text
 from segmitos.io.tables import table_text
 from segmitos.report.html import render
 from segmitos.report.pictures import data_uri
+from segmitos.training.checkpoint import HISTORY, PAGE
 from segmitos.training.validate import FIXED_SCORE, Example
 
 Entry = Mapping[str, float | int]
@@ -29,8 +30,8 @@ COLUMNS = (
 )
 _KINDS = {
     "found": "Right: the surest detections on mitoses",
-    "wrong": "Wrong: the surest detections that are no labelled mitosis",
-    "missed": "Missed: labelled mitoses without a detection",
+    "wrong": "Wrong: the surest detections that are no labeled mitosis",
+    "missed": "Missed: labeled mitoses without a detection",
 }
 
 
@@ -59,13 +60,13 @@ def write_history(
         OutputError: if they cannot be written.
     """
     rows = [[entry.get(column) for column in COLUMNS] for entry in history]
-    write_text(folder / "history.csv", table_text(COLUMNS, rows))
+    write_text(folder / HISTORY, table_text(COLUMNS, rows))
     by_kind = [
         (words, [_shown(example) for example in examples if example.kind == kind])
         for kind, words in _KINDS.items()
     ]
     page = render(
-        "training.html",
+        PAGE,
         title=title,
         step=history[-1]["step"] if history else 0,
         steps=steps,
@@ -76,7 +77,7 @@ def write_history(
         pictures=_pictures(history),
         examples=by_kind if examples else [],
     )
-    write_text(folder / "training.html", page)
+    write_text(folder / PAGE, page)
 
 
 def _pictures(history: Sequence[Entry]) -> list[tuple[str, str]]:

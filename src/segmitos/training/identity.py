@@ -18,6 +18,7 @@ import numpy as np
 
 from segmitos.errors import InputError, UsageError
 from segmitos.io.datasets import Case
+from segmitos.io.text import listed, reason_of
 from segmitos.training.checkpoint import STATE, load_state
 from segmitos.training.recipe import AdaptRecipe, Recipe
 
@@ -62,7 +63,10 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
         validation = {case.name: _digest_case(case) for case in validation_cases}
         parts = {"training": training, "validation": validation}
         check_images(
-            {part: {name: one["image"] for name, one in of.items()} for part, of in parts.items()},
+            {
+                part: {name: digests["image"] for name, digests in members.items()}
+                for part, members in parts.items()
+            },
             [*cases, *validation_cases],
         )
         return cls(
@@ -232,9 +236,7 @@ def _case_differences(new: RunIdentity, old: RunIdentity) -> list[str]:
 
 
 def _named(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MAX_NAMED])
-    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    return f"case {shown}{more}"
+    return f"case {listed(names, _MAX_NAMED)}"
 
 
 def _flat(tables: dict[str, Any], before: str = "") -> dict[str, Any]:
@@ -255,8 +257,8 @@ def _digest_case(case: Case) -> dict[str, str]:
         value = getattr(case, field.name)
         if field.name in ("name", "image"):
             continue
-        of = about if value is None or isinstance(value, str | float | bool) else labels
-        of.update(f"{field.name}:".encode() + _content(value))
+        is_label = value is not None and not isinstance(value, str | float | bool)
+        (labels if is_label else about).update(f"{field.name}:".encode() + _content(value))
     return {
         "image": _digest_file(case.image),
         "labels": labels.hexdigest()[:16],
@@ -301,5 +303,5 @@ def _digest_file(path: Path) -> str:
                     stream.seek((size - _BLOCK_BYTES) * block // (blocks - 1))
                     digest.update(stream.read(_BLOCK_BYTES))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
     return digest.hexdigest()[:16]

@@ -21,9 +21,10 @@ from segmitos.detection.tissue import find_tissue
 from segmitos.detection.verify import log_odds
 from segmitos.detection.view import SlideView
 from segmitos.errors import ModelError
-from segmitos.evaluation.matching import RULES, counted_detections, match_points
+from segmitos.evaluation.matching import counted_detections, match_points
 from segmitos.io.datasets import Case
 from segmitos.io.geometry import rescale
+from segmitos.io.pairs import MATCH_UM
 from segmitos.training.verifier_head import VerifierHead
 
 Floats = NDArray[np.float64]
@@ -118,7 +119,7 @@ def _judge(
         xy = np.stack([blobs.x_px, blobs.y_px], axis=1)
         places = rescale(xy, view.ratio)
         marked = case.mitoses_xy[case.is_reviewed(case.mitoses_xy)]
-        reach = RULES["one-to-one"].distance_um / slide.require_mpp()
+        reach = MATCH_UM / slide.require_mpp()
         counted = counted_detections(places, case.is_reviewed(places), marked, reach)
         xy, places, map_score = xy[counted], places[counted], blobs.score[counted]
         is_mitosis, left_out = _labels(places, marked, reach, case.ignored_xy)

@@ -29,9 +29,9 @@ def mine(
     """Add to `mined_xy` of every source the peaks that are no mitosis; return how many there are.
 
     Those surer than the recipe's `ignore_above` go to `ignored_xy` instead, unless they lie at a
-    labelled look-alike.
+    labeled look-alike.
 
-    A peak found in an earlier round stays, so that what was once learnt is not forgotten. Crops
+    A peak found in an earlier round stays, so that what was once learned is not forgotten. Crops
     cut round a mitosis hold little tissue, but that of many slides; `mine_crops` says whether they
     are searched too.
 

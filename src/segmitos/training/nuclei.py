@@ -30,7 +30,7 @@ def find_dark_nuclei(image: NDArray[np.uint8], mpp: float) -> NDArray[np.float64
 
     step = max(1, round(_WORK_UM / mpp))
     rows, columns = image.shape[0] // step * step, image.shape[1] // step * step
-    # Red is what haematoxylin absorbs and eosin does not.
+    # Red is what hematoxylin absorbs and eosin does not.
     density = OD_TABLE[image[:rows, :columns, 0]]
     density = density.reshape(rows // step, step, columns // step, step).mean((1, 3))
     per_um = 1 / (mpp * step)

@@ -23,9 +23,9 @@ from segmitos.training.augment import HED, HED_INVERSE, reflected
 from segmitos.training.networks.verifier import PATCH_PX
 
 _ZOOM_RANGE = (0.8, 1.32)
-_MATCHED_SHARE, _TRANSFERRED_SHARE = 0.55, 0.30
-_FALSE_BORDER_SHARE, _GRAY_BORDER_SHARE = 0.3, 0.3
-_BLUR_SHARE, _SHARPEN_SHARE, _JPEG_SHARE = 0.3, 0.35, 0.3
+_MATCHED_FRACTION, _TRANSFERRED_FRACTION = 0.55, 0.30
+_FALSE_BORDER_FRACTION, _GRAY_BORDER_FRACTION = 0.3, 0.3
+_BLUR_FRACTION, _SHARPEN_FRACTION, _JPEG_FRACTION = 0.3, 0.35, 0.3
 
 
 def read_patch(
@@ -144,20 +144,20 @@ def changed_patches(
 
 def draw_compression(count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
     """Draw which of some patches are compressed, and the JPEG quality of each."""
-    chosen = np.flatnonzero(rng.random(count) < _JPEG_SHARE).tolist()
+    chosen = np.flatnonzero(rng.random(count) < _JPEG_FRACTION).tolist()
     return [(index, int(rng.integers(40, 91))) for index in chosen]
 
 
 def draw_gray(rng: np.random.Generator) -> bool:
     """Draw whether what lies beyond an image's border is gray, not its mirror image."""
-    return bool(rng.random() < _GRAY_BORDER_SHARE)
+    return bool(rng.random() < _GRAY_BORDER_FRACTION)
 
 
 def draw_border(
     width: int, height: int, x: float, y: float, rng: np.random.Generator
 ) -> tuple[int, int, int, int] | None:
     """Return bounds that end an image 14 to 44 px beside a point, or None."""
-    if rng.random() >= _FALSE_BORDER_SHARE:
+    if rng.random() >= _FALSE_BORDER_FRACTION:
         return None
     bounds = [0, 0, width, height]
     for axis, place in enumerate((x, y)):
@@ -213,9 +213,9 @@ def _restain(
     for index, stain in enumerate(stains):
         choice = rng.random()
         gain, offset = np.ones(3), np.zeros(3)
-        if stain is not None and target is not None and choice < _MATCHED_SHARE:
+        if stain is not None and target is not None and choice < _MATCHED_FRACTION:
             gain, offset = stain_affine(stain, target)
-        elif stain is not None and pool and choice < _MATCHED_SHARE + _TRANSFERRED_SHARE:
+        elif stain is not None and pool and choice < _MATCHED_FRACTION + _TRANSFERRED_FRACTION:
             gain, offset = stain_affine(stain, pool[int(rng.integers(len(pool)))])
             fraction = rng.uniform(0.3, 1.0)
             gain, offset = 1 + fraction * (gain - 1), fraction * offset
@@ -244,8 +244,8 @@ def _refocus(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     """Blur some by a Gaussian, sharpen others by an unsharp mask."""
     choice = rng.random(len(pixels))
     sigma = _beside(rng.uniform(0.4, 1.3, len(pixels)), pixels)
-    amount = np.where(choice < _BLUR_SHARE, -1.0, rng.uniform(0.3, 1.5, len(pixels)))
-    chosen = torch.from_numpy(np.nonzero(choice < _BLUR_SHARE + _SHARPEN_SHARE)[0])
+    amount = np.where(choice < _BLUR_FRACTION, -1.0, rng.uniform(0.3, 1.5, len(pixels)))
+    chosen = torch.from_numpy(np.nonzero(choice < _BLUR_FRACTION + _SHARPEN_FRACTION)[0])
     if not len(chosen):
         return pixels
     chosen = chosen.to(pixels.device)

@@ -192,13 +192,16 @@ def _measured_context(network: Network, stated_px: int, crops: list[NDArray[np.u
     return stated_px
 
 
-def _crops(sources: list[TrainingImage], color: Stain | None) -> Iterator[NDArray[np.uint8]]:
-    """One crop from the middle of every image, and one round each of its first mitoses."""
+def _crops(sources: list[TrainingImage], target: Stain | None) -> Iterator[NDArray[np.uint8]]:
+    """One crop from the middle of every image, and one round each of its first mitoses.
+
+    `target` is the stain that images are matched to, None to take them as they are.
+    """
     for source in sources:
         image = source.image
-        stain = od_statistics(image[::4, ::4]) if color is not None else None
-        if color is not None and stain is not None:
-            image = apply_lookup(np.ascontiguousarray(image), stain_lookup(stain, color))
+        stain = od_statistics(image[::4, ::4]) if target is not None else None
+        if target is not None and stain is not None:
+            image = apply_lookup(np.ascontiguousarray(image), stain_lookup(stain, target))
         height, width = image.shape[:2]
         if min(height, width) < CROP_PX:
             continue
@@ -215,7 +218,7 @@ def quantize_verifier(graph: bytes, patches: NDArray[np.uint8], threads: int = 1
 
     Args:
         graph: patches (n, side, side, 3) uint8 -> probabilities (n,), of one verifier or more.
-        patches: (n, side, side, 3) to calibrate on, of every laboratory that it learnt from.
+        patches: (n, side, side, 3) to calibrate on, of every laboratory that it learned from.
         threads: of the CPU.
     """
     batches = [patches[k : k + _BATCH] for k in range(0, len(patches), _BATCH)]

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from segmitos.errors import DataError, UsageError
+from segmitos.io.text import reason_of
 from segmitos.training.augment import PUBLISHED, Augmentation
 from segmitos.training.concentric import LabelRecipe
 
@@ -39,7 +40,7 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     centered: Weight = 0.24
     """External crops that were cut round a mitosis (`crops` data sets)."""
     hard_negative: Weight = 0.16
-    """Round labelled look-alikes."""
+    """Round labeled look-alikes."""
     mined: Weight = 0.22
     """Round false positives of the network itself, found in the mining rounds."""
     background: Weight = 0.12
@@ -128,7 +129,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     mine_crops: bool = True
     """Whether to mine in external crops too."""
     ignore_above: Probability = 1.0
-    """False positives above this probability may be mitoses that nobody labelled: ignored, not
+    """False positives above this probability may be mitoses that nobody labeled: ignored, not
     mined."""
     smoothing_sigma_um: Annotated[float, Meta(ge=0, le=10_000)] = 1.0
     """Standard deviation of the Gaussian that smooths the map, in validation and detection."""
@@ -252,7 +253,7 @@ def _read(path: Path, depth: int) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise DataError(f"cannot read recipe {path}: {error.strerror}") from error
+        raise DataError(f"cannot read recipe {path}: {reason_of(error)}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"recipe {path} is not TOML: {error}") from error
     base = content.pop("extends", None)

@@ -20,7 +20,12 @@ from segmitos.io.files import remove_file
 from segmitos.io.outputs import check_file, check_folder, is_own_json, is_result_folder
 from segmitos.training.budget import Costs, Pace
 from segmitos.training.checkpoint import (
+    HISTORY,
+    PAGE,
+    PROVENANCE,
+    RECIPE_FILE,
     STATE,
+    THRESHOLDS,
     TrainingState,
     load_checkpoint,
     optimizer_tensors,
@@ -99,9 +104,6 @@ def make_fabric(recipe: Recipe, accelerator: str, devices: int) -> Fabric:
     return fabric
 
 
-_FILES = ("recipe.json", "provenance.json", "history.csv", "training.html", "thresholds.json")
-
-
 def check_place(folder: Path) -> None:
     """Refuse to train where a result is, or files that are no run's have the names of a run's.
 
@@ -111,7 +113,12 @@ def check_place(folder: Path) -> None:
     if is_result_folder(folder):
         raise OutputError(f"{folder} holds a result of detect; choose another folder with -o")
     if not is_own_json(folder / STATE, ("step", "tensors")):
-        check_folder(folder, (STATE, *_FILES), IDENTITY, ("recipe", "training", "validation"))
+        check_folder(
+            folder,
+            (STATE, RECIPE_FILE, PROVENANCE, HISTORY, PAGE, THRESHOLDS),
+            IDENTITY,
+            ("recipe", "training", "validation"),
+        )
     model = folder / f"{folder.resolve().name}{SUFFIX}"
     check_file(model, is_own=is_model_file)
 

@@ -221,8 +221,8 @@ class CropSampler:
             for down in (top, height - top)
         ]
         image, label = (
-            np.concatenate([np.concatenate([part[of] for part in row], 1) for row in rows])
-            for of in range(2)
+            np.concatenate([np.concatenate([part[which] for part in row], 1) for row in rows])
+            for which in range(2)
         )
         return image, label
 
@@ -330,8 +330,8 @@ def _warp_mask(
     size: tuple[int, int],
 ) -> NDArray[np.bool_]:
     """Move a mask of 0 and 1 as `warp` moves its image."""
-    grey = np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2)
-    crop, _, _ = warp(grey, np.zeros((0, 2)), center, matrix, size)
+    gray = np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2)
+    crop, _, _ = warp(gray, np.zeros((0, 2)), center, matrix, size)
     inside: NDArray[np.bool_] = crop[:, :, 0] > 127
     return inside
 

@@ -21,10 +21,11 @@ from segmitos.detection.model import checked_threads
 from segmitos.errors import OutputError, TrainingError, UsageError
 from segmitos.io.datasets import Case
 from segmitos.io.files import write_bytes, write_json
+from segmitos.io.text import reason_of
 from segmitos.training.adapt import RECIPE, is_model
 from segmitos.training.batches import Batches, seconds_per_step
 from segmitos.training.budget import Pace, estimated_costs, fit_rest, fit_to_budget
-from segmitos.training.checkpoint import STATE
+from segmitos.training.checkpoint import PROVENANCE, RECIPE_FILE, STATE
 from segmitos.training.concentric import concentric_loss
 from segmitos.training.identity import (
     IDENTITY,
@@ -101,7 +102,7 @@ def train(
 
     Raises:
         UsageError: if the folder holds another run, slides overlap, the run started from has
-            learnt from validation cases, or there cannot be so many threads.
+            learned from validation cases, or there cannot be so many threads.
         OutputError: if the folder cannot be written to, or holds other files of these names.
         DataError, InputError: for cases or a recipe that cannot be used.
         TrainingError: if the loss leaves the finite numbers; the last checkpoint stays.
@@ -162,7 +163,7 @@ def _run_folder(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = "it is a file" if folder.is_file() else error.strerror
+        reason = "it is a file" if folder.is_file() else reason_of(error)
         raise OutputError(f"cannot make the folder {folder}: {reason}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write to the folder {folder}: no permission")
@@ -206,8 +207,8 @@ def _start(
             run.recipe = run.fabric.broadcast(fitted)
         if run.fabric.global_rank == 0:
             write_bytes(run.folder / IDENTITY, run.identity.to_json())
-            write_json(run.folder / "recipe.json", run.recipe.to_dict())
-            write_json(run.folder / "provenance.json", provenance(cases, validation_cases))
+            write_json(run.folder / RECIPE_FILE, run.recipe.to_dict())
+            write_json(run.folder / PROVENANCE, provenance(cases, validation_cases))
         write_run_history(run)
     steps = run.recipe.steps
     run.tell(

@@ -91,7 +91,7 @@ def train_verifier(
         target: stain that detection matches slides to.
         on_step: told of each step and its loss.
         begin: weights of an encoder to begin with, as far as they go: those of a network that has
-            learnt from the same images. None begins with ImageNet alone.
+            learned from the same images. None begins with ImageNet alone.
         input_px: side that patches are interpolated to, a multiple of 16.
 
     Raises:
@@ -261,7 +261,7 @@ def drawn_by_score(
 ) -> NDArray[np.int64]:
     """Draw negatives: `hard` of them by their last score, the others evenly.
 
-    The surest are never drawn above all: they may be mitoses that nobody labelled.
+    The surest are never drawn above all: they may be mitoses that nobody labeled.
     """
     weight = np.cumsum(pool.scores.clip(0.02, 0.7).astype(np.float64))
     by_score = np.searchsorted(weight, rng.random(hard) * weight[-1])

@@ -16,6 +16,7 @@ from segmitos.detection.stain import Stain
 from segmitos.evaluation.matching import Match, counted_detections, match_points
 from segmitos.evaluation.scoring import Counts
 from segmitos.io.geometry import rescale
+from segmitos.io.pairs import MATCH_UM
 from segmitos.training.predict import predictor
 from segmitos.training.recipe import Recipe
 from segmitos.training.sampling import TrainingImage
@@ -23,7 +24,6 @@ from segmitos.training.sampling import TrainingImage
 THRESHOLD = 0.5
 FIXED_SCORE = 0.7
 """The score threshold at which epochs compare; that of a model whose thresholds were not tuned."""
-DISTANCE_UM = 7.5
 _SCORES = np.round(np.arange(0.5, 1.0, 0.02), 2)
 _EXAMPLES = 8
 _EXAMPLE_PX = 64
@@ -93,7 +93,7 @@ def _detect(probability: NDArray[np.float32], source: TrainingImage, recipe: Rec
     blobs = blobs_of_map(probability, recipe.mpp, stride, sigma_um, THRESHOLD)
     points = np.stack([blobs.x_px, blobs.y_px], 1)
     reviewed = source.is_reviewed(points)
-    counted = counted_detections(points, reviewed, _mitoses_of(source), DISTANCE_UM / recipe.mpp)
+    counted = counted_detections(points, reviewed, _mitoses_of(source), MATCH_UM / recipe.mpp)
     return source, points[counted], blobs.score[counted]
 
 
@@ -107,7 +107,7 @@ def _match(found: _Found, threshold: float, mpp: float) -> Match:
     source, points, scores = found
     unreviewed = source.mitoses_xy[~source.is_reviewed(source.mitoses_xy)]
     ignored = np.concatenate([source.ignored_xy, unreviewed])
-    kept, reach = points[scores >= threshold], DISTANCE_UM / mpp
+    kept, reach = points[scores >= threshold], MATCH_UM / mpp
     return match_points(kept, _mitoses_of(source), reach, ignored_xy=ignored)
 
 

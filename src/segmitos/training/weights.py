@@ -22,6 +22,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from segmitos.errors import ModelError, UsageError
+from segmitos.io.text import reason_of
 from segmitos.training.checkpoint import load_checkpoint
 from segmitos.training.networks.fcn import FCN, IMAGE_MEAN, IMAGE_STD
 
@@ -39,14 +40,14 @@ def load_weights(network: nn.Module, source: str) -> None:
         ModelError: for a file that is missing, damaged or does not fit.
     """
     kind, _, where = source.partition(":")
-    if kind not in _LOADERS or not where:
-        raise UsageError(f"weights {source!r}: write vgg16:FILE, fcn32s:FILE or run:FOLDER")
-    if kind == "run":
+    if kind == "run" and where:
         load_run(network, Path(where))
         return
+    if kind not in _FCN_LOADERS or not where:
+        raise UsageError(f"weights {source!r}: write vgg16:FILE, fcn32s:FILE or run:FOLDER")
     if not isinstance(network, FCN):
         raise UsageError(f"weights {source!r} are for fcn32s, fcn16s and fcn8s alone")
-    _LOADERS[kind](network, Path(where))
+    _FCN_LOADERS[kind](network, Path(where))
 
 
 def run_of_weights(source: str) -> Path | None:
@@ -97,10 +98,9 @@ def load_fcn32s(network: FCN, path: Path) -> None:
     _fill(network, _read_tensors(path), str(path), optional=("score", "upscore"))
 
 
-_LOADERS: dict[str, Callable[[FCN, Path], None]] = {
+_FCN_LOADERS: dict[str, Callable[[FCN, Path], None]] = {
     "vgg16": load_vgg16,
     "fcn32s": load_fcn32s,
-    "run": load_run,
 }
 
 
@@ -111,7 +111,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         # weights_only: tensors alone are read, no code in the file can run.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise ModelError(f"cannot read weights {path}: {error.strerror or error}") from error
+        raise ModelError(f"cannot read weights {path}: {reason_of(error)}") from error
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"weights {path} are damaged or no file of tensors: {reason}") from error

@@ -14,7 +14,7 @@ image), so the mask is the largest image of the two that has two values. Some ma
 size than their mammogram (fjeg/ddsm_tools, issue 5); they are stretched to it.
 
 DICOM files are not read: convert them to PNG or TIFF in the same folders. The scale depends on the
-digitiser (42 to 50 um/px), which the tables do not name: give --mpp.
+digitizer (42 to 50 um/px), which the tables do not name: give --mpp.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Crops cut round mitoses: a folder with `crops.csv`.
 
 Columns `file, dataset, slide, x_px, y_px, label, subtype, is_centre`; one row a mitosis, so that a
-file with a neighbour in view has several. Everything else in a crop is background. Crops of this
-kind, 128 x 128 px with the labelled cell in the middle, are published by Bertram et al. 2025
+file with a neighbor in view has several. Everything else in a crop is background. Crops of this
+kind, 128 x 128 px with the labeled cell in the middle, are published by Bertram et al. 2025
 (AMi-Br: all mitoses of MIDOG 2021 and of TUPAC16 with its alternative labels).
 """
 

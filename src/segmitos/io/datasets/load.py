@@ -16,8 +16,9 @@ from typing import Any
 from segmitos.errors import DataError, InputError, UsageError
 from segmitos.io.arguments import paths_of
 from segmitos.io.datasets.case import Case
-from segmitos.io.geometry import check_mpp, same_scale
+from segmitos.io.geometry import check_mpp, check_override, same_scale
 from segmitos.io.problems import Problems, collected
+from segmitos.io.text import listed
 
 Reader = Callable[[Path, Problems | None], list[Case]]
 
@@ -76,7 +77,7 @@ FORMATS: dict[str, FormatInfo] = {
             _OF_DATABASES,
         ),
         FormatInfo(
-            "midog", "MIDOG 2021, 2022, ++: the organisers' JSON", "midog:midog", "midog:unlabelled"
+            "midog", "MIDOG 2021, 2022, ++: the organizers' JSON", "midog:midog", "midog:unlabeled"
         ),
         FormatInfo(
             "cbis-ddsm", "CBIS-DDSM mammograms: case CSVs, masks of masses", "cbis_ddsm:cbis_ddsm"
@@ -155,9 +156,8 @@ def left_out(spec: str | Path | Sequence[str | Path]) -> list[str]:
 
 def _scaled(cases: list[Case], mpp: float | None, override: bool) -> list[Case]:
     """Give `mpp` to the cases that have no scale, or to all of them."""
+    check_override(override, mpp)
     if mpp is None:
-        if override:
-            raise UsageError("--override-mpp insists on the value of --mpp: give that, too")
         return cases
     check_mpp(mpp, "--mpp")
     if override:
@@ -285,5 +285,4 @@ def _require_match(cases: Sequence[Case], pattern: str, option: str) -> None:
     if any(matches(case, pattern) for case in cases):
         return
     slides = sorted({case.slide for case in cases})
-    shown = ", ".join(slides[:12]) + (", ..." if len(slides) > 12 else "")
-    raise DataError(f"{option} {pattern} matches no slide or case; slides: {shown}")
+    raise DataError(f"{option} {pattern} matches no slide or case; slides: {listed(slides, 12)}")

@@ -41,11 +41,11 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.boo
 
     try:
         with Image.open(path) as opened:
-            grey = opened.convert("L")
-            brightest = int(np.asarray(grey).max())
+            gray = opened.convert("L")
+            brightest = int(np.asarray(gray).max())
             if size is not None:
-                grey = grey.resize(size, Image.Resampling.NEAREST)
-            filled: NDArray[np.bool_] = np.asarray(grey) > _HALF
+                gray = gray.resize(size, Image.Resampling.NEAREST)
+            filled: NDArray[np.bool_] = np.asarray(gray) > _HALF
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"cannot read mask {path}: {error}") from error
     if 0 < brightest <= _HALF:

@@ -4,8 +4,8 @@
 take `0.5 * (box[0] + box[2])` for the center (one reads COCO's [x, y, width, height], and is
 wrong), and every box of both published files is 50 x 50 px when read so (Aubreville et al. 2023;
 Scientific Data 2023 for ++). Categories are told by name: `mitotic figure`, and `not mitotic
-figure` or `hard negative` for look-alikes, which the organisers say are not exhaustive. `labels`
-(++) are the pathologists' votes. An image without any annotation is unlabelled (the organisers
+figure` or `hard negative` for look-alikes, which the organizers say are not exhaustive. `labels`
+(++) are the pathologists' votes. An image without any annotation is unlabeled (the organizers
 released such) and left out. Images lie beside the JSON or in `images/`. The case table of ++ is a
 `;` CSV (Slide, Dataset, Tumor, Scanner, Origin, Species).
 """
@@ -74,26 +74,28 @@ def midog(path: Path, problems: Problems | None = None) -> list[Case]:
     # Labels of any image that `convert` wrote name MIDOG, too, for their boxes.
     published = "midog" in description.lower() and not description.startswith(BOXES_NOTE)
     about = _case_table(table.parent)
-    labelled = {box.image_id for box in file.annotations}
+    labeled = {box.image_id for box in file.annotations}
     cases = []
     for image in file.images:
-        if image.id in labelled:
+        if image.id in labeled:
             with collected(problems):
                 found = coco_annotations(table, file, "corners", image)
                 cases.append(_case(found, image, table.parent, about, published))
     return cases
 
 
-def unlabelled(path: Path) -> list[str]:
+def unlabeled(path: Path) -> list[str]:
     """Say how many images `midog` leaves out. Raises DataError as it does."""
     table = _find(path)
     file = parse_coco(table, load_json(table))
-    labelled = {box.image_id for box in file.annotations}
-    count = sum(image.id not in labelled for image in file.images)
+    labeled = {box.image_id for box in file.annotations}
+    count = sum(image.id not in labeled for image in file.images)
     if not count:
         return []
-    of = len(file.images)
-    return [f"{table}: images without any annotation are left out as unlabelled: {count} of {of}"]
+    return [
+        f"{table}: images without any annotation are left out as unlabeled: {count} of "
+        f"{len(file.images)}"
+    ]
 
 
 def _find(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The labelled points of one image, whatever file they came from."""
+"""The labeled points of one image, whatever file they came from."""
 
 from __future__ import annotations
 

@@ -256,8 +256,8 @@ def scale_between(px: NDArray[np.float64], um: NDArray[np.float64], path: Path) 
     ratio = float(um[widest] / px[widest])
     if not 0 < ratio < math.inf:
         raise ScaleError(f"{path}: x_um and y_um are not x_px and y_px times a scale")
-    neighbours = [ratio, math.nextafter(ratio, 0), math.nextafter(ratio, math.inf)]
-    for candidate in [*(float(f"{ratio:.{digits}g}") for digits in range(1, 17)), *neighbours]:
+    neighbors = [ratio, math.nextafter(ratio, 0), math.nextafter(ratio, math.inf)]
+    for candidate in [*(float(f"{ratio:.{digits}g}") for digits in range(1, 17)), *neighbors]:
         if np.array_equal(px * candidate, um):
             return candidate
     if np.allclose(px * ratio, um, rtol=1e-6, atol=1e-3):

@@ -184,7 +184,7 @@ def read_geojson_annotations(
     polygons: Polygons = "refuse",
     classes: Classes = CLASSES,
 ) -> Annotations:
-    """Return the labelled points and reviewed regions of a parsed GeoJSON, in level-0 pixels.
+    """Return the labeled points and reviewed regions of a parsed GeoJSON, in level-0 pixels.
 
     Args:
         path: for messages, and the name where the file has none.

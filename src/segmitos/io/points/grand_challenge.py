@@ -1,4 +1,4 @@
-"""Grand Challenge points, as MIDOG's evaluation takes them: positions in millimetres."""
+"""Grand Challenge points, as MIDOG's evaluation takes them: positions in millimeters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from segmitos.io.points.classes import CLASSES, Classes, Label
 
 POINTS_TYPE = "Multiple points"
 _NAMES: dict[Label, str] = {"mitosis": "mitotic figure", "non-mitosis": "non-mitotic figure"}
-# Millimetres carry more digits than a double needs, so that pixels come back bit-identical.
+# Millimeters carry more digits than a double needs, so that pixels come back bit-identical.
 _DIGITS = 20
 # The largest slides, of whole mounts, are 200 mm long, with 0.1 um a pixel.
 _MOST_PX = 2_000_000
@@ -88,7 +88,7 @@ def read_grand_challenge(
     Args:
         path: for messages, and the name where the file has none.
         content: from `load_json` with decimals.
-        mpp: of the image; the file is in millimetres.
+        mpp: of the image; the file is in millimeters.
         classes: the names of mitoses, hard negatives and unsure cells.
 
     Raises:
@@ -141,7 +141,7 @@ def _mm(px: float, mpp: float) -> str:
 
 def _px(mm: _Number, mpp: float, where: str) -> float:
     if not abs(float(mm)) <= LARGEST_PX:
-        raise DataError(f"{where}: point {float(mm)} is no position in millimetres")
+        raise DataError(f"{where}: point {float(mm)} is no position in millimeters")
     with localcontext() as context:
         context.prec = 2 * _DIGITS
         px = float(Decimal(mm) * 1000 / Decimal(mpp))

@@ -40,7 +40,7 @@ def read_annotations(
 
     Args:
         path: the file.
-        mpp: um per level-0 pixel of the image; needed for Grand Challenge files (millimetres).
+        mpp: um per level-0 pixel of the image; needed for Grand Challenge files (millimeters).
         qupath_offset_px: where QuPath's frame begins on the slide, in level-0 pixels
             (`openslide.bounds-x`, `-y`); added to positions of GeoJSON. Without it the file's own
             word is taken where it is ours, else (0, 0).
@@ -55,7 +55,7 @@ def read_annotations(
     Raises:
         InputError: if the file cannot be read.
         DataError: if it is not in its format, with feature or line and value.
-        ScaleError: for a file in millimetres without `mpp`.
+        ScaleError: for a file in millimeters without `mpp`.
         UsageError: where `image` or `boxes` are given for a file that has none.
     """
     path = Path(path)
@@ -81,7 +81,7 @@ def read_annotations(
         return read_csv_annotations(path, mpp, classes)
     if isinstance(content, dict) and content.get("type") == POINTS_TYPE:
         if mpp is None:
-            raise ScaleError(f"{path} is in millimetres: give um per pixel, e.g. --mpp 0.25")
+            raise ScaleError(f"{path} is in millimeters: give um per pixel, e.g. --mpp 0.25")
         return read_grand_challenge(path, content, mpp, classes)
     content = _plain(content)
     if isinstance(content, dict) and content.get("format") is not None:
@@ -103,7 +103,7 @@ def _of_database(path: Path, image: str | None, mpp: float | None, classes: Clas
 
 
 def _plain(content: Any) -> Any:
-    """Turn the decimals of parsed JSON into floats; only millimetres need all their digits."""
+    """Turn the decimals of parsed JSON into floats; only millimeters need all their digits."""
     from decimal import Decimal
 
     if isinstance(content, dict):

@@ -73,13 +73,13 @@ def write_annotations(
 
     Raises:
         OutputError: if it cannot be written.
-        ScaleError: for a format in millimetres where the scale is unknown.
+        ScaleError: for a format in millimeters where the scale is unknown.
         UsageError: for an unknown format or object type.
     """
     if target not in FORMATS:
         raise UsageError(f"format {target!r} is not one of {', '.join(FORMATS)}")
     if target in ("midog", "grand-challenge") and annotations.mpp is None:
-        raise ScaleError(f"{target} is in millimetres: give um per pixel, e.g. --mpp 0.25")
+        raise ScaleError(f"{target} is in millimeters: give um per pixel, e.g. --mpp 0.25")
     if target == "sliderunner":
         write_sliderunner(path, annotations, size_px)
     elif target == "geojson":

@@ -15,7 +15,7 @@ from segmitos.io.outputs import is_own_picture, is_result_folder
 from segmitos.io.slide.dicom import DicomHeader, read_header
 from segmitos.io.slide.entry import InputEntry, is_list, read_list
 from segmitos.io.slide.refused import UNREAD_SUFFIXES, refused_suffix, special_file
-from segmitos.io.text import reason_of
+from segmitos.io.text import listed, reason_of
 
 SUFFIXES = frozenset(
     {
@@ -98,10 +98,9 @@ def find_inputs(
 
 def _passed_over(images: Sequence[Path]) -> str:
     """Count and name images that are not read."""
-    shown = ", ".join(display_path(image) for image in images[:_NAMED])
-    more = f" and {len(images) - _NAMED} more" if len(images) > _NAMED else ""
+    shown = listed([display_path(image) for image in images], _NAMED)
     noun = "image of a kind that is" if len(images) == 1 else "images of kinds that are"
-    return f"passed over {len(images)} {noun} not read: {shown}{more}; convert to PNG or TIFF"
+    return f"passed over {len(images)} {noun} not read: {shown}; convert to PNG or TIFF"
 
 
 def _merged(first: InputEntry, second: InputEntry) -> InputEntry:

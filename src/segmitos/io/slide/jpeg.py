@@ -1,4 +1,4 @@
-"""Is a JPEG stream whole? libjpeg fills what is missing with grey and merely warns.
+"""Is a JPEG stream whole? libjpeg fills what is missing with gray and merely warns.
 
 Pillow and imagecodecs drop the warnings, so a hole would be read as tissue. Cheap signs are
 looked for in every stream: no end marker; a marker inside the coded data; a long run of zeros,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from segmitos.errors import InputError, ScaleError, UsageError
 from segmitos.io.arguments import path_of, whole_of
-from segmitos.io.geometry import check_mpp
+from segmitos.io.geometry import check_mpp, check_override
 from segmitos.io.slide.backend import ArrayBackend, Pixels, SlideBackend
 from segmitos.io.slide.dicom import is_dicom
 from segmitos.io.slide.refused import refused_suffix, special_file
@@ -94,8 +94,7 @@ class Slide:
         """
         path = path_of(path, "image")
         given = None if mpp is None else check_mpp(mpp, f"{path}: mpp")
-        if override_mpp and given is None:
-            raise UsageError("--override-mpp insists on the value of --mpp: give that, too")
+        check_override(override_mpp, mpp)
         source = _open_source(path, None if page is None else whole_of(page, f"{path}: page"))
         try:
             chosen = choose_scale(path, source.scale, given, override_mpp)

@@ -48,7 +48,7 @@ def open_tiff(path: Path, page: int | None = None) -> SlideBackend:
         page: number of the image to read, from 1; None takes the largest.
 
     Raises:
-        InputError: if it is truncated, damaged, or not a brightfield RGB or grey image.
+        InputError: if it is truncated, damaged, or not a brightfield RGB or gray image.
         UsageError: if it has no such page.
     """
     try:

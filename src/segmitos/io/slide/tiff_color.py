@@ -25,7 +25,7 @@ Samples = npt.NDArray[Any]
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 _COLOR_SPACES = {
-    **{WHITE_IS_ZERO: "grey", BLACK_IS_ZERO: "grey", RGB: "RGB", PALETTE: "palette", CMYK: "CMYK"},
+    **{WHITE_IS_ZERO: "gray", BLACK_IS_ZERO: "gray", RGB: "RGB", PALETTE: "palette", CMYK: "CMYK"},
     **{YCBCR: "YCbCr", 4: "mask", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"},
     **{32803: "color filter array", 32844: "LogL", 32845: "LogLuv", 34892: "linear raw"},
 }
@@ -66,16 +66,16 @@ def color_reader(
     """
     photometric, bits = coding.photometric, coding.bits
     kind = next((one for one in extra if one in (_ASSOCIATED_ALPHA, _PLAIN_ALPHA)), 0)
-    grey = photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
+    gray = photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
     if photometric == PALETTE and samples == 1 and colormap.shape == (3, 1 << bits):
         return Coloring(_palette_reader(colormap), is_palette=True)
-    if grey and samples == 1:
+    if gray and samples == 1:
         if photometric == WHITE_IS_ZERO:
-            return Coloring(lambda a: _grey(255 - _stretched(a, bits)))
-        return Coloring(lambda a: _grey(_stretched(a, bits)))
+            return Coloring(lambda a: _gray(255 - _stretched(a, bits)))
+        return Coloring(lambda a: _gray(_stretched(a, bits)))
     if photometric == BLACK_IS_ZERO and samples == 2 and kind:
         return Coloring(
-            lambda a: _seen_through(_grey(a[..., :1]), a[..., 1], kind, bits), 1, colors=1
+            lambda a: _seen_through(_gray(a[..., :1]), a[..., 1], kind, bits), 1, colors=1
         )
     if photometric == BLACK_IS_ZERO and samples == 3 and coding.samples == 1:
         # Three images that the file itself names red, green and blue.
@@ -96,7 +96,7 @@ def color_reader(
     hint = ", as in fluorescence" if samples > 4 or photometric == BLACK_IS_ZERO else ""
     raise InputError(
         f"{path}: {samples} samples per pixel, color space {name}{hint}; only brightfield RGB "
-        "or grey images are read"
+        "or gray images are read"
     )
 
 
@@ -117,7 +117,7 @@ def _stretched(samples: Samples, bits: int) -> Pixels:
     return ((wide + largest // 2) // largest).astype(np.uint8)
 
 
-def _grey(samples: Samples) -> Samples:
+def _gray(samples: Samples) -> Samples:
     return np.repeat(samples, 3, axis=2)
 
 

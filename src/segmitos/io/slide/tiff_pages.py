@@ -167,7 +167,7 @@ def _ome(
         named = f" ({', '.join(names)})" if any(names) else ""
         raise InputError(
             f"{path}: {axes['C']} separate channels{named}, as in fluorescence; only brightfield "
-            "RGB or grey images are read"
+            "RGB or gray images are read"
         )
     same = [image for image in like if image.size == largest.size]
     if stack > 1:

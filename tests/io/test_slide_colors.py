@@ -1,4 +1,4 @@
-"""Grey, alpha, palette, CMYK, 16-bit, turned: read right, or refused by name."""
+"""Gray, alpha, palette, CMYK, 16-bit, turned: read right, or refused by name."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def picture() -> np.ndarray:
     return slides.picture(60, 40)
 
 
-def test_grey_and_bilevel(tmp_path: Path, picture: np.ndarray) -> None:
-    grey = picture[..., 1]
-    slides.save_png(tmp_path / "a.png", grey)
-    slides.save_tiff(tmp_path / "b.tif", grey, photometric="minisblack")
-    slides.save_tiff(tmp_path / "c.tif", 255 - grey, photometric="miniswhite")
-    slides.save_tiff(tmp_path / "d.tif", grey, photometric="minisblack", tile=(16, 16))
+def test_gray_and_bilevel(tmp_path: Path, picture: np.ndarray) -> None:
+    gray = picture[..., 1]
+    slides.save_png(tmp_path / "a.png", gray)
+    slides.save_tiff(tmp_path / "b.tif", gray, photometric="minisblack")
+    slides.save_tiff(tmp_path / "c.tif", 255 - gray, photometric="miniswhite")
+    slides.save_tiff(tmp_path / "d.tif", gray, photometric="minisblack", tile=(16, 16))
     for name in "a.png", "b.tif", "c.tif", "d.tif":
-        assert np.array_equal(read(tmp_path / name), np.repeat(grey[..., None], 3, 2)), name
-    dark = grey > 128
+        assert np.array_equal(read(tmp_path / name), np.repeat(gray[..., None], 3, 2)), name
+    dark = gray > 128
     Image.fromarray(dark).save(tmp_path / "e.png")
     Image.fromarray(dark).save(tmp_path / "f.tif", compression="group4")
     for name in "e.png", "f.tif":
@@ -54,8 +54,8 @@ def test_alpha_is_seen_over_white(tmp_path: Path, picture: np.ndarray) -> None:
     for name in "a.png", "b.tif", "c.tif":
         assert np.abs(read(tmp_path / name) - expected).max() <= 1, name
     assert np.array_equal(read(tmp_path / "d.tif"), picture)
-    grey = np.dstack([picture[..., 0], alpha])
-    Image.fromarray(grey, "LA").save(tmp_path / "e.png")
+    gray = np.dstack([picture[..., 0], alpha])
+    Image.fromarray(gray, "LA").save(tmp_path / "e.png")
     assert np.abs(read(tmp_path / "e.png")[..., 1] - expected[..., 0]).max() <= 1
 
 
@@ -131,7 +131,7 @@ def test_fewer_bits_in_sixteen_are_refused(tmp_path: Path, picture: np.ndarray, 
     for name, pixels in {"rgb": narrow, "rgba": opaque, "la": opaque[..., 2:]}.items():
         content = imagecodecs.png_encode(np.ascontiguousarray(pixels))
         (tmp_path / f"{name}.png").write_bytes(content)
-    Image.fromarray(narrow[..., 0]).save(tmp_path / "grey.png")
+    Image.fromarray(narrow[..., 0]).save(tmp_path / "gray.png")
     slides.save_tiff(tmp_path / "rgb.tif", narrow)
     for kind in "unassalpha", "assocalpha", "unspecified":
         slides.save_tiff(tmp_path / f"{kind}.tif", opaque, extrasamples=[kind])
