@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from segmitos.detection.spec import Scale, Sigma
 from segmitos.errors import DataError, UsageError
 from segmitos.training.augment import PUBLISHED, Augmentation
 from segmitos.training.concentric import LabelRecipe
@@ -82,7 +83,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Whether the encoder starts from ImageNet weights, where the network has an encoder."""
     weights: str = ""
     """Where all weights start: `vgg16:FILE`, `fcn32s:FILE` or `run:FOLDER` (`training.weights`)."""
-    mpp: Annotated[float, Meta(ge=0.01, le=2000)] = 0.25
+    mpp: Scale = 0.25
     """Micrometers per pixel at which images are read, trained on and later detected on."""
     crop_px: Annotated[int, Meta(ge=8, le=4096)] = 128
     """Width of a crop; a multiple of 32, but for the FCN, which pads by itself."""
@@ -130,7 +131,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ignore_above: Probability = 1.0
     """False positives above this probability may be mitoses that nobody labelled: ignored, not
     mined."""
-    smoothing_sigma_um: Annotated[float, Meta(ge=0, le=10_000)] = 1.0
+    smoothing_sigma_um: Sigma = 1.0
     """Standard deviation of the Gaussian that smooths the map, in validation and detection."""
     validate_every: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     """Epochs from one validation to the next; the last epoch is always validated."""
