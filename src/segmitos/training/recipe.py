@@ -143,7 +143,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """What may happen to a crop. In a file also the name of a data set, for the paper's
     (`training.augment.PUBLISHED`)."""
     background_augmentation: Augmentation | None = None
-    """Of crops that are not round a mitosis; none: the same."""
+    """Of crops that are not round a mitosis: a table with the keys of `[augmentation]`; null: the
+    same."""
     sampling: Sampling = Sampling()
     """Which crops a batch holds."""
 
@@ -217,7 +218,8 @@ def load_recipe(recipe: str | Path = DEFAULT, **changes: Any) -> Recipe:
     """
     path = find_recipe(recipe)
     content = _read(path, 0)
-    content.update({key: value for key, value in changes.items() if value is not None})
+    given = {key: value for key, value in changes.items() if value is not None}
+    content.update(_with_published(given, f"recipe {recipe}"))
     return Recipe.from_dict(content, f"recipe {recipe}")
 
 
@@ -257,6 +259,8 @@ def _read(path: Path, depth: int) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"recipe {path} is not TOML: {error}") from error
     base = content.pop("extends", None)
+    # Before the files are merged, so that a table changes the keys of what another one names.
+    content = _with_published(content, f"recipe {path}")
     if base is None:
         return content
     if not isinstance(base, str):
@@ -286,7 +290,7 @@ def _with_published(content: dict[str, Any], where: str) -> dict[str, Any]:
             "or write a table of its settings"
         )
     positive, other = (msgspec.to_builtins(kind) for kind in PUBLISHED[name])
-    return {"background_augmentation": other, **content, "augmentation": positive}
+    return _merge({"background_augmentation": other}, {**content, "augmentation": positive})
 
 
 def _explain(message: str, content: dict[str, Any]) -> str:
