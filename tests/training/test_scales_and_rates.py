@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from segmitos.cli import main
 from segmitos.detection.stain import OD_TABLE, Stain
 from segmitos.errors import UsageError
 from segmitos.training.augment import NONE, augment_stain
@@ -142,6 +143,25 @@ def test_the_gradient_of_a_summed_loss_is_that_of_all_devices_together(reduction
 def test_more_devices_than_crops_in_a_batch_are_refused():
     with pytest.raises(UsageError, match=r"devices 2 .* batch = 1, .* --devices 1"):
         make_fabric(Recipe(batch=1), "cpu", 2)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_devices_the_first_process_alone_writes_the_model(tmp_path, monkeypatch, rank):
+    for case in write_cases(tmp_path / "clicks"):
+        case.image.with_suffix(".csv").write_text("x,y\n30,40\n")
+    finished = []
+
+    def finish(*given):
+        finished.append(given)
+        return SimpleNamespace(text=lambda: "done")
+
+    monkeypatch.setattr("segmitos.training.train.train", lambda *given, **settings: None)
+    monkeypatch.setattr("segmitos.training.finish.finish", finish)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+    given = [f"points:{tmp_path / 'clicks'}", "--mpp", "0.25", "--devices", "2"]
+    assert main(["train", *given, "-o", str(tmp_path / "run")]) == 0
+    assert len(finished) == 1 - rank
 
 
 def test_stain_jitter_leaves_a_pure_stain_pure():

@@ -109,6 +109,12 @@ def make_fabric(recipe: Recipe, accelerator: str, devices: int) -> Fabric:
     return fabric
 
 
+def is_first_process() -> bool:
+    """Tell whether this process writes the files of a run: of several devices that of the first."""
+    spread = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not spread or torch.distributed.get_rank() == 0
+
+
 _FILES = ("recipe.json", "provenance.json", "history.csv", "training.html", "thresholds.json")
 
 
