@@ -11,12 +11,17 @@ import pytest
 from PIL import Image
 
 from experiments import mass_segmentation as masses
+from segmitos.detection.model import Model
+from segmitos.detection.pipeline import DetectOptions, detect_slide
+from segmitos.detection.spec import ModelSpec
 from segmitos.errors import ScaleError
 from segmitos.io.datasets import load_dataset
 from segmitos.io.slide import Slide
 from segmitos.training.augment import NONE
-from segmitos.training.recipe import load_recipe
+from segmitos.training.finish import finish
+from segmitos.training.recipe import Recipe, load_recipe
 from segmitos.training.sampling import CropSampler, load_training_images
+from segmitos.training.train import train
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,3 +105,26 @@ def test_a_film_is_read_coarser_than_a_slide_may_be(films):
             film.read(0, 0, 10, 10, mpp=2001.0)
     with pytest.raises(ScaleError, match="and 200,"):
         Slide.open(films[0].image, mpp=250.0)
+
+
+def test_a_training_on_films_ends_in_a_model_file_that_detects(films, tmp_path):
+    """Scale and smoothing are those of films, far above those of slides."""
+    light = {"network": "proposal", "pretrained": False, "epochs": 1, "steps_per_epoch": 1}
+    recipe = load_recipe(masses.RECIPES / "mini-mias-disc.toml").to_dict()
+    run = tmp_path / "run"
+    train(films[:1], run, Recipe.from_dict({**recipe, **light, "batch": 1}), accelerator="cpu")
+    model = Model.load(finish(run, []).model, "cpu")
+    assert (model.spec.mpp, model.spec.smoothing_sigma_um) == (800.0, 1600.0)
+    with Slide.open(films[0].image, mpp=200.0) as film:
+        found = detect_slide(film, model, DetectOptions(tissue=False))
+    assert found.accumulator.pixels == 32 * 32
+
+
+@pytest.mark.parametrize(("mpp", "sigma_um"), [(2000.0, 10_000.0), (0.01, 0.0)])
+def test_a_model_file_holds_every_scale_that_a_recipe_may_have(mpp, sigma_um):
+    values = {"mpp": mpp, "smoothing_sigma_um": sigma_um}
+    recipe = Recipe.from_dict(values)
+    whole = {"name": "film", "stride": 8, "context_px": 8, "stain": None, **values}
+    thresholds = {"threshold": 0.5, "min_area_um2": 8.0, "min_score": 0.7}
+    spec = msgspec.convert({**whole, "thresholds": thresholds}, ModelSpec)
+    assert (spec.mpp, spec.smoothing_sigma_um) == (recipe.mpp, recipe.smoothing_sigma_um)

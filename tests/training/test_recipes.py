@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from segmitos.errors import DataError
+from segmitos.training.augment import PUBLISHED
 from segmitos.training.networks.registry import NETWORKS
 from segmitos.training.recipe import Recipe, find_recipe, load_recipe, recipe_names
 
@@ -32,6 +34,27 @@ def test_a_recipe_starts_from_the_one_it_extends_key_by_key(tmp_path):
     content = lite.to_dict() | {"epochs": 3, "batch": 2, "seed": 7}
     content["sampling"] = content["sampling"] | {"mined": 0.5}
     assert short == Recipe.from_dict(content)
+
+
+def test_a_table_changes_single_keys_of_an_augmentation_that_is_named(tmp_path):
+    """In the file below or in the same one; a name sets both kinds of crop."""
+    path = tmp_path / "mine.toml"
+    positive, other = PUBLISHED["mitos12"]
+    for text, wanted in (
+        ('extends = "paper/mitos12-random"\n[augmentation]\nblur = 0.3\n', ({"blur": 0.3}, {})),
+        (
+            'augmentation = "mitos12"\n[background_augmentation]\nrotations = 8\n',
+            ({}, {"rotations": 8}),
+        ),
+    ):
+        path.write_text(text)
+        recipe = load_recipe(path)
+        assert recipe.augmentation == msgspec.structs.replace(positive, **wanted[0])
+        assert recipe.background_augmentation == msgspec.structs.replace(other, **wanted[1])
+    path.write_text('extends = "paper/mitos12-random"\naugmentation = "amida13"\n')
+    recipes = load_recipe(path), load_recipe("paper/mitos12-random", augmentation="amida13")
+    for recipe in recipes:
+        assert (recipe.augmentation, recipe.background_augmentation) == PUBLISHED["amida13"]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +108,15 @@ def test_the_stages_start_from_each_other():
     assert weights["fcn32s"].startswith("fcn32s:")
     assert weights["fcn16s"] == "run:runs/mitos12-fcn32s"
     assert weights["fcn8s"] == "run:runs/mitos12-fcn16s"
+
+
+def test_the_steps_that_the_paper_prints_are_taken():
+    assert load_recipe(ROOT / "experiments/recipes/cbis-ddsm-masks.toml").steps == 250_000
+
+
+def test_the_names_of_augmentations_are_documented():
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert [name for name in PUBLISHED if f"`{name}`" not in page] == []
 
 
 def test_every_key_of_a_recipe_is_documented_and_the_page_is_current():

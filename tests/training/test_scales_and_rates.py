@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,11 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
+from segmitos.cli import main
 from segmitos.detection.stain import OD_TABLE, Stain
+from segmitos.errors import UsageError
 from segmitos.training.augment import NONE, augment_stain
 from segmitos.training.optimizer import make_optimizer, set_learning_rate
 from segmitos.training.recipe import Recipe
+from segmitos.training.run import make_fabric
 from segmitos.training.sampling import CropSampler, TrainingImage, load_training_images
+from segmitos.training.train import _one_step
 from segmitos.training.validate import validate
 from tests.factories.synthetic_fields import write_cases
 
@@ -94,6 +100,68 @@ def test_biases_have_their_own_rate_and_do_not_decay():
     after = {name: round(float(value.detach()), 6) for name, value in network.named_parameters()}
     # The weight: its gradient and half of itself, at the rate. All others: twice the rate alone.
     assert after == {"0.weight": 2.75, "0.bias": 2.8, "1.weight": 2.8, "1.bias": 2.8}
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_the_gradient_of_a_summed_loss_is_that_of_all_devices_together(reduction):
+    """Of two devices each has half of the batch, and their gradients are averaged."""
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(0, 256, (4, 8, 8, 3)).astype(np.uint8))
+    labels = torch.from_numpy(rng.integers(0, 2, (4, 8, 8)).astype(np.uint8))
+
+    def gradient(part: slice, devices: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        network = torch.nn.Conv2d(3, 2, 1)
+        run: Any = SimpleNamespace(
+            recipe=Recipe.from_dict({"reduction": reduction, "gradient_clip": 0.0}),
+            step=0,
+            mine_steps=set(),
+            network=network,
+            wrapped=network,
+            optimizer=torch.optim.SGD(
+                [{"params": list(network.parameters()), "rate": 0.0}], lr=0.0
+            ),
+            average=SimpleNamespace(update_parameters=lambda network: None),
+            fabric=SimpleNamespace(
+                device=torch.device("cpu"),
+                world_size=devices,
+                backward=lambda loss: loss.backward(),
+            ),
+            losses=[],
+            tell=lambda event, content: None,
+        )
+        batches: Any = SimpleNamespace(take=lambda step, more: (images[part], labels[part]))
+        _one_step(run, batches)
+        assert network.weight.grad is not None
+        return network.weight.grad
+
+    alone = gradient(slice(None), 1)
+    averaged = (gradient(slice(2), 2) + gradient(slice(2, 4), 2)) / 2
+    torch.testing.assert_close(averaged, alone)
+
+
+def test_more_devices_than_crops_in_a_batch_are_refused():
+    with pytest.raises(UsageError, match=r"devices 2 .* batch = 1, .* --devices 1"):
+        make_fabric(Recipe(batch=1), "cpu", 2)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_devices_the_first_process_alone_writes_the_model(tmp_path, monkeypatch, rank):
+    for case in write_cases(tmp_path / "clicks"):
+        case.image.with_suffix(".csv").write_text("x,y\n30,40\n")
+    finished = []
+
+    def finish(*given):
+        finished.append(given)
+        return SimpleNamespace(text=lambda: "done")
+
+    monkeypatch.setattr("segmitos.training.train.train", lambda *given, **settings: None)
+    monkeypatch.setattr("segmitos.training.finish.finish", finish)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+    given = [f"points:{tmp_path / 'clicks'}", "--mpp", "0.25", "--devices", "2"]
+    assert main(["train", *given, "-o", str(tmp_path / "run")]) == 0
+    assert len(finished) == 1 - rank
 
 
 def test_stain_jitter_leaves_a_pure_stain_pure():

@@ -136,6 +136,7 @@ def train(
     from segmitos.detection.model import available_threads
     from segmitos.training.finish import finish
     from segmitos.training.recipe import load_recipe
+    from segmitos.training.run import is_first_process
     from segmitos.training.train import train
 
     if no_resume and restart:
@@ -176,7 +177,9 @@ def train(
             devices=devices,
             threads=threads or available_threads(),
         )
-    print(finish(out, held_out, threads).text())
+    # The others do not wait for the last checkpoint: their model could be of an earlier one.
+    if is_first_process():
+        print(finish(out, held_out, threads).text())
 
 
 def _check_adapt(start_from: str | None, **unused: bool) -> None:

@@ -14,7 +14,10 @@ from segmitos.errors import ModelError, UsageError
 FORMAT_VERSION = 2
 
 _Text = Annotated[str, msgspec.Meta(max_length=10_000)]
-_Scale = Annotated[float, msgspec.Meta(ge=0.01, le=200)]
+Scale = Annotated[float, msgspec.Meta(ge=0.01, le=2000)]
+"""Um per pixel that a model may read at: of slides, and of mammograms in a recipe of masses."""
+Sigma = Annotated[float, msgspec.Meta(ge=0, le=10_000)]
+"""Of a Gaussian, um."""
 _Probability = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 _Pixels = Annotated[int, msgspec.Meta(ge=0, le=4096)]
 
@@ -24,7 +27,7 @@ class CascadeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     proposal_network: _Text
     """Name of the proposal network."""
-    proposal_mpp: _Scale
+    proposal_mpp: Scale
     """Scale that the proposal network works at, um per pixel (it averages pixels itself)."""
     proposal_stride_px: _Pixels
     """Pixels of the model's scale per pixel of the proposal network's map."""
@@ -81,7 +84,7 @@ class VerifierSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """
 
     patch_px: Annotated[int, msgspec.Meta(ge=16, le=512)]
-    smoothing_sigma_um: Annotated[float, msgspec.Meta(ge=0, lt=100)]
+    smoothing_sigma_um: Sigma
     """Of the map, before candidates are sought."""
     candidate_threshold: Annotated[float, msgspec.Meta(gt=0, lt=1)]
     """Regions of the smoothed map above it are candidates; their mean is the map score."""
@@ -94,13 +97,13 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """What a model file says of itself beside its graphs."""
 
     name: _Text
-    mpp: _Scale
+    mpp: Scale
     """Scale that images are read at, um per pixel."""
     stride: int
     """Image pixels per map pixel: 1, 2, 4, 8, 16 or 32."""
     context_px: _Pixels
     """Context in pixels: input further away than this does not affect a map pixel."""
-    smoothing_sigma_um: Annotated[float, msgspec.Meta(ge=0, lt=100)]
+    smoothing_sigma_um: Sigma
     thresholds: Thresholds
     stain: Stain | None
     """Staining that every slide is matched to; None leaves colors as they are."""

@@ -31,6 +31,11 @@ Probability = Annotated[float, Meta(ge=0, le=1)]
 class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What may happen to a crop in training.
 
+    In the place of the table, `augmentation = "NAME"` takes the paper's for a data set, and sets
+    `background_augmentation` too: `mitos12`, `mitos14`, `amida13`, `tupac16`, `cbis-ddsm`, or
+    `none`, which leaves crops as they are. A table in a recipe that extends such a one changes
+    single keys of it.
+
     Raises:
         UsageError: for chances of blur and sharpening above 1 together.
     """

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from segmitos.detection.spec import Scale, Sigma
 from segmitos.errors import DataError, UsageError
 from segmitos.io.text import reason_of
 from segmitos.training.augment import PUBLISHED, Augmentation
@@ -83,7 +84,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Whether the encoder starts from ImageNet weights, where the network has an encoder."""
     weights: str = ""
     """Where all weights start: `vgg16:FILE`, `fcn32s:FILE` or `run:FOLDER` (`training.weights`)."""
-    mpp: Annotated[float, Meta(ge=0.01, le=2000)] = 0.25
+    mpp: Scale = 0.25
     """Micrometers per pixel at which images are read, trained on and later detected on."""
     crop_px: Annotated[int, Meta(ge=8, le=4096)] = 128
     """Width of a crop; a multiple of 32, but for the FCN, which pads by itself."""
@@ -131,7 +132,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ignore_above: Probability = 1.0
     """False positives above this probability may be mitoses that nobody labeled: ignored, not
     mined."""
-    smoothing_sigma_um: Annotated[float, Meta(ge=0, le=10_000)] = 1.0
+    smoothing_sigma_um: Sigma = 1.0
     """Standard deviation of the Gaussian that smooths the map, in validation and detection."""
     validate_every: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     """Epochs from one validation to the next; the last epoch is always validated."""
@@ -143,7 +144,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """What may happen to a crop. In a file also the name of a data set, for the paper's
     (`training.augment.PUBLISHED`)."""
     background_augmentation: Augmentation | None = None
-    """Of crops that are not round a mitosis; none: the same."""
+    """Of crops that are not round a mitosis: a table with the keys of `[augmentation]`; null: the
+    same."""
     sampling: Sampling = Sampling()
     """Which crops a batch holds."""
 
@@ -217,7 +219,8 @@ def load_recipe(recipe: str | Path = DEFAULT, **changes: Any) -> Recipe:
     """
     path = find_recipe(recipe)
     content = _read(path, 0)
-    content.update({key: value for key, value in changes.items() if value is not None})
+    given = {key: value for key, value in changes.items() if value is not None}
+    content.update(_with_published(given, f"recipe {recipe}"))
     return Recipe.from_dict(content, f"recipe {recipe}")
 
 
@@ -257,6 +260,8 @@ def _read(path: Path, depth: int) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"recipe {path} is not TOML: {error}") from error
     base = content.pop("extends", None)
+    # Before the files are merged, so that a table changes the keys of what another one names.
+    content = _with_published(content, f"recipe {path}")
     if base is None:
         return content
     if not isinstance(base, str):
@@ -286,7 +291,7 @@ def _with_published(content: dict[str, Any], where: str) -> dict[str, Any]:
             "or write a table of its settings"
         )
     positive, other = (msgspec.to_builtins(kind) for kind in PUBLISHED[name])
-    return {"background_augmentation": other, **content, "augmentation": positive}
+    return _merge({"background_augmentation": other}, {**content, "augmentation": positive})
 
 
 def _explain(message: str, content: dict[str, Any]) -> str:

@@ -86,7 +86,17 @@ def usable_precision(wanted: str, accelerator: str) -> str:
 
 
 def make_fabric(recipe: Recipe, accelerator: str, devices: int) -> Fabric:
-    """Return what runs the steps. Raises UsageError where this machine has no such accelerator."""
+    """Return what runs the steps.
+
+    Raises:
+        UsageError: where this machine has no such accelerator, or there are more devices than crops
+            in a batch.
+    """
+    if devices > recipe.batch:
+        raise UsageError(
+            f"devices {devices} are more than the recipe's batch = {recipe.batch}, of which each "
+            f"takes a part: give --devices {recipe.batch}"
+        )
     lacks_cuda = accelerator == "cuda" and not torch.cuda.is_available()
     if lacks_cuda or (accelerator == "mps" and not torch.backends.mps.is_available()):
         raise UsageError(
@@ -102,6 +112,12 @@ def make_fabric(recipe: Recipe, accelerator: str, devices: int) -> Fabric:
     if devices > 1:
         fabric.launch()
     return fabric
+
+
+def is_first_process() -> bool:
+    """Tell whether this process writes the files of a run: of several devices that of the first."""
+    spread = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not spread or torch.distributed.get_rank() == 0
 
 
 def check_place(folder: Path) -> None:

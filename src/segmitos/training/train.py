@@ -265,7 +265,9 @@ def _one_step(run: TrainingRun, batches: Batches) -> None:
     logits = run.wrapped(to_network(images, device))
     loss = concentric_loss(logits, labels.to(device), recipe.reduction, recipe.focal)
     run.optimizer.zero_grad(set_to_none=True)
-    run.fabric.backward(loss)
+    # Devices average their gradients: of a sum over all of them too.
+    devices = run.fabric.world_size if recipe.reduction == "sum" else 1
+    run.fabric.backward(loss * devices)
     if recipe.gradient_clip > 0:
         run.fabric.clip_gradients(run.wrapped, run.optimizer, max_norm=recipe.gradient_clip)
     run.optimizer.step()
