@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 
 import pytest
 
 from segmitos.console import run_script
+from segmitos.io.error_log import OUT_OF_MEMORY
 
 
 def test_an_error_in_words_is_one_line(capsys):
@@ -94,3 +96,29 @@ run_program(work, "experiments.x")
     assert done.returncode == 130
     assert done.stdout == ""
     assert done.stderr == "experiments.x: interrupted; run the same command again to go on\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        ImportError("/lib/_ssl.so: failed to map segment from shared object"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_too_little_memory_is_one_line_whoever_says_it(capsys, error):
+    def work() -> None:
+        raise error
+
+    assert run_script(work) == 1
+    assert capsys.readouterr().err == f"segmitos: error: {OUT_OF_MEMORY}\n"
+
+
+def test_other_errors_of_libraries_are_not_taken_for_it():
+    def work() -> None:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run_script(work)

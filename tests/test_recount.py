@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from segmitos.cli import main
+from segmitos.cohort import finished_results
+from segmitos.cohort.identity import RESULT_FORMAT
 from tests.factories.toy_models import write_toy
 
 MPP = 0.5
@@ -364,3 +366,39 @@ def test_tables_that_cannot_be_written_do_not_hide_what_else_failed(results, cap
     first, second = said.err.splitlines()
     assert "candidates.csv is damaged or was changed" in first
     assert "cohort.csv was not written by SegMitos" in second
+
+
+def test_a_result_that_cannot_be_counted_stops_no_other_and_the_tables_agree(results, capsys):
+    (results / "one" / "candidates.csv").write_text("changed")
+    assert main(["recount", str(results), "--min-score", "0.999"]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("two: ") and said.err.count("\n") == 1
+    assert "candidates.csv is damaged or was changed" in said.err
+    summary = json.loads((results / "two" / "summary.json").read_text())
+    _, two = csv.DictReader((results / "cohort.csv").read_text().splitlines())
+    assert summary["settings"]["min_score"] == 0.999 and two["count"] == str(summary["count"])
+
+
+def test_tables_agree_with_the_results_also_after_an_interrupt(results, monkeypatch):
+    real = finished_results.recount_result
+
+    def interrupted(folder, changes):
+        if folder.name == "two":
+            raise KeyboardInterrupt
+        return real(folder, changes)
+
+    monkeypatch.setattr(finished_results, "recount_result", interrupted)
+    assert main(["recount", str(results), "--min-score", "0.999"]) == 130
+    summary = json.loads((results / "one" / "summary.json").read_text())
+    one, _ = csv.DictReader((results / "cohort.csv").read_text().splitlines())
+    assert one["count"] == str(summary["count"]) != "20"
+
+
+@pytest.mark.parametrize("call", [["report"], ["recount", "--min-score", "0.5"]])
+def test_a_result_of_another_version_is_refused_as_the_tables_do(results, capsys, call):
+    run = results / "one" / "run.json"
+    run.write_text(run.read_text().replace(f'"format": {RESULT_FORMAT}', '"format": 1'))
+    assert main([call[0], str(results), *call[1:]]) == 1
+    assert capsys.readouterr().err == (
+        f"segmitos: error: {results / 'one'} is of another version of segmitos; run detect again\n"
+    )

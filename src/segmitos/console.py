@@ -13,7 +13,7 @@ import click
 
 from segmitos.errors import InputError, SegMitosError
 from segmitos.interrupts import MESSAGE, Interrupted, end_in_order, finish
-from segmitos.io.error_log import CaughtBugs
+from segmitos.io.error_log import OUT_OF_MEMORY, CaughtBugs, lacks_memory
 from segmitos.io.files import display_path
 from segmitos.io.text import reason_of
 from segmitos.streams import output_failure, protect_streams
@@ -65,10 +65,10 @@ def run_script(work: Callable[[], object], name: str = "segmitos") -> int:
         return _fail(str(error), error.exit_code, name)
     except KeyboardInterrupt as stop:
         return _interrupted(stop, name)
-    except MemoryError:
-        return _fail("out of memory; try fewer --workers", 1, name)
-    except FileNotFoundError:
-        if _stands_somewhere():
+    except (MemoryError, RuntimeError, ImportError, OSError) as error:
+        if lacks_memory(error):
+            return _fail(OUT_OF_MEMORY, 1, name)
+        if not isinstance(error, FileNotFoundError) or _stands_somewhere():
             raise
         return _fail("the working folder has been deleted; change to another", 1, name)
 

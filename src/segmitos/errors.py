@@ -44,7 +44,7 @@ class ModelError(SegMitosError):
 
 
 class TrainingError(SegMitosError):
-    """A training that cannot go on: its loss left the finite numbers."""
+    """A training that cannot go on: its loss left the finite numbers, or memory is too small."""
 
 
 class OutputError(SegMitosError):

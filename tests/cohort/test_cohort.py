@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -20,9 +21,11 @@ import pytest
 from PIL import Image
 
 from segmitos.cohort import job as job_module
+from segmitos.cohort.finished_results import rebuild_reports
 from segmitos.cohort.run import run
 from segmitos.cohort.settings import JobSettings
 from segmitos.errors import InputError, OutputError, UsageError
+from segmitos.io.error_log import OUT_OF_MEMORY
 from tests.factories.synthetic_fields import draw_field
 from tests.factories.toy_models import write_toy
 
@@ -342,3 +345,47 @@ def test_a_disk_that_fills_up_is_one_clear_line_each(serial, images, settings, t
         assert contents(small) == serial
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_copied_result_and_one_without_its_record_are_told_in_the_table(
+    images, settings, tmp_path
+):
+    out = tmp_path / "out"
+    run([images / "a.png", images / "b.png"], out, settings)
+    shutil.copytree(out / "a", out / "a copy")
+    (out / "b" / "run.json").unlink()
+    paths, problems = rebuild_reports(out)
+    assert out / "b" / "report.html" not in paths and "run.json is damaged" in problems[0]
+    table = {row["name"]: row for row in rows(out / "cohort.csv")}
+    assert set(table) == {"a", "a copy", "b"}
+    assert table["b"]["status"] == "failed" and "run detect again" in table["b"]["cause"]
+    for name, other in (("a", "a copy"), ("a copy", "a")):
+        assert table[name]["status"] == "warning"
+        assert f"the same input as {other}: counted more than once" in table[name]["warnings"]
+    # What is done again is the result, not its copy.
+    again = dataclasses.replace(settings, overwrite=True)
+    assert [outcome.name for outcome in run([images / "a.png"], out, again)] == ["a"]
+
+
+def test_a_parquet_library_that_cannot_be_loaded_costs_that_table_alone(
+    images, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    out = tmp_path / "out"
+    outcomes = run([images / "a.png", images / "b.png"], out, settings)
+    assert {outcome.status for outcome in outcomes} == {"done"}
+    assert len(rows(out / "cohort.csv")) == 2 and not (out / "cohort.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("can't allocate memory"), OSError(errno.ENOMEM, "no memory")],
+)
+def test_too_little_memory_is_no_fault_of_ours(images, settings, tmp_path, monkeypatch, error):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(job_module, "detect_slide", fail)
+    (outcome,) = run([images / "a.png"], tmp_path / "out", settings)
+    assert outcome.status == "failed" and outcome.message.endswith(OUT_OF_MEMORY)
+    assert not (tmp_path / "out" / "errors.log").exists()

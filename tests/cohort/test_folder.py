@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from segmitos.cohort.atomic_folder import ALWAYS, OutputFolder
+from segmitos.cohort.atomic_folder import ALWAYS, NameTakenError, OutputFolder
+from segmitos.cohort.failures import Failure, clear_failure, record_failure
 from segmitos.cohort.identity import Identity, InputRecord
 from segmitos.cohort.names import RESERVED, output_names
 from segmitos.errors import OutputError
@@ -268,3 +271,67 @@ def test_a_disk_that_fills_up_leaves_the_old_result_and_says_so(tmp_path, monkey
         place(tmp_path, "a", FILES)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
     assert OutputFolder(tmp_path, "a").finished(IDENTITY) == SUMMARY
+
+
+OTHER = InputRecord("/in/other/a.png", "3" * 64, 1, 1, "2026-01-01T00:00:00.0Z")
+OTHERS = Identity(2, OTHER.path, OTHER.sha256, "1" * 64, {"mpp": 0.25})
+
+
+def test_two_inputs_of_one_name_that_finish_together_never_replace_each_other(
+    tmp_path, monkeypatch
+):
+    real, raced = os.replace, []
+
+    def replace(source, target):
+        if not raced and Path(target) == tmp_path / "a":
+            raced.append(1)
+            OutputFolder(tmp_path, "a").commit(FILES, OTHERS, OTHER, {})
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(NameTakenError, match=r"a holds the result of /in/other/a\.png"):
+        place(tmp_path, "a", FILES)
+    assert raced and OutputFolder(tmp_path, "a").finished(OTHERS) == SUMMARY
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+def test_any_number_that_finish_the_same_input_at_once_succeed_and_lose_no_notes(tmp_path):
+    place(tmp_path, "a", FILES)
+    (tmp_path / "a" / "notes.txt").write_text("mine")
+
+    def work(number):
+        for _ in range(10):
+            folder = OutputFolder(tmp_path, "a")
+            folder.repair()
+            folder.commit(FILES, IDENTITY, SOURCE, {"process": number})
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(4))) == [None] * 4
+    recover(tmp_path, "a")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+    assert OutputFolder(tmp_path, "a").finished(IDENTITY) == SUMMARY
+
+
+def test_a_result_that_may_not_be_removed_is_refused_before_anything_is_moved(
+    tmp_path, monkeypatch
+):
+    place(tmp_path, "a", FILES)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(OutputError, match=r"cannot replace .*a: no permission"):
+        place(tmp_path, "a", FILES)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+    assert OutputFolder(tmp_path, "a").finished(IDENTITY) == SUMMARY
+
+
+def test_a_failure_whose_record_must_stay_is_not_forgotten(tmp_path, monkeypatch):
+    record_failure(tmp_path, Failure("segmitos", "a", "/in/a.png", "out of memory"))
+
+    def refuse(self, missing_ok=False):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OutputError, match=r"cannot remove .*failures.*: Permission denied"):
+        clear_failure(tmp_path, "/in/a.png")
+    monkeypatch.undo()
+    clear_failure(tmp_path, "/in/a.png")
+    assert not list(tmp_path.iterdir())

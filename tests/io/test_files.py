@@ -86,3 +86,24 @@ def test_files_that_belong_together_appear_in_order_or_not_at_all(tmp_path, monk
     write_files(tmp_path, {"b": b"4", "a": b"4"})
     assert renamed == ["b", "a"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+def test_files_are_for_whom_the_user_makes_files(tmp_path):
+    for mask in (0o077, 0o002):
+        before = os.umask(mask)
+        try:
+            write_files(tmp_path, {"a.csv": b"x"})
+        finally:
+            os.umask(before)
+        assert (tmp_path / "a.csv").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_what_another_container_of_this_name_is_writing_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "readlink", lambda path: "pid:[12345]")
+    theirs = partial_path(tmp_path / "x")
+    monkeypatch.undo()
+    told = [sys.executable, "-c", "import os; print(os.getpid())"]
+    dead = subprocess.run(told, capture_output=True, check=True)
+    theirs = theirs.with_name(theirs.name.replace(f"-{os.getpid()}-", f"-{int(dead.stdout)}-"))
+    theirs.mkdir()
+    assert not is_abandoned(theirs)

@@ -14,10 +14,11 @@ import torch
 
 from segmitos.detection.model import Model
 from segmitos.detection.model_file import read_model_file
-from segmitos.errors import DataError, ModelError, OutputError, UsageError
+from segmitos.errors import DataError, ModelError, OutputError, TrainingError, UsageError
 from segmitos.training.augment import NONE
 from segmitos.training.budget import Costs, fit_rest, fit_to_budget
 from segmitos.training.checkpoint import load_checkpoint, load_state, save_checkpoint
+from segmitos.training.concentric import concentric_loss
 from segmitos.training.export import export_run, network_to_onnx
 from segmitos.training.finish import finish
 from segmitos.training.history import write_history
@@ -412,6 +413,24 @@ def test_a_folder_that_cannot_be_is_refused_before_the_work(cases, tmp_path):
     with pytest.raises(OutputError, match="is a file; name a folder"):
         train(cases[:2], tmp_path / "file", TINY, accelerator="cpu")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_too_little_memory_says_what_to_lower_and_keeps_the_checkpoint(
+    cases, tmp_path, monkeypatch
+):
+    steps = []
+
+    def loss(*args):
+        steps.append(1)
+        if len(steps) == 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return concentric_loss(*args)
+
+    monkeypatch.setattr("segmitos.training.train.concentric_loss", loss)
+    with pytest.raises(TrainingError, match="out of memory after step 4; lower batch = 4 or crop"):
+        train(cases[:4], tmp_path, TINY, accelerator="cpu")
+    assert load_state(tmp_path).step == 3
 
 
 @pytest.mark.slow

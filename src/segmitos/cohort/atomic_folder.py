@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,13 @@ from segmitos.io.text import reason_of
 
 ALWAYS = (DETECTIONS_CSV, DETECTIONS_GEOJSON, SUMMARY, RUN, REPORT)
 _OLD = re.compile(r"\..+\.old", re.DOTALL)
+# What a step meets where another process has just done the like.
+_RACED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
+_ATTEMPTS, _RETRY_S = 20, 0.005
+
+
+class NameTakenError(OutputError):
+    """The result of another input has this name."""
 
 
 class RunRecord(msgspec.Struct):
@@ -93,8 +101,9 @@ class OutputFolder:
                 else:
                     os.replace(self._old, self.path)
         except OSError as error:
-            reason = reason_of(error)
-            raise OutputError(f"cannot clean up in {self.out}: {reason}") from error
+            if error.errno not in _RACED:
+                reason = reason_of(error)
+                raise OutputError(f"cannot clean up in {self.out}: {reason}") from error
 
     def record(self) -> RunRecord | None:
         """Return `run.json`; None where there is none, or it is damaged."""
@@ -147,6 +156,29 @@ class OutputFolder:
                 "it, or choose another folder with -o"
             )
 
+    def check_owner(self, identity: Identity) -> None:
+        """Refuse a place that another input's result has, unless that has been moved here.
+
+        Raises:
+            NameTakenError: where it is another input's; OutputError: where this user may not
+                remove what is there.
+        """
+        record = self.record()
+        if (
+            record is not None
+            and record.input.path != identity.path
+            and (record.input.sha256 != identity.input or os.path.exists(record.input.path))
+        ):
+            raise NameTakenError(
+                f"{self.path} holds the result of {record.input.path}; give another name in a "
+                "table with the columns path,name"
+            )
+        if self.path.is_dir() and not os.access(self.path, os.W_OK | os.X_OK):
+            raise OutputError(
+                f"cannot replace {self.path}: no permission (another user's?); choose another "
+                "folder with -o"
+            )
+
     def commit(
         self,
         files: Mapping[str, bytes],
@@ -159,8 +191,9 @@ class OutputFolder:
         Files that a user added to the earlier result are kept.
 
         Raises:
-            OutputError: where there is no permission or no room, or something else is in this
-                place; nothing is left behind then.
+            NameTakenError: where another input's result is, or has just come, in this place.
+            OutputError: where there is no permission or no room, or something else is there;
+                nothing is left behind then.
         """
         self.check_replaceable()
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
@@ -170,7 +203,7 @@ class OutputFolder:
             partial.mkdir(parents=True)
             for file, content in {**files, RUN: record.to_json()}.items():
                 write_synced(partial / file, content)
-            self._exchange(partial)
+            self._exchange(partial, identity)
             _sync_folder(self.out)
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {reason_of(error)}") from error
@@ -198,32 +231,38 @@ class OutputFolder:
             record.files[name] = hashlib.sha256(content).hexdigest()
         write_bytes(self.path / RUN, record.to_json())
 
-    def _exchange(self, partial: Path) -> None:
-        """Move a new folder into place and what was there out of the way."""
-        for attempt in range(3):
-            if self.path.exists():
-                if self._old.exists():
-                    shutil.rmtree(self._old)
-                os.replace(self.path, self._old)
+    def _exchange(self, partial: Path, identity: Identity) -> None:
+        """Move a new folder into place and what was there out of the way.
+
+        Another process may be doing the same; then it is tried again.
+        """
+        for attempt in range(_ATTEMPTS):
             try:
+                if self.path.exists():
+                    self.check_owner(identity)
+                    self._drop_old()
+                    os.replace(self.path, self._old)
                 os.replace(partial, self.path)
                 break
             except OSError as error:
-                # Another process has just put the same result there: move that one away.
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt == 2:
+                if error.errno not in _RACED or attempt == _ATTEMPTS - 1:
                     raise
-        if self._old.exists():
-            self._drop_old()
+                time.sleep(_RETRY_S * attempt)
+        self._drop_old()
 
     def _drop_old(self) -> None:
         """Remove the earlier result, but keep what a user added to it."""
+        if not self._old.exists():
+            return
         earlier = OutputFolder(self.out, self._old.name).record()
         ours = {*ALWAYS, *(earlier.files if earlier else ())}
-        for entry in os.scandir(self._old):
-            kept = self.path / entry.name
-            if earlier is not None and entry.name not in ours and not os.path.lexists(kept):
-                os.replace(entry.path, kept)
-        shutil.rmtree(self._old)
+        # Another process may be at it, too, or have just moved the place away.
+        with contextlib.suppress(FileNotFoundError):
+            for entry in list(os.scandir(self._old)):
+                kept = self.path / entry.name
+                if earlier is not None and entry.name not in ours and not os.path.lexists(kept):
+                    os.replace(entry.path, kept)
+            shutil.rmtree(self._old, ignore_errors=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -260,7 +299,8 @@ def results_in(out: Path) -> list[OutputFolder]:
     except OSError as error:
         raise OutputError(f"cannot list {out}: {reason_of(error)}") from error
     folders = [OutputFolder(out, name) for name in sorted(entries)]
-    return [folder for folder in folders if (folder.path / RUN).is_file()]
+    # One that has lost its run.json is still a result, which must not be left out silently.
+    return [one for one in folders if (one.path / RUN).is_file() or is_result_folder(one.path)]
 
 
 def open_results(folder: Path) -> list[OutputFolder]:

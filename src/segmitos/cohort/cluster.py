@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -41,6 +42,8 @@ def on_cluster(
             f"no Dask scheduler answers at {address}: {error}; start one with 'dask scheduler' and "
             "give its address, tcp://HOST:8786"
         ) from error
+    # What it logs of a lost connection, with a traceback, is said here in a line.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     with client:
         # A key of its own for every run: the scheduler must not hand out an earlier run's answer.
         stamp = time.time_ns()
@@ -78,7 +81,7 @@ def _obstacle(client: Any, address: str) -> str:
 
 def _outcome(future: Any, job: Job) -> Outcome:
     if future.status == "cancelled":
-        return fail(job, f"{job.path}: the cluster lost it")
+        return fail(job, f"{job.path}: the cluster lost it (was its scheduler stopped?)")
     # This waits where a result was lost with its worker and is being made again.
     failure = future.exception()
     if failure is None:

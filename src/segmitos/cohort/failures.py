@@ -15,7 +15,7 @@ import msgspec
 
 from segmitos.cohort.names import FAILURE_RECORDS
 from segmitos.errors import OutputError
-from segmitos.io.files import write_bytes
+from segmitos.io.files import remove_file, write_bytes
 from segmitos.io.outputs import PROGRAM
 
 _ATTEMPTS = 3
@@ -45,10 +45,16 @@ def record_failure(out: Path, failure: Failure) -> None:
 
 
 def clear_failure(out: Path, path: str) -> None:
-    """Forget that an input failed before."""
-    with contextlib.suppress(OSError):
-        _record_path(out, path).unlink()
-        (out / FAILURE_RECORDS).rmdir()
+    """Forget that an input failed before.
+
+    Raises:
+        OutputError: where the record must stay, so that the tables would still call it failed.
+    """
+    record = _record_path(out, path)
+    if os.path.lexists(record):
+        remove_file(record)
+        with contextlib.suppress(OSError):
+            record.parent.rmdir()
 
 
 def read_failures(out: Path) -> list[Failure]:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from segmitos.cohort.atomic_folder import OutputFolder, open_results
-from segmitos.cohort.identity import Identity, is_still_there
+from segmitos.cohort.identity import RESULT_FORMAT, Identity, is_still_there
 from segmitos.cohort.names import COHORT
 from segmitos.cohort.tables import write_tables
 from segmitos.errors import InputError, OutputError, SegMitosError
@@ -101,7 +101,10 @@ def rebuild_reports(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _check_unchanged(folder: OutputFolder) -> None:
-    """Refuse a result whose files are not as they were written, but for the report."""
+    """Refuse a result of another version, or whose files are not as written, but for the report."""
+    record = folder.record()
+    if record is not None and record.identity.format != RESULT_FORMAT:
+        raise InputError(f"{folder.path} is of another version of segmitos; run detect again")
     changed = [name for name in folder.changed_files() if name != REPORT]
     if changed:
         raise InputError(f"{folder.path / changed[0]} is damaged or was changed; run detect again")

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from segmitos.cohort.atomic_folder import OutputFolder
+from segmitos.cohort.atomic_folder import NameTakenError, OutputFolder
 from segmitos.cohort.contents import MapPart, map_file, result_files
 from segmitos.cohort.failures import Failure, clear_failure, record_failure
 from segmitos.cohort.finished_results import count_changes, recount_result
@@ -32,7 +32,7 @@ from segmitos.cohort.tables import status_of
 from segmitos.detection.model import Model, load_model
 from segmitos.detection.pipeline import detect_slide
 from segmitos.detection.tiling import Tile
-from segmitos.errors import InputError, OutputError, SegMitosError
+from segmitos.errors import InputError, SegMitosError
 from segmitos.io.error_log import CaughtBugs
 from segmitos.io.files import absolute_path, display_path
 from segmitos.io.outputs import PROGRAM, SUMMARY
@@ -92,10 +92,6 @@ EXIT_NO_TISSUE = 3
 OnTiles = Callable[[str, int, int], None]
 
 
-class _NameTakenError(OutputError):
-    """Another input of this name was faster."""
-
-
 def run_job(job: Job, on_progress: OnTiles = lambda name, done, total: None) -> Outcome:
     """Do one input; a failure is noted in the output folder and returned, not raised.
 
@@ -108,7 +104,7 @@ def run_job(job: Job, on_progress: OnTiles = lambda name, done, total: None) -> 
         try:
             try:
                 outcome = _run(job, on_progress)
-            except _NameTakenError:
+            except NameTakenError:
                 if job.is_named:
                     raise
                 outcome = _run(replace(job, name=own_name(job.name, path)), on_progress)
@@ -118,8 +114,6 @@ def run_job(job: Job, on_progress: OnTiles = lambda name, done, total: None) -> 
             text, exit_code = str(error), error.exit_code
             named = any(one in text for one in (job.path, str(path), shown))
             message = text if named else f"{shown}: {text}"
-        except MemoryError:
-            message = f"{shown}: out of memory; try fewer --workers"
     if caught.message:
         message = f"{shown}: {caught.message}"
     return fail(job, message, exit_code, round(time.monotonic() - began, 3))
@@ -174,7 +168,6 @@ def _run(job: Job, on_progress: OnTiles) -> Outcome:
     files, run = _detect(job, model, identity, source, on_progress)
     if not is_unchanged(path, source):
         raise InputError(f"{path}: was changed while it was read; run the same command again")
-    _check_owner(folder, identity)
     folder.commit(files, identity, source, run)
     summary = msgspec.json.decode(files[SUMMARY], type=dict[str, Any])
     return Outcome(job.name, path, status_of(summary), note, summary=summary)
@@ -244,11 +237,11 @@ def _why_again(folder: OutputFolder, identity: Identity) -> str:
     """Say why an earlier result is replaced.
 
     Raises:
-        _NameTakenError: where it is that of another input.
+        NameTakenError: where it is that of another input; OutputError: where it must stay.
     """
     if not folder.path.exists():
         return ""
-    _check_owner(folder, identity)
+    folder.check_owner(identity)
     record = folder.record()
     if record is None:
         return "done again: run.json was damaged"
@@ -257,15 +250,3 @@ def _why_again(folder: OutputFolder, identity: Identity) -> str:
         return f"done again: another {', '.join(changed)}"
     files = folder.changed_files()
     return f"done again: {', '.join(files)} missing or changed" if files else "done again"
-
-
-def _check_owner(folder: OutputFolder, identity: Identity) -> None:
-    """Refuse a folder that holds the result of another input, unless that has been moved here."""
-    record = folder.record()
-    if record is None or record.input.path == identity.path:
-        return
-    if record.input.sha256 != identity.input or os.path.exists(record.input.path):
-        raise _NameTakenError(
-            f"{folder.path} holds the result of {record.input.path}; give another name in a table "
-            "with the columns path,name"
-        )

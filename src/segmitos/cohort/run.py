@@ -143,14 +143,20 @@ def _prepare(out: Path) -> None:
 
 def _names(entries: Sequence[InputEntry], out: Path) -> list[str]:
     """Name the folders: as before where an input has a result, else told apart by their paths."""
-    owned = {}
+    found: dict[str, list[str]] = {}
     for folder in results_in(out):
         record = folder.record()
         if record is not None:
-            owned[record.input.path] = folder.name
+            found.setdefault(record.input.path, []).append(folder.name)
     paths = [display_path(absolute_path(entry.path)) for entry in entries]
     wanted = [entry.name or entry.slide_name for entry in entries]
     fresh = output_names([entry.path for entry in entries], wanted)
+    # Of a result and its copies the one of the name that it would get now.
+    owned = {
+        path: name if name in found[path] else found[path][0]
+        for path, name in zip(paths, fresh, strict=True)
+        if path in found
+    }
     reused = {owned[path].casefold() for path in paths if path in owned}
     return [
         owned.get(path) or (own_name(name, entry.path) if name.casefold() in reused else name)

@@ -6,6 +6,7 @@ processes, or a job array, may write into one folder.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -131,9 +132,9 @@ def _state(out: Path) -> list[tuple[str, int, int]]:
         except OSError:
             continue
         found.append((folder.name, about.st_ino, about.st_mtime_ns))
-    failures = out / FAILURE_RECORDS
-    if failures.is_dir():
-        found += [(entry.name, entry.inode(), 0) for entry in os.scandir(failures)]
+    # Another process may just remove the folder of failures, the last one of which is mended.
+    with contextlib.suppress(FileNotFoundError):
+        found += [(one.name, one.inode(), 0) for one in os.scandir(out / FAILURE_RECORDS)]
     return sorted(found)
 
 
@@ -145,12 +146,30 @@ def _rows(out: Path, failed: Sequence[Failure]) -> list[Row]:
         row = _row(folder)
         if row["path"] not in failures:
             rows.append(row)
+    _tell_copies(rows)
     nothing: Row = dict.fromkeys(COLUMNS)
     rows += [
         {**nothing, "name": one.name, "status": "failed", "path": one.path, "cause": one.cause}
         for one in failures.values()
     ]
     return sorted(rows, key=lambda row: (row["name"], row["path"]))
+
+
+def _tell_copies(rows: Sequence[Row]) -> None:
+    """Warn in the rows of an input that has several results, such as a copied folder."""
+    of_input: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["status"] != "failed":
+            of_input.setdefault(row["path"], []).append(row)
+    for same in of_input.values():
+        names = [row["name"] for row in same]
+        for row in same if len(same) > 1 else ():
+            others = ", ".join(name for name in names if name != row["name"])
+            said = f"the same input as {others}: counted more than once; remove all but one"
+            row |= {
+                "status": "warning",
+                "warnings": "; ".join(filter(None, [row["warnings"], said])),
+            }
 
 
 def _unreadable(folder: OutputFolder, record: RunRecord | None) -> str:
@@ -252,11 +271,15 @@ def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
 
 def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
     """Write the table as Parquet where pandas and pyarrow are there; no old one stays."""
-    if find_spec("pandas") is None or find_spec("pyarrow") is None:
+    try:
+        if find_spec("pandas") is None:
+            raise ModuleNotFoundError
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        # Also where pyarrow does not fit the other libraries: this table is an extra.
         remove_file(path)
         return
-    import pyarrow
-    import pyarrow.parquet
 
     kinds = {
         bool: pyarrow.bool_(),

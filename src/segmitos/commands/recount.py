@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from segmitos.commands.progress import in_words
-from segmitos.errors import DataError, InputError, UsageError
+from segmitos.errors import DataError, InputError, OutputError, UsageError
 from segmitos.io.files import display_path
 from segmitos.options import FilePath, counting_options, json_option, print_json
 
@@ -64,7 +66,7 @@ def recount(
     overwrite: bool,
     json_out: bool,
     **given: Any,
-) -> None:
+) -> int:
     """Count a result of detect again, without the networks.
 
     With --with, as a reader corrected it: the files reviewed.geojson, .csv, .json and .html are
@@ -87,7 +89,7 @@ def recount(
             raise UsageError(f"{what} needs a corrected file; give it with --with")
         if not changes:
             raise UsageError("nothing to change: give --with, or a setting to count with")
-        contents = [_change(result, changes, json_out) for result in results]
+        work = [partial(_change, result, changes, json_out) for result in results]
     else:
         given_review = _Given(
             changes=changes,
@@ -99,15 +101,27 @@ def recount(
             nuclei=nuclei,
             overwrite=overwrite,
         )
-        contents = []
+        work = []
         for result, file in _corrected_files(results, corrected, folder).items():
             target = result if out is None else out / result.name if len(results) > 1 else out
-            contents.append(_review(result, file, target, given_review, json_out))
+            work.append(partial(_review, result, file, target, given_review, json_out))
     run = folder.absolute().parent if results == [folder] else folder
-    if (run / COHORT).is_file():
-        write_tables(run)
+    contents, problems = [], 0
+    try:
+        for step in work:
+            try:
+                contents.append(step())
+            except (InputError, OutputError) as error:
+                # As in detect, one that fails does not stop the others.
+                problems += 1
+                print(f"segmitos: error: {error}", file=sys.stderr)
+    finally:
+        # Also where the user interrupts: the tables say what the folders hold.
+        if (run / COHORT).is_file():
+            write_tables(run)
     if json_out:
         print_json(contents)
+    return 1 if problems else 0
 
 
 def _corrected_files(results: list[Path], corrected: Path, folder: Path) -> dict[Path, Path]:

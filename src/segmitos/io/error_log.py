@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import time
@@ -14,12 +15,30 @@ from segmitos.errors import SegMitosError
 from segmitos.io.files import display_path
 
 ERRORS = "errors.log"
+OUT_OF_MEMORY = "out of memory; free some, or try fewer --workers"
+_NO_MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "failed to map segment",
+    "bad_alloc",
+    "bad allocation",
+)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Tell whether an error, of whatever library, says that there was not enough memory."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError | ImportError | OSError) and any(
+        words in str(error).lower() for words in _NO_MEMORY
+    )
 
 
 class CaughtBugs:
     """A block in which an error that nobody expected is logged and ends the block alone.
 
-    Errors of the package's own, interrupts and exits pass.
+    Where memory ran out, that is said instead. Errors of the package's own, interrupts and exits
+    pass.
 
     Attributes:
         message: one line that says what happened and where it is kept; empty where nothing did.
@@ -41,7 +60,10 @@ class CaughtBugs:
     ) -> bool:
         if not isinstance(error, Exception) or isinstance(error, SegMitosError):
             return False
-        self.message = _log_bug(error, self._folder, self._about)
+        if lacks_memory(error):
+            self.message = OUT_OF_MEMORY
+        else:
+            self.message = _log_bug(error, self._folder, self._about)
         return True
 
 

@@ -99,7 +99,6 @@ def new_file(path: Path) -> Iterator[Path]:
             _swept.add(path.parent)
             remove_stale_partials(path.parent)
         yield aside
-        os.chmod(aside, 0o644)
         os.replace(aside, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason_of(error)}") from error
@@ -218,7 +217,14 @@ def _is_running(process: int) -> bool:
 
 
 def _host() -> str:
-    return platform.node().replace("-", "_")[:63] or "host"
+    """Name what numbers the processes: this machine, or one container of those of its name."""
+    name = platform.node().replace("-", "_")[:48] or "host"
+    try:
+        # Such as pid:[4026531836]; containers of `docker run --network host` have one name.
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return name
+    return f"{name}_{re.sub(r'[^0-9]', '', space)}"
 
 
 def write_text(path: Path, content: str) -> None:

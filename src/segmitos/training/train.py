@@ -20,6 +20,7 @@ import torch
 from segmitos.detection.model import checked_threads
 from segmitos.errors import OutputError, TrainingError, UsageError
 from segmitos.io.datasets import Case
+from segmitos.io.error_log import lacks_memory
 from segmitos.io.files import write_bytes, write_json
 from segmitos.io.text import reason_of
 from segmitos.training.adapt import RECIPE, is_model
@@ -105,7 +106,8 @@ def train(
             learned from validation cases, or there cannot be so many threads.
         OutputError: if the folder cannot be written to, or holds other files of these names.
         DataError, InputError: for cases or a recipe that cannot be used.
-        TrainingError: if the loss leaves the finite numbers; the last checkpoint stays.
+        TrainingError: if the loss leaves the finite numbers, or memory is too small for a step;
+            the last checkpoint stays.
     """
     folder = Path(folder)
     pace = Pace()
@@ -149,6 +151,13 @@ def train(
                 _take_steps(run, batches, check)
             except StopRequestedError as stopped:
                 raise stopped.end() from None
+            except (MemoryError, RuntimeError) as error:
+                if not lacks_memory(error):
+                    raise
+                raise TrainingError(
+                    f"out of memory after step {run.step}; lower batch = {run.recipe.batch} or "
+                    f"crop_px = {run.recipe.crop_px} of the recipe"
+                ) from error
         run.tell("done", {"step": run.step})
     return folder
 
