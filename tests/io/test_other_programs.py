@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from segmitos.cli import main
-from segmitos.errors import DataError, ScaleError
+from segmitos.errors import DataError, ScaleError, UsageError
 from segmitos.io.datasets import left_out, load_dataset
 from segmitos.io.datasets.table import headless_points
 from segmitos.io.points.annotations import Annotations
@@ -243,13 +243,20 @@ def test_a_crowd_is_not_one_cell(tmp_path):
 
 def test_a_member_labels_without_categories_is_no_vote(tmp_path):
     box = {"bbox": [10, 20, 50, 40], "area": 2000}
-    found = read(tmp_path, coco(box | {"labels": ["big"]}, box | {"labels": [1, 2]}), "a.json")
-    assert np.isnan(found.confidence[0]) and found.confidence[1] == 0.5
+    others = [["big"], "big", {"size": 3}, [1, None], [[1]], None]
+    boxes = [box | {"labels": labels} for labels in ([1, 2], *others)]
+    found = read(tmp_path, coco(*boxes), "a.json")
+    assert found.confidence[0] == 0.5 and np.isnan(found.confidence[1:]).all()
 
 
-def test_boxes_of_stated_sizes_are_not_taken_for_corners(tmp_path):
-    boxes = [{"bbox": [10, 20, 30, 40], "area": 1200}, {"bbox": [5, 9, 25, 20], "area": 500}]
-    (tmp_path / "a.json").write_text(json.dumps(coco(*boxes)))
+@pytest.mark.parametrize("filled", [1.0, 0.7])
+def test_boxes_of_stated_sizes_are_not_taken_for_corners(tmp_path, filled):
+    """The area is that of the box, or of the outline in it."""
+    boxes = [
+        {"bbox": [10, 20, 30, 40], "area": 1200 * filled},
+        {"bbox": [5, 9, 25, 20], "area": 500 * filled},
+    ]
+    assert read(tmp_path, coco(*boxes), "a.json").xy.tolist() == [[25, 40], [17.5, 19]]
     with pytest.raises(DataError, match=r"its boxes are COCO's \[x, y, width, height\]"):
         load_dataset(f"midog:{tmp_path / 'a.json'}")
 
@@ -302,6 +309,14 @@ def test_a_table_of_another_scale_than_its_image_is_refused(field):
         load_dataset(f"points:{field}")
     table.write_text("x_px,y_px,x_um,y_um\n10,20,2.5,5\n")
     assert load_dataset(f"points:{field}")[0].mitoses_xy.tolist() == [[10, 20]]
+
+
+def test_an_image_without_a_scale_has_that_of_its_table(field):
+    (field / "mpp.txt").unlink()
+    (field / "s_1.csv").write_text("x_px,y_px,x_um,y_um\n10,20,2.5,5\n")
+    assert load_dataset(f"points:{field}")[0].mpp == 0.25
+    with pytest.raises(UsageError, match=r"--mpp 0\.5: the data set says 0\.25 um/px"):
+        load_dataset(f"points:{field}", mpp=0.5)
 
 
 def test_confidence_that_is_known_of_some_mitoses_is_converted(field, capsys):
