@@ -5,11 +5,11 @@
 
 The networks of the built-in model's map learned from MITOS-ATYPIA-14. Here other networks stand for
 them, of the same recipe, that learned from the other laboratories, and verifiers that leave this
-one out are trained in the same way. The joining rule and the threshold are those of a model file: they
-were chosen on mitos12 and MiDeSeC. So no label of this laboratory taught or chose anything. (What
-the screen lets through is set on the left-out fields, without labels, as for the other two.) The
-paper's validation slide, of the same laboratory, is scored on its own. Scanners of the crops can be
-left out, too: `--without` of the first command and `--scanners` of the second.
+one out are trained in the same way. The joining rule and the threshold are those of a model file:
+they were chosen on mitos12 and MiDeSeC. So no label of this laboratory taught or chose anything.
+(What the screen lets through is set on the left-out fields, without labels, as for the other two.)
+The paper's validation slide, of the same laboratory, is scored on its own. Scanners of the crops
+can be left out, too: `--without` of the first command and `--scanners` of the second.
 
 Networks of two trainings do not mean the same by a score, so the file's threshold says little here.
 The figures are given at that threshold, and at the lowest one that leaves few enough false marks on
