@@ -128,7 +128,7 @@ def test_a_slide_gives_scale_and_qupaths_frame(tmp_path):
         ("x,y,confidence\n1,2,80\n", "line 2: confidence '80' is not between 0 and 1"),
         ("x,y,confidence\n1,2,high\n", "line 2: confidence 'high' is not a number"),
         ("x,y,label,kind\n1,2,mitosis,imposter\n", "label says 'mitosis' and kind 'imposter'"),
-        ('x,y\n1,"1,506"\n', "line 2: y '1,506' is not a number"),
+        ('x,y\n1,"1,506"\n', "line 2: y '1,506': a decimal comma, or one for thous"),
         ("x,y\n1,2,3\n", "line 2: 3 values for 2 columns"),
         ("x,y,x\n1,2,3\n", "two columns are named 'x'"),
     ],

@@ -65,7 +65,7 @@ def fold_verifiers(
     Raises:
         UsageError: where there are weights of another recipe, or of other images.
     """
-    about_images = _learnt_from(images, fold)
+    about_images = _learned_from(images, fold)
     stains = stains_of(images, fold)
     sources = [image.source for image in images]
     loaded: list[VerifierNetwork] = []
@@ -88,14 +88,14 @@ def fold_verifiers(
                 sources, make_pools(images, fold), recipe, stains, TARGET, told, weights, input_px
             )
             partial = path.with_suffix(".partial")
-            learnt = {name: value.contiguous() for name, value in network.state_dict().items()}
-            save_file(learnt, str(partial), made_by)
+            learned = {name: value.contiguous() for name, value in network.state_dict().items()}
+            save_file(learned, str(partial), made_by)
             partial.replace(path)
         loaded.append(restore_verifier(load_file(str(path))))
     return loaded
 
 
-def _learnt_from(images: Sequence[LabImage], fold: int) -> str:
+def _learned_from(images: Sequence[LabImage], fold: int) -> str:
     """Tell in one line the images that a fold learns from."""
     names = [f"{image.laboratory}/{image.name}" for image in images if learns(image, fold)]
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()

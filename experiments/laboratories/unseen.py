@@ -3,13 +3,13 @@
     python -m experiments.laboratories.networks DATA OUT --without mitos14
     python -m experiments.laboratories.unseen DATA OUT --networks OUT/networks.segmitos
 
-The networks of the built-in model's map learnt from MITOS-ATYPIA-14. Here other networks stand for
-them, of the same recipe, that learnt from the other laboratories, and verifiers that leave this one
-out are trained in the same way. The joining rule and the threshold are those of a model file: they
-were chosen on mitos12 and MiDeSeC. So no label of this laboratory taught or chose anything. (What
-the screen lets through is set on the left-out fields, without labels, as for the other two.) The
-paper's validation slide, of the same laboratory, is scored on its own. Scanners of the crops can be
-left out, too: `--without` of the first command and `--scanners` of the second.
+The networks of the built-in model's map learned from MITOS-ATYPIA-14. Here other networks stand for
+them, of the same recipe, that learned from the other laboratories, and verifiers that leave this
+one out are trained in the same way. The joining rule and the threshold are those of a model file:
+they were chosen on mitos12 and MiDeSeC. So no label of this laboratory taught or chose anything.
+(What the screen lets through is set on the left-out fields, without labels, as for the other two.)
+The paper's validation slide, of the same laboratory, is scored on its own. Scanners of the crops
+can be left out, too: `--without` of the first command and `--scanners` of the second.
 
 Networks of two trainings do not mean the same by a score, so the file's threshold says little here.
 The figures are given at that threshold, and at the lowest one that leaves few enough false marks on
@@ -76,7 +76,7 @@ def main() -> None:
     networks = read_networks(given.networks)
     screened_cascade(networks)
     if LABORATORY in networks.spec.datasets:
-        raise UsageError(f"{given.networks}: its networks learnt from {LABORATORY}")
+        raise UsageError(f"{given.networks}: its networks learned from {LABORATORY}")
     rule, at = rule_of(read_model_file(find_model(given.model)))
     begin = encoder_of(given.begin)
     images = load_laboratories(given.data)

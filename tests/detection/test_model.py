@@ -95,6 +95,10 @@ def test_streams_share_what_one_thread_runs(tmp_path, monkeypatch):
     assert sorted(started) == alone
     model.runtime_for(500_000_000)
     assert sorted(started) == sorted([*alone, ("proposal.onnx", 1)])
+    # What was started for the slide is released with its streams.
+    model.release()
+    model.runtime_for(500_000_000)
+    assert sorted(started) == sorted([*alone, *[("proposal.onnx", 1)] * 2])
 
 
 def test_openvino_stays_ready_between_slides(tmp_path):
@@ -168,7 +172,6 @@ def test_streams_of_openvino_run_at_once_and_give_the_same_bytes():
 def test_openvino_in_float32_agrees_with_onnx_runtime():
     pytest.importorskip("openvino")
     image = draw_field(np.random.default_rng(1), size=384, mitoses=12, others=8)[0][None]
-    # The other networks of the default model are in int8.
     graph = read_model_file(DEFAULT_MODEL).proposal
     expected = open_onnxruntime(graph, "proposal", "cpu", 1)[0](image)
     assert np.ptp(expected) > 0.5

@@ -310,7 +310,7 @@ def test_an_unseen_laboratory_is_scored_by_the_rule_of_a_model(tmp_path, monkeyp
     assert own["as_published"]["mitos14"]["counts"] == [2, 1, missed[0]]
     assert own["H03"]["as_published"]["counts"] == [2, 1, missed[1]]
     monkeypatch.setattr(sys, "argv", [*call, "lite"])
-    with pytest.raises(UsageError, match="lite: its networks learnt from mitos14"):
+    with pytest.raises(UsageError, match="lite: its networks learned from mitos14"):
         unseen.main()
 
 
@@ -377,7 +377,7 @@ def test_weights_of_another_recipe_or_other_images_are_refused(tmp_path):
     images = [image("mitos12", 1), image("crops", 0), image("crops", 2)]
     made_by = {
         "recipe": str(VerifierRecipe(steps=7)),
-        "images": folds._learnt_from(images, 0),
+        "images": folds._learned_from(images, 0),
     }
     for about in (None, made_by):
         save_file({"a": torch.zeros(1)}, str(path), about)
@@ -386,7 +386,7 @@ def test_weights_of_another_recipe_or_other_images_are_refused(tmp_path):
         folds._check_made_by(path, {**made_by, "recipe": str(VerifierRecipe(steps=8))})
     images[2].fold = 0
     with pytest.raises(UsageError, match=r"2 images.*not by 1 images.*scanners"):
-        folds._check_made_by(path, {**made_by, "images": folds._learnt_from(images, 0)})
+        folds._check_made_by(path, {**made_by, "images": folds._learned_from(images, 0)})
 
 
 def test_scanners_are_left_out_with_the_laboratory():

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from segmitos.cli import main
-from segmitos.errors import DataError, ScaleError
+from segmitos.errors import DataError, ScaleError, UsageError
 from segmitos.io.datasets import left_out, load_dataset
 from segmitos.io.datasets.table import headless_points
 from segmitos.io.points.annotations import Annotations
 from segmitos.io.points.classes import CLASSES, Classes
+from segmitos.io.points.geojson import is_excluded
 from segmitos.io.points.read import read_annotations
 from segmitos.io.points.read_regions import read_regions
 from segmitos.io.points.write import write_annotations
@@ -36,8 +37,26 @@ def test_the_corner_of_a_box_is_not_taken_for_its_middle(tmp_path, sides):
 
 
 @pytest.mark.parametrize(
+    "columns",
+    [
+        " ,Area,X,Y,BX,BY,Width,Height",
+        "id,area,x,y,x1,y1,x2,y2",
+        "id,area,x,y,xmin,ymin,width,height",
+        "id,area,Centroid X px,Centroid Y px,left,right,Width,Height",
+    ],
+)
+def test_a_middle_that_has_columns_of_its_own_is_read(tmp_path, columns):
+    """As ImageJ, scikit-image and QuPath write them; the corner stands beside it."""
+    found = read(tmp_path, f"{columns}\n1,9,100.5,200,90,180,20,40\n")
+    assert found.xy.tolist() == [[100.5, 200]] and found.labels == ("mitosis",)
+
+
+@pytest.mark.parametrize(
     "column",
-    ["case", "Case ID", "image_id", "slide_id", "img", "image_path", "FileName", "tile", "Slice"],
+    [
+        *("case", "Case ID", "image_id", "slide_id", "img", "image_path", "FileName", "tile"),
+        *("Slice", "image_file_name", "image_filename", "Slide No.", "Image #"),
+    ],
 )
 def test_points_of_several_images_are_never_one_images(tmp_path, column):
     text = f"{column},x,y,label\n{{}},1,2,mitosis\n{{}},3,4,mitosis\n"
@@ -48,6 +67,7 @@ def test_points_of_several_images_are_never_one_images(tmp_path, column):
 
 def test_positions_in_another_unit_are_refused(tmp_path):
     assert len(read(tmp_path, "x,y,unit,label\n1,2,px,mitosis\n")) == 1
+    assert len(read(tmp_path, "x,y,units\n1,2,pixels\n")) == 1
     with pytest.raises(DataError, match="line 2: unit 'um': positions are read in level-0 pixels"):
         read(tmp_path, "x,y,unit,label\n1,2,um,mitosis\n")
 
@@ -60,6 +80,8 @@ def test_thousands_between_semicolons_are_refused(tmp_path, sign):
     found = read(tmp_path, f"x;y\n812{sign}554;304{sign}125\n")
     assert found.xy.tolist() == [[812.554, 304.125]]
     assert read(tmp_path, f"x;y\n812{sign}554;304{sign}5\n7;8\n").xy[0, 1] == 304.5
+    found = read(tmp_path, f"x;y;score\n101{sign}375;250;0{sign}9\n")
+    assert found.xy.tolist() == [[101.375, 250]]
 
 
 def test_fractions_of_the_image_are_refused(tmp_path):
@@ -77,6 +99,14 @@ def test_candidates_below_the_thresholds_are_no_mitoses(tmp_path):
     assert read(tmp_path, text).labels == ("mitosis", "non-mitosis")
     assert read(tmp_path, "x_px,y_px,label,detection\n1,2,mitosis,0\n").labels == ("mitosis",)
     assert read(tmp_path, "x_px,y_px,detection\n1,2,17\n").labels == ("mitosis",)
+
+
+def test_what_a_reader_wrote_of_candidates_goes_before_what_the_model_makes_of_them(tmp_path):
+    text = "id,x_px,y_px,detection,verdict\na,1,2,1,{}\nb,3,4,0,{}\n"
+    found = read(tmp_path, text.format("non-mitosis", "mitosis"))
+    assert found.labels == ("non-mitosis", "mitosis")
+    with pytest.raises(DataError, match="the column 'verdict' with 'keep' is not understood"):
+        read(tmp_path, text.format("keep", "drop"))
 
 
 def test_numbers_that_are_not_read_are_counted(tmp_path, capsys):
@@ -191,6 +221,11 @@ def test_what_is_to_be_left_out_is_no_region_to_work_in(tmp_path, kind):
     assert regions.contains(np.array([[50.0, 50], [10, 10]])).tolist() == [True, False]
 
 
+@pytest.mark.parametrize("kind", ["Artifact-free", "Necrosis free tumor", "non-necrotic"])
+def test_what_is_free_of_something_is_not_left_out(kind):
+    assert not is_excluded(kind)
+
+
 def coco(*annotations):
     return {
         "images": [{"id": 1, "file_name": "a.png", "width": 900, "height": 800}],
@@ -208,20 +243,27 @@ def test_a_crowd_is_not_one_cell(tmp_path):
 
 def test_a_member_labels_without_categories_is_no_vote(tmp_path):
     box = {"bbox": [10, 20, 50, 40], "area": 2000}
-    found = read(tmp_path, coco(box | {"labels": ["big"]}, box | {"labels": [1, 2]}), "a.json")
-    assert np.isnan(found.confidence[0]) and found.confidence[1] == 0.5
+    others = [["big"], "big", {"size": 3}, [1, None], [[1]], None]
+    boxes = [box | {"labels": labels} for labels in ([1, 2], *others)]
+    found = read(tmp_path, coco(*boxes), "a.json")
+    assert found.confidence[0] == 0.5 and np.isnan(found.confidence[1:]).all()
 
 
-def test_boxes_of_stated_sizes_are_not_taken_for_corners(tmp_path):
-    boxes = [{"bbox": [10, 20, 30, 40], "area": 1200}, {"bbox": [5, 9, 25, 20], "area": 500}]
-    (tmp_path / "a.json").write_text(json.dumps(coco(*boxes)))
+@pytest.mark.parametrize("filled", [1.0, 0.7])
+def test_boxes_of_stated_sizes_are_not_taken_for_corners(tmp_path, filled):
+    """The area is that of the box, or of the outline in it."""
+    boxes = [
+        {"bbox": [10, 20, 30, 40], "area": 1200 * filled},
+        {"bbox": [5, 9, 25, 20], "area": 500 * filled},
+    ]
+    assert read(tmp_path, coco(*boxes), "a.json").xy.tolist() == [[25, 40], [17.5, 19]]
     with pytest.raises(DataError, match=r"its boxes are COCO's \[x, y, width, height\]"):
         load_dataset(f"midog:{tmp_path / 'a.json'}")
 
 
-def test_pixels_in_a_file_of_millimetres_are_refused(tmp_path):
+def test_pixels_in_a_file_of_millimeters_are_refused(tmp_path):
     content = {"type": "Multiple points", "points": [{"point": [1506, 918, 0]}]}
-    with pytest.raises(DataError, match=r"1506 mm are 6024000 px of 0\.25 um, on no slide"):
+    with pytest.raises(DataError, match=r"6024000 px of 0\.25 um, on no slide; .* millimeters"):
         read(tmp_path, content, "a.json", mpp=0.25)
 
 
@@ -239,7 +281,7 @@ def test_an_image_that_nobody_annotated_is_told(tmp_path, capsys):
 def test_a_sign_for_thousands_in_a_data_sets_own_table_is_refused(tmp_path):
     columns = "file,tissue,abnormality,severity,x_px,y_px,radius_px"
     (tmp_path / "lesions.csv").write_text(f'{columns}\na.png,G,CIRC,B,"1,012",425,40\n')
-    with pytest.raises(DataError, match="line 2: x_px '1,012' is not a number"):
+    with pytest.raises(DataError, match="line 2: x_px '1,012': a decimal comma, or one"):
         load_dataset(f"mini-mias:{tmp_path}")
 
 
@@ -267,6 +309,14 @@ def test_a_table_of_another_scale_than_its_image_is_refused(field):
         load_dataset(f"points:{field}")
     table.write_text("x_px,y_px,x_um,y_um\n10,20,2.5,5\n")
     assert load_dataset(f"points:{field}")[0].mitoses_xy.tolist() == [[10, 20]]
+
+
+def test_an_image_without_a_scale_has_that_of_its_table(field):
+    (field / "mpp.txt").unlink()
+    (field / "s_1.csv").write_text("x_px,y_px,x_um,y_um\n10,20,2.5,5\n")
+    assert load_dataset(f"points:{field}")[0].mpp == 0.25
+    with pytest.raises(UsageError, match=r"--mpp 0\.5: the data set says 0\.25 um/px"):
+        load_dataset(f"points:{field}", mpp=0.5)
 
 
 def test_confidence_that_is_known_of_some_mitoses_is_converted(field, capsys):

@@ -15,7 +15,7 @@ from PIL import Image
 from experiments.laboratories.graphs import verifier_graph
 from segmitos.cli import main
 from segmitos.detection.model import DEFAULT_MODEL, Model
-from segmitos.detection.model_file import read_model_file
+from segmitos.detection.model_file import read_model_file, write_model_file
 from segmitos.detection.runtimes import open_onnxruntime
 from segmitos.detection.verify import log_odds
 from segmitos.errors import UsageError
@@ -141,6 +141,23 @@ def test_a_proposal_network_is_made_integers_with_the_networks(quantized, in_flo
     )
     assert expected.std() > 0.05
     assert 0 < np.abs(got - expected).mean() < 0.05
+
+
+@pytest.mark.slow
+def test_behind_a_proposal_network_in_floats_integers_stay_as_they_are(quantized, tmp_path):
+    alone, behind, out = (tmp_path / f"{name}.segmitos" for name in ("alone", "behind", "out"))
+    spec = msgspec.structs.replace(SPEC, name="proposal", mpp=0.5, stride=8, context_px=24)
+    export_network(normalized(ProposalNetwork, 1), spec, alone)
+    combine([quantized], behind, alone, patch_px=224, margin_px=80, grid_px=16, name="a-int8")
+    file = read_model_file(behind)
+    scored = msgspec.structs.replace(file.spec, validation={"f_score": 0.5, "data": "two slides"})
+    write_model_file(behind, scored, file.graphs)
+    cases = load_dataset(f"points:{quantized.parent / 'data'}", mpp=0.25)
+    quantize_module.quantize(behind, cases, out)
+    after = read_model_file(out)
+    assert after.networks == file.networks and b"QuantizeLinear" in after.proposal
+    assert after.spec.name == "a-int8"
+    assert after.spec.validation["data"] == "two slides, before it was quantized"
 
 
 @pytest.mark.slow

@@ -139,6 +139,7 @@ class Model:
         them is always held up by what reads the next tiles.
         """
         streams = min(MAX_STREAMS, threads)
+        graphs = graphs.copy()  # What the streams start goes with them.
         free: queue.SimpleQueue[Predict] = queue.SimpleQueue()
         for stream in range(streams):
             own_threads = threads // streams + (stream < threads % streams)
@@ -229,6 +230,12 @@ class _OnnxGraphs:
         self._file = file
         self._path = path
         self._of_one_thread: dict[str, Network] = {}
+
+    def copy(self) -> _OnnxGraphs:
+        """Return the graphs with the sessions there are; what is started later is its own."""
+        copied = _OnnxGraphs(self._file, self._path)
+        copied._of_one_thread = dict(self._of_one_thread)
+        return copied
 
     def start(self, device: str, threads: int) -> tuple[Predict, str]:
         """Return what gives the maps of images on a device, and the device that it runs on."""

@@ -38,7 +38,12 @@ def parse_number(text: str, where: str, delimiter: str = ";") -> float:
     Raises:
         DataError: naming the value.
     """
-    value = None if delimiter == "," and may_be_thousands(text) else parse_decimal(text)
+    if delimiter == "," and may_be_thousands(text):
+        raise DataError(
+            f"{where} {text.strip()[:60]!r}: a decimal comma, or one for thousands? write numbers "
+            "with a decimal point, without a sign for thousands"
+        )
+    value = parse_decimal(text)
     if value is None:
         raise DataError(f"{where} {text.strip()[:60]!r} is not a number")
     return value

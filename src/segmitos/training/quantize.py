@@ -108,10 +108,10 @@ def quantize(
         differences.append(difference)
     scored = file.spec.validation
     if "data" in scored:
-        scored = {**scored, "data": f"{scored['data']}, in float32"}
-    spec = msgspec.structs.replace(
-        file.spec, name=f"{file.spec.name}-int8", context_px=context_px, validation=scored
-    )
+        # Of a combined model some networks may have been in int8 when it was scored.
+        scored = {**scored, "data": f"{scored['data']}, before it was quantized"}
+    name = f"{file.spec.name.removesuffix('-int8')}-int8"
+    spec = msgspec.structs.replace(file.spec, name=name, context_px=context_px, validation=scored)
     write_model_file(out, spec, graphs)
     return Quantized(
         crops=len(crops),

@@ -7,8 +7,9 @@ an image was looked at, the polygons of `field.regions.geojson` (or of `field.ge
 the reviewed regions. An image has no mitosis only if its table is there and empty; without one it
 is an error, since nobody may have looked. Frames of one slide share what stands before the last
 `_`, or lie in a folder named after it. The scale is the image's own, or what stands in a file
-`mpp.txt` in its folder or one above; `laboratory.txt` names the laboratory in the same way, and
-`patient.txt` the patient, without which each slide is another one's.
+`mpp.txt` in its folder or one above, else what its table states; `laboratory.txt` names the
+laboratory in the same way, and `patient.txt` the patient, without which each slide is another
+one's.
 
 **qupath** is what a pathologist drew in QuPath: images with the GeoJSON of File > Export objects.
 
@@ -141,7 +142,7 @@ def _case(image: Path, table: Path, root: Path, polygons: Polygons) -> Case:
         mitoses_xy=found.of("mitosis"),
         hard_negatives_xy=found.of("non-mitosis"),
         unsure_xy=found.of("unsure"),
-        mpp=own_mpp if given is None else given,
+        mpp=next((mpp for mpp in (given, own_mpp, found.mpp) if mpp is not None), None),
         slide=slide,
         patient=_written(image.parent, root, "patient.txt")[1] or slide,
         # The name of the folder, for `.` and `..` too.

@@ -61,8 +61,13 @@ def box_layout(
         layout: np.isclose(shapes[layout].prod(axis=1), areas, rtol=1e-3, atol=0.5).all()
         for layout in inside
     }
+    # The area of an outline, as COCO has it, is no larger than its box.
+    larger = {
+        layout: (areas > shapes[layout].prod(axis=1) * 1.001 + 0.5).any() for layout in inside
+    }
     for told in (
         [layout for layout in inside if stated[layout]],
+        [layout for layout in inside if not larger[layout]],
         [layout for layout in inside if _is_uniform(shapes[layout])],
     ):
         if len(inside) > 1 and len(told) == 1:

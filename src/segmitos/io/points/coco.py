@@ -66,7 +66,7 @@ class Box(msgspec.Struct):
     bbox: tuple[float, float, float, float]
     area: float | None = None
     score: float | None = None
-    labels: list[Id] | None = None
+    labels: Any = None
     iscrowd: Any = None
     segmitos: Own | None = None
 
@@ -213,9 +213,10 @@ def _row(
     ):
         x, y = own.x_px, own.y_px
     confidence = own.confidence
+    votes = box.labels if isinstance(box.labels, list) else []
     # Members of this name that are no categories are no votes.
-    if box.labels and set(box.labels) <= set(names):
-        votes = [classes.label(names[vote]) == "mitosis" for vote in box.labels]
+    if votes and all(isinstance(vote, int | str) and vote in names for vote in votes):
+        votes = [classes.label(names[vote]) == "mitosis" for vote in votes]
         confidence = sum(votes) / len(votes)
     values = (box.score, own.area_um2, confidence)
     score, area, confidence = (math.nan if value is None else value for value in values)

@@ -42,6 +42,7 @@ _NO_CLASS_COLUMNS = frozenset(
         *("id", "name", "laboratory"),
         *("annotator", "reader", "user", "author", "comment", "comments", "note", "notes"),
         *("date", "time", "object id", "parent", "roi", "server", "project", "scanner", ""),
+        *("unit", "units"),
     }
 )
 _NUMBER_COLUMNS = frozenset(
@@ -89,7 +90,7 @@ def read_csv_annotations(
     problems: list[str] = []
     rows = list(table.named(problems))
     check_one_image(table, rows)
-    check_points(table, header, rows)
+    check_points(table, header, rows, pair)
     check_decimals(table, rows, [name for name in header if name in _NUMBER_COLUMNS], pair)
     label_column = _class_column(table, header, rows, classes)
     left_out = _not_read(header, rows, pair, label_column)
@@ -179,8 +180,6 @@ def _class_column(
         DataError: where two columns of classes disagree.
     """
     named = [name for name in _CLASS_COLUMNS if name in header]
-    if _DETECTION in header and all(cells[_DETECTION] in _YES_NO for _, cells in rows):
-        named.append(_DETECTION)
     others = [
         name
         for name in header
@@ -189,7 +188,9 @@ def _class_column(
     found = named[:1] or others[:1]
     if not found:
         _check_columns(table, header, rows)
-        return None
+        # After what somebody wrote of candidates: this is what the model makes of them.
+        told = _DETECTION in header and all(cells[_DETECTION] in _YES_NO for _, cells in rows)
+        return _DETECTION if told else None
     for line, cells in rows:
         for other in [*named, *others]:
             label, own = classes.label(cells[other]), classes.label(cells[found[0]])

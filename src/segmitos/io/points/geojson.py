@@ -106,10 +106,12 @@ class Outline:
 
 
 def is_excluded(kind: str | None) -> bool:
-    """Tell whether outlines of a class are left out: `Ignore*`, `Artifacts`, `Necrotic area`."""
-    word = re.match("[a-z]*", plain_name(kind or ""))
-    name = "" if word is None else word[0]
-    return not EXCLUDED_CLASSES.isdisjoint({name, name.removesuffix("s")})
+    """Tell whether outlines of a class are left out: `Ignore*`, `Artifacts`, `Necrotic area`.
+
+    `Artifact-free` is the opposite.
+    """
+    first, second = (*re.findall(r"^[a-z]+|\S+", plain_name(kind or "")), "", "")[:2]
+    return second != "free" and not EXCLUDED_CLASSES.isdisjoint({first, first.removesuffix("s")})
 
 
 def own_member(content: Any) -> tuple[float | None, str, tuple[float, float]]:

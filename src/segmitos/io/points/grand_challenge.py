@@ -148,6 +148,6 @@ def _px(mm: _Number, mpp: float, where: str) -> float:
     if abs(px) > _MOST_PX:
         raise DataError(
             f"{where}: {float(mm):g} mm are {px:.0f} px of {mpp:g} um, on no slide; positions are "
-            "millimetres in this format: are these pixels?"
+            "millimeters in this format: are these pixels?"
         )
     return px

@@ -24,7 +24,7 @@ _IMAGES = (
     *("wsi", "scan", "field", "slice", "specimen", "patient"),
 )
 _IMAGE_COLUMN = re.compile(
-    rf"({'|'.join(_IMAGES)})( ?(name|id|file|path|no|nr|number|index|uid))?", re.ASCII
+    rf"({'|'.join(_IMAGES)})( ?(name|id|file|path|no|nr|number|index|uid))*", re.ASCII
 )
 # Names of the sides of a box: x and y are then its corner, or its middle.
 _SIDES = (
@@ -32,13 +32,19 @@ _SIDES = (
     *(("width px", "height px"), ("box width", "box height"), ("box w", "box h")),
     *(("bbox width", "bbox height"), ("bbox w", "bbox h")),
 )
+# Of its corner (ImageJ's is BX, BY): beside columns of these names, x and y are the middle.
+_CORNERS = (
+    *(("bx", "by"), ("x1", "y1"), ("xmin", "ymin"), ("x min", "y min")),
+    *(("left", "top"), ("bbox x", "bbox y"), ("box x", "box y")),
+)
+_CENTROID = "centroid"
 _UNITS = ("unit", "units")
 _PIXELS = frozenset({"", "px", "pixel", "pixels", "pix"})
 
 
 def is_image_column(column: str) -> bool:
     """Tell whether a column names the image of a point: `image`, `slide_id`, `File Name`."""
-    return _IMAGE_COLUMN.fullmatch(plain_name(column)) is not None
+    return _IMAGE_COLUMN.fullmatch(plain_name(column).rstrip(" .#:")) is not None
 
 
 def check_one_image(table: Table, rows: Rows) -> None:
@@ -52,7 +58,8 @@ def check_one_image(table: Table, rows: Rows) -> None:
         if len(names) > 1:
             raise DataError(
                 f"{table.path}: the column {column} names {len(names)} images, such as "
-                f"{names[0][:60]!r} and {names[1][:60]!r}; write a table for each"
+                f"{names[0][:60]!r} and {names[1][:60]!r}; write a table for each, or remove the "
+                "column where all positions are of one image"
             )
     for line, cells in rows:
         count = parse_decimal(cells.get("num points", ""))
@@ -63,14 +70,23 @@ def check_one_image(table: Table, rows: Rows) -> None:
             )
 
 
-def check_points(table: Table, header: Sequence[str], rows: Rows) -> None:
+def check_points(table: Table, header: Sequence[str], rows: Rows, places: Sequence[str]) -> None:
     """Refuse boxes, whose corner is no position, and positions in another unit than pixels.
+
+    Args:
+        table: for messages.
+        header: the columns, in lower case.
+        rows: of the table.
+        places: the columns that are read as positions.
 
     Raises:
         DataError: naming the columns.
     """
     plain = {plain_name(name): name for name in header}
-    for first, second in _SIDES:
+    are_middles = places[0].startswith(_CENTROID) or any(
+        set(corner) <= set(plain) for corner in _CORNERS
+    )
+    for first, second in () if are_middles else _SIDES:
         if {first, second} <= set(plain):
             raise DataError(
                 f"{table.path}: the columns {plain[first]} and {plain[second]} are of boxes, of "
@@ -106,7 +122,8 @@ def check_decimals(table: Table, rows: Rows, columns: Sequence[str], places: Seq
 
     Commas between tabs that are all followed by three digits are refused: Excel writes both
     decimals and thousands so, as its language has it. So are points and commas of positions
-    between semicolons or tabs where numbers below a thousand have none.
+    between semicolons or tabs where numbers below a thousand have none, unless a number such as
+    a score of 0.91 says that the sign is for decimals.
 
     Args:
         table: for messages.
@@ -134,18 +151,19 @@ def check_decimals(table: Table, rows: Rows, columns: Sequence[str], places: Seq
         in_places = [text for _, text in _values(rows, places)]
         with_sign = [text for text in in_places if sign in text]
         whole = [text for text in in_places if re.fullmatch(r"[+-]?\d{1,3}", text, re.ASCII)]
-        all_commas = table.delimiter == "\t" and sign == "," and all(map(may_be_thousands, signed))
+        undecided = all(may_be_thousands(text.replace(".", ",")) for text in signed)
+        all_commas = table.delimiter == "\t" and sign == ","
         only_large = (
             table.delimiter != ","
             and bool(with_sign and whole)
             and len(with_sign) + len(whole) == len(in_places)
-            and all(may_be_thousands(text.replace(".", ",")) for text in with_sign)
         )
-        if all_commas or only_large:
+        if undecided and (all_commas or only_large):
             what = "comma" if sign == "," else "point"
             raise DataError(
                 f"{table.where(line)}: {value[:40]!r}: a decimal {what}, or one for thousands? "
-                "write numbers with a decimal point, without a sign for thousands"
+                "save it with commas between the columns and decimal points, without a sign for "
+                "thousands"
             )
 
 
