@@ -16,6 +16,7 @@ from segmitos.options import (
     data_options,
     threads_option,
 )
+from segmitos.training.packages import require_training
 
 if TYPE_CHECKING:
     from segmitos.io.datasets import Case
@@ -73,6 +74,7 @@ def audit(data: DataSets, out: Path, threads: int | None, **given: Any) -> None:
 
     Example: segmitos dataset audit points:DIR -o audit
     """
+    require_training()
     from dataclasses import asdict
 
     from segmitos.io.files import new_folder, write_json, write_text

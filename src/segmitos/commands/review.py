@@ -306,4 +306,4 @@ def require_packages(*more: str) -> None:
     needed = ("starlette", "uvicorn", "sqlalchemy", *more)
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
-        raise UsageError(f"{missing[0]} is missing: pip install '.[review]'")
+        raise UsageError(f"{missing[0]} is missing: in the source folder, pip install '.[review]'")
