@@ -140,11 +140,11 @@ def _at_level_0(suspect: Suspect, ratio: float) -> Suspect:
 
 
 def _table(cases: Sequence[Case], suspects: Sequence[Suspect]) -> str:
-    from segmitos.io.tables import table_text
+    from segmitos.io.tables import table_text, text_cell
 
     rows = [
         (
-            cases[s.source].name,
+            text_cell(cases[s.source].name),
             f"{s.x:.1f}",
             f"{s.y:.1f}",
             s.kind,
