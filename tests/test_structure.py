@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import segmitos
-from segmitos.cli import app
+from segmitos.cli import app, main
 
 SOURCE = Path(segmitos.__file__).parent
 ROOT = SOURCE.parents[1]
@@ -215,3 +215,40 @@ def test_no_committed_text_names_a_package_registry():
         path = ROOT / name
         if path.suffix in (".py", ".toml", ".txt", ".md", ".cfg", ".yml", "") and path.is_file():
             assert not hosts.search(path.read_text(encoding="utf-8", errors="ignore")), name
+
+
+def test_where_torch_is_missing_every_name_is_there_and_training_says_what_to_install():
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'lightning_fabric', 'onnx')))\n"
+        "import pydoc, segmitos\n"
+        "from segmitos import *\n"
+        "assert 'Train a network' in pydoc.render_doc(segmitos.train)\n"
+        "pydoc.render_doc(segmitos), Recipe()\n"
+        "try: train([], 'run')\n"
+        "except segmitos.SegMitosError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == (
+        "training needs torch, lightning-fabric, onnx, which are not installed: in the source "
+        "folder, pip install '.[train]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["train", "points:DIR", "-o", "run"],
+        ["crossval", "points:DIR", "-o", "run"],
+        ["dataset", "audit", "points:DIR", "-o", "audit"],
+        ["model", "export", "run", "-o", "a.segmitos"],
+        ["model", "combine", "a.segmitos", "b.segmitos", "-o", "c.segmitos"],
+        ["model", "quantize", "points:DIR", "-m", "a.segmitos", "-o", "c.segmitos"],
+    ],
+    ids=lambda verb: " ".join(verb[:2]),
+)
+def test_a_verb_that_needs_torch_says_so_where_it_is_missing(verb, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(verb) == 2
+    assert "training needs torch, which is not installed" in capsys.readouterr().err

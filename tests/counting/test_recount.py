@@ -110,7 +110,9 @@ def test_verdicts_change_count_hotspot_and_score(saved):
     unsure = mark(saved, CROWD[19], "unsure")
     added = ReviewedMark("mine", 1600.0, 1650.0, "mitosis")
     promoted = mark(saved, FAINT[0], "mitosis")
-    found = recount(saved, [*rejected, *confirmed, moved, unsure, added, promoted])
+    marks = [*rejected, *confirmed, moved, unsure, added, promoted]
+    found = recount(saved, marks)
+    assert recount(saved, iter(marks)) == found
     assert found.tally.confirmed == 4 and found.tally.rejected == 15 and found.tally.added == 2
     assert found.tally.moved == found.tally.atypical == found.tally.unsure == 1
     assert found.tally.undecided == 2 and found.range == (6, 9)

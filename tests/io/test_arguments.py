@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,9 @@ import numpy as np
 import pytest
 
 import segmitos
-from segmitos.errors import UsageError
+from segmitos.cli import main
+from segmitos.errors import InputError, ScaleError, UsageError
+from segmitos.evaluation.scoring import compare_rules
 from tests.factories.synthetic_fields import draw_field, write_cases
 from tests.factories.toy_models import write_toy
 
@@ -52,6 +57,10 @@ def test_detect(toy: Path, name: str, value: object, said: str) -> None:
         ("shard", ("a", 2), "shard 'a' must be a number"),
         ("hotspot_area_mm2", "x", "hotspot_area_mm2 'x' must be a number"),
         ("field_diameter_mm", None, "field_diameter_mm None must be a number"),
+        ("hotspot_area_mm2", True, "hotspot_area_mm2 True must be a number"),
+        ("model", np.zeros((2, 2)), r"model array\(\[\[0., 0.\], \[0., 0.\]\]\) must be a path"),
+        ("qupath", "x", "qupath 'x': choose annotation or detection"),
+        ("page", 0, "page 0: pages are counted from 1"),
     ],
 )
 def test_detect_many(toy: Path, tmp_path: Path, name: str, value: object, said: str) -> None:
@@ -73,6 +82,83 @@ def test_paths(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match="must be a path"):
             call()
+
+
+def test_an_empty_path_is_not_the_folder_where_the_program_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cases(tmp_path, slides=1, fields=1)
+    monkeypatch.chdir(tmp_path)
+    for call in (
+        lambda: segmitos.detect("", 0.25),
+        lambda: segmitos.detect_many("", "out"),
+        lambda: segmitos.detect_many(["."], ""),
+        lambda: segmitos.Model.load(""),
+        lambda: segmitos.read_saved(""),
+        lambda: segmitos.load_dataset(""),
+    ):
+        with pytest.raises(UsageError, match="'' is empty; name a file or folder"):
+            call()
+    for verb in (["detect", ""], ["dataset", "describe", ""], ["model", "info", ""]):
+        assert main(verb) == 2
+        assert "'' is empty; name a file or folder" in capsys.readouterr().err
+
+
+def test_a_scale_as_text_is_shown_as_text(toy: Path) -> None:
+    with pytest.raises(ScaleError, match=r"mpp: '0\.25' is not a scale"):
+        segmitos.detect(np.zeros((8, 8, 3), np.uint8), "0.25", toy)
+
+
+@pytest.mark.parametrize(
+    "value", [None, b"field.png", ["a.png", "b.png"], [[1], [2, 3]], io.BytesIO()]
+)
+def test_what_is_neither_path_nor_array_is_no_image(toy: Path, value: object) -> None:
+    with pytest.raises(InputError, match=f"type {type(value).__name__} is not an image"):
+        segmitos.detect(value, 0.25, toy)
+
+
+def test_any_object_that_stands_for_a_path_is_one(toy: Path, tmp_path: Path) -> None:
+    (case,) = write_cases(tmp_path, slides=1, fields=1)
+    found = segmitos.detect(case.image, 0.25, toy)
+    with os.scandir(tmp_path) as entries:
+        (entry,) = (entry for entry in entries if entry.name == case.image.name)
+    assert segmitos.detect(entry, 0.25, toy) == found
+
+
+def test_what_is_iterated_twice_may_be_a_generator(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, slides=2, fields=1)
+    found = {case.name: segmitos.Detections.from_points(case.mitoses_xy, 0.25) for case in cases}
+    scored = segmitos.evaluate((case for case in cases), found)
+    assert scored.pooled == segmitos.evaluate(cases, found).pooled
+    assert scored.pooled.tp == sum(len(case.mitoses_xy) for case in cases) > 0
+    rules = compare_rules((case for case in cases), found)
+    assert {one.pooled.tp for one in rules.values()} == {scored.pooled.tp}
+
+
+def test_detections_that_are_not_by_name_are_refused(tmp_path: Path) -> None:
+    (case,) = write_cases(tmp_path, slides=1, fields=1)
+    detections = segmitos.Detections.from_points(case.mitoses_xy, 0.25)
+    with pytest.raises(UsageError, match="must be a mapping from the names of cases"):
+        segmitos.evaluate([case], [detections])
+
+
+def test_a_pattern_of_cases_may_stand_alone(tmp_path: Path) -> None:
+    for case in write_cases(tmp_path, slides=2, fields=1):
+        case.image.with_suffix(".csv").write_text("x,y\n3,4\n")
+    names = [case.name for case in segmitos.load_dataset(tmp_path)]
+    for pattern in (names[0], [names[0]], iter([names[0]])):
+        assert [case.name for case in segmitos.load_dataset(tmp_path, pattern)] == names[:1]
+    assert [case.name for case in segmitos.load_dataset(tmp_path, exclude=names[0])] == names[1:]
+
+
+def test_what_cannot_be_pickled_says_what_to_hand_over(toy: Path) -> None:
+    with pytest.raises(TypeError, match="load it in each process"):
+        pickle.dumps(segmitos.Model.load(toy))
+    with (
+        segmitos.Slide.from_array(np.zeros((8, 8, 3), np.uint8), 0.25) as slide,
+        pytest.raises(TypeError, match="hand over its path"),
+    ):
+        pickle.dumps(slide)
 
 
 def test_a_data_set_may_be_a_path(tmp_path: Path) -> None:

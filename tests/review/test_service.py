@@ -308,10 +308,10 @@ def test_a_signed_count_is_told_of_when_the_result_has_other_settings(results, s
     # What changes no count is no reason to sign again.
     recount_result(OutputFolder(results, "made"), {"qupath": "detection"})
     assert main(["recount", str(results / "made"), "--hotspot-area-mm2", "2"]) == 0
-    assert "signed" not in capsys.readouterr().out
+    assert "signed" not in "".join(capsys.readouterr())
     assert service.slide("made", "Anna")["summary"]["headline"] == headline
-    assert main(["recount", str(results / "made"), "--min-score", "0.8"]) == 0
-    assert "made: Anna signed the count with the earlier settings" in capsys.readouterr().out
+    assert main(["recount", str(results / "made"), "--min-score", "0.8", "--json"]) == 0
+    assert "made: Anna signed the count with the earlier settings" in capsys.readouterr().err
     again = service.slide("made", "Anna")["summary"]
     assert again["state"] == "finished"
     assert again["headline"].startswith("Signed with other settings than the result has now: ")

@@ -16,11 +16,11 @@ from segmitos.cli import main
 from segmitos.detection.stain import OD_TABLE, Stain
 from segmitos.errors import UsageError
 from segmitos.training.augment import NONE, augment_stain
+from segmitos.training.loop import _one_step
 from segmitos.training.optimizer import make_optimizer, set_learning_rate
 from segmitos.training.recipe import Recipe
 from segmitos.training.run import make_fabric
 from segmitos.training.sampling import CropSampler, TrainingImage, load_training_images
-from segmitos.training.train import _one_step
 from segmitos.training.validate import validate
 from tests.factories.synthetic_fields import write_cases
 

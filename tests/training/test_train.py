@@ -157,7 +157,7 @@ def test_a_model_matches_stains_as_its_validation_did(cases, tmp_path, monkeypat
     """Of one run there is one model, whoever exports it; the paper's networks see plain colors."""
     targets = []
     monkeypatch.setattr(
-        "segmitos.training.train.validate",
+        "segmitos.training.loop.validate",
         lambda network, images, recipe, target, check: (targets.append(target) or {}, ()),
     )
     content = {**TINY.to_dict(), "epochs": 1, "mine_at": [], "augmentation": augmentation}
@@ -529,10 +529,10 @@ def test_a_time_budget_is_kept_on_a_machine_that_becomes_slower(cases, tmp_path,
         return {}, ()
 
     monkeypatch.setattr("segmitos.training.budget.monotonic", lambda: now[0])
-    monkeypatch.setattr("segmitos.training.train.validate", validate)
-    monkeypatch.setattr("segmitos.training.train.seconds_per_step", lambda *_: 0.5)
-    monkeypatch.setattr("segmitos.training.train._SAVE_EVERY_S", 0.0)
-    monkeypatch.setattr("segmitos.training.train._SAVE_FRACTION", 1e9)
+    monkeypatch.setattr("segmitos.training.loop.validate", validate)
+    monkeypatch.setattr("segmitos.training.loop.seconds_per_step", lambda *_: 0.5)
+    monkeypatch.setattr("segmitos.training.loop._SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("segmitos.training.loop._SAVE_FRACTION", 1e9)
 
     def run():
         train(

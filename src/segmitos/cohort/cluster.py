@@ -32,7 +32,9 @@ def on_cluster(
     try:
         import distributed
     except ImportError as error:
-        raise UsageError("--cluster needs Dask distributed: pip install '.[cluster]'") from error
+        raise UsageError(
+            "--cluster needs Dask distributed: in the source folder, pip install '.[cluster]'"
+        ) from error
     connect: Callable[..., Any] = distributed.Client
     completed: Callable[..., Any] = distributed.as_completed
     try:

@@ -72,7 +72,7 @@ class Outcome:
     status: Status
     message: str = ""
     exit_code: int = 0
-    summary: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict, repr=False)
     seconds: float = 0.0
 
     @property

@@ -15,7 +15,7 @@ from segmitos.cohort.names import output_names, own_name
 from segmitos.cohort.settings import JobSettings
 from segmitos.cohort.tables import check_tables_replaceable, write_tables
 from segmitos.errors import InputError, OutputError, UsageError
-from segmitos.io.arguments import whole_of
+from segmitos.io.arguments import paths_of, whole_of
 from segmitos.io.files import absolute_path, display_path, remove_stale_partials
 from segmitos.io.points.read_regions import regions_for
 from segmitos.io.slide.entry import InputEntry
@@ -62,6 +62,7 @@ def run(
             folder of the inputs; UsageError: where there is no such cluster; those of
             `JobSettings.checked`.
     """
+    inputs = paths_of(inputs, "paths")
     workers = whole_of(workers, "workers")
     if workers < 1:
         raise UsageError(f"--workers {workers} must be at least 1")

@@ -16,6 +16,7 @@ from segmitos.options import (
     data_options,
     threads_option,
 )
+from segmitos.training.packages import require_training
 
 if TYPE_CHECKING:
     from segmitos.io.datasets import Case
@@ -73,6 +74,7 @@ def audit(data: DataSets, out: Path, threads: int | None, **given: Any) -> None:
 
     Example: segmitos dataset audit points:DIR -o audit
     """
+    require_training()
     from dataclasses import asdict
 
     from segmitos.io.files import new_folder, write_json, write_text
@@ -138,11 +140,11 @@ def _at_level_0(suspect: Suspect, ratio: float) -> Suspect:
 
 
 def _table(cases: Sequence[Case], suspects: Sequence[Suspect]) -> str:
-    from segmitos.io.tables import table_text
+    from segmitos.io.tables import table_text, text_cell
 
     rows = [
         (
-            cases[s.source].name,
+            text_cell(cases[s.source].name),
             f"{s.x:.1f}",
             f"{s.y:.1f}",
             s.kind,

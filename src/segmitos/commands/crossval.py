@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from segmitos.commands.progress import TrainingProgress, print_warnings
-from segmitos.commands.train import accelerator_option, recipe_option, require_training
+from segmitos.commands.train import accelerator_option, recipe_option
 from segmitos.options import (
     DataSets,
     FilePath,
@@ -21,6 +21,7 @@ from segmitos.options import (
     several,
     threads_option,
 )
+from segmitos.training.packages import require_training
 
 
 @click.command()
@@ -73,7 +74,6 @@ def crossval(
     Example: segmitos crossval mitos14:DIR --folds 3 -o runs/crossval
     """
     require_training()
-
     from segmitos.detection.model import available_threads
     from segmitos.training.crossval import RESULT, cross_validate, table_lines
     from segmitos.training.recipe import load_recipe

@@ -212,7 +212,7 @@ def _score(
         warnings_of_crops,
     )
     from segmitos.io.files import write_json, write_text
-    from segmitos.io.tables import table_text
+    from segmitos.io.tables import table_text, text_cell
     from segmitos.review.assisted import NOTE, WARNING, assisted_slides
 
     assisted = assisted_slides(case.image for case in cases)
@@ -230,7 +230,7 @@ def _score(
         write_json(out / SCORES, content)
         write_json(out / "rules.json", {name: one.to_dict() for name, one in every.items()})
         counted = [(one.name, one.slide, one.counts) for one in main.cases]
-        rows = [(name, slide, n.tp, n.fp, n.fn) for name, slide, n in counted]
+        rows = [(text_cell(name), text_cell(slide), n.tp, n.fp, n.fn) for name, slide, n in counted]
         columns = ("case", "slide", "tp", "fp", "fn")
         write_text(out / "cases.csv", table_text(columns, rows))
         _write_report(cases, found, main, every, warnings, models, out)

@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from segmitos.commands.progress import in_words, print_warnings
-from segmitos.commands.train import require_training
 from segmitos.errors import DataError, UsageError
 from segmitos.options import (
     DataSets,
@@ -21,6 +20,7 @@ from segmitos.options import (
     several,
     threads_option,
 )
+from segmitos.training.packages import require_training
 
 out_option = click.option(
     "-o", "--out", type=FilePath, required=True, help="Model file to write (.segmitos)."

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from segmitos.commands.progress import in_words
+from segmitos.commands.progress import in_words, print_warnings
 from segmitos.errors import DataError, InputError, OutputError, UsageError
 from segmitos.io.files import display_path
 from segmitos.options import FilePath, counting_options, json_option, print_json
@@ -159,14 +159,18 @@ def _change(folder: Path, changes: dict[str, Any], quiet: bool) -> dict[str, Any
     summary = parse_summary(files[SUMMARY], str(folder / SUMMARY))
     if not quiet:
         print(f"{folder.name}: {_figures(summary)}")
-        if _has_other_settings(folder, summary):
-            print(f"{folder.name}: its review still has the earlier settings; recount --with again")
-        for who, signed in signed_reviews(whole.parent, whole.name).items():
-            if _has_other_settings(signed, summary):
-                print(
-                    f"{folder.name}: {who} signed the count with the earlier settings; take the "
-                    "signature back and sign again (segmitos review)"
-                )
+    warnings = []
+    if _has_other_settings(folder, summary):
+        warnings.append(
+            f"{folder.name}: its review still has the earlier settings; recount --with again"
+        )
+    for who, signed in signed_reviews(whole.parent, whole.name).items():
+        if _has_other_settings(signed, summary):
+            warnings.append(
+                f"{folder.name}: {who} signed the count with the earlier settings; take the "
+                "signature back and sign again (segmitos review)"
+            )
+    print_warnings(warnings)
     return {"name": folder.name, "summary": json.loads(files[SUMMARY])}
 
 

@@ -43,10 +43,13 @@ class _ResultsOrVerb(click.Group):
 @click.group(
     cls=_ResultsOrVerb,
     no_args_is_help=True,
+    options_metavar="",
     subcommand_metavar="RESULTS [OPTIONS] | COMMAND [ARGS]...",
 )
 def review() -> None:
     """Correct and sign counts in a browser, compare readers, export what was decided.
+
+    The options of a review are those of 'segmitos review serve --help'.
 
     Example: segmitos review results --reader Anna
     """
@@ -306,4 +309,4 @@ def require_packages(*more: str) -> None:
     needed = ("starlette", "uvicorn", "sqlalchemy", *more)
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
-        raise UsageError(f"{missing[0]} is missing: pip install '.[review]'")
+        raise UsageError(f"{missing[0]} is missing: in the source folder, pip install '.[review]'")

@@ -20,27 +20,12 @@ from segmitos.options import (
     several,
     threads_option,
 )
+from segmitos.training.packages import require_training
 
 if TYPE_CHECKING:
     from segmitos.io.datasets import Case
 
 AUTO = "auto"
-
-
-def require_training() -> None:
-    """Refuse where packages that training needs are missing. Raises UsageError."""
-    from importlib.util import find_spec
-
-    needed = {
-        "torch": "torch",
-        "lightning_fabric": "lightning-fabric",
-        "safetensors": "safetensors",
-    }
-    missing = [name for module, name in needed.items() if find_spec(module) is None]
-    if missing:
-        raise UsageError(
-            f"training needs {', '.join(missing)}, which is not installed: pip install '.[train]'"
-        )
 
 
 def seconds_of(

@@ -140,14 +140,18 @@ def recount(
 
     Raises:
         UsageError: for a mark of an unknown candidate, two marks of one candidate, an unknown
-            label, a position off the image, or one component of the grade without the other.
+            label, a position off the image, or one component of the grade without the other, or
+            not from 1 to 3.
     """
     if (tubules is None) != (nuclei is None):
         raise UsageError("a grade needs both scores: of tubules and of nuclei")
     if isinstance(hotspot, str) and hotspot not in ("follow", "fixed"):
         raise UsageError(f"hotspot {hotspot!r}: choose 'follow' or 'fixed'")
+    if tubules is not None and nuclei is not None:
+        # Refused here, too, where no window has a score and no grade follows.
+        nottingham_grade(tubules, nuclei, 1)
     summary, settings = saved.summary, settings or saved.settings
-    everything = with_undecided(saved, marks)
+    everything = with_undecided(saved, list(marks))
     if only_decided:
         everything = tuple(mark for mark in everything if not is_open(mark, saved.candidates))
     count_at = partial(

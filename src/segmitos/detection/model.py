@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +97,9 @@ class Model:
         self._predict = predict
         self._start_slide_runtime = slide_runtime
         self._slide_runtime: Future[Model] | None = None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Model cannot be pickled; load it in each process, by Model.load")
 
     @classmethod
     def load(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -104,7 +105,7 @@ class SlideResult:
 
 
 def detect(
-    image: NDArray[np.uint8] | Path | str,
+    image: NDArray[np.uint8] | os.PathLike[str] | str,
     mpp: float | None = None,
     model: Model | Path | str | None = None,
     *,
@@ -158,10 +159,10 @@ def detect(
         roi=None if roi is None else path_of(roi, "roi"),
         tile_px=tile_px if tile_px is None else _side(tile_px),
     )
-    if isinstance(image, str | Path):
-        opened = Slide.open(image, mpp, override_mpp, page)
+    if isinstance(image, str | os.PathLike):
+        opened = Slide.open(path_of(image, "image"), mpp, override_mpp, page)
     else:
-        opened = Slide.from_array(np.asarray(image), mpp)
+        opened = Slide.from_array(image, mpp)
     with opened as slide:
         result = detect_slide(slide, model, options)
         for warning in (*slide.warnings, *result.warnings):

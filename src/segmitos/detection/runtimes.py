@@ -67,8 +67,8 @@ def import_openvino() -> Any:
         import openvino
     except ImportError as error:
         raise ModelError(
-            "device openvino: the package is not installed; pip install '.[openvino]', "
-            "or choose --device cpu"
+            "device openvino: the package is not installed; in the source folder, "
+            "pip install '.[openvino]', or choose --device cpu"
         ) from error
     finally:
         del sys.modules[_OPENVINO_TELEMETRY]

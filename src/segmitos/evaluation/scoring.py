@@ -170,15 +170,19 @@ def evaluate(
         Counts first, pooled over cases, and what follows from them.
 
     Raises:
-        UsageError: for an unknown rule or grouping, or two cases of one name.
+        UsageError: for an unknown rule or grouping, two cases of one name, or detections that are
+            not by name.
         InputError: if there are no cases, or a case has no detections (an empty `Detections` is
             "nothing found").
         ScaleError: if case and detections disagree on the scale.
     """
     if groups not in ("slide", "case"):
         raise UsageError(f"groups {groups!r}: choose 'slide' or 'case'")
+    cases = list(cases)
     if not cases:
         raise InputError("there are no cases to evaluate")
+    if not isinstance(detections, Mapping):
+        raise UsageError("detections must be a mapping from the names of cases to Detections")
     names = [case.name for case in cases]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -220,6 +224,7 @@ def compare_rules(
     groups: str = "slide",
 ) -> dict[str, Evaluation]:
     """Evaluate under every rule of `matching.RULES`. Raises as `evaluate` does."""
+    cases = list(cases)
     return {rule: evaluate(cases, detections, rule, groups) for rule in RULES}
 
 

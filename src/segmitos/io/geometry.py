@@ -140,8 +140,9 @@ def check_mpp(value: float, what: str = "mpp", largest: float = LARGEST_MPP) -> 
     if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
         number = float(value)
     if not SMALLEST_MPP <= number <= largest:
+        shown = repr(value) if isinstance(value, str) else value
         raise ScaleError(
-            f"{what}: {value} is not a scale; give micrometers per pixel between "
+            f"{what}: {shown} is not a scale; give micrometers per pixel between "
             f"{SMALLEST_MPP} and {largest:g}, e.g. 0.25 for a x40 scan"
         )
     return number

@@ -15,7 +15,7 @@ from segmitos.io.files import image_bytes
 from segmitos.io.points.classes import Label
 from segmitos.io.points.regions import Polygon
 from segmitos.io.slide import Slide
-from segmitos.io.tables import table_text
+from segmitos.io.tables import table_text, text_cell
 from segmitos.report.crops import SheetCrop, crop_sheet, read_crop
 
 _TABLE = ("number", "page", "case", "slide", "label", "x_px", "y_px")
@@ -79,7 +79,8 @@ def label_table(points: Sequence[LabeledPoint]) -> str:
     rows = []
     for point in points:
         page = (point.number - 1) // (_COLUMNS * _ROWS) + 1
-        about = [point.number, page, point.case.name, point.case.slide, point.label]
+        names = [text_cell(point.case.name), text_cell(point.case.slide)]
+        about = [point.number, page, *names, point.label]
         rows.append([*about, *point.xy.tolist()])
     return table_text(_TABLE, rows)
 

@@ -22,7 +22,7 @@ from segmitos.evaluation.matching import f_score, match_points
 from segmitos.io.files import json_text
 from segmitos.io.outputs import PROGRAM
 from segmitos.io.pairs import MATCH_UM
-from segmitos.io.tables import table_text
+from segmitos.io.tables import table_text, text_cell
 from segmitos.report.html import render
 from segmitos.review.access import MODEL
 from segmitos.review.readings import SlideReadings
@@ -241,7 +241,7 @@ def _table(content: Mapping[str, Any]) -> str:
     for pair in content["pairs"]:
         figures = [pair[name][end] for name in _FIGURES for end in ("value", "low", "high")]
         limits = [pair["count_difference"][end] for end in ("mean", "low", "high")]
-        rows.append([*(pair[name] for name in _COLUMNS), *figures, *limits])
+        rows.append([*(text_cell(pair[name]) for name in _COLUMNS), *figures, *limits])
     columns = [*_COLUMNS, *ends, "count_difference", "limit_low", "limit_high"]
     return table_text(columns, rows)
 

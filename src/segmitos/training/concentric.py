@@ -7,19 +7,18 @@ erases the disc of a close neighbor, and both are clipped at the border of the m
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import numpy as np
-import torch
 from msgspec import Meta
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 from segmitos.errors import UsageError
 from segmitos.io.geometry import image_to_map, map_to_image
-from segmitos.training.networks.registry import mitosis_logit
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IGNORED = 255
 LabelKind = Literal["mask", "circle", "concentric", "random"]
@@ -162,6 +161,12 @@ def concentric_loss(
     """
     if logits.shape[1] not in (1, 2):
         raise UsageError(f"logits have {logits.shape[1]} channels; the loss takes 1 or 2")
+    # Labels and recipes can be made where torch is not installed.
+    import torch
+    from torch.nn import functional as F
+
+    from segmitos.training.networks.registry import mitosis_logit
+
     if logits.shape[0] != label.shape[0] or logits.shape[2:] != label.shape[1:]:
         raise UsageError(
             f"logits {tuple(logits.shape)} and label {tuple(label.shape)} differ in size"

@@ -43,6 +43,7 @@ from segmitos.training.weights import load_run, load_weights
 
 Event = Literal["loaded", "started", "step", "mined", "fitted", "epoch", "stopped", "done"]
 OnEvent = Callable[[Event, dict[str, Any]], None]
+Existing = Literal["resume", "refuse", "restart"]
 
 
 @dataclasses.dataclass

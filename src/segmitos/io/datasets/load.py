@@ -94,8 +94,8 @@ FORMATS: dict[str, FormatInfo] = {
 
 def load_dataset(
     spec: str | Path | Sequence[str | Path],
-    cases: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    cases: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     mpp: float | None = None,
     override_mpp: bool = False,
     problems: Problems | None = None,
@@ -104,7 +104,7 @@ def load_dataset(
 
     Args:
         spec: `FORMAT:PATH` or several of them; a bare PATH where the format can be told.
-        cases: keep only slides or cases that match one of these patterns (as in a shell).
+        cases: keep only slides or cases that match this pattern (as in a shell), or one of several.
         exclude: leave out those that match.
         mpp: um per pixel where neither an image's file nor the format says.
         override_mpp: use `mpp` whatever they say.
@@ -115,6 +115,7 @@ def load_dataset(
         DataError: for a folder that is not in its format, or a pattern that matches nothing.
         UsageError: for a format that is not known.
     """
+    cases, exclude = _patterns(cases), _patterns(exclude)
     sets: list[tuple[Path | None, list[Case]]] = []
     for one in paths_of(spec, "data set"):
         with collected(problems):
@@ -142,6 +143,11 @@ def load_dataset(
         case if case.laboratory else dataclasses.replace(case, laboratory=guess)
         for case, guess in zip(scaled, guessed, strict=True)
     ]
+
+
+def _patterns(given: str | Sequence[str]) -> list[str]:
+    """Return one pattern or several as a list; of one, its letters are no patterns."""
+    return [given] if isinstance(given, str) else list(given)
 
 
 def left_out(spec: str | Path | Sequence[str | Path]) -> list[str]:

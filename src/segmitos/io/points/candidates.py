@@ -11,7 +11,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Candidates:
         name: of the image.
     """
 
-    ids: tuple[str, ...]
+    ids: tuple[str, ...] = field(repr=False)
     x_px: NDArray[np.float64]
     y_px: NDArray[np.float64]
     area_um2: NDArray[np.float64]

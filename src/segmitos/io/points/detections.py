@@ -156,7 +156,9 @@ class Detections:
         try:
             import pandas as pd
         except ImportError as error:
-            raise UsageError("to_dataframe needs pandas: pip install '.[dataframe]'") from error
+            raise UsageError(
+                "to_dataframe needs pandas: in the source folder, pip install '.[dataframe]'"
+            ) from error
         return pd.DataFrame(dict(zip(CSV_COLUMNS, self._columns(), strict=True)))
 
     def _columns(self) -> tuple[NDArray[np.float64], ...]:

@@ -28,6 +28,7 @@ _COLORS: dict[Label, tuple[int, int, int]] = {
 }
 REGION_COLOR = (40, 90, 200)
 REVIEWED_CLASS, EXCLUDED_CLASS = "Region*", "Ignore*"
+OBJECT_TYPES = ("annotation", "detection")
 _MEASUREMENTS = ("score", "area_um2", "confidence")
 _NAMESPACE = uuid.UUID("6f1c1f9e-5d0f-5b0c-9d53-6d1b9d0a2f10")
 
@@ -70,7 +71,7 @@ def annotations_content(
     Raises:
         UsageError: for another object type or an outline without area.
     """
-    if object_type not in ("annotation", "detection"):
+    if object_type not in OBJECT_TYPES:
         raise UsageError(f"object type {object_type!r}: choose 'annotation' or 'detection'")
     offset, name = np.array(qupath_offset_px, np.float64), annotations.name
     placed = annotations.moved(*-offset)

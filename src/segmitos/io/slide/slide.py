@@ -6,6 +6,7 @@ import math
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +112,16 @@ class Slide:
             InputError: if the array is of another type or shape.
             ScaleError: if `mpp` is impossible.
         """
-        pixels = np.asarray(image)
+        try:
+            pixels = np.asarray(image)
+        except ValueError:
+            # Lists of several lengths.
+            pixels = np.empty((), object)
+        if pixels.dtype.kind not in "biufc":
+            raise InputError(
+                f"{name}: a value of type {type(image).__name__} is not an image; give the path "
+                "of one, or a uint8 RGB array (height, width, 3)"
+            )
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
             raise InputError(
                 f"{name}: an array of {pixels.dtype} {pixels.shape} is not an RGB image; "
@@ -120,6 +130,9 @@ class Slide:
         checked = None if mpp is None else check_mpp(mpp, f"{name}: mpp")
         source = ArrayBackend(pixels)
         return cls(Path(name), source, checked, "unknown" if checked is None else "given")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an open Slide cannot be pickled; hand over its path, and open it there")
 
     def require_mpp(self) -> float:
         """The scale.

