@@ -1,6 +1,6 @@
 // Routes and keys. A screen is a function that fills the view and returns what it does with keys.
 
-import { get } from "./api.js";
+import { get, readAs } from "./api.js";
 import { banner, button, fill, h, head } from "./dom.js";
 import { KEYS, actionOf } from "./keys.js";
 import { showWorklist } from "./worklist.js";
@@ -100,6 +100,7 @@ document.getElementById("help").addEventListener("click", help);
 if (location.search) history.replaceState(null, "", `/${location.hash}`);
 try {
   session = await get("/api/session");
+  readAs(session.reader);
   document.getElementById("who").textContent = session.blind ? `${session.reader}, blind` : session.reader;
   await show();
 } catch (error) {
