@@ -15,6 +15,8 @@ export async function showFinish({ view, session, go, name, query }) {
   const place = h("div");
 
   async function send(what, event) {
+    // Writing the report takes a while.
+    for (const one of place.querySelectorAll("form button")) Object.assign(one, { disabled: true, textContent: "One moment …" });
     try {
       const answer = await post(slideAddress(name, what, consensus), { model: review.about.model, events: [{ id: uuid(), at: new Date().toISOString(), ...event }] });
       review.take(answer);
