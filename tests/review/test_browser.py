@@ -465,6 +465,11 @@ def test_a_blind_reader_is_told_no_score_by_any_answer(browser, results, databas
         to_slide(page)
         page.keyboard.press("n")
         page.wait_for_timeout(500)
+        page.evaluate("location.hash = '#/finish/made'")
+        page.get_by_role("button", name="Sign the count").wait_for()
+        # Only what the server gives to a blind reader, and how a blind count is counted.
+        assert page.locator("a[download]").all_text_contents() == ["Table of marks", "Counts"]
+        assert "An undecided mark counts as none." in page.inner_text(".finish")
         context.close()
     scores = {row["score"][:8] for row in detections_of(results)}
     assert bodies
