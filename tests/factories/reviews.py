@@ -88,15 +88,16 @@ class Server:
         self.results = results
         self.table = write_readers(results.parent / "readers.csv", readers)
         self.options = options
-        self.port = 0
+        self.port: int | None = 0
         self.clients: list[httpx.Client] = []
         self.process: subprocess.Popen[str] | None = None
-        self.was_killed = False
+        self.expected = ""
 
     def start(self) -> Server:
         environment = {**os.environ, "PYTHONPATH": str(Path(segmitos.__file__).parents[1])}
         command = [sys.executable, "-m", "segmitos", "review", str(self.results), "--no-browser"]
-        command += ["--readers", str(self.table), "--port", str(self.port), *self.options]
+        command += ["--readers", str(self.table), *self.options]
+        command += [] if self.port is None else ["--port", str(self.port)]
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -129,7 +130,7 @@ class Server:
 
     def kill(self) -> None:
         """End it as a crash would."""
-        self.was_killed = True
+        self.expected = "Failed to load resource: net::ERR_"
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.communicate()

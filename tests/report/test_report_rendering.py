@@ -23,6 +23,7 @@ from PIL import Image
 from segmitos.detection.tissue import TissueMask
 from segmitos.io.slide import Slide
 from segmitos.report.html import render_evaluation, write_cohort_report
+from segmitos.report.map import scale_bar
 from tests.factories.results import detections_at, draw_slide, make_files, scatter, tissue_of
 
 WIDTHS = (1200, 390)
@@ -54,6 +55,8 @@ addEventListener("load", function () {
       range.selectNodeContents(e);
       var text = range.getBoundingClientRect();
       return text.width < 60 && text.height > 100; }).length,
+    bar: (document.querySelector(".scale i") || document.body).getBoundingClientRect().width
+      / (document.querySelector(".map image") || document.body).getBoundingClientRect().width,
     crop: (document.querySelector(".crop img") || document.body).getBoundingClientRect().width
   };
   parent.document.title = JSON.stringify(facts);
@@ -137,6 +140,9 @@ def test_report_of_a_slide(browser, tmp_path):
     page = tmp_path / "report.html"
     page.write_bytes(files["report.html"])
     seen = check(browser, tmp_path, page, "slide")
+    # The bar is as long as it says, to half a pixel.
+    fraction = scale_bar(slide.width * slide.mpp)[1]
+    assert all(facts["bar"] == pytest.approx(fraction, abs=0.001) for facts in seen.values())
     # Crops keep a size at which a cell can be judged, on a phone too.
     assert all(facts["crop"] >= 100 for facts in seen.values())
 

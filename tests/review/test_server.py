@@ -20,6 +20,7 @@ from segmitos.review.access import (
     new_reader,
     own_hosts,
     read_readers,
+    usual_port,
     write_readers,
 )
 from tests.factories.reviews import TOKENS, Server, event, picture_of
@@ -51,6 +52,36 @@ def test_the_token_becomes_a_cookie_for_this_site_alone(server):
     assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and str(server.port) in cookie
     assert server.client().get("/api/session").json()["reader"] == "Anna"
     assert server.client("Ben").get("/api/session").json()["reader"] == "Ben"
+
+
+def test_what_one_readers_page_sends_is_never_stored_as_anothers(server):
+    # One browser has one cookie: Ben's address was opened in it, Anna's page is still there.
+    client = server.client("Ben")
+    model = client.get("/api/slides/made").json()["model"]
+    post = {"model": model, "events": [event("comment", text="mine")]}
+    said = {"Segmitos-Reader": "Anna"}
+    answer = client.post("/api/slides/made/events", json=post, headers=said)
+    assert answer.status_code == 403
+    assert answer.json()["error"] == "Ben's address was opened in this browser; open Anna's again"
+    assert client.get("/api/session", headers={"Segmitos-Reader": "J%C3%B6rg"}).status_code == 403
+    assert client.get("/api/slides/made").json()["state"]["comments"] == {}
+    said = {"Segmitos-Reader": "Ben"}
+    assert client.post("/api/slides/made/events", json=post, headers=said).status_code == 200
+
+
+def test_a_server_that_is_started_again_has_its_port_again(results):
+    usual = usual_port(results)
+    assert 20_000 <= usual < 32_000 and usual_port(results.parent / "." / "results") == usual
+    with Server(results) as first:
+        first.stop()
+        first.port = None
+        first.start()
+        assert first.port == usual
+        # Where it is taken, another one does.
+        second = Server(results)
+        second.port = None
+        with second:
+            assert second.port not in (None, usual)
 
 
 def test_a_foreign_host_or_origin_is_refused(server):

@@ -110,8 +110,20 @@ def test_where_no_window_fits_the_line_says_the_count_of_all_of_the_image(
     summary = service.post("made", "Anna", batch(service, *decided))["summary"]
     assert summary["headline"].startswith("In all 9 → 7, 7 to decide. No score: ")
     assert (summary["count"], summary["low"], summary["high"]) == (7, 1, 8)
+    (row,) = worklist_rows(service, "Anna")
+    assert (row["reviewed"]["hotspot"], row["reviewed"]["count"]) == (None, 7)
     blind = serve(tmp_path / "small", blind=True).slide("made", "Anna")["summary"]
     assert blind["headline"].startswith("In all 1, ") and "→" not in blind["headline"]
+
+
+def test_the_worklist_counts_decisions_on_what_the_reader_is_asked_about(results, serve):
+    service = serve(results)
+    others = [event("decide", mark=m, label="mitosis") for m in ids(service, detected=False)[:2]]
+    own = event("add", mark="own-1", x_px=1500.0, y_px=1500.0, label="mitosis")
+    all_of_them = [event("decide", mark=m, label="look-alike") for m in ids(service)]
+    service.post("made", "Anna", batch(service, *others, own, *all_of_them))
+    (row,) = worklist_rows(service, "Anna")
+    assert (row["decided"], row["total"], row["reviewed"]["count"]) == (60, 60, 3)
 
 
 def test_candidates_below_the_threshold_count_only_when_the_reader_says_so(results, serve):
@@ -541,8 +553,10 @@ def test_a_review_goes_on_when_the_file_of_a_slide_has_another_name(results, ser
     assert about["state"]["comments"]["renamed"] == "pale"
     assert first not in about["state"]["labels"] and second in about["state"]["labels"]
     (row,) = worklist_rows(again, "Anna")
-    assert (row["decided"], row["reviewed"]["hotspot"]) == (
-        3,
+    # Two of the 60 detections; the added mark is none of them.
+    assert (row["decided"], row["total"], row["reviewed"]["hotspot"]) == (
+        2,
+        60,
         before["windows"][0]["score"]["count"],
     )
     take_back(again)

@@ -81,7 +81,10 @@ def review() -> None:
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0: a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0: a free one. Default: the same for these results each time, where "
+    "it is free.",
 )
 @click.option("--address", help="Address that a reverse proxy shows, https://HOST.")
 @click.option("--browser/--no-browser", default=True, help="Open the page in a browser.")
@@ -94,7 +97,7 @@ def serve(
     database: str | None,
     readers_file: Path | None,
     host: str,
-    port: int,
+    port: int | None,
     address: str | None,
     browser: bool,
 ) -> None:

@@ -16,6 +16,7 @@ import re
 import secrets
 import socket
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +111,14 @@ def write_readers(path: Path, readers: Sequence[Reader]) -> None:
             file.write(table_text(("name", "token", "role"), rows))
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason_of(error)}") from error
+
+
+def usual_port(results: Path) -> int:
+    """Return the port that a folder of results is served at where none is asked for.
+
+    Always the same one: a page that is still open when the server is started again finds it there.
+    """
+    return 20_000 + zlib.crc32(str(results.resolve()).encode()) % 12_000
 
 
 def is_loopback(host: str) -> bool:

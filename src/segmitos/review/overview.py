@@ -6,6 +6,9 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from segmitos.review.assess import reviewed_marks
 from segmitos.review.events import Event
 from segmitos.review.former import events_of, on_its_marks
 from segmitos.review.images import levels
@@ -45,14 +48,15 @@ def _row(
     service: Service, name: str, result: Result, readers: dict[str, list[Event]], who: str
 ) -> dict[str, Any]:
     state = fold(readers.get(who, []))
+    asked = _asked(service, result, who)
     row: dict[str, Any] = {
         "name": name,
         "title": result.title,
         "levels": levels(*result.size_px),
         "image": result.image is not None and result.image.exists(),
         "state": state_word(state),
-        "decided": len(state.labels),
-        "total": len(service.visible(result, who)) if service.blind else result.summary.count,
+        "decided": sum(mark in state.labels for mark in asked),
+        "total": len(asked),
         "note": state.comments.get("", ""),
         "reviewed": _reviewed(service, result, state) if state.begun else None,
         "readers": [],
@@ -64,6 +68,14 @@ def _row(
             for reader, given in sorted(readers.items())
         ]
     return row
+
+
+def _asked(service: Service, result: Result, who: str) -> list[str]:
+    """Return the ids of the marks that a reader is asked about: the detections, blind all shown."""
+    candidates = result.candidates
+    if service.blind:
+        return [candidates.ids[place] for place in service.visible(result, who)]
+    return [candidates.ids[place] for place in np.flatnonzero(candidates.is_detection)]
 
 
 def _model(result: Result) -> dict[str, Any]:
@@ -78,11 +90,14 @@ def _model(result: Result) -> dict[str, Any]:
 
 
 def _reviewed(service: Service, result: Result, state: ReviewState) -> dict[str, Any]:
-    counted = service.count(result, state)
+    marks = reviewed_marks(result, state)
+    counted = service.count(result, state, marks)
+    mitoses = marks.mitosis if service.blind else marks.mitosis | marks.undecided
     hotspot, score = counted[0].window, counted[0].score
     # A window that fits and holds nothing counts 0; one that does not fit has no count.
     none = None if score is None else 0
     return {
+        "count": int(mitoses.sum()),
         "hotspot": none if hotspot is None else hotspot.count,
         "scores": [
             {"system": one.score.system, "score": one.score.score, "settled": one.settled}

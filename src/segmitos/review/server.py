@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from urllib.parse import unquote
 
 import uvicorn
 from starlette.applications import Starlette
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from segmitos.errors import OutputError, SegMitosError
 from segmitos.io.text import reason_of
-from segmitos.review.access import Access, Reader, own_hosts
+from segmitos.review.access import Access, Reader, own_hosts, usual_port
 from segmitos.review.api import Api, failure, refusal, static_file
 from segmitos.review.images import Images
 from segmitos.review.service import Service
@@ -113,6 +114,10 @@ class Guard:
         reader = reader or access.reader_of(request.cookies.get(access.cookie))
         if reader is None:
             return failure(403, "open the address that the server printed; it holds your token")
+        page_of = unquote(headers.get("segmitos-reader", ""))
+        if page_of and page_of != reader.name:
+            text = f"{reader.name}'s address was opened in this browser; open {page_of}'s again"
+            return failure(403, text)
         if not access.may_go_on(reader.name, not is_safe):
             return failure(429, "too many requests; slow down")
         request.scope["segmitos.reader"] = reader
@@ -168,7 +173,7 @@ def serve(
     service: Service,
     readers: Sequence[Reader],
     host: str,
-    port: int,
+    port: int | None,
     address: str | None,
     on_ready: Callable[[list[tuple[Reader, str]]], None],
 ) -> None:
@@ -178,14 +183,20 @@ def serve(
         service: what is served.
         readers: who may use it.
         host: to listen on.
-        port: likewise; 0 takes a free one.
+        port: likewise; 0 takes a free one, None the usual one of the results where it is free.
         address: under which a reverse proxy shows the server.
         on_ready: told each reader's address once the server listens.
 
     Raises:
         OutputError: where it cannot listen.
     """
-    listener = listen(host, port)
+    if port is None:
+        try:
+            listener = listen(host, usual_port(service.worklist.home))
+        except OutputError:
+            listener = listen(host, 0)
+    else:
+        listener = listen(host, port)
     port = listener.getsockname()[1]
     hosts = own_hosts(host, port, address)
     access = Access(readers, hosts, f"segmitos_review_{port}")

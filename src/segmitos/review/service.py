@@ -226,8 +226,9 @@ class Service:
         count = sure if self.blind else sure + waiting
         model_in_all = None if self.blind else result.summary.count
         line = headline(counted, model_count, (model_in_all, count, waiting + unsure))
-        if state.finished and self._is_signed_otherwise(result, who):
-            line = f"{_SIGNED_OTHERWISE} {line}"
+        if state.finished:
+            other = self._is_signed_otherwise(result, who)
+            line = f"{_SIGNED_OTHERWISE if other else 'Signed.'} {line}"
         answer = {
             "decided": len(state.labels),
             "undecided": waiting,

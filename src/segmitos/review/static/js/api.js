@@ -7,7 +7,16 @@ export class ServerError extends Error {
   }
 }
 
+// Whose page this is. The cookie is the whole browser's: another reader's address that is opened in
+// it makes it theirs, and the server refuses what this page would then store under their name.
+let reader = null;
+
+export function readAs(name) {
+  reader = name;
+}
+
 async function ask(address, options) {
+  if (reader !== null) options.headers["Segmitos-Reader"] = encodeURIComponent(reader);
   let response;
   try {
     response = await fetch(address, options);

@@ -84,7 +84,7 @@ function gallery(view, deck, options) {
       const index = start + offset;
       return h("button", { type: "button", class: "crop", role: "option", tabIndex: -1, data: { index, id: item.id },
         onclick: (event) => choose(index, event.shiftKey) },
-        h("img", { src: address(item), alt: "", loading: "lazy", width: 128, height: 128 }),
+        h("img", { fetchPriority: "low", src: address(item), alt: "", loading: "lazy", width: 128, height: 128 }),
         h("span", { class: "mark" }));
     }));
     const pages = Math.ceil(deck.items.length / PAGE);
@@ -224,7 +224,16 @@ function gallery(view, deck, options) {
   }
 
   let waiting = 0;
-  const redraw = () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(drawStates); };
+  let version = deck.version;
+  const draw = () => {
+    if (deck.version === version) return drawStates();
+    version = deck.version;
+    at = anchor = Math.max(0, Math.min(at, deck.items.length - 1));
+    page = Math.floor(at / PAGE);
+    drawPage();
+    drawLarge();
+  };
+  const redraw = () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(draw); };
   deck.addEventListener("change", redraw);
   ring = !ring;
   toggleRing();
@@ -247,11 +256,7 @@ function gallery(view, deck, options) {
   function removeOwn() {
     const item = deck.items[at];
     if (!item || !item.id.startsWith("own-")) return toast("Only marks of your own can be deleted; reject the model's with 2.");
-    if (deck.reviewOf(item).do("remove", { mark: item.id })) {
-      deck.items.splice(at, 1);
-      drawPage();
-      choose(at);
-    }
+    deck.reviewOf(item).do("remove", { mark: item.id });
   }
 
   return { keys, leave: () => { deck.removeEventListener("change", redraw); view.classList.remove("without-ring"); } };

@@ -39,7 +39,9 @@ export async function showCompare({ view, session, go, name }) {
     fill(list, found.differing.map((unit, index) => {
       const label = review?.label(unit.mark) ?? null;
       return h("li", { class: `vote${index === at ? " current" : ""}`, data: { label: label ?? "waiting" } },
-        h("img", { src: `/crops/${encodeURIComponent(name)}/at.jpg?um=64&x=${unit.x_px}&y=${unit.y_px}`, alt: "", loading: "lazy", width: 256, height: 256 }),
+        h("div", { class: "picture", data: { um: 64 } },
+          h("img", { src: `/crops/${encodeURIComponent(name)}/at.jpg?um=64&x=${unit.x_px}&y=${unit.y_px}`, alt: "", loading: "lazy", width: 256, height: 256 }),
+          h("span", { class: "circle", "aria-hidden": "true" })),
         h("ul", {}, found.readers.map((reader) => { const one = unit.labels[reader]; return h("li", {}, symbol(one), ` ${reader}: ${one ? STATES[one].text : "no mark"}`); })),
         review && h("p", { class: "row" }, LABELS.map((one) => button([symbol(one), ` ${STATES[one].text}`], () => { at = index; decide(one); }, { "aria-pressed": String(one === label) }))),
         button("Show on the slide", () => go("slide", name, `?x=${unit.x_px}&y=${unit.y_px}`)));

@@ -10,28 +10,46 @@ export class SlideDeck extends EventTarget {
     super();
     this.review = review;
     this.filter = "all";
-    review.addEventListener("change", () => this.dispatchEvent(new Event("change")));
+    this.version = 0;
+    review.addEventListener("change", () => { this.follow(); this.dispatchEvent(new Event("change")); });
     this.sort();
   }
 
   sort() {
+    const { marks } = this.review;
+    const items = this.collect((i) => marks.detected[i] || marks.code[i] || marks.own[i] || !marks.score);
+    // Blind readers keep the server's shuffled order.
+    if (marks.score) items.sort((a, b) => b.inside - a.inside || a.order - b.order);
+    this.items = items;
+  }
+
+  // What the filter shows of the marks that are wanted.
+  collect(wanted) {
     const { review } = this;
     const { marks, about } = review;
     const inHotspot = insideOf(review.summary.windows[0]?.window);
     const items = [];
     for (let i = 0; i < marks.id.length; i++) {
-      if (!(marks.detected[i] || marks.code[i] || marks.own[i] || !marks.score)) continue;
+      if (!wanted(i)) continue;
       const score = marks.score?.[i] ?? null;
       const inside = inHotspot(marks.x[i], marks.y[i]);
-      const waits = review.waits(i);
-      if (this.filter === "waiting" && !waits) continue;
+      if (this.filter === "waiting" && !review.waits(i)) continue;
       if (this.filter === "hotspot" && !inside) continue;
       items.push({ id: marks.id[i], slide: review.name, x: marks.x[i], y: marks.y[i], score, inside,
         order: marks.score ? Math.abs((score ?? 9) - about.threshold) : i });
     }
-    // Blind readers keep the server's shuffled order.
-    if (marks.score) items.sort((a, b) => b.inside - a.inside || a.order - b.order);
-    this.items = items;
+    return items;
+  }
+
+  // The reader's own marks come and go: by undo and redo, and in other windows.
+  follow() {
+    const { marks, index } = this.review;
+    const left = this.items.filter((item) => index.has(item.id));
+    const shown = new Set(left.map((item) => item.id));
+    const come = this.collect((i) => marks.own[i] && !shown.has(marks.id[i]));
+    if (left.length === this.items.length && !come.length) return;
+    this.items = [...left, ...come];
+    this.version++;
   }
 
   async reload(filter) {
@@ -42,7 +60,7 @@ export class SlideDeck extends EventTarget {
   reviewOf() { return this.review; }
   label(item) { return this.review.label(item.id); }
   waits(item) { return this.label(item) === null && (this.review.marks.score === null || this.review.marks.detected[this.review.index.get(item.id)] === 1); }
-  head() { head(this.review.summary.headline); }
+  head() { head(this.review.headline); }
   decide(items, label, more) { return this.review.decide(items.map((item) => item.id), label, more); }
   async undo() { await this.review.undo(); }
   async redo() { await this.review.redo(); }

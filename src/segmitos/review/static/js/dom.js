@@ -62,6 +62,11 @@ export function ask(title, value = "") {
   });
 }
 
+// What an undecided mark counts as; a blind reader's count is of what was decided alone.
+export function undecidedCounts(blind) {
+  return blind ? "An undecided mark counts as none." : "An undecided detection counts as the model has it.";
+}
+
 export const STATES = {
   mitosis: { text: "Mitosis", key: "1", sign: "●" },
   "look-alike": { text: "Look-alike", key: "2", sign: "■" },

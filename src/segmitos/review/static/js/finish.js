@@ -1,10 +1,12 @@
 // What remains, what was looked at, a note and a name: then the count is signed.
 
 import { get, post, slideAddress, uuid } from "./api.js";
-import { banner, button, fill, h, head, toast } from "./dom.js";
+import { banner, button, fill, h, head, toast, undecidedCounts } from "./dom.js";
 import { SlideReview } from "./review.js";
 
 const EXPORTS = [["html", "Report"], ["geojson", "Marks for QuPath"], ["csv", "Table of marks"], ["json", "Counts"]];
+// The others hold marks of the model.
+const BLIND_EXPORTS = ["csv", "json"];
 
 export async function showFinish({ view, session, go, name, query }) {
   const consensus = query.get("as") === "consensus";
@@ -15,6 +17,8 @@ export async function showFinish({ view, session, go, name, query }) {
   const place = h("div");
 
   async function send(what, event) {
+    // Writing the report takes a while.
+    for (const one of place.querySelectorAll("form button")) Object.assign(one, { disabled: true, textContent: "One moment …" });
     try {
       const answer = await post(slideAddress(name, what, consensus), { model: review.about.model, events: [{ id: uuid(), at: new Date().toISOString(), ...event }] });
       review.take(answer);
@@ -69,8 +73,8 @@ export async function showFinish({ view, session, go, name, query }) {
           ? button("Take the signature back", () => send("/reopen", { kind: "undo", mark: state.finished }))
           : h("button", { type: "submit", class: "main" }, "Sign the count"))),
       h("h2", {}, review.finished ? "Signed files" : "Files as things stand"),
-      h("p", { class: "row" }, EXPORTS.map(([kind, text]) => h("a", { class: "button", href: slideAddress(name, `/export.${kind}`, consensus), download: `reviewed.${kind}` }, text))),
-      h("p", { class: "soft" }, "A signed review is also in the folder reviews of the results. An undecided detection counts as the model has it; unsure counts neither way. For research use only; not for diagnosis."));
+      h("p", { class: "row" }, EXPORTS.filter(([kind]) => !session.blind || BLIND_EXPORTS.includes(kind)).map(([kind, text]) => h("a", { class: "button", href: slideAddress(name, `/export.${kind}`, consensus), download: `reviewed.${kind}` }, text))),
+      h("p", { class: "soft" }, "A signed review is also in the folder reviews of the results. ", undecidedCounts(session.blind), " Unsure counts neither way. For research use only; not for diagnosis."));
   }
 
   fill(view, h("div", { class: "finish" }, place));

@@ -1,7 +1,7 @@
 // Routes and keys. A screen is a function that fills the view and returns what it does with keys.
 
-import { get } from "./api.js";
-import { banner, button, fill, h, head } from "./dom.js";
+import { get, readAs } from "./api.js";
+import { banner, button, fill, h, head, undecidedCounts } from "./dom.js";
 import { KEYS, actionOf } from "./keys.js";
 import { showWorklist } from "./worklist.js";
 import { showCheck, showTraining } from "./check.js";
@@ -65,7 +65,7 @@ function help() {
   const dialog = h("dialog", { class: "help", "aria-label": "Help", onclose: () => dialog.remove() },
     h("h2", {}, "Keys"),
     h("dl", {}, KEYS.map(([keys, text]) => [h("dt", {}, keys), h("dd", {}, text)])),
-    h("p", { class: "soft" }, "An undecided detection counts as the model has it. Unsure counts neither way. For research use only; not for diagnosis."),
+    h("p", { class: "soft" }, undecidedCounts(session?.blind), " Unsure counts neither way. For research use only; not for diagnosis."),
     h("form", { method: "dialog" }, h("button", { class: "main" }, "Close")));
   document.body.append(dialog);
   dialog.showModal();
@@ -100,6 +100,7 @@ document.getElementById("help").addEventListener("click", help);
 if (location.search) history.replaceState(null, "", `/${location.hash}`);
 try {
   session = await get("/api/session");
+  readAs(session.reader);
   document.getElementById("who").textContent = session.blind ? `${session.reader}, blind` : session.reader;
   await show();
 } catch (error) {

@@ -4,6 +4,11 @@
 import { get, post, slideAddress, uuid } from "./api.js";
 import { LABELS, banner, toast } from "./dom.js";
 
+const MAX_SENT = 200;
+const SLOW_MS = 700;
+// The review is signed or of other marks by now, or the slide is gone.
+const NOTHING_FITS = [404, 409];
+
 export class SlideReview extends EventTarget {
   constructor(name, who, consensus = false) {
     super();
@@ -150,8 +155,14 @@ export class SlideReview extends EventTarget {
     return this.doAll(marks.map((mark) => ({ kind: "decide", mark, label, ...more })));
   }
 
-  async undo() { await this.takeBack("undo", "Nothing to undo."); }
-  async redo() { await this.takeBack("redo", "Nothing to redo."); }
+  undo() { return this.inTurn("undo", "Nothing to undo."); }
+  redo() { return this.inTurn("redo", "Nothing to redo."); }
+
+  // One after the other: asked before the last one is answered, the server names the same event.
+  inTurn(which, nothing) {
+    this.turn = (this.turn ?? Promise.resolve()).then(() => this.takeBack(which, nothing));
+    return this.turn;
+  }
 
   async takeBack(which, nothing) {
     // The server says what is next; it must have everything before.
@@ -162,15 +173,33 @@ export class SlideReview extends EventTarget {
     await this.flush();
   }
 
+  // Where the count stands. The server counts, so that it lags behind what is on its way there.
+  get headline() {
+    return `${this.isSlow ? "Saving … " : ""}${this.summary.headline}`;
+  }
+
+  setSlow(isSlow) {
+    if (Boolean(this.isSlow) === isSlow) return;
+    this.isSlow = isSlow;
+    this.dispatchEvent(new Event("change"));
+  }
+
   flush() {
-    this.flushing ??= this.sendAll().finally(() => { this.flushing = null; });
+    if (!this.flushing) {
+      const timer = setTimeout(() => this.setSlow(true), SLOW_MS);
+      this.flushing = this.sendAll().finally(() => {
+        clearTimeout(timer);
+        this.flushing = null;
+        this.setSlow(false);
+      });
+    }
     return this.flushing;
   }
 
   async sendAll() {
-    let wait = 500;
+    let wait = 500, most = MAX_SENT, lost = 0, why = "";
     while (this.pending.length) {
-      const batch = this.pending.slice(0, 200);
+      const batch = this.pending.slice(0, most);
       try {
         const answer = await post(slideAddress(this.name, "/events", this.consensus), { model: this.about.model, events: batch });
         this.pending.splice(0, batch.length);
@@ -180,19 +209,27 @@ export class SlideReview extends EventTarget {
         banner(null);
         wait = 500;
       } catch (error) {
-        if (![400, 409, 413, 404].includes(error.status)) {
+        if (![400, ...NOTHING_FITS, 413].includes(error.status)) {
           banner(`Not saved yet: ${error.message}. What you did is kept here and sent again.`);
           await new Promise((done) => setTimeout(done, wait));
           wait = Math.min(wait * 2, 8000);
           continue;
         }
-        this.pending = [];
+        const whole = NOTHING_FITS.includes(error.status);
+        if (!whole && batch.length > 1) {
+          // The server stores all of a batch or nothing: alone, one that is refused loses no other.
+          most = 1;
+          continue;
+        }
+        lost += this.pending.splice(0, whole ? this.pending.length : 1).length;
+        why = error.message;
         this.keep();
-        toast(`Not saved: ${error.message}`);
-        this.take(await get(slideAddress(this.name, "", this.consensus)));
-        this.rebuild();
       }
     }
+    if (!lost) return;
+    banner(`Not saved, ${lost === 1 ? "one action" : `${lost} actions`}: ${why}.`);
+    this.take(await get(slideAddress(this.name, "", this.consensus)));
+    this.rebuild();
   }
 }
 

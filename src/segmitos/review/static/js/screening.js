@@ -24,6 +24,8 @@ export class Screening {
     if (!fields.length) return false;
     Object.assign(this, { active: true, area, areas, fields });
     this.overlay.areas = areas;
+    // It would cover a corner of every field.
+    this.viewer.showNavigator(false);
     const first = fields.findIndex((field) => !field.seen);
     this.at = first < 0 ? 0 : first;
     this.show();
@@ -69,6 +71,7 @@ export class Screening {
     this.active = false;
     this.overlay.field = null;
     this.overlay.areas = [];
+    this.viewer.showNavigator(true);
     this.overlay.draw();
   }
 }

@@ -43,6 +43,7 @@ export async function showSlide({ view, session, go, name, query, stale }) {
   review.addEventListener("change", changed);
   screen.listen();
   screen.refresh();
+  viewer.measure();
   const wanted = query.get("mark");
   if (wanted !== null && review.place(wanted)) screen.select(wanted, true);
   else if (query.get("x") !== null) viewer.goTo(Number(query.get("x")), Number(query.get("y")), 40, true);
@@ -103,7 +104,7 @@ class SlideScreen {
 
   refresh() {
     const { review } = this;
-    head(review.summary.headline);
+    head(review.headline);
     const fixed = review.state.fixed_hotspot !== null;
     this.follow.textContent = fixed ? "Hotspot: fixed" : "Hotspot: follows";
     this.follow.setAttribute("aria-pressed", String(fixed));
@@ -257,7 +258,7 @@ class SlideScreen {
 
   toHotspot(immediately = false) {
     const window = this.review.summary.windows[0]?.window;
-    if (!window) return immediately ? null : toast(`There is no hotspot: ${this.review.summary.windows[0]?.reason || "nothing is counted"}.`);
+    if (!window) return immediately ? this.viewer.home() : toast(`There is no hotspot: ${this.review.summary.windows[0]?.reason || "nothing is counted"}.`);
     const edge = window.width_px * 0.05;
     this.viewer.fit([window.x_px - edge, window.y_px - edge, window.x_px + window.width_px + edge, window.y_px + window.height_px + edge], immediately);
   }

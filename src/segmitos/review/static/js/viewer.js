@@ -47,6 +47,20 @@ export class SlideViewer {
     return viewer;
   }
 
+  // The room that there is now; the viewer itself notices a change only later.
+  measure() {
+    const { clientWidth, clientHeight } = this.osd.element;
+    this.osd.viewport.resize(new this.lib.Point(clientWidth, clientHeight), true);
+  }
+
+  home() {
+    this.osd.viewport.goHome(true);
+  }
+
+  showNavigator(shown) {
+    this.osd.navigator.element.hidden = !shown;
+  }
+
   // How level-0 pixels lie on the screen: CSS px = (place + 0.5) * scale + offset.
   view() {
     if (!this.osd?.viewport || !this.osd.world.getItemCount()) return null;

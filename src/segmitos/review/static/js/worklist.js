@@ -62,7 +62,9 @@ function row(slide) {
       slide.model && (slide.model.hotspot === null
         ? figure("Model, in all", slide.model.count, slide.model.scores)
         : figure("Model, hotspot", slide.model.hotspot, slide.model.scores)),
-      slide.reviewed && figure("Reviewed, hotspot", slide.reviewed.hotspot ?? "none", slide.reviewed.scores)));
+      slide.reviewed && (slide.reviewed.hotspot === null
+        ? figure("Reviewed, in all", slide.reviewed.count, slide.reviewed.scores)
+        : figure("Reviewed, hotspot", slide.reviewed.hotspot, slide.reviewed.scores))));
 }
 
 function figure(title, count, scores) {
