@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import segmitos.detection.tissue as tissue_module
+import segmitos.detection.view as view_module
 from segmitos.detection.model import Model
 from segmitos.detection.pipeline import DetectOptions, detect, detect_slide
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
@@ -231,6 +232,32 @@ def test_a_slide_is_matched_to_the_stain_that_the_model_states(tmp_path, field):
         maps.append(detect_slide(slide, model, DetectOptions(tissue=False)).accumulator.histogram)
     np.testing.assert_array_equal(maps[0], maps[1])
     assert (maps[0] != maps[2]).any()
+
+
+@pytest.mark.parametrize("level", [0, 8, 20, 35, 50, 70, 128, 160, 255])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_border_changes_neither_stain_nor_tissue(field, level, kept, monkeypatch):
+    """Of any gray: a scanner's fill, a shadow; not wholly even, and off the mask's grid."""
+    if not kept:
+        monkeypatch.setattr(view_module, "MAX_KEPT_PX", 0)
+    target = Stain((0.5, 0.7, 0.4), (0.2, 0.25, 0.15))
+    noise = np.random.default_rng(0).normal(0, 1.5, (720, 420, 1))
+    bordered = np.clip(level + np.repeat(noise, 3, 2), 0, 255).astype(np.uint8)
+    bordered[300:] = field[0]
+    views, areas = [], []
+    for image in (field[0], bordered):
+        view = SlideView(Slide.from_array(np.ascontiguousarray(image), 0.25), 0.25)
+        tissue = find_tissue(view.overview())
+        views.append(view.stain_matched(target, tissue))
+        areas.append(tissue.area_mm2)
+    alone, beside = views[0].read(0, 0, 420, 420), views[1].read(0, 300, 420, 420)
+    assert np.abs(alone.astype(int) - beside).mean() < 4
+    assert areas[1] == pytest.approx(areas[0], rel=0.1)
+
+
+def test_a_gray_copy_of_a_section_is_still_tissue(field):
+    gray = np.repeat(field[0].mean(axis=2, keepdims=True) * 0.6, 3, axis=2).astype(np.uint8)
+    assert mark_tissue(gray, 8.0).mean() > 0.9
 
 
 def test_a_view_is_not_changed_by_matching_it(field):

@@ -248,3 +248,13 @@ def test_sixteen_bits_are_rounded_to_eight(tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "a.png")
     for name in "a.tif", "a.png":
         assert read(tmp_path / name)[0, :, 0].tolist() == [0, 0, 1, 1, 2, 254, 255, 255]
+
+
+def test_a_predictor_that_programs_read_in_two_ways_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    slides.save_tiff(path, slides.picture(), compression="lerc", predictor="horizontal")
+    with pytest.raises(InputError, match="predictor 2 with LERC compression"):
+        Slide.open(path)
+    slides.save_tiff(path, slides.picture(), compression="lerc")
+    with Slide.open(path) as slide:
+        np.testing.assert_array_equal(slide.read(0, 0, 300, 200), slides.picture())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
+from PIL import Image
 
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
 from segmitos.errors import DataError, UsageError
@@ -17,6 +18,8 @@ from segmitos.training.augment import (
     warp,
 )
 from segmitos.training.recipe import Recipe
+from segmitos.training.sampling import common_stain, load_training_images
+from tests.factories.synthetic_fields import write_cases
 
 
 def spot_image(x: int, y: int, size: int = 200) -> np.ndarray:
@@ -139,3 +142,15 @@ def test_matching_brings_a_slide_to_the_common_stain_as_detection_does():
     detected = apply_lookup(image, stain_lookup(own, common))
     assert np.abs(matched.astype(int) - detected.astype(int)).max() <= 1
     assert np.abs(matched.astype(int) - image.astype(int)).max() > 20
+
+
+def test_a_border_that_is_not_quite_black_is_not_measured_as_stain_in_training(tmp_path):
+    (case,) = write_cases(tmp_path, slides=1, fields=1, size=320)
+    (alone,) = load_training_images([case], 0.25)
+    bordered = np.full((600, 320, 3), 20, np.uint8)
+    bordered[:320] = alone.image
+    Image.fromarray(bordered).save(case.image)
+    (beside,) = load_training_images([case], 0.25)
+    for one in (beside.stain, common_stain([beside])):
+        assert one.mean == pytest.approx(alone.stain.mean, abs=0.02)
+        assert one.std == pytest.approx(alone.stain.std, abs=0.05)

@@ -311,6 +311,7 @@ def _stain_of(spec: str) -> Any:
     import numpy as np
 
     from segmitos.detection.stain import od_statistics
+    from segmitos.detection.view import stain_pixels
     from segmitos.io.datasets import load_dataset
 
     pixels = []
@@ -318,7 +319,8 @@ def _stain_of(spec: str) -> Any:
         with case.open_image() as slide:
             print_warnings(slide.warnings)
             whole = slide.read(0, 0, slide.width, slide.height)
-        pixels.append(whole[::8, ::8].reshape(-1, 3))
+        # Where the scale is unknown, that of a x40 scan: only how far borders reach hangs on it.
+        pixels.append(stain_pixels(whole, slide.mpp or 0.25, 8))
     stain = od_statistics(np.concatenate(pixels))
     if stain is None:
         raise DataError(f"{spec} holds no tissue to measure a staining on")

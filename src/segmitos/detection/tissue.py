@@ -1,7 +1,7 @@
 """Where there is tissue: a mask at low resolution, so that only tissue is read.
 
-Stained tissue is colored and darker than glass. Left out are empty glass, black borders, pen
-(strong colors that no stain has, or black ink) and specks of dirt.
+Stained tissue is colored and darker than glass. Left out are empty glass, black and gray borders,
+shadows, pen (strong colors that no stain has, or black ink) and specks of dirt.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from segmitos.io.points.regions import Regions
 
 _MIN_OD = 0.06
 _MIN_CHROMA = 0.03
+# Gray from this density on is a shadow, an edge or a fill, never tissue of some color.
+_DARK_OD = 0.35
 _MIN_TISSUE_UM2 = 20_000.0
 _GAP_UM = 48.0
 # Work goes on this far around tissue: the mask is coarse, and mitoses sit at edges too.
@@ -145,15 +147,24 @@ def _area(mask: Mask, width: float, height: float) -> float:
 
 def mark_tissue(picture: NDArray[np.uint8], mpp: float) -> Mask:
     """Mark stained tissue on an RGB picture (h, w, 3) of `mpp` um per pixel."""
-    stained, foreign = np.zeros(picture.shape[:2], bool), np.zeros(picture.shape[:2], bool)
-    for top in range(0, len(picture), _ROWS_AT_ONCE):
-        rows = slice(top, top + _ROWS_AT_ONCE)
-        stained[rows], foreign[rows] = _by_color(picture[rows])
+    stained, gray, foreign = _by_color(picture)
+    if not stained.any():
+        # A gray copy of a stained section: the domain check warns of it.
+        stained = gray
     radius = max(1, round(_GAP_UM / 2 / mpp))
     closed = ~dilate(~dilate(stained, radius), radius) & ~foreign
     # On a picture smaller than a few specks nothing is a speck.
     smallest = min(_MIN_TISSUE_UM2, 0.02 * stained.size * mpp**2)
     return _without_specks(closed, smallest / mpp**2)
+
+
+def mark_foreign(picture: NDArray[np.uint8]) -> Mask:
+    """Mark ink, black and dark gray on an RGB picture (h, w, 3) of about 8 um per pixel.
+
+    Gray is not marked where nothing on the picture is colored.
+    """
+    stained, gray, foreign = _by_color(picture)
+    return foreign | gray if stained.any() else foreign
 
 
 def _without_specks(mask: Mask, min_px: float) -> Mask:
@@ -177,15 +188,23 @@ def _without_specks(mask: Mask, min_px: float) -> Mask:
     return result
 
 
-def _by_color(picture: NDArray[np.uint8]) -> tuple[Mask, Mask]:
-    """Tell which pixels are stained, and which are ink or black."""
+def _by_color(picture: NDArray[np.uint8]) -> tuple[Mask, Mask, Mask]:
+    """Tell which pixels are stained, which are dark gray, and which are ink or black."""
+    stained, gray, foreign = (np.zeros(picture.shape[:2], bool) for _ in range(3))
+    for top in range(0, len(picture), _ROWS_AT_ONCE):
+        rows = slice(top, top + _ROWS_AT_ONCE)
+        stained[rows], gray[rows], foreign[rows] = _rows_by_color(picture[rows])
+    return stained, gray, foreign
+
+
+def _rows_by_color(picture: NDArray[np.uint8]) -> tuple[Mask, Mask, Mask]:
     density = OD_TABLE[picture]
     mean = (density[:, :, 0] + density[:, :, 1] + density[:, :, 2]) / 3
     red, green, blue = (picture[:, :, channel].astype(np.int16) for channel in range(3))
     low = np.minimum(np.minimum(red, green), blue)
     high = np.maximum(np.maximum(red, green), blue)
     black = high < 40
-    gray_shadow = (high - low < 12) & (mean < 0.5)
+    gray = high - low < 12
     # Hematoxylin and eosin both take green most; green or blue ink takes red most, red ink
     # leaves red bright while taking green and blue alike and fully.
     green_ink = (green > red + 15) & (green > 40)
@@ -194,7 +213,7 @@ def _by_color(picture: NDArray[np.uint8]) -> tuple[Mask, Mask]:
     chroma = density[:, :, 1] - np.minimum(density[:, :, 0], density[:, :, 2])
     stained = (mean > _MIN_OD) & ((chroma > _MIN_CHROMA) | (mean > 0.35))
     foreign = black | green_ink | blue_ink | red_ink
-    return stained & ~(foreign | gray_shadow), foreign
+    return stained & ~(foreign | gray), gray & (mean >= _DARK_OD) & ~foreign, foreign
 
 
 def dilate(mask: Mask, radius: int) -> Mask:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
-from segmitos.detection.tissue import Overview, TissueMask
+from segmitos.detection.tissue import Overview, TissueMask, dilate, mark_foreign
 from segmitos.errors import ScaleError
 from segmitos.io.geometry import from_corner
 from segmitos.io.slide import Slide
@@ -65,11 +65,8 @@ class SlideView:
         """Return the whole slide at about `OVERVIEW_MPP`; of a small view from its own pixels."""
         slide, own = self.slide, self.slide.require_mpp()
         if self._kept is not None:
-            from PIL import Image
-
-            factor = max(1, round(OVERVIEW_MPP / self.mpp))
-            picture: Pixels = np.asarray(Image.fromarray(self._kept).reduce(factor))
-            step = factor * self.ratio
+            factor = _overview_factor(self.mpp)
+            picture, step = _reduced(self._kept, factor), factor * self.ratio
         else:
             longest = max(slide.width, slide.height)
             wanted = max(1, round(longest * own / OVERVIEW_MPP))
@@ -80,16 +77,18 @@ class SlideView:
     def stain_matched(self, target: Stain | None, tissue: TissueMask) -> SlideView:
         """Return the view with the slide's staining moved onto `target`; None leaves it.
 
-        The statistics are taken from tissue all over the slide, so that no tiling changes them.
+        The statistics are taken from tissue all over the slide, so that no tiling changes them;
+        not from ink and from black or gray borders.
         """
         if target is None:
             return self
         pixels = [np.zeros((0, 3), np.uint8)]
         if self._kept is not None:
-            pixels += [self._kept[::STAIN_STEP_PX, ::STAIN_STEP_PX]]
+            pixels += [stain_pixels(self._kept, self.mpp, STAIN_STEP_PX)]
         else:
-            pixels += self.squares_of_tissue(tissue, STAIN_SQUARES, STAIN_SQUARE_PX)
-        stain = od_statistics(np.concatenate([part.reshape(-1, 3) for part in pixels]))
+            squares = self.squares_of_tissue(tissue, STAIN_SQUARES, STAIN_SQUARE_PX)
+            pixels += [stain_pixels(square, self.mpp) for square in squares]
+        stain = od_statistics(np.concatenate(pixels))
         if stain is None:
             return self
         matched = copy.copy(self)
@@ -134,6 +133,37 @@ class SlideView:
             first = np.rint(from_corner(places[chosen], tissue.mpp) / self.mpp - side / 2)
             corners.append(first.clip(0, largest).astype(int).tolist())
         return [self.read(x, y, width, height) for x, y in zip(*corners, strict=True)]
+
+
+def stain_pixels(pixels: Pixels, mpp: float, step: int = 1) -> Pixels:
+    """Return the pixels to measure a staining on, without ink and black or gray borders.
+
+    Args:
+        pixels: (h, w, 3) of `mpp` um per pixel.
+        mpp: see there.
+        step: 4 takes every fourth pixel in x and y.
+
+    Returns:
+        (n, 3) RGB.
+    """
+    factor = _overview_factor(mpp)
+    # One pixel of the overview more: at a border they are mixed.
+    foreign = dilate(mark_foreign(_reduced(pixels, factor)), 1)
+    rows, columns = (np.arange(0, side, step) // factor for side in pixels.shape[:2])
+    chosen: Pixels = pixels[::step, ::step][~foreign[np.ix_(rows, columns)]]
+    return chosen
+
+
+def _overview_factor(mpp: float) -> int:
+    return max(1, round(OVERVIEW_MPP / mpp))
+
+
+def _reduced(pixels: Pixels, factor: int) -> Pixels:
+    """Return pixels (h, w, 3) averaged in blocks of `factor` x `factor`."""
+    from PIL import Image
+
+    reduced: Pixels = np.asarray(Image.fromarray(pixels).reduce(factor))
+    return reduced
 
 
 def check_scale(slide: Slide, own: float, mpp: float) -> tuple[str, ...]:

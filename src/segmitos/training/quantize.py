@@ -32,6 +32,7 @@ from segmitos.detection.runtimes import Network, import_quantization, open_onnxr
 from segmitos.detection.spec import ModelSpec, cascade_context
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
 from segmitos.detection.verify import REACH_PX, log_odds
+from segmitos.detection.view import stain_pixels
 from segmitos.errors import DataError, ModelError
 from segmitos.io.datasets import Case
 from segmitos.training.sampling import TrainingImage, load_training_images, warnings_of
@@ -199,7 +200,7 @@ def _crops(sources: list[TrainingImage], target: Stain | None) -> Iterator[NDArr
     """
     for source in sources:
         image = source.image
-        stain = od_statistics(image[::4, ::4]) if target is not None else None
+        stain = None if target is None else od_statistics(stain_pixels(image, source.mpp, 4))
         if target is not None and stain is not None:
             image = apply_lookup(np.ascontiguousarray(image), stain_lookup(stain, target))
         height, width = image.shape[:2]

@@ -20,7 +20,7 @@ from segmitos.detection.stain import (
     stain_lookup,
     tissue_pixels,
 )
-from segmitos.detection.view import check_scale
+from segmitos.detection.view import check_scale, stain_pixels
 from segmitos.errors import DataError
 from segmitos.io.datasets import Case
 from segmitos.io.datasets.masks import read_mask
@@ -71,6 +71,8 @@ class TrainingImage:
     """Of the things at `mitoses_xy`, where they have a size of their own (masses)."""
     warnings: tuple[str, ...] = ()
     """What a user should know of its scale, a line each."""
+    mpp: float = 0.25
+    """Um per pixel."""
     ratio: float = 1.0
     """Level-0 pixels of its file per pixel."""
     group: str = ""
@@ -127,6 +129,7 @@ def load_training_images(cases: Sequence[Case], mpp: float) -> list[TrainingImag
                 reviewed=reviewed,
                 radii_px=None if case.radii_px is None else np.asarray(case.radii_px) / ratio,
                 warnings=tuple(f"{case.name}: {warning}" for warning in warnings),
+                mpp=mpp,
                 ratio=ratio,
                 group=case.group,
             )
@@ -146,7 +149,7 @@ def _measure_stains(sources: Sequence[TrainingImage]) -> None:
     for source in sources:
         by_slide.setdefault(source.slide, []).append(source)
     for members in by_slide.values():
-        pixels = np.concatenate([member.image[::4, ::4].reshape(-1, 3) for member in members])
+        pixels = np.concatenate([stain_pixels(member.image, member.mpp, 4) for member in members])
         stain = od_statistics(pixels)
         for member in members:
             member.stain = stain
@@ -155,7 +158,7 @@ def _measure_stains(sources: Sequence[TrainingImage]) -> None:
 def common_stain(sources: Sequence[TrainingImage]) -> Stain | None:
     """Measure the staining that slides are matched to: that of the fields, or of all there is."""
     fields = [source for source in sources if not source.centered] or list(sources)
-    pixels = [source.image[::8, ::8].reshape(-1, 3) for source in fields]
+    pixels = [stain_pixels(source.image, source.mpp, 8) for source in fields]
     return od_statistics(np.concatenate(pixels)) if pixels else None
 
 

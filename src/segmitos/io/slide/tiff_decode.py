@@ -21,6 +21,7 @@ Samples = npt.NDArray[Any]
 
 JPEG = 7
 _NONE, _LZW, _PACKBITS = 1, 5, 32773
+_LERC = 34887
 _CCITT_RLE, _CCITT_FAX3, _CCITT_FAX4 = 2, 3, 4
 _CCITT = (_CCITT_RLE, _CCITT_FAX3, _CCITT_FAX4)
 APERIO_YCBCR, APERIO_RGB = 33003, 33005
@@ -38,7 +39,7 @@ _BYTES = {
 _PICTURES = {
     **dict.fromkeys(JPEG_2000, "jpeg2k"),
     **{22610: "jpegxr", 34934: "jpegxr", 34933: "png", 34927: "webp", 50001: "webp"},
-    **{34887: "lerc", 50002: "jpegxl", 52546: "jpegxl"},
+    **{_LERC: "lerc", 50002: "jpegxl", 52546: "jpegxl"},
 }
 LOSSLESS = frozenset({_NONE, *_BYTES})
 _HORIZONTAL = 2
@@ -91,6 +92,9 @@ def problem_of(coding: Coding) -> str:
         return f"compression {coding.compression}"
     if coding.predictor not in (1, _HORIZONTAL) and coding.compression in _BYTES:
         return f"predictor {coding.predictor}"
+    if coding.predictor != 1 and coding.compression == _LERC:
+        # tifffile takes differences first, libtiff does not.
+        return f"predictor {coding.predictor} with LERC compression"
     if coding.compression == JPEG and coding.bits != 8:
         return f"{coding.bits}-bit JPEG"
     if coding.compression in _CCITT and (coding.bits != 1 or coding.samples != 1):
