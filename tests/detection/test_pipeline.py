@@ -17,7 +17,7 @@ from segmitos.detection.pipeline import DetectOptions, detect, detect_slide
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
 from segmitos.detection.tiling import cut_tiles, shrink_to_tissue
 from segmitos.detection.tissue import TissueMask, find_tissue, mark_tissue
-from segmitos.detection.view import SlideView
+from segmitos.detection.view import SlideView, stain_pixels
 from segmitos.errors import DataError, ScaleError, UsageError
 from segmitos.io.points.regions import Regions
 from segmitos.io.slide import Slide
@@ -253,6 +253,13 @@ def test_a_border_changes_neither_stain_nor_tissue(field, level, kept, monkeypat
     alone, beside = views[0].read(0, 0, 420, 420), views[1].read(0, 300, 420, 420)
     assert np.abs(alone.astype(int) - beside).mean() < 4
     assert areas[1] == pytest.approx(areas[0], rel=0.1)
+
+
+def test_the_stain_of_bluish_nuclei_is_measured(field):
+    """Large ones of a camera are as blue as ink: they are what the staining is matched by."""
+    bluish = field[0].copy()
+    bluish[:96, :96] = (70, 75, 150)
+    assert len(stain_pixels(bluish, 0.25)) == bluish.shape[0] * bluish.shape[1]
 
 
 def test_a_gray_copy_of_a_section_is_still_tissue(field):

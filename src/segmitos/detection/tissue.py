@@ -19,6 +19,8 @@ from segmitos.io.points.regions import Regions
 
 _MIN_OD = 0.06
 _MIN_CHROMA = 0.03
+# All channels below this are black.
+_BLACK = 40
 # Gray from this density on is a shadow, an edge or a fill, never tissue of some color.
 _DARK_OD = 0.35
 _MIN_TISSUE_UM2 = 20_000.0
@@ -158,13 +160,14 @@ def mark_tissue(picture: NDArray[np.uint8], mpp: float) -> Mask:
     return _without_specks(closed, smallest / mpp**2)
 
 
-def mark_foreign(picture: NDArray[np.uint8]) -> Mask:
-    """Mark ink, black and dark gray on an RGB picture (h, w, 3) of about 8 um per pixel.
+def mark_black_and_gray(picture: NDArray[np.uint8]) -> Mask:
+    """Mark black and dark gray on an RGB picture (h, w, 3) of about 8 um per pixel.
 
     Gray is not marked where nothing on the picture is colored.
     """
-    stained, gray, foreign = _by_color(picture)
-    return foreign | gray if stained.any() else foreign
+    stained, gray, _ = _by_color(picture)
+    black = picture.max(axis=2) < _BLACK
+    return black | gray if stained.any() else black
 
 
 def _without_specks(mask: Mask, min_px: float) -> Mask:
@@ -203,7 +206,7 @@ def _rows_by_color(picture: NDArray[np.uint8]) -> tuple[Mask, Mask, Mask]:
     red, green, blue = (picture[:, :, channel].astype(np.int16) for channel in range(3))
     low = np.minimum(np.minimum(red, green), blue)
     high = np.maximum(np.maximum(red, green), blue)
-    black = high < 40
+    black = high < _BLACK
     gray = high - low < 12
     # Hematoxylin and eosin both take green most; green or blue ink takes red most, red ink
     # leaves red bright while taking green and blue alike and fully.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmitos.detection.stain import Stain, apply_lookup, od_statistics, stain_lookup
-from segmitos.detection.tissue import Overview, TissueMask, dilate, mark_foreign
+from segmitos.detection.tissue import Overview, TissueMask, dilate, mark_black_and_gray
 from segmitos.errors import ScaleError
 from segmitos.io.geometry import from_corner
 from segmitos.io.slide import Slide
@@ -78,7 +78,7 @@ class SlideView:
         """Return the view with the slide's staining moved onto `target`; None leaves it.
 
         The statistics are taken from tissue all over the slide, so that no tiling changes them;
-        not from ink and from black or gray borders.
+        not from black or gray borders.
         """
         if target is None:
             return self
@@ -136,7 +136,7 @@ class SlideView:
 
 
 def stain_pixels(pixels: Pixels, mpp: float, step: int = 1) -> Pixels:
-    """Return the pixels to measure a staining on, without ink and black or gray borders.
+    """Return the pixels to measure a staining on, without black or gray borders.
 
     Args:
         pixels: (h, w, 3) of `mpp` um per pixel.
@@ -148,9 +148,9 @@ def stain_pixels(pixels: Pixels, mpp: float, step: int = 1) -> Pixels:
     """
     factor = _overview_factor(mpp)
     # One pixel of the overview more: at a border they are mixed.
-    foreign = dilate(mark_foreign(_reduced(pixels, factor)), 1)
+    left_out = dilate(mark_black_and_gray(_reduced(pixels, factor)), 1)
     rows, columns = (np.arange(0, side, step) // factor for side in pixels.shape[:2])
-    chosen: Pixels = pixels[::step, ::step][~foreign[np.ix_(rows, columns)]]
+    chosen: Pixels = pixels[::step, ::step][~left_out[np.ix_(rows, columns)]]
     return chosen
 
 
