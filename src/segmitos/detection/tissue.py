@@ -166,7 +166,7 @@ def mark_black_and_gray(picture: NDArray[np.uint8]) -> Mask:
     Gray is not marked where nothing on the picture is colored.
     """
     stained, gray, _ = _by_color(picture)
-    black = picture.max(axis=2) < _BLACK
+    black: Mask = picture.max(axis=2) < _BLACK
     return black | gray if stained.any() else black
 
 
