@@ -427,7 +427,7 @@ def test_too_little_memory_says_what_to_lower_and_keeps_the_checkpoint(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return concentric_loss(*args)
 
-    monkeypatch.setattr("segmitos.training.train.concentric_loss", loss)
+    monkeypatch.setattr("segmitos.training.loop.concentric_loss", loss)
     with pytest.raises(TrainingError, match="out of memory after step 4; lower batch = 4 or crop"):
         train(cases[:4], tmp_path, TINY, accelerator="cpu")
     assert load_state(tmp_path).step == 3
