@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import signal
 import subprocess
 import sys
 
 import pytest
 
+from segmitos import console
 from segmitos.console import run_script
+from segmitos.interrupts import Interrupted
 from segmitos.io.error_log import OUT_OF_MEMORY
 
 
@@ -122,3 +125,17 @@ def test_other_errors_of_libraries_are_not_taken_for_it():
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         run_script(work)
+
+
+def test_a_signal_before_the_work_begins_is_one_line(monkeypatch, capsys):
+    codes = []
+    monkeypatch.setattr(console, "finish", codes.append)
+    monkeypatch.setattr(console, "end_in_order", lambda: None)
+    monkeypatch.setattr(console, "protect_streams", lambda: None)
+
+    def stopped():
+        raise Interrupted(signal.SIGINT)
+
+    console.run_console(stopped)
+    assert codes == [130]
+    assert capsys.readouterr().err.count("\n") == 1

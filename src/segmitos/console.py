@@ -114,8 +114,12 @@ def _fail(message: str, code: int, name: str = "segmitos") -> int:
 def run_console(main: Callable[[], int]) -> None:
     """Run a command line as a process: signals, streams, exit code."""
     protect_streams()
-    end_in_order()
-    code = main()
+    try:
+        end_in_order()
+        code = main()
+    except KeyboardInterrupt as stop:
+        # Just before or after what `main` catches itself.
+        code = _interrupted(stop, "segmitos")
     failure = output_failure()
     if failure:
         code = _fail(f"cannot write to standard output: {failure}", 1)
