@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,16 @@ ALWAYS = (DETECTIONS_CSV, DETECTIONS_GEOJSON, SUMMARY, RUN, REPORT)
 _OLD = re.compile(r"\..+\.old", re.DOTALL)
 # What a step meets where another process has just done the like.
 _RACED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
-_ATTEMPTS, _RETRY_S = 20, 0.005
+_ATTEMPTS, _LOOKS, _RETRY_S = 20, 5, 0.005
+
+
+def _is_still(seen: Callable[[], bool]) -> bool:
+    """Tell whether what is seen of a result stays so: another process may be exchanging it."""
+    for attempt in range(_LOOKS):
+        if not seen():
+            return False
+        time.sleep(_RETRY_S * attempt)
+    return True
 
 
 class NameTakenError(OutputError):
@@ -147,14 +156,20 @@ class OutputFolder:
         Raises:
             OutputError: where something else is at this place.
         """
-        if os.path.lexists(self.path) and (
-            self.path.is_symlink() or not is_result_folder(self.path)
-        ):
-            kind = "folder" if self.path.is_dir() else "file"
-            raise OutputError(
-                f"{self.path} is a {kind} that SegMitos did not write, and stays as it is; move "
-                "it, or choose another folder with -o"
-            )
+        if not _is_still(self._is_foreign):
+            return
+        kind = "folder" if self.path.is_dir() else "file"
+        raise OutputError(
+            f"{self.path} is a {kind} that SegMitos did not write, and stays as it is; move "
+            "it, or choose another folder with -o"
+        )
+
+    def _is_foreign(self) -> bool:
+        there = os.path.lexists(self.path)
+        return there and (self.path.is_symlink() or not is_result_folder(self.path))
+
+    def _is_locked(self) -> bool:
+        return self.path.is_dir() and not os.access(self.path, os.W_OK | os.X_OK)
 
     def check_owner(self, identity: Identity) -> None:
         """Refuse a place that another input's result has, unless that has been moved here.
@@ -173,7 +188,7 @@ class OutputFolder:
                 f"{self.path} holds the result of {record.input.path}; give another name in a "
                 "table with the columns path,name"
             )
-        if self.path.is_dir() and not os.access(self.path, os.W_OK | os.X_OK):
+        if _is_still(self._is_locked):
             raise OutputError(
                 f"cannot replace {self.path}: no permission (another user's?); choose another "
                 "folder with -o"
