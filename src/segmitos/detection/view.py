@@ -139,8 +139,8 @@ def stain_pixels(pixels: Pixels, mpp: float, step: int = 1) -> Pixels:
     """Return the pixels to measure a staining on, without black or gray borders.
 
     Args:
-        pixels: (h, w, 3) of `mpp` um per pixel.
-        mpp: see there.
+        pixels: (h, w, 3) RGB.
+        mpp: um per pixel of them.
         step: 4 takes every fourth pixel in x and y.
 
     Returns:
